@@ -1,0 +1,57 @@
+"""Make any ASGI app an OAuth 2.1 protected resource for the Model Context Protocol (MCP)."""
+
+from asgi_mcp_auth._protocol.server_metadata import validate_server_config
+from asgi_mcp_auth._remote.discovery import (
+    fetch_server_config,
+    fetch_server_config_async,
+    fetch_server_config_by_well_known_url,
+    fetch_server_config_by_well_known_url_async,
+)
+from asgi_mcp_auth._remote.verifiers import Verified, Verifier
+from asgi_mcp_auth.auth import MCPAuth
+from asgi_mcp_auth.config import (
+    AuthorizationServerMetadata,
+    AuthServerConfig,
+    AuthServerType,
+    ResourceServerConfig,
+    ResourceServerMetadata,
+    ScopePolicy,
+)
+from asgi_mcp_auth.context import AuthInfo, Principal, current_auth
+from asgi_mcp_auth.decisions import Decision
+from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, MCPAuthError, Reason, Refusal
+from asgi_mcp_auth.middleware import MCPAuthMiddleware
+from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
+
+__version__ = "0.1.0"
+
+__all__ = (
+    "AuthInfo",
+    "AuthServerConfig",
+    "AuthServerType",
+    "AuthorizationServerMetadata",
+    "ConfigurationError",
+    "Decision",
+    "DiscoveryError",
+    "MCPAuth",
+    "MCPAuthError",
+    "MCPAuthMiddleware",
+    "MemoryStore",
+    "Principal",
+    "Reason",
+    "Refusal",
+    "ResourceServerConfig",
+    "ResourceServerMetadata",
+    "RevocationList",
+    "ScopePolicy",
+    "Store",
+    "Verified",
+    "Verifier",
+    "__version__",
+    "current_auth",
+    "fetch_server_config",
+    "fetch_server_config_async",
+    "fetch_server_config_by_well_known_url",
+    "fetch_server_config_by_well_known_url_async",
+    "validate_server_config",
+)

@@ -1,0 +1,1 @@
+"""What touches an ASGI scope, `receive` and `send`: answering, and running the protected app."""

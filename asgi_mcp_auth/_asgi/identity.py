@@ -1,0 +1,106 @@
+"""What a protected app finds in its scope: `state`, `user`, `auth`, in the forms that frameworks and the MCP SDK read.
+
+When the `mcp` package is loaded, `user` is a subclass of its `AuthenticatedUser` (it checks with isinstance) and
+its ContextVar is set, so that `get_access_token()`, per-tool scopes and session binding work unchanged.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+from asgi_mcp_auth.context import AuthInfo
+
+__all__ = ("HIDDEN_TOKEN", "AuthenticatedUser", "Credentials", "SDKBridge", "sdk_bridge")
+
+HIDDEN_TOKEN = "[hidden: asgi_mcp_auth was not told expose_token=True]"
+"""What the SDK's `AccessToken.token`, which must be a string, says while the raw token is hidden."""
+
+
+class AuthenticatedUser:
+    """`scope["user"]`: the interface of Starlette's users, and the `AuthInfo`."""
+
+    __slots__ = ("auth_info",)
+    is_authenticated = True
+
+    def __init__(self, auth_info: AuthInfo) -> None:
+        self.auth_info = auth_info
+
+    @property
+    def display_name(self) -> str:
+        """The subject."""
+        return self.auth_info.subject
+
+    @property
+    def identity(self) -> str:
+        """The stable principal key, unlike the subject unique across issuers."""
+        return self.auth_info.principal.key
+
+    def __repr__(self) -> str:
+        return f"<AuthenticatedUser {self.auth_info.subject!r} of {self.auth_info.issuer!r}>"
+
+
+class Credentials:
+    """`scope["auth"]`: the granted scopes, for `@requires` and its like."""
+
+    __slots__ = ("scopes",)
+
+    def __init__(self, scopes: tuple[str, ...]) -> None:
+        self.scopes = list(scopes)
+
+
+class SDKBridge(NamedTuple):
+    """The MCP SDK's own view of a caller: how to make its user, and the variable that it reads."""
+
+    make_user: Callable[[AuthInfo, dict[str, Any]], Any]
+    context_var: ContextVar[Any]
+
+
+@functools.cache
+def _build_bridge() -> SDKBridge | None:
+    try:
+        from mcp.server.auth.middleware.auth_context import auth_context_var  # noqa: PLC0415 - only if mcp is loaded
+        from mcp.server.auth.middleware.bearer_auth import (  # noqa: PLC0415
+            AuthenticatedUser as SDKAuthenticatedUser,
+        )
+        from mcp.server.auth.provider import AccessToken  # noqa: PLC0415
+    except ImportError:  # an mcp without its server parts, or one that has moved them
+        return None
+
+    class BridgedUser(SDKAuthenticatedUser):
+        """The SDK's user, with our `auth_info`."""
+
+        def __init__(self, auth_info: AuthInfo, access_token: Any) -> None:
+            super().__init__(access_token)
+            self.auth_info = auth_info
+
+        @property
+        def display_name(self) -> str:
+            return self.auth_info.subject
+
+        @property
+        def identity(self) -> str:
+            return self.auth_info.principal.key
+
+    def make_user(auth_info: AuthInfo, claims: dict[str, Any]) -> BridgedUser:
+        expires_at = auth_info.expires_at
+        access_token = AccessToken(
+            token=auth_info.token or HIDDEN_TOKEN,
+            client_id=auth_info.client_id or auth_info.subject,
+            scopes=list(auth_info.scopes),
+            expires_at=None if expires_at is None else int(expires_at),
+            resource=auth_info.resource,
+            subject=auth_info.subject,
+            claims=claims,  # its "iss" completes the SDK's principal
+        )
+        return BridgedUser(auth_info, access_token)
+
+    return SDKBridge(make_user, auth_context_var)
+
+
+def sdk_bridge() -> SDKBridge | None:
+    """The bridge, if the `mcp` package is loaded in this process. Asked at start-up, never inside a request."""
+    return _build_bridge() if "mcp" in sys.modules else None

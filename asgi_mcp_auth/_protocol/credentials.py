@@ -1,0 +1,71 @@
+"""Reading the `Authorization` field (RFC 6750 section 2.1, RFC 9110 section 11.4, OAuth 2.1 section 5.1.1).
+
+Only that field: never the query, the body, a cookie or another header. A scheme we do not know is no
+credential; a scheme we know in any other shape than `scheme 1*SP token68` is a malformed request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+from typing import NamedTuple
+
+from asgi_mcp_auth.errors import BadRequest, NoCredential, Reason
+
+__all__ = ("Credential", "has_query_token", "read_credential")
+
+MAX_LENGTH = 16 * 1024
+
+_SCHEME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
+_TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
+_QUERY_TOKEN = re.compile(rb"(?:^|&)access_token=")
+
+_MISSING = NoCredential(Reason.NO_CREDENTIAL)
+
+
+class Credential(NamedTuple):
+    """What was presented: the scheme in lower case and the token, syntactically sound and nothing more."""
+
+    scheme: bytes
+    token: bytes
+
+    def __repr__(self) -> str:
+        return f"<Credential {self.scheme.decode('ascii')}>"
+
+
+def _malformed(found: str) -> BadRequest:
+    return BadRequest(Reason.MALFORMED_AUTHORIZATION, expected="scheme 1*SP token68", found=found)
+
+
+def read_credential(lines: list[bytes] | None, schemes: Container[bytes]) -> Credential | NoCredential | BadRequest:
+    """The one credential of a request, from its `Authorization` field lines.
+
+    Returns, not raises, the refusal: a request without credentials is the most ordinary one.
+    """
+    if lines is None:
+        return _MISSING
+    if len(lines) > 1:  # identical or not: RFC 6750 section 3.1, more than one method
+        return BadRequest(
+            Reason.MULTIPLE_AUTHORIZATION, found=f"{len(lines)} lines", description="Multiple Authorization headers"
+        )
+    value = lines[0].strip(b" \t")
+    name = _SCHEME.match(value).group()  # type: ignore[union-attr]  # matches the empty string too
+    scheme = name.lower()
+    if scheme not in schemes:
+        if not scheme:
+            return _MISSING
+        return NoCredential(Reason.UNSUPPORTED_SCHEME, found=scheme[:32].decode("ascii"))
+    token = value[len(name) :].lstrip(b" ")
+    if not token or value[len(name) : len(name) + 1] != b" ":
+        return _malformed("no token68 after the scheme")
+    if len(token) > MAX_LENGTH:
+        return _malformed(f"{len(token)} bytes")
+    body = token.rstrip(b"=")  # padding stands only at the end
+    if not body or body.translate(None, _TOKEN68):
+        return _malformed("characters outside token68")
+    return Credential(scheme, token)
+
+
+def has_query_token(query_string: bytes) -> bool:
+    """Whether a token was put into the URI, where it leaks into logs and referrers (OAuth 2.1 section 5.1)."""
+    return _QUERY_TOKEN.search(query_string) is not None

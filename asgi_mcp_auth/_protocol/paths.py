@@ -1,0 +1,160 @@
+"""Which resource owns a path, whether it is public, and which scope rule applies.
+
+Frameworks route the decoded path, and many also serve other spellings of it (`%2F`, `//`, dot segments,
+a trailing slash). So every path is judged twice, as it is and in its canonical form, and refused
+when the two judgements differ: no request is judged under one resource and served under another.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Generic, NamedTuple, TypeVar
+from urllib.parse import unquote
+
+from asgi_mcp_auth.errors import BadRequest, Reason
+
+__all__ = ("PathRule", "PathTable", "Verdict", "canonical_path", "is_canonical", "parse_rule")
+
+T = TypeVar("T")
+
+MAX_DECODINGS = 8
+_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # token, RFC 9110 section 5.6.2
+
+
+def canonical_path(path: str) -> str:
+    r"""Decoded until stable, `\` as `/`, slashes merged, dot segments resolved, no trailing slash.
+
+    Raises:
+        BadRequest: The path does not begin with `/` (absolute form), or is still changing after 8 decodings.
+    """
+    if path[:1] != "/":
+        raise BadRequest(Reason.AMBIGUOUS_PATH, found=path, description="Ambiguous request path")
+    for _ in range(MAX_DECODINGS):
+        decoded = unquote(path)
+        if decoded == path:
+            break
+        path = decoded
+    else:
+        raise BadRequest(Reason.AMBIGUOUS_PATH, found=path, description="Ambiguous request path")
+    return posixpath.normpath("/" + path.replace("\\", "/").lstrip("/"))
+
+
+def is_canonical(path: str) -> bool:
+    """Whether `path` is its own canonical form, told quickly."""
+    return (
+        path[:1] == "/"
+        and "//" not in path
+        and "/." not in path
+        and "%" not in path
+        and "\\" not in path
+        and (path[-1] != "/" or len(path) == 1)
+    )
+
+
+class PathRule(NamedTuple):
+    """`"/x"` (exact) or `"/x/*"` (`/x` and everything below), perhaps for one method only."""
+
+    method: str | None
+    path: str
+    below: bool
+
+
+def parse_rule(text: str) -> PathRule | None:
+    """Read `[METHOD ]/path[/*]`, or None when it is not one or the path is not canonical."""
+    method, space, path = text.rpartition(" ")
+    below = path.endswith("/*")
+    if below:
+        path = path[:-2] or "/"
+    if not is_canonical(path) or "*" in path or (space and _METHOD.fullmatch(method) is None):
+        return None
+    return PathRule(method.upper() or None, path, below)
+
+
+class _Prefixes(Generic[T]):
+    """Values by path prefix on whole segments. Looking one up costs the depth of the deepest, not their number."""
+
+    def __init__(self, values: Mapping[str, T]) -> None:
+        self._values = {("" if prefix == "/" else prefix): value for prefix, value in values.items()}
+        self._depth = max((prefix.count("/") for prefix in self._values), default=0)
+
+    def matches(self, path: str) -> Iterator[T]:
+        """The values of all prefixes of `path`, the longest first."""
+        if not self._values:
+            return
+        segments = path.split("/", self._depth + 1)[: self._depth + 1]
+        while segments:
+            value = self._values.get("/".join(segments))
+            if value is not None:
+                yield value
+            segments.pop()
+
+
+class Verdict(NamedTuple):
+    """What holds for a path: the index of the owning resource, publicness, and the index of the scope rule."""
+
+    owner: int | None
+    public: bool
+    rule: int | None
+
+
+class PathTable:
+    """Ownership, public paths and scope rules, compiled.
+
+    Args:
+        owners: Path prefixes of the resources, canonical, in order. A single resource owns every path.
+        public: Public paths, exact or with everything below.
+        rules: For each resource its scope rules, in order; `Verdict.rule` is the place in that list.
+    """
+
+    def __init__(
+        self, owners: Iterable[str], public: Iterable[PathRule] = (), rules: Iterable[Iterable[PathRule]] = ()
+    ) -> None:
+        prefixes = tuple(owners)
+        self._sole = len(prefixes) == 1
+        self._owners = _Prefixes({prefix: index for index, prefix in enumerate(prefixes)})
+        listed = tuple(public)
+        self._public = frozenset(rule.path for rule in listed)
+        self._public_below = _Prefixes({rule.path: True for rule in listed if rule.below})
+        self._rules = tuple(_RuleTable(own) for own in rules) or tuple(_RuleTable(()) for _ in prefixes)
+
+    def _verdict(self, method: str, path: str) -> Verdict:
+        if path in self._public or next(self._public_below.matches(path), False):
+            return Verdict(None, True, None)
+        owner = 0 if self._sole else next(self._owners.matches(path), None)
+        return Verdict(owner, False, None if owner is None else self._rules[owner].find(method, path))
+
+    def judge(self, method: str, path: str) -> Verdict:
+        """The verdict on a decoded path.
+
+        Raises:
+            BadRequest: `ambiguous_path`, where the path and its canonical form are not judged alike.
+        """
+        verdict = self._verdict(method, path)
+        if not is_canonical(path) and self._verdict(method, canonical_path(path)) != verdict:
+            raise BadRequest(Reason.AMBIGUOUS_PATH, found=path, description="Ambiguous request path")
+        return verdict
+
+
+class _RuleTable:
+    """The scope rules of one resource. The longest path wins, exact before below, one method before any."""
+
+    def __init__(self, rules: Iterable[PathRule]) -> None:
+        exact: dict[str, dict[str | None, int]] = {}
+        below: dict[str, dict[str | None, int]] = {}
+        for index, rule in enumerate(rules):
+            (below if rule.below else exact).setdefault(rule.path, {})[rule.method] = index
+        self._any = bool(exact or below)
+        self._exact = exact
+        self._below = _Prefixes(below)
+
+    def find(self, method: str, path: str) -> int | None:
+        if not self._any:
+            return None
+        method = "GET" if method == "HEAD" else method.upper()  # a HEAD runs what a GET runs
+        for by_method in (self._exact.get(path, {}), *self._below.matches(path)):
+            index = by_method.get(method, by_method.get(None))
+            if index is not None:
+                return index
+        return None

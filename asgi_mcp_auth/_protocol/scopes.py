@@ -1,0 +1,76 @@
+"""Scopes: their grammar, the hierarchy over them, and what a request needs (RFC 6749 section 3.3)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+__all__ = ("Hierarchy", "Requirement", "is_scope")
+
+_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # 1*NQCHAR
+
+
+def is_scope(text: object) -> bool:
+    """Whether `text` is one scope token (RFC 6749 section 3.3)."""
+    return isinstance(text, str) and _SCOPE.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """Scopes a request needs, compiled: each with all scopes that satisfy it.
+
+    `named` are the scopes as clients must request them, for challenges; `needed` as tokens carry them.
+    """
+
+    needed: tuple[str, ...] = ()
+    named: tuple[str, ...] = ()
+    satisfied_by: tuple[frozenset[str], ...] = field(default=(), repr=False)
+
+    def met_by(self, granted: Iterable[str]) -> bool:
+        """Whether `granted`, with what it implies, covers every needed scope."""
+        for satisfying in self.satisfied_by:  # noqa: SIM110 - all() over a generator costs twice as much here
+            if satisfying.isdisjoint(granted):
+                return False
+        return True
+
+
+class Hierarchy:
+    """`implies` (scope → scopes it includes) and `wire_names`, turned round for looking up."""
+
+    def __init__(self, implies: Mapping[str, Iterable[str]], wire_names: Mapping[str, str]) -> None:
+        self._implies = {scope: tuple(included) for scope, included in implies.items()}
+        self._wire_names = dict(wire_names)
+
+    def cycle(self) -> tuple[str, ...] | None:
+        """A chain of scopes that leads back to its start, or None."""
+        for start in self._implies:
+            chain, seen = [start], set[str]()
+            while chain:
+                scope = chain.pop()
+                for included in self._implies.get(scope, ()):
+                    if included == start:
+                        return (start, scope) if scope != start else (start,)
+                    if included not in seen:
+                        seen.add(included)
+                        chain.append(included)
+        return None
+
+    def satisfying(self, scope: str) -> frozenset[str]:
+        """`scope` and every scope that includes it, directly or through others."""
+        found = {scope}
+        while True:
+            more = {name for name, included in self._implies.items() if not found.isdisjoint(included)} - found
+            if not more:
+                return frozenset(found)
+            found |= more
+
+    def wire_name(self, scope: str) -> str:
+        """The name that clients must request to be granted `scope`."""
+        return self._wire_names.get(scope, scope)
+
+    def require(self, *groups: Iterable[str]) -> Requirement:
+        """Compile the union of `groups`, in stable order."""
+        needed = tuple(dict.fromkeys(scope for group in groups for scope in group))
+        named = tuple(dict.fromkeys(self.wire_name(scope) for scope in needed))
+        return Requirement(needed, named, tuple(self.satisfying(scope) for scope in needed))

@@ -1,0 +1,166 @@
+"""Compiling the whole configuration: resources beside each other, their metadata places, paths, hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from asgi_mcp_auth._protocol.cross_origin import HostCheck, normal_origin, parse_authority
+from asgi_mcp_auth._protocol.metadata import Document
+from asgi_mcp_auth._protocol.paths import PathRule, PathTable, canonical_path, parse_rule
+from asgi_mcp_auth._protocol.problems import Problems, as_strings
+from asgi_mcp_auth._protocol.resource import (
+    CompiledResource,
+    MetadataSigner,
+    Surroundings,
+    compile_resource,
+    resource_url,
+)
+from asgi_mcp_auth._protocol.urls import PROTECTED_RESOURCE, Url
+from asgi_mcp_auth.config import ResourceServerConfig
+
+__all__ = ("Site", "compile_site", "is_well_known")
+
+PLACEHOLDER = Url("https", "invalid", None, "", None, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Everything a request is looked up in."""
+
+    resources: tuple[CompiledResource, ...]
+    documents: Mapping[bytes, Document]
+    hosts: HostCheck
+    paths: PathTable
+
+
+def is_well_known(path: str) -> bool:
+    """A well-known path: ours or nobody's, unless it is public; clients probe them and need a clean 404."""
+    return path.startswith("/.well-known/")
+
+
+def _strings(value: object, where: str, problems: Problems) -> list[str]:
+    strings = as_strings(value)
+    if strings is None:
+        problems.add(where, f"{value!r} is not a list of strings.", "Write a list.")
+    return strings or []
+
+
+def _public_paths(paths: object, problems: Problems) -> tuple[PathRule, ...]:
+    rules: list[PathRule] = []
+    for path in _strings(paths, "public_paths", problems):
+        rule = parse_rule(path)
+        if rule is None or rule.method is not None:
+            fix = "Write '/path' or '/path/*', the path decoded, without a trailing slash."
+            problems.add("public_paths", f"{path!r} is not a path.", fix)
+        elif rule.path == "/" and rule.below:
+            problems.add("public_paths", "'/*' would leave nothing protected.", "Name the public paths.")
+        else:
+            rules.append(rule)
+    return tuple(rules)
+
+
+def _origins(origins: object, problems: Problems) -> tuple[str, ...]:
+    listed = _strings(origins, "allowed_origins", problems)
+    normal = {origin: "*" if origin == "*" else normal_origin(origin) for origin in listed}
+    for origin, known in normal.items():
+        if known is None:
+            fix = "Write scheme://host[:port] without a path, or '*'."
+            problems.add("allowed_origins", f"{origin!r} is not an origin.", fix)
+    return tuple(known for known in normal.values() if known is not None)
+
+
+def _hosts(hosts: object, problems: Problems) -> tuple[tuple[str, int | None], ...]:
+    parsed = {host: parse_authority(host) for host in _strings(hosts, "allowed_hosts", problems)}
+    for host, known in parsed.items():
+        if known is None:
+            problems.add("allowed_hosts", f"{host!r} is not a host.", "Write host or host:port, without wildcards.")
+    return tuple(known for known in parsed.values() if known is not None)
+
+
+def _check_owners(urls: Sequence[tuple[str, Url]], public: Sequence[PathRule], problems: Problems) -> None:
+    """No two resources may own one path, whatever their hosts: `Host` decides nothing (RFC 9728 section 7.3)."""
+    table = PathTable(["/"], public)
+    owners: dict[str, Url] = {}
+    for where, url in urls:
+        prefix = canonical_path(url.path or "/")
+        if prefix in owners:
+            fix = "Give each resource a path of its own, or protect them with two middlewares."
+            problems.add(where, f"{url} owns the same path as {owners[prefix]}.", fix)
+        owners[prefix] = url
+        if table.judge("GET", prefix).public:
+            problems.add("public_paths", f"They make the resource {url} itself public.", "Remove its path.")
+
+
+def _documents(resources: Sequence[CompiledResource]) -> dict[bytes, Document]:
+    """By raw path: each document with and without a trailing slash, and at the root place if there is only one."""
+    documents: dict[bytes, Document] = {}
+    for resource in resources:
+        path = urlsplit(resource.metadata_url).path.encode("ascii").rstrip(b"/")
+        documents |= {path: resource.document, path + b"/": resource.document}
+    if len(resources) == 1:
+        root = PROTECTED_RESOURCE.encode("ascii")
+        documents |= {root: resources[0].document, root + b"/": resources[0].document}
+    return documents
+
+
+def compile_site(
+    configs: Sequence[object],
+    problems: Problems,
+    *,
+    public_paths: object,
+    allowed_origins: object,
+    allowed_hosts: object,
+    metadata_signer: MetadataSigner | None,
+    allow_http: bool,
+) -> Site:
+    """Compile and check a whole configuration.
+
+    Raises:
+        ConfigurationError: With every problem found.
+    """
+    public = _public_paths(public_paths, problems)
+    origins = _origins(allowed_origins, problems)
+    hosts = _hosts(allowed_hosts, problems)
+    if not configs:
+        fix = "Give resource= and authorization_servers=, or protected_resources=."
+        problems.add("protected_resources", "There is no protected resource.", fix)
+    known: list[tuple[str, Url | None, ResourceServerConfig]] = []
+    for index, config in enumerate(configs):
+        where = f"protected_resources[{index}]"
+        if not isinstance(config, ResourceServerConfig):
+            fix = "Give ResourceServerConfig(metadata=ResourceServerMetadata(resource=…, authorization_servers=[…]))."
+            problems.add(where, f"{type(config).__name__} is not a ResourceServerConfig.", fix)
+            continue
+        url = resource_url(config.metadata.resource, f"{where}.metadata.resource", problems, allow_http=allow_http)
+        known.append((where, url, config))
+    urls = [(where, url) for where, url, _ in known if url is not None]
+    _check_owners(urls, public, problems)
+    resources: list[CompiledResource] = []
+    for where, url, config in known:
+        around = Surroundings(
+            allowed_origins=origins,
+            metadata_signer=metadata_signer,
+            allow_http=allow_http,
+            alone_on_origin=url is not None and sum(other.origin == url.origin for _, other in urls) == 1,
+        )
+        # Without a usable identifier the rest is still checked: every problem is to be reported at once.
+        resource = compile_resource(config, url or PLACEHOLDER, where, problems, around)
+        if resource is not None:
+            resources.append(resource)
+    table = PathTable([resource.owned_prefix for resource in resources])
+    for index, resource in enumerate(resources):
+        for rule in resource.rules:
+            if table.judge("GET", rule.path).owner != index:
+                fix = "Move the rule to the resource that owns the path."
+                problems.add("policy.paths", f"{rule.path!r} is not below {resource.identifier}.", fix)
+    problems.raise_if_any()
+    return Site(
+        resources=tuple(resources),
+        documents=_documents(resources),
+        hosts=HostCheck([url for _, url in urls], hosts),
+        paths=PathTable(
+            [resource.owned_prefix for resource in resources], public, [resource.rules for resource in resources]
+        ),
+    )

@@ -1,0 +1,88 @@
+"""JSON objects from strangers: UTF-8, no duplicate names, bounded depth, finite numbers, no lone surrogates.
+
+Python's decoder is laxer than RFC 8259 section 4 wants where it matters: two parsers that disagree about
+a repeated member disagree about who the caller is (RFC 7519 section 4).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any, cast
+
+__all__ = ("MAX_DEPTH", "JSONRefused", "load_object")
+
+MAX_DEPTH = 32
+
+# Possessive, and an unclosed string matches to the end: linear on any bytes.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+class JSONRefused(ValueError):  # noqa: N818 - internal, and always turned into one of our errors
+    """The bytes are not a JSON object we accept; the message says why and quotes nothing."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        msg = "duplicate member names"
+        raise JSONRefused(msg)
+    return members
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        msg = "a number out of range"
+        raise JSONRefused(msg)
+    return number
+
+
+def _no_constant(name: str) -> Any:
+    msg = f"{name} is not JSON"
+    raise JSONRefused(msg)
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant).decode
+
+
+def _too_deep(data: bytes, limit: int) -> bool:
+    if data.count(b"[") + data.count(b"{") <= limit:  # the usual case, without a scan
+        return False
+    depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", data)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > limit:
+            return True
+    return False
+
+
+def load_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """Decode one JSON object.
+
+    Raises:
+        JSONRefused: For anything else, whatever the bytes. The caller bounds their number.
+    """
+    if _too_deep(data, max_depth):
+        msg = "nested too deeply"
+        raise JSONRefused(msg)
+    try:
+        value = _decode(data.decode("utf-8"))
+    except JSONRefused:
+        raise
+    except ValueError as error:  # not UTF-8, not JSON, or an integer of thousands of digits
+        msg = "not JSON"
+        raise JSONRefused(msg) from error
+    if not isinstance(value, dict):
+        msg = "not a JSON object"
+        raise JSONRefused(msg)
+    if _SURROGATE.search(data) is not None:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            msg = "a lone surrogate"
+            raise JSONRefused(msg) from None
+    return cast("dict[str, Any]", value)

@@ -1,0 +1,248 @@
+"""The living key set of one issuer: fetched on first use, refreshed as `_protocol.freshness` decides.
+
+One fetch at a time per event loop, in the background: whoever needs its result waits for it, and a waiter's
+cancellation does not touch it. No lock, client or task exists before the first request.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import anyio
+from anyio.lowlevel import current_token
+
+from asgi_mcp_auth._protocol.freshness import (
+    Freshness,
+    Lifetimes,
+    State,
+    max_age,
+    may_fetch,
+    stage,
+    suspects_rotation,
+)
+from asgi_mcp_auth._protocol.jwks import KeySet, UnknownKid, VerificationKey, parse_key_set
+from asgi_mcp_auth._remote.discovery import discover
+from asgi_mcp_auth._remote.http import Fetcher
+from asgi_mcp_auth._remote.tasks import spawn
+from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
+from asgi_mcp_auth.errors import DiscoveryError, InvalidServerMetadata, Reason, Unavailable
+
+__all__ = ("LivingKeySet", "Snapshot")
+
+logger = logging.getLogger("asgi_mcp_auth.keys")
+
+METADATA_LIFETIME = 3600.0
+
+
+class Snapshot(NamedTuple):
+    """Keys as they are held; `generation` is another object whenever a key came or went."""
+
+    keys: KeySet
+    generation: object
+
+
+class _Flight:
+    """A fetch under way on one event loop."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.error: DiscoveryError | None = None
+
+
+class LivingKeySet:
+    """The keys of one issuer.
+
+    Args:
+        issuer: The issuer identifier.
+        config: Where its keys come from.
+        static_keys: Keys given in the configuration; then nothing is ever fetched.
+        fetcher: Fetches documents.
+        clock: Seconds since the epoch.
+        allow_http: Whether plain http beyond loopback was dangerously allowed.
+        lifetimes: The clocks.
+    """
+
+    def __init__(
+        self,
+        issuer: str,
+        config: AuthServerConfig,
+        static_keys: KeySet | None,
+        *,
+        fetcher: Fetcher,
+        clock: Callable[[], float],
+        allow_http: bool,
+        lifetimes: Lifetimes | None = None,
+    ) -> None:
+        self.issuer = issuer
+        self.snapshot: Snapshot | None = None
+        self.state = State()
+        self._config = config
+        self._fetcher = fetcher
+        self._clock = clock
+        self._allow_http = allow_http
+        self._lifetimes = lifetimes or Lifetimes()
+        self._discovered: tuple[float, AuthorizationServerMetadata] | None = None
+        self._flights: dict[object, _Flight] = {}
+        if static_keys is not None:
+            self.snapshot = Snapshot(static_keys, object())
+            self.state = State(fetched_at=float("-inf"), fresh_until=float("inf"), usable_until=float("inf"))
+        self._static = static_keys is not None
+
+    async def warm_up(self) -> None:
+        """Fetch if nothing usable is held; a failure is logged and tried again at the first request."""
+        now = self._clock()
+        if stage(self.state, now) is not Freshness.FRESH and not may_fetch(self.state, now):
+            await self._join_flight()
+
+    def usable(self, generation: object, now: float) -> bool:
+        """Whether something verified with `generation` may still be believed; a stale set is refreshed beside."""
+        snapshot = self.snapshot
+        if snapshot is None or snapshot.generation is not generation:
+            return False
+        if self.state.fetched_at <= now < self.state.fresh_until:
+            return True
+        if stage(self.state, now) is Freshness.UNUSABLE:
+            return False
+        self._refresh_beside(now)
+        return True
+
+    async def select(
+        self, kid: str | None, alg: str, *, issued_at: float | None, leeway: float, most_without_kid: int
+    ) -> tuple[tuple[VerificationKey, ...], object]:
+        """The candidate keys for a token, and the generation they are of.
+
+        Args:
+            kid: From the token's header.
+            alg: From the token's header.
+            issued_at: The token's unverified `iat`: it tells a rotation from a guess inside the cool-down.
+            leeway: Seconds of clock difference to allow for it.
+            most_without_kid: How many candidates a token without kid may have.
+
+        Raises:
+            InvalidToken: No such key, or not exactly one.
+            Unavailable: We hold no usable keys, or cannot tell yet.
+        """
+        snapshot = await self._current()
+        try:
+            return snapshot.keys.select(kid, alg, most_without_kid=most_without_kid), snapshot.generation
+        except UnknownKid:
+            if self._static:
+                raise
+            wait = may_fetch(self.state, now := self._clock(), cool_down=self._lifetimes.cool_down)
+            if wait and suspects_rotation(self.state, issued_at, leeway):
+                raise self._not_yet_known(kid, alg, wait) from None
+            if wait:
+                raise
+            logger.info("Unknown key id at %s: fetching its key set", self.issuer)
+            under_way = current_token() in self._flights  # it may have begun before the key was published
+            snapshot = await self._fetched(now)
+        try:
+            return snapshot.keys.select(kid, alg, most_without_kid=most_without_kid), snapshot.generation
+        except UnknownKid:
+            if under_way and suspects_rotation(self.state, issued_at, leeway):
+                raise self._not_yet_known(kid, alg, self._lifetimes.cool_down) from None
+            raise
+
+    def _not_yet_known(self, kid: str | None, alg: str, wait: float) -> Unavailable:
+        return Unavailable(Reason.KEY_NOT_YET_KNOWN, issuer=self.issuer, kid=kid, alg=alg, retry_after=wait)
+
+    async def metadata(self) -> AuthorizationServerMetadata:
+        """The issuer's metadata, discovered when it was not given. Raises `DiscoveryError`."""
+        return self._config.metadata or await self._discover()
+
+    async def _discover(self) -> AuthorizationServerMetadata:
+        now = self._clock()
+        if self._discovered is not None and 0 <= now - self._discovered[0] < METADATA_LIFETIME:
+            return self._discovered[1]
+        try:
+            metadata = await discover(self._fetcher, self._config, allow_http=self._allow_http)
+        except DiscoveryError as error:
+            if self._discovered is None:
+                raise
+            logger.warning("Keeping the metadata of %s from before: %s", self.issuer, error.message)
+            return self._discovered[1]
+        self._discovered = (now, metadata)
+        return metadata
+
+    async def _current(self) -> Snapshot:
+        now = self._clock()
+        held = stage(self.state, now)
+        if self.snapshot is None or held is Freshness.UNUSABLE:
+            return await self._fetched(now)
+        if held is Freshness.STALE:
+            self._refresh_beside(now)
+        return self.snapshot
+
+    async def _fetched(self, now: float) -> Snapshot:
+        """Keys fetched now, by us or by a flight under way."""
+        wait = may_fetch(self.state, now)
+        if wait and current_token() not in self._flights:
+            raise Unavailable(Reason.KEYS_UNAVAILABLE, issuer=self.issuer, retry_after=wait)
+        error = await self._join_flight()
+        if error is not None or self.snapshot is None:
+            wait = may_fetch(self.state, self._clock())
+            reason = Reason.KEYS_UNAVAILABLE
+            raise Unavailable(reason, issuer=self.issuer, found=error and error.message, retry_after=wait) from None
+        return self.snapshot
+
+    def _refresh_beside(self, now: float) -> None:
+        if not may_fetch(self.state, now):
+            self._flight()
+
+    async def _join_flight(self) -> DiscoveryError | None:
+        flight = self._flight()
+        await flight.done.wait()
+        return flight.error
+
+    def _flight(self) -> _Flight:
+        """The fetch under way on this event loop, started if there is none."""
+        loop = current_token()
+        flight = self._flights.get(loop)
+        if flight is None:
+            started = flight = self._flights[loop] = _Flight()
+
+            async def work() -> None:
+                try:
+                    started.error = await self._refresh()
+                finally:
+                    del self._flights[loop]
+                    started.done.set()
+
+            spawn(work)
+        return flight
+
+    async def _refresh(self) -> DiscoveryError | None:
+        jitter = random.random()  # noqa: S311 - only spreads load
+        started = self._clock()  # the keys are at least as new as this
+        try:
+            fetched = await self._fetcher.fetch_json(await self._jwks_uri())
+            keys = parse_key_set(fetched.document)
+        except DiscoveryError as error:
+            self.state = self.state.failed(self._clock(), jitter, self._lifetimes)
+            logger.error("No key set for %s: %s", self.issuer, error.message)  # noqa: TRY400 - expected; no traceback
+            return error
+        self._keep(keys)
+        age_limit = max_age(fetched.cache_control, fetched.age)
+        self.state = self.state.succeeded(started, age_limit, jitter, self._lifetimes)
+        return None
+
+    async def _jwks_uri(self) -> str:
+        config = self._config
+        given = config.jwks_uri or (config.metadata.jwks_uri if config.metadata is not None else None)
+        if given is not None:
+            return given
+        metadata = await self._discover()
+        if metadata.jwks_uri is None:
+            msg = f"The metadata of {self.issuer} has no jwks_uri."
+            raise InvalidServerMetadata(msg)
+        return metadata.jwks_uri
+
+    def _keep(self, keys: KeySet) -> None:
+        for skipped in keys.skipped:
+            logger.debug("Key %s of %s is not used: %s", skipped.kid, self.issuer, skipped.reason)
+        if self.snapshot is None or self.snapshot.keys.identity != keys.identity:
+            self.snapshot = Snapshot(keys, object())
+            logger.info("Holding %d keys of %s (%d skipped)", len(keys.keys), self.issuer, len(keys.skipped))

@@ -1,0 +1,244 @@
+"""Turning a credential into a verified identity: JWTs of several issuers, or a function of the user's own.
+
+A verifier decides and never answers: `Verified` or a `Refusal` come back, and the middleware does the rest.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import traceback
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
+from typing import NamedTuple, Protocol
+
+from asgi_mcp_auth._protocol.claims import check_claims, check_header, unverified_time
+from asgi_mcp_auth._protocol.credentials import Credential
+from asgi_mcp_auth._protocol.issuer import TrustedIssuer
+from asgi_mcp_auth._protocol.jose import CompactJWS, parse_compact
+from asgi_mcp_auth._protocol.request import Request
+from asgi_mcp_auth._remote.jwks import LivingKeySet
+from asgi_mcp_auth.context import AuthInfo
+from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal, Unavailable
+
+__all__ = ("CallableVerifier", "IsRevoked", "JWTVerifier", "Verified", "Verifier", "VerifyFunction")
+
+logger = logging.getLogger("asgi_mcp_auth.verifiers")
+
+IsRevoked = Callable[[AuthInfo], "bool | Awaitable[bool]"]
+VerifyFunction = Callable[[str], "AuthInfo | Awaitable[AuthInfo]"]
+
+
+class Verified(NamedTuple):
+    """An accepted credential, the time it is good until (leeway included), and fields to add to the app's response."""
+
+    auth_info: AuthInfo
+    valid_until: float | None = None
+    response_headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Verifier(Protocol):
+    """Decides about a credential. An exception other than a `Refusal` is answered 503 `hook_failed`."""
+
+    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+        """Return what was verified, or return or raise the refusal."""
+        ...
+
+
+class _Entry(NamedTuple):
+    verified: Verified
+    not_before: float
+    valid_until: float
+    keys: LivingKeySet
+    generation: object
+
+
+class _TokenCache:
+    """Tokens that passed every check, by SHA-256, bounded, the least recently used leaving first.
+
+    It belongs to one resource, so an entry never speaks for another; an entry ends with the token's time, and
+    with any change of its issuer's keys.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._entries: OrderedDict[bytes, _Entry] = OrderedDict()
+
+    def get(self, digest: bytes, now: float) -> Verified | None:
+        entry = self._entries.get(digest)
+        if entry is None:
+            return None
+        if entry.not_before <= now < entry.valid_until and entry.keys.usable(entry.generation, now):
+            self._entries.move_to_end(digest)
+            return entry.verified
+        self._entries.pop(digest, None)
+        return None
+
+    def put(self, digest: bytes, entry: _Entry) -> None:
+        self._entries[digest] = entry
+        if len(self._entries) > self._size:
+            self._entries.popitem(last=False)
+
+
+class JWTVerifier:
+    """Verifies JWT access tokens of the issuers that one resource trusts.
+
+    Args:
+        issuers: By identifier: the rules and the keys.
+        clock: Seconds since the epoch.
+        cache_size: How many verified tokens to remember; 0 for none.
+        expose_token: Keep the raw token in `AuthInfo.token`.
+    """
+
+    def __init__(
+        self,
+        issuers: Mapping[str, tuple[TrustedIssuer, LivingKeySet]],
+        *,
+        clock: Callable[[], float],
+        cache_size: int,
+        expose_token: bool,
+    ) -> None:
+        self._issuers = dict(issuers)
+        self._clock = clock
+        self._cache = _TokenCache(cache_size) if cache_size > 0 else None
+        self._expose_token = expose_token
+
+    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:  # noqa: ARG002 - the seam
+        """Known tokens from the cache; new ones in the order issuer, header, key, signature, claims."""
+        digest = sha256(credential.token).digest()
+        if self._cache is not None:
+            known = self._cache.get(digest, self._clock())
+            if known is not None:
+                return known
+        try:
+            return await self._verify_new(credential.token, digest)
+        except Refusal as refusal:
+            return refusal
+
+    async def _verify_new(self, token: bytes, digest: bytes) -> Verified:
+        jws = parse_compact(token)
+        issuer = jws.claims.get("iss")
+        # Exact look-up among the trusted, before anything is fetched (RFC 8725bis section 3.8).
+        trusted, keys = (self._issuers.get(issuer) if type(issuer) is str else None) or (None, None)
+        if trusted is None or keys is None:
+            raise InvalidToken(Reason.UNKNOWN_ISSUER, expected=" ".join(self._issuers), found=issuer)
+        try:
+            entry = await self._judge(jws, trusted, keys, token)
+        except Refusal as refusal:
+            refusal.issuer, refusal.kid, refusal.alg = trusted.rules.issuer, jws.header.kid, jws.header.alg
+            raise
+        if self._cache is not None:
+            self._cache.put(digest, entry)
+        return entry.verified
+
+    async def _judge(self, jws: CompactJWS, trusted: TrustedIssuer, keys: LivingKeySet, token: bytes) -> _Entry:
+        rules, header = trusted.rules, jws.header
+        check_header(header, rules)
+        candidates, generation = await keys.select(
+            header.kid,
+            header.alg,
+            issued_at=unverified_time(jws.claims, "iat"),
+            leeway=rules.leeway,
+            most_without_kid=trusted.most_keys_without_kid,
+        )
+        if not any(key.verify(header.alg, jws.signing_input, jws.signature) for key in candidates):
+            raise InvalidToken(Reason.BAD_SIGNATURE)
+        auth_info = check_claims(jws.claims, rules, self._clock())
+        if self._expose_token:
+            auth_info = copy_with_token(auth_info, token.decode("ascii"))
+        not_before = max(jws.claims.get("nbf", 0), jws.claims.get("iat", 0)) - rules.leeway
+        valid_until = (auth_info.expires_at or 0.0) + rules.leeway
+        return _Entry(Verified(auth_info, valid_until), not_before, valid_until, keys, generation)
+
+
+def copy_with_token(auth_info: AuthInfo, token: str | None) -> AuthInfo:
+    """The same identity, with or without the raw token."""
+    return auth_info if auth_info.token == token else auth_info.replace(token=token)
+
+
+async def ask_hook(hook: Callable[..., object], *args: object, name: str, secret: str | None = None) -> object:
+    """Call a user's function, sync or async. What it raises, unless a `Refusal`, becomes 503 `hook_failed`.
+
+    The traceback goes to the log, without `secret`, which the function was given and may have quoted.
+    """
+    try:
+        answer = hook(*args)
+        return await answer if inspect.isawaitable(answer) else answer
+    except Refusal:
+        raise
+    except Exception as error:  # noqa: BLE001 - the user's code: whatever it is, it is no pass
+        told = traceback.format_exc()
+        logger.error("%s failed:\n%s", name, told.replace(secret, "[token]") if secret else told)  # noqa: TRY400
+        raise Unavailable(Reason.HOOK_FAILED, found=type(error).__name__) from None
+
+
+class RevocationCheck:
+    """Asks a revocation hook about every accepted token, cached ones included; fails closed (RS-88).
+
+    Args:
+        verifier: What verifies the token first.
+        is_revoked: Sync or async; true means refused. An exception means 503.
+    """
+
+    def __init__(self, verifier: Verifier, is_revoked: IsRevoked) -> None:
+        self._verifier = verifier
+        self._is_revoked = is_revoked
+
+    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+        """Verify, then ask."""
+        verified = await self._verifier.verify(credential, request)
+        if isinstance(verified, Refusal):
+            return verified
+        info = verified.auth_info
+        if await ask_hook(self._is_revoked, info, name="is_revoked") is not False:
+            return InvalidToken(Reason.REVOKED, issuer=info.issuer)
+        return verified
+
+
+class CallableVerifier:
+    """A function of the user's own, `token → AuthInfo`, sync or async (mcpauth's custom verification).
+
+    Its result is held to what the resource demands: a trusted issuer, the audience, the expiry.
+
+    Args:
+        function: Returns the identity, or raises a refusal (or one of `asgi_mcp_auth.exceptions`).
+        issuers: The issuers that the resource trusts.
+        accepts_audience: Whether the `AuthInfo`'s audience is acceptable, or None not to check.
+        clock: Seconds since the epoch.
+        expose_token: Keep the raw token in `AuthInfo.token`.
+    """
+
+    def __init__(
+        self,
+        function: VerifyFunction,
+        *,
+        issuers: frozenset[str],
+        resource: str,
+        accepts_audience: Callable[[AuthInfo], bool],
+        clock: Callable[[], float],
+        expose_token: bool,
+    ) -> None:
+        self._function = function
+        self._issuers = issuers
+        self._resource = resource
+        self._accepts_audience = accepts_audience
+        self._clock = clock
+        self._expose_token = expose_token
+
+    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:  # noqa: ARG002 - the seam
+        """Ask the function, then check what it says."""
+        token = credential.token.decode("ascii")
+        info = await ask_hook(self._function, token, name="The verify function", secret=token)
+        if not isinstance(info, AuthInfo):
+            logger.error("The verify function returned %s, not an AuthInfo", type(info).__name__)
+            return Unavailable(Reason.HOOK_FAILED, found=type(info).__name__)
+        if info.issuer not in self._issuers:
+            expected = " ".join(sorted(self._issuers))
+            return InvalidToken(Reason.UNKNOWN_ISSUER, expected=expected, found=info.issuer, issuer=info.issuer)
+        if not self._accepts_audience(info):
+            return InvalidToken(Reason.WRONG_AUDIENCE, found=info.audience, issuer=info.issuer)
+        if info.expires_at is not None and self._clock() >= info.expires_at:
+            return InvalidToken(Reason.TOKEN_EXPIRED, issuer=info.issuer, description="The access token expired")
+        info = info if info.resource is not None else info.replace(resource=self._resource)
+        return Verified(copy_with_token(info, token if self._expose_token else None), info.expires_at)

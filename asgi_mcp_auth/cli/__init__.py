@@ -1,0 +1,21 @@
+"""The command `asgi-mcp-auth`: subcommands do the work and return a number of failures; printing is theirs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+__all__ = ("main",)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="asgi-mcp-auth", description="OAuth 2.1 protection for MCP servers.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo = commands.add_parser("demo", help="show a protected app at work, over real HTTP on loopback")
+    demo.add_argument("--serve", action="store_true", help="keep the app and its issuer up, and print how to call them")
+    arguments = parser.parse_args(argv)
+
+    from asgi_mcp_auth.cli.demo import run_demo  # noqa: PLC0415 - importing the parser starts nothing
+
+    return run_demo(serve=arguments.serve)

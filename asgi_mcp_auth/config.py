@@ -1,0 +1,299 @@
+"""What a user writes: frozen values, under the names that users of `mcpauth` know.
+
+They hold what was written; `MCPAuth` checks and compiles them, and reports every problem at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+from asgi_mcp_auth.errors import InvalidServerMetadata
+
+__all__ = (
+    "DEFAULT_ALGORITHMS",
+    "DEFAULT_SCOPE_CLAIMS",
+    "AuthServerConfig",
+    "AuthServerType",
+    "AuthorizationServerMetadata",
+    "Profile",
+    "ResourceServerConfig",
+    "ResourceServerMetadata",
+    "ScopePolicy",
+    "ServerMetadataPaths",
+    "TranspileData",
+    "fetch_server_config",
+    "fetch_server_config_by_well_known_url",
+)
+
+
+class AuthServerType(StrEnum):
+    """Which well-known place an issuer uses: RFC 8414 inserts it before the path, OpenID Connect appends it."""
+
+    OAUTH = "oauth"
+    OIDC = "oidc"
+
+
+class ServerMetadataPaths(StrEnum):
+    """The well-known paths of authorization server metadata (RFC 8414 section 3, OpenID Connect Discovery 4)."""
+
+    OAUTH = "/.well-known/oauth-authorization-server"
+    OIDC = "/.well-known/openid-configuration"
+
+
+Profile = Literal["jwt", "at+jwt", "no-aud"]
+"""What a token has to look like: what most providers send, strict RFC 9068, or without an audience."""
+
+DEFAULT_ALGORITHMS: Final = (
+    *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"),
+    *("Ed25519", "Ed448", "EdDSA"),
+)
+"""Every algorithm that can be allowed: asymmetric only (RFC 8725 section 3.1)."""
+
+DEFAULT_SCOPE_CLAIMS: Final = ("scope", "scp", "scopes")
+
+TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
+"""Turns a provider's metadata document into one that conforms; sync or async."""
+
+_STRINGS: Final = frozenset(
+    {
+        "authorization_endpoint",
+        "token_endpoint",
+        "jwks_uri",
+        "registration_endpoint",
+        "service_documentation",
+        "op_policy_uri",
+        "op_tos_uri",
+        "revocation_endpoint",
+        "introspection_endpoint",
+        "userinfo_endpoint",
+    }
+)
+_LISTS: Final = frozenset(
+    {
+        "scopes_supported",
+        "response_types_supported",
+        "response_modes_supported",
+        "grant_types_supported",
+        "token_endpoint_auth_methods_supported",
+        "token_endpoint_auth_signing_alg_values_supported",
+        "ui_locales_supported",
+        "revocation_endpoint_auth_methods_supported",
+        "revocation_endpoint_auth_signing_alg_values_supported",
+        "introspection_endpoint_auth_methods_supported",
+        "introspection_endpoint_auth_signing_alg_values_supported",
+        "code_challenge_methods_supported",
+        "protected_resources",
+    }
+)
+
+
+class AuthorizationServerMetadata:
+    """An authorization server's metadata (RFC 8414 section 2, OpenID Connect Discovery section 3).
+
+    Only `issuer` is required. Every registered member is an attribute, None when absent; members this
+    library does not know are kept and given back by `to_dict`.
+
+    Args:
+        issuer: The issuer identifier, exactly as tokens carry it in `iss`.
+        members: Any other member of the document, such as `authorization_endpoint`, `token_endpoint`,
+            `jwks_uri`, `registration_endpoint`, `response_types_supported`, `code_challenge_methods_supported`.
+
+    Raises:
+        InvalidServerMetadata: A known member has the wrong JSON type; all of them are named.
+    """
+
+    __slots__ = ("_members",)
+    _members: dict[str, Any]
+
+    if TYPE_CHECKING:
+        issuer: str
+        authorization_endpoint: str | None
+        token_endpoint: str | None
+        jwks_uri: str | None
+        registration_endpoint: str | None
+        revocation_endpoint: str | None
+        introspection_endpoint: str | None
+        userinfo_endpoint: str | None
+        service_documentation: str | None
+        scopes_supported: list[str] | None
+        response_types_supported: list[str] | None
+        response_modes_supported: list[str] | None
+        grant_types_supported: list[str] | None
+        token_endpoint_auth_methods_supported: list[str] | None
+        code_challenge_methods_supported: list[str] | None
+        protected_resources: list[str] | None
+        client_id_metadata_document_supported: bool | None
+
+    def __init__(self, *, issuer: str, **members: Any) -> None:
+        document = {"issuer": issuer} | {name: value for name, value in members.items() if value is not None}
+        wrong = [name for name in {"issuer"} | _STRINGS if not isinstance(document.get(name, ""), str)]
+        wrong += [name for name in _LISTS if not _is_string_list(document.get(name, []))]
+        if wrong:
+            msg = f"Authorization server metadata: wrong JSON type for {', '.join(sorted(wrong))}."
+            raise InvalidServerMetadata(msg)
+        object.__setattr__(self, "_members", document)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> AuthorizationServerMetadata:
+        """Read a metadata document. Raises `InvalidServerMetadata` when `issuer` is missing or a type is wrong."""
+        if "issuer" not in document:
+            msg = "Authorization server metadata without an issuer."
+            raise InvalidServerMetadata(msg)
+        return cls(**{str(name): value for name, value in document.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document, unknown members included."""
+        return dict(self._members)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if (
+            name in self._members
+            or name in _STRINGS
+            or name in _LISTS
+            or name == "client_id_metadata_document_supported"
+        ):
+            return self._members.get(name)
+        msg = f"authorization server metadata has no member {name!r}"
+        raise AttributeError(msg)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        msg = "AuthorizationServerMetadata is immutable"
+        raise AttributeError(msg)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AuthorizationServerMetadata) and self._members == other._members
+
+    def __hash__(self) -> int:
+        return hash(self.issuer)
+
+    def __repr__(self) -> str:
+        return f"AuthorizationServerMetadata(issuer={self.issuer!r}, {len(self._members) - 1} more members)"
+
+
+def _is_string_list(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in cast("Sequence[object]", value))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthServerConfig:
+    """One trusted authorization server, and how its tokens differ from others'.
+
+    Args:
+        issuer: The issuer identifier, exactly as tokens carry it in `iss`. Optional with `metadata`, which names it.
+        type: Which well-known place to use; None probes all, in MCP's order.
+        metadata: Metadata given by hand or fetched before; nothing is discovered then, unless it has no `jwks_uri`.
+        metadata_url: Where the metadata is, instead of a well-known place.
+        transpile_data: Applied to a fetched metadata document, sync or async; the issuer is compared after it.
+        jwks_uri: Where the key set is; nothing is discovered then.
+        jwks: A static key set, `{"keys": [...]}`; nothing is fetched then.
+        profile: `"jwt"` (what most providers send), `"at+jwt"` (strict RFC 9068) or `"no-aud"` (tokens without
+            `aud`; needs `allowed_clients` and a required scope that names the resource).
+        extra_audiences: More accepted `aud` values, compared as exact strings (Entra's client id, say).
+        require_single_audience: Refuse tokens that are also for someone else (RFC 9700 section 2.3).
+        algorithms: Accepted JWS algorithms.
+        leeway: Seconds of clock difference to allow, at most 300.
+        scope_claims: Claims to read scopes from, as a string or a list; replaces the default.
+        allowed_clients: Accept tokens of these client ids only.
+        most_keys_without_kid: How many keys to try for a token without `kid`, at most 4.
+    """
+
+    issuer: str | None = None
+    type: AuthServerType | None = None
+    metadata: AuthorizationServerMetadata | None = None
+    metadata_url: str | None = None
+    transpile_data: TranspileData | None = None
+    jwks_uri: str | None = None
+    jwks: Mapping[str, Any] | None = None
+    profile: Profile = "jwt"
+    extra_audiences: Sequence[str] = ()
+    require_single_audience: bool = False
+    algorithms: Sequence[str] = DEFAULT_ALGORITHMS
+    leeway: float = 30.0
+    scope_claims: Sequence[str] = DEFAULT_SCOPE_CLAIMS
+    allowed_clients: Sequence[str] = ()
+    most_keys_without_kid: int = 1
+
+
+Text = str | Mapping[str, str]
+"""A human-readable value: one text, or texts by BCP 47 language tag with the default under `""`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceServerMetadata:
+    """A protected resource's metadata (RFC 9728 section 2): what is published at its well-known place.
+
+    Args:
+        resource: The resource identifier: the URL clients use, and the `aud` tokens must carry.
+        authorization_servers: Issuers to trust and to publish, in the order clients should try them.
+        scopes_supported: Default: the required scopes. Keep it to the baseline: clients may ask for all of it.
+        jwks_uri: This resource's own keys, for what it signs (`signed_metadata`); not the issuer's.
+        bearer_methods_supported: Only `["header"]`, which is what is enforced.
+        resource_name, resource_documentation, resource_policy_uri, resource_tos_uri: For people; a text or
+            texts by language tag (RFC 9728 section 2.1).
+        signed_metadata: A JWT you signed; its claims must equal the plain members. See also `metadata_signer`.
+        extra: Members this library does not know, published as they are.
+    """
+
+    resource: str
+    authorization_servers: Sequence[str | AuthServerConfig] = ()
+    scopes_supported: Sequence[str] | None = None
+    jwks_uri: str | None = None
+    bearer_methods_supported: Sequence[str] | None = None
+    resource_signing_alg_values_supported: Sequence[str] | None = None
+    resource_name: Text | None = None
+    resource_documentation: Text | None = None
+    resource_policy_uri: Text | None = None
+    resource_tos_uri: Text | None = None
+    tls_client_certificate_bound_access_tokens: bool | None = None
+    authorization_details_types_supported: Sequence[str] | None = None
+    dpop_signing_alg_values_supported: Sequence[str] | None = None
+    dpop_bound_access_tokens_required: bool | None = None
+    signed_metadata: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScopePolicy:
+    """Which scopes a request needs.
+
+    Args:
+        default: The baseline: every request to the resource needs all of these.
+        paths: More scopes by path: `"/x"` (exact), `"/x/*"` (`/x` and all below), `"POST /x/*"`. The most
+            specific rule wins: the longest path, exact before `/*`, a named method before any.
+        implies: Scopes that include others, transitively: `{"notes:admin": ["notes:write"]}`.
+        wire_names: Token scope → the name clients must request, where a provider has two (Entra: `api://…/x`).
+        challenge_scopes: What a first 401 asks for; default: the baseline.
+    """
+
+    default: Sequence[str] = ()
+    paths: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    implies: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    wire_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    challenge_scopes: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceServerConfig:
+    """One protected resource: its metadata and its scope policy."""
+
+    metadata: ResourceServerMetadata
+    policy: ScopePolicy = field(default_factory=ScopePolicy)
+
+
+if TYPE_CHECKING:
+    from asgi_mcp_auth._remote.discovery import fetch_server_config, fetch_server_config_by_well_known_url
+
+
+def __getattr__(name: str) -> Any:
+    """Mcpauth's documentation imports these two from here as well; they wait on the network, so they live elsewhere."""
+    if name in ("fetch_server_config", "fetch_server_config_by_well_known_url"):
+        from asgi_mcp_auth._remote import discovery  # noqa: PLC0415 - it is built on this module
+
+        return getattr(discovery, name)
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

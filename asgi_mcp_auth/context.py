@@ -1,0 +1,161 @@
+"""What the application learns of the caller: `AuthInfo`, its `Principal`, and `current_auth()`.
+
+One `AuthInfo` may serve many requests with the same token, so nothing reachable from it can be
+changed: `claims` gives a fresh copy each time it is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, cast, final
+
+__all__ = ("AuthInfo", "Principal", "copy_json", "current_auth", "current_auth_var")
+
+
+def copy_json(value: Any) -> Any:
+    """A deep copy of a JSON value, several times faster than `copy.deepcopy`."""
+    if isinstance(value, dict):
+        return {name: copy_json(member) for name, member in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list):
+        return [copy_json(member) for member in cast("list[object]", value)]
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who is calling: never the subject alone, which is unique only within its issuer (RFC 9068 section 5)."""
+
+    issuer: str
+    subject: str
+    client_id: str | None
+
+    @property
+    def is_client(self) -> bool:
+        """True when the token speaks for the client itself and not for a person."""
+        return self.subject == self.client_id
+
+    @property
+    def key(self) -> str:
+        """64 hexadecimal digits, equal across refreshed tokens, for binding sessions, handles and state."""
+        return sha256(json.dumps([self.issuer, self.subject, self.client_id]).encode()).hexdigest()
+
+
+@final
+class AuthInfo:
+    """A verified access token, without the token.
+
+    Args:
+        issuer: The `iss` of the authorization server that issued the token.
+        subject: The `sub`; unique within the issuer only: compare `principal`.
+        client_id: The OAuth client, when the token names one.
+        scopes: What was granted, as the token says it (implied scopes are not added).
+        audience: The `aud` as the token says it.
+        resource: The identifier of the protected resource the token was accepted for.
+        expires_at: Seconds since the epoch; None when a verifier of your own did not say.
+        claims: All claims. The attribute returns a fresh copy at each access.
+        token: The raw token: None unless the middleware was told `expose_token=True`. Never shown in a repr.
+    """
+
+    __slots__ = (
+        "_claims",
+        "_nested",
+        "audience",
+        "client_id",
+        "expires_at",
+        "issuer",
+        "resource",
+        "scopes",
+        "subject",
+        "token",
+    )
+
+    _claims: dict[str, Any]
+    _nested: tuple[str, ...]
+    issuer: str
+    subject: str
+    client_id: str | None
+    scopes: tuple[str, ...]
+    audience: str | tuple[str, ...] | None
+    resource: str | None
+    expires_at: float | None
+    token: str | None
+
+    def __init__(
+        self,
+        *,
+        issuer: str,
+        subject: str,
+        client_id: str | None = None,
+        scopes: Iterable[str] = (),
+        audience: str | Iterable[str] | None = None,
+        resource: str | None = None,
+        expires_at: float | None = None,
+        claims: Mapping[str, Any] | None = None,
+        token: str | None = None,
+    ) -> None:
+        put = object.__setattr__
+        put(self, "issuer", issuer)
+        put(self, "subject", subject)
+        put(self, "client_id", client_id)
+        put(self, "scopes", tuple(scopes))
+        put(self, "audience", audience if audience is None or isinstance(audience, str) else tuple(audience))
+        put(self, "resource", resource)
+        put(self, "expires_at", expires_at)
+        own = copy_json(dict(claims or {}))
+        put(self, "_claims", own)
+        put(self, "_nested", tuple(name for name, value in own.items() if isinstance(value, (dict, list))))
+        put(self, "token", token)
+
+    @property
+    def claims(self) -> dict[str, Any]:
+        """All claims of the token, a fresh copy each time."""
+        copied: dict[str, Any] = self._claims.copy()
+        for name in self._nested:
+            copied[name] = copy_json(copied[name])
+        return copied
+
+    @property
+    def principal(self) -> Principal:
+        """The caller's identity: issuer, subject and client together."""
+        return Principal(issuer=self.issuer, subject=self.subject, client_id=self.client_id)
+
+    def replace(self, **changes: Any) -> AuthInfo:
+        """A copy with some fields changed."""
+        names = ("issuer", "subject", "client_id", "scopes", "audience", "resource", "expires_at", "claims", "token")
+        return AuthInfo(**{name: getattr(self, name) for name in names} | changes)
+
+    __replace__ = replace  # copy.replace(), Python 3.13
+
+    def __setattr__(self, name: str, value: object) -> None:
+        msg = f"AuthInfo is immutable: cannot set {name!r}"
+        raise AttributeError(msg)
+
+    def __delattr__(self, name: str) -> None:
+        msg = f"AuthInfo is immutable: cannot delete {name!r}"
+        raise AttributeError(msg)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, AuthInfo):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    def __hash__(self) -> int:
+        return hash((self.issuer, self.subject, self.client_id, self.scopes, self.resource))
+
+    def __repr__(self) -> str:
+        return (
+            f"AuthInfo(issuer={self.issuer!r}, subject={self.subject!r}, client_id={self.client_id!r}, "
+            f"scopes={self.scopes!r}, resource={self.resource!r})"
+        )
+
+
+current_auth_var: ContextVar[AuthInfo | None] = ContextVar("asgi_mcp_auth", default=None)
+
+
+def current_auth() -> AuthInfo | None:
+    """The caller of the request being handled, or None outside a protected request."""
+    return current_auth_var.get()

@@ -1,0 +1,91 @@
+"""One `Decision` per request for whoever observes, and the observer that is always there: the refusal log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from asgi_mcp_auth.context import AuthInfo
+from asgi_mcp_auth.errors import NoCredential, Reason, Refusal, Unavailable, printable
+
+__all__ = ("Decision", "Observer", "Outcome", "RefusalLog")
+
+logger = logging.getLogger("asgi_mcp_auth.decisions")
+
+
+Outcome = Literal["allowed", "refused", "public", "metadata", "preflight"]
+
+
+class Decision(NamedTuple):
+    """What was decided about one request.
+
+    `outcome` is `allowed` (with `auth_info`), `refused` (with `refusal`), or an answer that needs no token:
+    `public`, `metadata`, `preflight`. `url` is the public URL without the query; `resource` the identifier of
+    the owning resource, if one owns the path. Nothing here holds a token.
+    """
+
+    outcome: Outcome
+    method: str
+    url: str
+    resource: str | None = None
+    status: int | None = None
+    auth_info: AuthInfo | None = None
+    refusal: Refusal | None = None
+
+    @property
+    def reason(self) -> Reason | None:
+        """The stable code of a refusal."""
+        return None if self.refusal is None else self.refusal.reason
+
+
+Observer = Callable[[Decision], None]
+
+
+def _level(refusal: Refusal) -> int:
+    if isinstance(refusal, Unavailable):
+        return logging.ERROR
+    return logging.DEBUG if isinstance(refusal, NoCredential) else logging.WARNING
+
+
+class RefusalLog:
+    """Writes refusals to the logger `asgi_mcp_auth.decisions`, at most `most` per reason and `seconds`.
+
+    A request without a credential is DEBUG (every client starts so), 503 is ERROR, the rest WARNING. The record
+    has the attributes `reason`, `issuer`, `kid`, `alg`, `expected`, `found` and `suppressed`.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, most: int = 20, seconds: float = 60.0) -> None:
+        self._clock = clock
+        self._most = most
+        self._seconds = seconds
+        self._windows: dict[Reason, tuple[float, int]] = {}
+
+    def __call__(self, decision: Decision) -> None:
+        """Observe a decision."""
+        refusal = decision.refusal
+        if refusal is None or not logger.isEnabledFor(level := _level(refusal)):
+            return
+        now = self._clock()
+        start, count = self._windows.get(refusal.reason, (now, 0))
+        suppressed = 0
+        if not 0 <= now - start < self._seconds:
+            suppressed = max(0, count - self._most)
+            start, count = now, 0
+        self._windows[refusal.reason] = (start, count + 1)
+        if count >= self._most:
+            return
+        details = refusal.details()
+        told = " ".join(f"{name}={value}" for name, value in details.items())
+        more = f" ({suppressed} more like it before)" if suppressed else ""
+        logger.log(
+            level,
+            "%d %s: %s %s %s%s",
+            refusal.status,
+            refusal.reason.value,
+            printable(decision.method),
+            printable(decision.url),
+            told,
+            more,
+            extra={"reason": refusal.reason.value, "suppressed": suppressed, **details},
+        )

@@ -1,0 +1,276 @@
+"""`MCPAuthMiddleware`: the story of one request, in the order of the ten steps below.
+
+    1. Host                      → 421        6. read the credential     → 400, 401
+    2. a metadata path of ours   → answered   7. verify it               → 401, 503
+    3. a public path             → the app    8. sender constraint       (within 7: a bound token is refused)
+    4. which resource owns it    → 404        9. scopes                  → 403
+    5. Origin, CORS preflight    → 403, 204  10. the app, on a copied scope; its errors are its own
+
+Everything called here is a pure function of `_protocol`, or one of the few objects of `_remote` that wait.
+Nothing about a request is kept on `self`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Unpack
+
+from asgi_mcp_auth._asgi.identity import sdk_bridge
+from asgi_mcp_auth._asgi.running import Surroundings, run_app
+from asgi_mcp_auth._asgi.sending import send_response
+from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
+from asgi_mcp_auth._protocol.cross_origin import Cors, is_preflight
+from asgi_mcp_auth._protocol.request import Request
+from asgi_mcp_auth._protocol.resource import CompiledResource
+from asgi_mcp_auth._protocol.responses import Header, Response, json_response, refusal_response
+from asgi_mcp_auth._protocol.site import is_well_known
+from asgi_mcp_auth._remote.tasks import spawn
+from asgi_mcp_auth._remote.verifiers import Verified, Verifier
+from asgi_mcp_auth.auth import MCPAuth, MCPAuthOptions
+from asgi_mcp_auth.config import (
+    AuthServerConfig,
+    ResourceServerConfig,
+    ResourceServerMetadata,
+    ScopePolicy,
+    ServerMetadataPaths,
+)
+from asgi_mcp_auth.decisions import Decision, Outcome
+from asgi_mcp_auth.errors import (
+    BadRequest,
+    ConfigurationError,
+    DiscoveryError,
+    Forbidden,
+    InsufficientScope,
+    NoCredential,
+    NotFound,
+    OriginNotAllowed,
+    Problem,
+    Reason,
+    Refusal,
+    Unavailable,
+)
+
+__all__ = ("MCPAuthMiddleware",)
+
+logger = logging.getLogger("asgi_mcp_auth")
+
+REPUBLISHED_PATH = ServerMetadataPaths.OAUTH.encode("ascii")
+ANY_ORIGIN: Header = (b"access-control-allow-origin", b"*")
+
+
+class _Answer(NamedTuple):
+    """The request ends here."""
+
+    outcome: Outcome
+    response: Response
+    resource: CompiledResource | None = None
+    refusal: Refusal | None = None
+
+
+class _Admitted(NamedTuple):
+    """The request goes on to the app: with an identity, or without one on a public path."""
+
+    outcome: Outcome
+    resource: CompiledResource | None = None
+    verified: Verified | None = None
+    cors: Cors | None = None
+
+
+class MCPAuthMiddleware:
+    """Makes any ASGI app an OAuth 2.1 protected resource for the Model Context Protocol.
+
+    Either `auth=MCPAuth(...)`, or the shorthand for one resource:
+
+        app = MCPAuthMiddleware(
+            app,
+            resource="https://api.example.com/mcp",
+            authorization_servers=["https://auth.example.com"],
+            required_scopes=["notes:read"],
+        )
+
+    Args:
+        app: Any ASGI 3 app.
+        auth: A compiled configuration; it may serve several middlewares.
+        resource: The resource identifier: the URL clients use and tokens must name.
+        authorization_servers: The issuers to trust.
+        required_scopes: The scopes every request needs.
+        options: Those of `MCPAuth`, with the shorthand only.
+
+    Raises:
+        ConfigurationError: With every problem of the configuration at once.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        auth: MCPAuth | None = None,
+        *,
+        resource: str | None = None,
+        authorization_servers: Sequence[str | AuthServerConfig] = (),
+        required_scopes: Sequence[str] = (),
+        **options: Unpack[MCPAuthOptions],
+    ) -> None:
+        if auth is not None and (resource is not None or authorization_servers or required_scopes or options):
+            fix = "Put everything into MCPAuth(...)."
+            raise ConfigurationError([Problem("auth", "It stands beside settings of the shorthand.", fix)])
+        if auth is None:
+            metadata = ResourceServerMetadata(resource=resource or "", authorization_servers=authorization_servers)
+            config = ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=required_scopes))
+            auth = MCPAuth(config, **options)
+        self.app = app
+        self.auth = auth
+        self.show_error_details = False
+        self._site = auth.site
+        self._verifiers = auth.verifiers
+        self._told: set[str] = set()
+        tell = None if auth.expose_token else self._app_answered_401
+        self._running = Surroundings(app, sdk_bridge(), auth.expose_token, auth.clock, tell)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] == "lifespan":
+            await self._start_up(scope, receive, send)
+            return
+        if scope["type"] not in ("http", "websocket"):
+            msg = f"asgi_mcp_auth cannot protect an ASGI connection of type {scope['type']!r}"
+            raise NotImplementedError(msg)
+        if scope.get("root_path"):
+            self._check_mount(scope["root_path"])
+        request = Request(scope)
+        decided = await self._decide(request)
+        self._report(request, decided)
+        if isinstance(decided, _Answer):
+            await send_response(decided.response, request, receive, send)
+        elif decided.verified is None:
+            await self.app(scope, receive, send)
+        else:
+            await run_app(self._running, decided.verified, decided.cors, scope, receive, send)
+
+    async def _decide(self, request: Request) -> _Answer | _Admitted:  # noqa: C901 - nine steps, each with its exit
+        """Steps 1 to 9; the numbers are those of the module's docstring."""
+        site, auth = self._site, self.auth
+        if (misdirected := site.hosts.refuse(request)) is not None:  # 1
+            return self._refuse(misdirected)
+        if not request.is_websocket and (answer := await self._metadata(request)) is not None:  # 2
+            return _Answer("metadata", answer)
+        try:
+            verdict = site.paths.judge(request.method, request.path)
+        except BadRequest as ambiguous:
+            return self._refuse(ambiguous)
+        if verdict.public:  # 3
+            return _Admitted("public")
+        if verdict.owner is None or is_well_known(request.path):  # 4
+            return self._refuse(NotFound(Reason.NO_SUCH_RESOURCE, response_headers=(ANY_ORIGIN,)))
+        resource = site.resources[verdict.owner]
+        cors = resource.origins.check(request)  # 5
+        if isinstance(cors, OriginNotAllowed):
+            return self._refuse(cors, resource)
+        if cors is not None and is_preflight(request):
+            return _Answer("preflight", Response(204, cors.preflight(request)), resource)
+        if request.is_websocket and not auth.websockets:
+            return self._refuse(Forbidden(Reason.WEBSOCKETS_DISABLED), resource, cors)
+        if auth.reject_query_token and has_query_token(request.query_string):
+            return self._refuse(BadRequest(Reason.TOKEN_IN_URI, description="Token in URI"), resource, cors)
+        credential = read_credential(request.fields.get(b"authorization"), resource.schemes)  # 6
+        if isinstance(credential, Refusal):
+            return self._refuse(credential, resource, cors)
+        verified = await self._verify(self._verifiers[verdict.owner], credential, request)  # 7, 8
+        if isinstance(verified, Refusal):
+            return self._refuse(verified, resource, cors, used=credential.scheme)
+        requirement = resource.requirement(verdict.rule)  # 9
+        if not requirement.met_by(verified.auth_info.scopes):
+            lacking = InsufficientScope(required=requirement.named, found=" ".join(verified.auth_info.scopes))
+            return self._refuse(lacking, resource, cors, used=credential.scheme)
+        return _Admitted("allowed", resource, verified, cors)
+
+    async def _verify(self, verifier: Verifier, credential: Credential, request: Request) -> Verified | Refusal:
+        try:
+            return await verifier.verify(credential, request)
+        except Refusal as refusal:
+            return refusal
+        except Exception as error:  # fail closed: a verifier's mistake is no pass, and not the caller's fault
+            logger.exception("A verifier failed")
+            return Unavailable(Reason.HOOK_FAILED, found=type(error).__name__)
+
+    def _refuse(
+        self,
+        refusal: Refusal,
+        resource: CompiledResource | None = None,
+        cors: Cors | None = None,
+        *,
+        used: bytes | None = None,
+    ) -> _Answer:
+        if resource is not None and isinstance(refusal, NoCredential):
+            response = resource.no_credential
+        else:
+            source = None if resource is None else resource.challenge
+            response = refusal_response(refusal, source, used=used, details=self.show_error_details)
+        if cors is not None:
+            response = response.with_headers(cors.response)
+        return _Answer("refused", response, resource, refusal)
+
+    async def _metadata(self, request: Request) -> Response | None:
+        document = self._site.documents.get(request.raw_path)
+        if document is not None:
+            return document.answer(request)
+        if self.auth.republished is None or request.raw_path != REPUBLISHED_PATH:
+            return None
+        try:  # for clients of MCP 2025-03-26, which know no other place
+            metadata = await self.auth.republished.metadata()
+        except DiscoveryError as error:
+            unavailable = Unavailable(Reason.METADATA_UNAVAILABLE, found=error.message)
+            return refusal_response(unavailable, None).with_headers((ANY_ORIGIN,))
+        return json_response(200, metadata.to_dict(), (ANY_ORIGIN,))
+
+    def _report(self, request: Request, decided: _Answer | _Admitted) -> None:
+        """Tell the refusal log and the observers; an observer's failure is its own, and is logged."""
+        refused = isinstance(decided, _Answer) and decided.refusal is not None
+        observers = self.auth.observers
+        if not observers and not refused:
+            return
+        resource = decided.resource
+        answer = decided if isinstance(decided, _Answer) else None
+        verified = decided.verified if isinstance(decided, _Admitted) else None
+        decision = Decision(
+            outcome=decided.outcome,
+            method=request.method,
+            url=request.public_url((resource or self._site.resources[0]).url.origin),
+            resource=None if resource is None else resource.identifier,
+            status=None if answer is None else answer.response.status,
+            auth_info=None if verified is None else verified.auth_info,
+            refusal=None if answer is None else answer.refusal,
+        )
+        self.auth.refusal_log(decision)
+        for observe in observers:
+            try:
+                observe(decision)
+            except Exception:
+                logger.exception("An on_decision observer failed")
+
+    async def _start_up(self, scope: Any, receive: Any, send: Any) -> None:
+        """The lifespan passes through; the key sets warm up beside the app's own start-up, never around it."""
+        self._running = self._running._replace(bridge=sdk_bridge())
+        spawn(self.auth.warm_up)
+        await self.app(scope, receive, send)
+
+    def _tell_once(self, what: str, *args: object) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            logger.warning(what, *args)
+
+    def _check_mount(self, root_path: str) -> None:
+        """Below a mount, the host root's `/.well-known/*` does not arrive here by itself (RS-53)."""
+        if self._site.documents:
+            self._tell_once(
+                "Mounted below %r: make sure that requests for %s reach this middleware, or serve "
+                "MCPAuth.metadata_app() at the host root.",
+                root_path,
+                ", ".join(resource.metadata_url for resource in self._site.resources),
+            )
+
+    def _app_answered_401(self) -> None:
+        self._tell_once(
+            "The app answered 401 to a request that was authenticated here. If it looks for the Authorization "
+            "header itself: it is hidden, unless expose_token=True."
+        )

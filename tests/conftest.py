@@ -1,0 +1,42 @@
+"""Fixtures for every test: both event loops, no blocking call inside the package, a clock that is set by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import httpx  # noqa: F401 - constructing an MCPAuth imports it, which here often happens inside an event loop
+import pytest
+from blockbuster import blockbuster_ctx
+from harness import ISS, Clock
+
+from asgi_mcp_auth.testing import Issuer
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_calls() -> Generator[None]:
+    with blockbuster_ctx("asgi_mcp_auth"):
+        yield
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def _keys() -> Issuer:
+    """Generating keys is the slow part of an issuer, so it happens once."""
+    return Issuer(ISS, algorithms=("RS256", "ES256", "Ed25519"))
+
+
+@pytest.fixture
+def issuer(_keys: Issuer, clock: Clock) -> Issuer:
+    """The issuer `ISS`, on the test's clock: it signs with RS256, its other keys are ES256 and Ed25519."""
+    fresh = Issuer(ISS, algorithms=(), clock=clock)
+    fresh.keys = list(_keys.keys)
+    return fresh
