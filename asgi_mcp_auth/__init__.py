@@ -1,5 +1,8 @@
 """Make any ASGI app an OAuth 2.1 protected resource for the Model Context Protocol (MCP)."""
 
+from asgi_mcp_auth._protocol.credentials import Credential
+from asgi_mcp_auth._protocol.request import Request
+from asgi_mcp_auth._protocol.responses import in_band_denied
 from asgi_mcp_auth._protocol.server_metadata import validate_server_config
 from asgi_mcp_auth._remote.discovery import (
     fetch_server_config,
@@ -31,6 +34,7 @@ __all__ = (
     "AuthServerType",
     "AuthorizationServerMetadata",
     "ConfigurationError",
+    "Credential",
     "Decision",
     "DiscoveryError",
     "MCPAuth",
@@ -40,6 +44,7 @@ __all__ = (
     "Principal",
     "Reason",
     "Refusal",
+    "Request",
     "ResourceServerConfig",
     "ResourceServerMetadata",
     "RevocationList",
@@ -53,5 +58,6 @@ __all__ = (
     "fetch_server_config_async",
     "fetch_server_config_by_well_known_url",
     "fetch_server_config_by_well_known_url_async",
+    "in_band_denied",
     "validate_server_config",
 )

@@ -13,16 +13,18 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+import anyio
+
 from asgi_mcp_auth._protocol.problems import Problems
 from asgi_mcp_auth._protocol.resource import CompiledResource, MetadataSigner
 from asgi_mcp_auth._protocol.site import Site, compile_site
+from asgi_mcp_auth._protocol.urls import is_loopback
 from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
 from asgi_mcp_auth._remote.jwks import LivingKeySet
 from asgi_mcp_auth._remote.verifiers import IsRevoked, JWTVerifier, RevocationCheck, Verifier, VerifyFunction
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo, current_auth
 from asgi_mcp_auth.decisions import Observer, RefusalLog
-from asgi_mcp_auth.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
     from starlette.routing import Router
@@ -47,6 +49,7 @@ class MCPAuthOptions(TypedDict, total=False):
     reject_query_token: bool
     republish_server_metadata: bool
     metadata_signer: MetadataSigner | None
+    verifier: Verifier | None
     is_revoked: IsRevoked | None
     on_decision: Sequence[Observer]
     http_client: ClientFactory | None
@@ -73,6 +76,8 @@ class MCPAuth:
         republish_server_metadata: Serve the authorization server's metadata at our own well-known place, for
             clients of MCP 2025-03-26. Needs exactly one issuer.
         metadata_signer: Makes `signed_metadata`: a callable from the claims (`iss` included) to a JWS.
+        verifier: Verifies credentials instead of the JWT verification, for all resources (opaque tokens, say). What
+            it accepts is believed: issuer, audience and expiry are its business.
         is_revoked: Asked about every accepted token, sync or async; anything but False refuses it, an
             exception means 503. See `asgi_mcp_auth.stores.RevocationList`.
         on_decision: Called with one `Decision` per request; must not block.
@@ -98,6 +103,7 @@ class MCPAuth:
         reject_query_token: bool = False,
         republish_server_metadata: bool = False,
         metadata_signer: MetadataSigner | None = None,
+        verifier: Verifier | None = None,
         is_revoked: IsRevoked | None = None,
         on_decision: Sequence[Observer] = (),
         http_client: ClientFactory | None = None,
@@ -105,8 +111,6 @@ class MCPAuth:
         clock: Callable[[], float] = time.time,
         dangerously_allow_http: bool = False,
     ) -> None:
-        given = protected_resources
-        self.configs = (given,) if isinstance(given, ResourceServerConfig) else tuple(given)
         problems = Problems()
         self._compile = partial(
             compile_site,
@@ -115,8 +119,10 @@ class MCPAuth:
             allowed_hosts=allowed_hosts,
             metadata_signer=metadata_signer,
             allow_http=dangerously_allow_http,
+            one_issuer=republish_server_metadata,
         )
-        self.site: Site = self._compile(self.configs, problems)
+        self.site: Site = self._compile(protected_resources, problems)
+        self.configs = self.site.configs
         self.warnings = tuple(str(problem) for problem in problems.warnings)
         for warning in self.warnings:
             logger.warning("%s", warning)
@@ -126,25 +132,21 @@ class MCPAuth:
         self.clock = clock
         self.refusal_log = RefusalLog(clock)
         self.observers: tuple[Observer, ...] = tuple(on_decision)
+        self.verifier = verifier
         self.is_revoked = is_revoked
         self.token_cache_size = token_cache_size
         self._fetcher = Fetcher(http_client)
         self._allow_http = dangerously_allow_http
         self._key_sets: dict[object, LivingKeySet] = {}
         self.verifiers: tuple[Verifier, ...] = tuple(map(self.verifier_for, self.site.resources))
-        self.republished = self._sole_issuer() if republish_server_metadata else None
-
-    def _sole_issuer(self) -> LivingKeySet:
-        if len(self._key_sets) != 1:
-            fix = "Leave it off: a document can speak for one issuer only."
-            raise ConfigurationError([Problem("republish_server_metadata", "There is more than one issuer.", fix)])
-        return next(iter(self._key_sets.values()))
+        issuer = self.site.resources[0].issuers[0]
+        self.republished = self.key_set_of(issuer) if republish_server_metadata else None
 
     def narrowed(self, config: ResourceServerConfig) -> MCPAuth:
         """The same configuration for one changed resource, over the same key sets, without metadata documents."""
         narrow = copy(self)
-        narrow.configs = (config,)
-        narrow.site = replace(self._compile(narrow.configs, Problems()), documents={})
+        narrow.site = replace(self._compile(config, Problems()), documents={})
+        narrow.configs = narrow.site.configs
         narrow.republished = None
         narrow.expose_token = True
         narrow.verifiers = tuple(map(narrow.verifier_for, narrow.site.resources))
@@ -167,8 +169,8 @@ class MCPAuth:
         return self._key_sets[key]
 
     def verifier_for(self, resource: CompiledResource) -> Verifier:
-        """What verifies tokens for a resource: its issuers' JWTs, then the revocation hook."""
-        verifier: Verifier = JWTVerifier(
+        """What verifies tokens for a resource: the configured verifier or JWTs, then the revocation hook."""
+        verifier: Verifier = self.verifier or JWTVerifier(
             {trusted.rules.issuer: (trusted, self.key_set_of(trusted)) for trusted in resource.issuers},
             clock=self.clock,
             cache_size=self.token_cache_size,
@@ -194,8 +196,21 @@ class MCPAuth:
 
     async def warm_up(self) -> None:
         """Fetch all key sets now, instead of at the first token. Failures are logged and tried again then."""
-        for key_set in tuple(self._key_sets.values()):
-            await key_set.warm_up()
+        async with anyio.create_task_group() as group:
+            for key_set in tuple(self._key_sets.values()):
+                group.start_soon(key_set.warm_up)
+
+    def check_bind(self, host: str) -> str | None:
+        """Warn, and return the warning, when a loopback resource is about to be served beyond loopback (RS-227).
+
+        Call it where the server is started: an ASGI app is not told the address its server listens on.
+        """
+        loopback = [resource.identifier for resource in self.site.resources if is_loopback(resource.url.host)]
+        if not loopback or is_loopback(f"[{host}]" if ":" in host else host):
+            return None
+        warning = f"{', '.join(loopback)} is a loopback resource, but {host} can be reached from elsewhere."
+        logger.warning("%s", warning)
+        return warning
 
     @property
     def auth_info(self) -> AuthInfo | None:

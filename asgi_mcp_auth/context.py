@@ -22,6 +22,8 @@ def copy_json(value: Any) -> Any:
         return {name: copy_json(member) for name, member in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
         return [copy_json(member) for member in cast("list[object]", value)]
+    if isinstance(value, tuple):  # JSON has none, but a verifier of the user's may
+        return tuple(copy_json(member) for member in cast("tuple[object, ...]", value))
     return value
 
 
@@ -52,12 +54,15 @@ class AuthInfo:
         issuer: The `iss` of the authorization server that issued the token.
         subject: The `sub`; unique within the issuer only: compare `principal`.
         client_id: The OAuth client, when the token names one.
-        scopes: What was granted, as the token says it (implied scopes are not added).
+        scopes: What was granted, as the token says it (implied scopes are not added); a string is split at spaces.
         audience: The `aud` as the token says it.
         resource: The identifier of the protected resource the token was accepted for.
         expires_at: Seconds since the epoch; None when a verifier of your own did not say.
         claims: All claims. The attribute returns a fresh copy at each access.
-        token: The raw token: None unless the middleware was told `expose_token=True`. Never shown in a repr.
+        token: The raw token; None unless the middleware was told `expose_token=True`. Never shown in a repr.
+
+    Raises:
+        ValueError: The issuer or the subject is not a non-empty string.
     """
 
     __slots__ = (
@@ -97,17 +102,24 @@ class AuthInfo:
         claims: Mapping[str, Any] | None = None,
         token: str | None = None,
     ) -> None:
+        for name, value in (("issuer", issuer), ("subject", subject)):
+            if not isinstance(value, str) or not value:  # pyright: ignore[reportUnnecessaryIsInstance]
+                msg = f"AuthInfo: {name} must be a non-empty string"
+                raise ValueError(msg)
         put = object.__setattr__
         put(self, "issuer", issuer)
         put(self, "subject", subject)
         put(self, "client_id", client_id)
-        put(self, "scopes", tuple(scopes))
+        put(self, "scopes", tuple(scopes.split() if isinstance(scopes, str) else scopes))
         put(self, "audience", audience if audience is None or isinstance(audience, str) else tuple(audience))
         put(self, "resource", resource)
         put(self, "expires_at", expires_at)
-        own = copy_json(dict(claims or {}))
+        own = dict(claims or {})
+        nested = tuple([name for name, value in own.items() if isinstance(value, (dict, list, tuple))])
+        for name in nested:
+            own[name] = copy_json(own[name])
         put(self, "_claims", own)
-        put(self, "_nested", tuple(name for name, value in own.items() if isinstance(value, (dict, list))))
+        put(self, "_nested", nested)
         put(self, "token", token)
 
     @property

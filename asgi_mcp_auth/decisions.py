@@ -14,6 +14,9 @@ __all__ = ("Decision", "Observer", "Outcome", "RefusalLog")
 logger = logging.getLogger("asgi_mcp_auth.decisions")
 
 
+# Every record has these attributes, so that a formatter may name them.
+UNKNOWN = dict.fromkeys(("issuer", "kid", "alg", "expected", "found"))
+
 Outcome = Literal["allowed", "refused", "public", "metadata", "preflight"]
 
 
@@ -61,10 +64,14 @@ class RefusalLog:
         self._seconds = seconds
         self._windows: dict[Reason, tuple[float, int]] = {}
 
+    def wants(self, refusal: Refusal | None) -> bool:
+        """Whether anybody listens to records of this refusal: asked before a decision is put together."""
+        return refusal is not None and logger.isEnabledFor(_level(refusal))
+
     def __call__(self, decision: Decision) -> None:
         """Observe a decision."""
         refusal = decision.refusal
-        if refusal is None or not logger.isEnabledFor(level := _level(refusal)):
+        if refusal is None or not self.wants(refusal):
             return
         now = self._clock()
         start, count = self._windows.get(refusal.reason, (now, 0))
@@ -79,7 +86,7 @@ class RefusalLog:
         told = " ".join(f"{name}={value}" for name, value in details.items())
         more = f" ({suppressed} more like it before)" if suppressed else ""
         logger.log(
-            level,
+            _level(refusal),
             "%d %s: %s %s %s%s",
             refusal.status,
             refusal.reason.value,
@@ -87,5 +94,5 @@ class RefusalLog:
             printable(decision.url),
             told,
             more,
-            extra={"reason": refusal.reason.value, "suppressed": suppressed, **details},
+            extra={"reason": refusal.reason.value, "suppressed": suppressed, **UNKNOWN, **details},
         )

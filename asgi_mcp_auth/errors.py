@@ -57,7 +57,6 @@ class Reason(StrEnum):
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
     AMBIGUOUS_PATH = "ambiguous_path"
     NO_SUCH_RESOURCE = "no_such_resource"
-    METHOD_NOT_ALLOWED = "method_not_allowed"
     WEBSOCKETS_DISABLED = "websockets_disabled"
     # the credential
     NO_CREDENTIAL = "no_credential"

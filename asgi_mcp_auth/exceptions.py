@@ -61,13 +61,29 @@ class MCPAuthBearerAuthExceptionDetails:
     actual: Any = None
 
 
+_MESSAGES = {
+    BearerAuthExceptionCode.MISSING_AUTH_HEADER: "The Authorization header is missing.",
+    BearerAuthExceptionCode.INVALID_AUTH_HEADER_FORMAT: 'The Authorization header is not "Bearer <token>".',
+    BearerAuthExceptionCode.MISSING_BEARER_TOKEN: "The bearer token is missing.",
+    BearerAuthExceptionCode.INVALID_ISSUER: "The token is not of an accepted issuer.",
+    BearerAuthExceptionCode.INVALID_AUDIENCE: "The token is not for this resource.",
+    BearerAuthExceptionCode.MISSING_REQUIRED_SCOPES: "The token lacks required scopes.",
+    BearerAuthExceptionCode.INVALID_TOKEN: "The token is not valid.",
+}
+
+
 class MCPAuthBearerAuthException(InvalidToken):
-    """Raised by a verify function: 401, or 403 with the code MISSING_REQUIRED_SCOPES."""
+    """Raised by a verify function: 401, or 403 with the code MISSING_REQUIRED_SCOPES.
+
+    Its text says what the code means, for an app that shows it; the wire has the fixed sentences of a refusal.
+    """
 
     def __init__(self, code: BearerAuthExceptionCode, cause: MCPAuthBearerAuthExceptionDetails | None = None) -> None:
         super().__init__(Reason.REJECTED_BY_VERIFIER, found=str(code))
         self.code = code
         self.cause = cause
+        self.message = _MESSAGES.get(code, self.description)
+        self.args = (self.message,)
 
 
 class MCPAuthTokenVerificationExceptionCode(StrEnum):

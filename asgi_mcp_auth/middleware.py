@@ -26,7 +26,7 @@ from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth._protocol.responses import Header, Response, json_response, refusal_response
 from asgi_mcp_auth._protocol.site import is_well_known
 from asgi_mcp_auth._remote.tasks import spawn
-from asgi_mcp_auth._remote.verifiers import Verified, Verifier
+from asgi_mcp_auth._remote.verifiers import Verified, Verifier, hook_failed
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthOptions
 from asgi_mcp_auth.config import (
     AuthServerConfig,
@@ -189,9 +189,8 @@ class MCPAuthMiddleware:
             return await verifier.verify(credential, request)
         except Refusal as refusal:
             return refusal
-        except Exception as error:  # fail closed: a verifier's mistake is no pass, and not the caller's fault
-            logger.exception("A verifier failed")
-            return Unavailable(Reason.HOOK_FAILED, found=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - a verifier's mistake is no pass, and not the caller's fault
+            return hook_failed("The verifier", error, credential.token)
 
     def _refuse(
         self,
@@ -225,12 +224,11 @@ class MCPAuthMiddleware:
 
     def _report(self, request: Request, decided: _Answer | _Admitted) -> None:
         """Tell the refusal log and the observers; an observer's failure is its own, and is logged."""
-        refused = isinstance(decided, _Answer) and decided.refusal is not None
+        answer = decided if isinstance(decided, _Answer) else None
         observers = self.auth.observers
-        if not observers and not refused:
+        if not observers and (answer is None or not self.auth.refusal_log.wants(answer.refusal)):
             return
         resource = decided.resource
-        answer = decided if isinstance(decided, _Answer) else None
         verified = decided.verified if isinstance(decided, _Admitted) else None
         decision = Decision(
             outcome=decided.outcome,

@@ -43,7 +43,7 @@ class MemoryStore:
 
     async def get(self, key: str) -> bytes | None:
         """See `Store.get`."""
-        value, until = self._entries.get(key, (b"", 0.0))
+        value, until = self._entries.get(key, (b"", float("-inf")))
         if self._clock() < until:
             return value
         self._entries.pop(key, None)

@@ -5,18 +5,18 @@ The same middleware over a configuration narrowed to that resource. As there, th
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_mcp_auth._protocol.claims import check_audience
+from asgi_mcp_auth._protocol.problems import show
 from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth._remote.verifiers import CallableVerifier, VerifyFunction
 from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo
-from asgi_mcp_auth.errors import ConfigurationError, InsufficientScope, InvalidToken, Problem
-from asgi_mcp_auth.exceptions import BearerAuthExceptionCode, MCPAuthBearerAuthException
+from asgi_mcp_auth.errors import ConfigurationError, InsufficientScope, InvalidToken, Problem, Refusal
+from asgi_mcp_auth.exceptions import BearerAuthExceptionCode
 from asgi_mcp_auth.middleware import MCPAuthMiddleware
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def bearer_auth_middleware(
     mode: object = mode_or_verify
     if mode != "jwt" and not callable(mode):
         fix = "Give 'jwt', or a function from a token to an AuthInfo."
-        raise ConfigurationError([Problem("mode_or_verify", f"{mode_or_verify!r} is neither.", fix)])
+        raise ConfigurationError([Problem("mode_or_verify", f"{show(mode)} is neither.", fix)])
     config = _narrow_config(_find(auth, resource), audience, required_scopes, leeway)
     narrowed = auth.narrowed(config)
     if callable(mode_or_verify):
@@ -61,8 +61,8 @@ def _find(auth: MCPAuth, resource: str | None) -> ResourceServerConfig:
     if resource is None and len(known) == 1:
         return next(iter(known.values()))
     if resource not in known:
-        fix = f"Give one of {', '.join(map(repr, known))}, to the letter."
-        raise ConfigurationError([Problem("resource", f"{resource!r} is not a configured resource.", fix)])
+        fix = f"Give one of {', '.join(map(show, known))}, to the letter."
+        raise ConfigurationError([Problem("resource", f"{show(resource)} is not a configured resource.", fix)])
     return known[resource]
 
 
@@ -83,19 +83,16 @@ def _narrow_config(
 
 
 def _custom_verifier(auth: MCPAuth, resource: CompiledResource, verify: VerifyFunction) -> CallableVerifier:
-    async def translated(token: str) -> AuthInfo:
-        try:
-            info = verify(token)
-            return await info if inspect.isawaitable(info) else info
-        except MCPAuthBearerAuthException as error:
-            if error.code != BearerAuthExceptionCode.MISSING_REQUIRED_SCOPES:
-                raise
-            named = getattr(error.cause, "missing_scopes", None) or ()
-            raise InsufficientScope(required=tuple(dict.fromkeys((*resource.baseline.named, *named)))) from None
+    def translated(refusal: Refusal) -> Refusal:
+        if refusal.code != BearerAuthExceptionCode.MISSING_REQUIRED_SCOPES:
+            return refusal
+        named = getattr(refusal.cause, "missing_scopes", None) or ()
+        return InsufficientScope(required=tuple(dict.fromkeys((*resource.policy.baseline.named, *named))))
 
     by_issuer = {trusted.rules.issuer: trusted.rules for trusted in resource.issuers}
     return CallableVerifier(
-        translated,
+        verify,
+        translate=translated,
         issuers=frozenset(by_issuer),
         resource=resource.identifier,
         accepts_audience=_audience_check(lambda info: by_issuer[info.issuer]),

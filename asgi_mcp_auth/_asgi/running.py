@@ -91,20 +91,27 @@ async def _run_until_expiry(around: Surroundings, until: float | None, scope: An
         return
     over = False
 
-    async def watch(message: Any) -> None:
+    async def watched_receive() -> Any:
+        nonlocal over
+        message = await receive()
+        over = over or message["type"] == "websocket.disconnect"
+        return message
+
+    async def watched_send(message: Any) -> None:
         nonlocal over
         if over and message["type"].startswith("websocket."):
-            return  # closed under the app: swallow what it still says, as servers do
+            return  # closed under the app, or by the client: swallow what it still says, as servers do
         over = message["type"] == "websocket.close"
         await send(message)
 
     async def expire() -> None:
         while (left := until - around.clock()) > 0:  # noqa: ASYNC110 - waits for a time, not for an event
             await anyio.sleep(min(left, LONGEST_SLEEP))
-        await watch({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "The access token expired"})
+        await watched_send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "The access token expired"})
 
     expiry = spawn(expire)
     try:
-        await around.app(scope, receive, watch)
+        await around.app(scope, watched_receive, watched_send)
     finally:
+        over = True
         expiry.cancel()

@@ -17,7 +17,8 @@ _NOT_DESCRIPTION = re.compile(r"[^\x20\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]")  # RFC 
 
 _TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _PARAM = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*')
-_SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s+|$)(?!\s*=)")
+_SEPARATOR = re.compile(r"[\s,]*")
+_SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s++(?!=)|\s*(?=,|$))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def parse_challenges(value: str) -> list[Challenge]:
     """
     found: list[Challenge] = []
     at = 0
-    while at < len(value):
+    while (at := _SEPARATOR.match(value, at).end()) < len(value):  # type: ignore[union-attr]  # matches "" too
         param = _PARAM.match(value, at)
         if param is not None and found:
             name, quoted, plain = param.groups()
@@ -91,6 +92,4 @@ def parse_challenges(value: str) -> list[Challenge]:
             at = scheme.end()
         else:
             break
-        while value[at : at + 1] == ",":
-            at += 1
     return found

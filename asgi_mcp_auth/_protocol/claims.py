@@ -20,7 +20,7 @@ __all__ = ("TokenRules", "check_audience", "check_claims", "check_header", "chec
 
 CLIENT_ID_CLAIMS: Final = ("client_id", "azp", "appid", "cid")
 AT_JWT: Final = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 section 4
-ANY_JWT: Final = AT_JWT | {"jwt", ""}  # what most providers send
+ANY_JWT: Final = AT_JWT | {"jwt", None}  # what most providers send
 LARGEST_TIME: Final = 1e12  # beyond any date, well within a float
 
 # Marks of another kind of JWT (RFC 8725 section 3.12; OpenID Connect Core section 2, Back-Channel Logout section 2.4).
@@ -96,8 +96,12 @@ def check_header(header: Header, rules: TokenRules) -> None:
     if header.alg not in rules.algorithms:
         raise InvalidToken(Reason.ALGORITHM_NOT_ALLOWED, expected=" ".join(sorted(rules.algorithms)), found=header.alg)
     accepted = AT_JWT if rules.profile == "at+jwt" else ANY_JWT
-    if (header.typ or "").lower() not in accepted:
-        raise InvalidToken(Reason.TYP_NOT_ACCEPTED, expected=" or ".join(sorted(accepted)), found=header.typ or "none")
+    if (header.typ and header.typ.lower()) not in accepted:
+        raise InvalidToken(
+            Reason.TYP_NOT_ACCEPTED,
+            expected="at+jwt" if accepted is AT_JWT else "JWT or at+jwt",
+            found=header.typ or "none",
+        )
 
 
 def check_times(claims: dict[str, Any], leeway: float, now: float) -> float:

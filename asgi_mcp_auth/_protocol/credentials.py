@@ -16,6 +16,10 @@ __all__ = ("Credential", "has_query_token", "read_credential")
 
 MAX_LENGTH = 16 * 1024
 
+REGISTERED_SCHEMES = frozenset(
+    (b"basic", b"bearer", b"digest", b"dpop", b"gnap", b"hoba", b"mutual", b"negotiate", b"oauth", b"token", b"vapid")
+)
+
 _SCHEME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
 _QUERY_TOKEN = re.compile(rb"(?:^|&)access_token=")
@@ -48,22 +52,29 @@ def read_credential(lines: list[bytes] | None, schemes: Container[bytes]) -> Cre
         return BadRequest(
             Reason.MULTIPLE_AUTHORIZATION, found=f"{len(lines)} lines", description="Multiple Authorization headers"
         )
-    value = lines[0].strip(b" \t")
-    name = _SCHEME.match(value).group()  # type: ignore[union-attr]  # matches the empty string too
+    name, _, rest = lines[0].strip(b" \t").partition(b" ")
     scheme = name.lower()
     if scheme not in schemes:
-        if not scheme:
-            return _MISSING
-        return NoCredential(Reason.UNSUPPORTED_SCHEME, found=scheme[:32].decode("ascii"))
-    token = value[len(name) :].lstrip(b" ")
-    if not token or value[len(name) : len(name) + 1] != b" ":
-        return _malformed("no token68 after the scheme")
-    if len(token) > MAX_LENGTH:
-        return _malformed(f"{len(token)} bytes")
+        return _no_credential(scheme, schemes)
+    token = rest.lstrip(b" ")
+    if not 0 < len(token) <= MAX_LENGTH:
+        return _malformed(f"{len(token)} bytes after the scheme")
     body = token.rstrip(b"=")  # padding stands only at the end
     if not body or body.translate(None, _TOKEN68):
         return _malformed("characters outside token68")
     return Credential(scheme, token)
+
+
+def _no_credential(word: bytes, schemes: Container[bytes]) -> NoCredential | BadRequest:
+    """What a first word that is none of our schemes means: another scheme, or one of ours run into something else."""
+    scheme = _SCHEME.match(word).group()  # type: ignore[union-attr]  # matches the empty string too
+    if scheme in schemes:
+        return _malformed("no space after the scheme")
+    if not scheme:
+        return _MISSING
+    # A token without its scheme would stand here, so only names that are known to be schemes are told.
+    found = scheme.decode("ascii") if scheme in REGISTERED_SCHEMES else "unknown"
+    return NoCredential(Reason.UNSUPPORTED_SCHEME, found=found)
 
 
 def has_query_token(query_string: bytes) -> bool:

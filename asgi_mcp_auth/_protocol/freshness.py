@@ -42,7 +42,8 @@ class State:
     fetched_at: float = float("-inf")
     fresh_until: float = float("-inf")
     usable_until: float = float("-inf")
-    next_attempt: float = float("-inf")
+    failed_at: float = float("-inf")
+    pause: float = 0.0
     failures: int = 0
 
     def succeeded(self, now: float, age_limit: float | None, jitter: float, lifetimes: Lifetimes) -> State:
@@ -54,7 +55,7 @@ class State:
     def failed(self, now: float, jitter: float, lifetimes: Lifetimes) -> State:
         """After a failed fetch: back off 1, 2, 4 … seconds; `jitter` in [0, 1) adds up to a tenth."""
         pause = min(2.0 ** min(self.failures, 16), lifetimes.longest_back_off) * (1 + jitter / 10)
-        return replace(self, failures=self.failures + 1, next_attempt=now + pause)
+        return replace(self, failed_at=now, pause=pause, failures=self.failures + 1)
 
 
 def stage(state: State, now: float) -> Freshness:
@@ -66,14 +67,18 @@ def stage(state: State, now: float) -> Freshness:
 
 def may_fetch(state: State, now: float, *, cool_down: float = 0.0) -> float:
     """Seconds until a fetch is allowed: the back-off, and the cool-down since the last success; 0 for now."""
-    since = now - state.fetched_at
-    cooling = cool_down - since if 0 <= since < cool_down else 0.0
-    return max(0.0, state.next_attempt - now, cooling)
+    return max(_left(state.failed_at, state.pause, now), _left(state.fetched_at, cool_down, now))
+
+
+def _left(since: float, pause: float, now: float) -> float:
+    """What is left of a pause; nothing when the clock was set back to before it."""
+    return pause - (now - since) if 0 <= now - since < pause else 0.0
 
 
 def suspects_rotation(state: State, issued_at: float | None, leeway: float) -> bool:
     """Whether a token of an unknown kid may be newer than what we hold, by its unverified `iat`: 503 then, not 401."""
-    return issued_at is not None and issued_at > state.fetched_at - leeway
+    # At least one second, because issuers round `iat` down.
+    return issued_at is not None and issued_at > state.fetched_at - max(leeway, 1.0)
 
 
 def max_age(cache_control: str | None, age: str | None) -> float | None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import cast, get_args
 
 from asgi_mcp_auth._protocol.claims import TokenRules
 from asgi_mcp_auth._protocol.jose import ALGORITHMS
 from asgi_mcp_auth._protocol.jwks import KeySet, parse_key_set
-from asgi_mcp_auth._protocol.problems import Problems, as_strings
-from asgi_mcp_auth._protocol.server_metadata import insecure_url
+from asgi_mcp_auth._protocol.problems import Problems, show
+from asgi_mcp_auth._protocol.server_metadata import insecure_url, validate_server_config
 from asgi_mcp_auth._protocol.urls import Url, parse_url
-from asgi_mcp_auth.config import AuthServerConfig, AuthServerType, Profile
+from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, AuthServerType, Profile
 from asgi_mcp_auth.errors import InvalidServerMetadata
 
 __all__ = ("TrustedIssuer", "compile_issuer")
@@ -41,33 +41,55 @@ def _issuer(config: AuthServerConfig, where: str, problems: Problems, *, allow_h
         return None
     if named is not None and named != issuer:
         fix = "They must be equal to the letter (RFC 8414 section 3.3)."
-        problems.add(where, f"The issuer {issuer!r} is not the metadata's, {named!r}.", fix)
+        problems.add(where, f"The issuer {show(issuer)} is not the metadata's, {show(named)}.", fix)
     why = insecure_url(issuer, allow_http=allow_http)
     url = parse_url(issuer) if why is None else None
     if why is None and (url is None or url.query is not None):
         why = "has a query"
     if why is not None:
         fix = "An issuer is an https URL without query and fragment (RFC 8414 section 2); http only on loopback."
-        problems.add(where, f"The issuer {issuer!r} {why}.", fix)
+        problems.add(where, f"The issuer {show(issuer)} {why}.", fix)
         return None
     return issuer
 
 
-def _strings(value: object, where: str, problems: Problems) -> tuple[str, ...]:
-    strings = as_strings(value)
-    if strings is None or not all(strings):
-        problems.add(where, f"{value!r} is not a list of non-empty strings.", "Write a list.")
-        return ()
-    return tuple(strings)
-
-
 def _algorithms(config: AuthServerConfig, where: str, problems: Problems) -> frozenset[str]:
-    algorithms = _strings(config.algorithms, f"{where}.algorithms", problems)
+    before = len(problems.found)
+    algorithms = problems.strings(config.algorithms, f"{where}.algorithms")
     unknown = [name for name in algorithms if name not in ALGORITHMS]
-    if unknown or not algorithms:
+    if len(problems.found) == before and (unknown or not algorithms):
         fix = f"Choose from {', '.join(ALGORITHMS)}; shared secrets and 'none' are never accepted."
-        problems.add(f"{where}.algorithms", f"Not usable: {unknown or 'an empty list'}.", fix)
+        problems.add(f"{where}.algorithms", f"Not usable: {show(unknown) if unknown else 'an empty list'}.", fix)
     return frozenset(algorithms)
+
+
+def _leeway(config: AuthServerConfig, where: str, problems: Problems) -> float:
+    leeway = cast("object", config.leeway)
+    if isinstance(leeway, bool) or not isinstance(leeway, (int, float)) or not 0 <= leeway <= MAX_LEEWAY:
+        problems.add(f"{where}.leeway", f"{show(leeway)} is not in 0 … {MAX_LEEWAY:.0f}.", "Give seconds.")
+        return 0.0
+    return float(leeway)
+
+
+def _static_keys(config: AuthServerConfig, where: str, problems: Problems) -> KeySet | None:
+    if config.jwks is None:
+        return None
+    try:
+        return parse_key_set(problems.mapping(config.jwks, f"{where}.jwks") or {"keys": []})
+    except InvalidServerMetadata as error:
+        problems.add(f"{where}.jwks", error.message, "Give a JWK Set with at least one public signature key.")
+        return None
+
+
+def _check_choices(config: AuthServerConfig, where: str, problems: Problems) -> None:
+    if config.type is not None and config.type not in tuple(AuthServerType):
+        problems.add(f"{where}.type", f"{show(config.type)} is not a type.", "Use AuthServerType.OAUTH or .OIDC.")
+    if config.profile not in PROFILES:
+        fix = f"Use one of {', '.join(PROFILES)}."
+        problems.add(f"{where}.profile", f"{show(config.profile)} is not a profile.", fix)
+    if config.most_keys_without_kid not in range(1, MAX_KEYS_WITHOUT_KID + 1):
+        fix = f"Give 1 … {MAX_KEYS_WITHOUT_KID}."
+        problems.add(f"{where}.most_keys_without_kid", f"{show(config.most_keys_without_kid)} is out of range.", fix)
 
 
 def _check_locations(config: AuthServerConfig, where: str, problems: Problems, *, allow_http: bool) -> None:
@@ -77,8 +99,11 @@ def _check_locations(config: AuthServerConfig, where: str, problems: Problems, *
     for name, location in locations.items():
         if location is not None and (why := insecure_url(location, allow_http=allow_http)) is not None:
             problems.add(
-                f"{where}.{name}", f"{location!r} {why}.", "Keys are fetched over https; http only on loopback."
+                f"{where}.{name}", f"{show(location)} {why}.", "Keys are fetched over https; http only on loopback."
             )
+    if config.metadata is not None and config.metadata.authorization_endpoint is not None:
+        for error in validate_server_config(config).errors:
+            problems.warn(f"{where}.metadata", error.description, "MCP clients will not be able to use it.")
     if config.metadata is not None and not (config.metadata.jwks_uri or config.jwks_uri or config.jwks):
         fix = "Add jwks_uri to it to save the request."
         problems.warn(f"{where}.metadata", "It has no jwks_uri: it is discovered on first use.", fix)
@@ -91,7 +116,7 @@ def _check_no_aud(
     if not config.allowed_clients:
         problems.add(f"{where}.allowed_clients", "Profile 'no-aud' needs it.", "List the client ids to trust.")
     if not any(scope.startswith(tuple(prefixes)) for scope in required):
-        fix = f"Require one that begins with {prefixes[0]!r}, for example {prefixes[0] + 'read'!r}."
+        fix = f"Require one that begins with {show(prefixes[0])}, for example {show(prefixes[0] + 'read')}."
         problems.add(f"{where}.profile", "Profile 'no-aud' needs a required scope that names the resource.", fix)
     problems.warn(
         f"{where}.profile", "Tokens without an audience are accepted.", "Let the provider bind tokens instead."
@@ -109,38 +134,30 @@ def compile_issuer(
     required: Sequence[str],
 ) -> TrustedIssuer | None:
     """Compile one issuer's rules; None when it has no usable identifier."""
+    given = cast("object", config.metadata)
+    if given is not None and not isinstance(given, AuthorizationServerMetadata):
+        fix = "Give AuthorizationServerMetadata(issuer=…, …), or its from_dict(document)."
+        problems.add(f"{where}.metadata", f"{show(given)} is no metadata.", fix)
+        return None
     issuer = _issuer(config, where, problems, allow_http=allow_http)
-    if config.type is not None and config.type not in tuple(AuthServerType):
-        problems.add(f"{where}.type", f"{config.type!r} is not a type.", "Use AuthServerType.OAUTH or .OIDC.")
-    if config.profile not in PROFILES:
-        problems.add(f"{where}.profile", f"{config.profile!r} is not a profile.", f"Use one of {', '.join(PROFILES)}.")
-    if isinstance(config.leeway, bool) or not 0 <= config.leeway <= MAX_LEEWAY:
-        problems.add(f"{where}.leeway", f"{config.leeway!r} is not in 0 … {MAX_LEEWAY:.0f}.", "Give seconds.")
-    if config.most_keys_without_kid not in range(1, MAX_KEYS_WITHOUT_KID + 1):
-        fix = f"Give 1 … {MAX_KEYS_WITHOUT_KID}."
-        problems.add(f"{where}.most_keys_without_kid", f"{config.most_keys_without_kid!r} is out of range.", fix)
-    extra = _strings(config.extra_audiences, f"{where}.extra_audiences", problems)
+    _check_choices(config, where, problems)
+    _check_locations(config, where, problems, allow_http=allow_http)
+    extra = problems.strings(config.extra_audiences, f"{where}.extra_audiences")
     prefixes = (*own_scope_prefixes, *(audience.removesuffix("/") + "/" for audience in extra))
     if config.profile == "no-aud":
         _check_no_aud(config, required, prefixes, where, problems)
-    _check_locations(config, where, problems, allow_http=allow_http)
-    static_keys = None
-    if config.jwks is not None:
-        try:
-            static_keys = parse_key_set(config.jwks)
-        except InvalidServerMetadata as error:
-            problems.add(f"{where}.jwks", error.message, "Give a JWK Set with at least one public signature key.")
+    static_keys = _static_keys(config, where, problems)
     rules = TokenRules(
         issuer=issuer or "",
         resource=str(resource),
         resource_url=resource,
         profile=config.profile,
         algorithms=_algorithms(config, where, problems),
-        leeway=float(config.leeway),
+        leeway=_leeway(config, where, problems),
         extra_audiences=frozenset(extra),
         require_single_audience=config.require_single_audience,
-        scope_claims=_strings(config.scope_claims, f"{where}.scope_claims", problems),
-        allowed_clients=frozenset(_strings(config.allowed_clients, f"{where}.allowed_clients", problems)) or None,
+        scope_claims=tuple(problems.strings(config.scope_claims, f"{where}.scope_claims")),
+        allowed_clients=frozenset(problems.strings(config.allowed_clients, f"{where}.allowed_clients")) or None,
         own_scope_prefixes=prefixes,
     )
     if issuer is None:

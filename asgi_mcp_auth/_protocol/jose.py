@@ -8,6 +8,7 @@ accepts too. It believes nothing: what it returns is unverified until `Verificat
 from __future__ import annotations
 
 import binascii
+import functools
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -88,13 +89,16 @@ def decode_base64url(text: bytes) -> bytes:
     return binascii.a2b_base64(text.translate(_TO_STANDARD) + _PADDING[tail], strict_mode=True)
 
 
-def _header(members: dict[str, Any]) -> Header:
+# All tokens of one key have the same header, so reading it is remembered; a refused one is not.
+@functools.lru_cache(maxsize=256)
+def _read_header(segment: bytes) -> Header:
+    members = load_object(decode_base64url(segment))
     alg, kid, typ = members.get("alg"), members.get("kid"), members.get("typ")
     if type(alg) is not str:
         raise _malformed("header without a string alg")
-    if kid is not None and type(kid) is not str:
+    if "kid" in members and type(kid) is not str:
         raise _malformed("kid is not a string")
-    if typ is not None and type(typ) is not str:
+    if "typ" in members and type(typ) is not str:
         raise _malformed("typ is not a string")
     # RFC 7515 section 4.1.11: an extension we do not implement, and we implement none (RFC 7797's b64 included).
     if "crit" in members or "b64" in members:
@@ -114,7 +118,7 @@ def parse_compact(token: bytes) -> CompactJWS:
     if len(parts) != PARTS:
         raise _malformed("not three parts")
     try:
-        header = load_object(decode_base64url(parts[0]))
+        header = _read_header(parts[0])
         claims = load_object(decode_base64url(parts[1]))
         signature = decode_base64url(parts[2])
     except JSONRefused as error:
@@ -122,4 +126,4 @@ def parse_compact(token: bytes) -> CompactJWS:
     except ValueError:
         raise _malformed("not canonical base64url") from None
     signing_input = token[: -len(parts[2]) - 1]
-    return CompactJWS(_header(header), claims, signing_input, signature)
+    return CompactJWS(header, claims, signing_input, signature)

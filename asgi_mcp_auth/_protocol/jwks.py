@@ -130,9 +130,11 @@ def _usable_algorithms(jwk: Mapping[str, Any]) -> frozenset[str] | SkipReason:
     )
     if alg is None:
         return fitting or SkipReason.UNSUPPORTED_ALGORITHM
+    if not isinstance(alg, str):
+        return SkipReason.UNSUPPORTED_ALGORITHM
     if kty == "OKP" and alg in fitting:  # "EdDSA" and the curve's own name are the same algorithm (RFC 9864)
         return fitting
-    return fitting & {alg} if isinstance(alg, str) and alg in fitting else SkipReason.UNSUPPORTED_ALGORITHM
+    return fitting & {alg} or SkipReason.UNSUPPORTED_ALGORITHM
 
 
 def _import_key(jwk: Mapping[str, Any], algorithms: frozenset[str]) -> Any | SkipReason:

@@ -60,7 +60,7 @@ def build_members(
         members |= {f"{name}#{tag}" if tag else name: text for tag, text in texts.items()}
     members["authorization_details_types_supported"] = list(metadata.authorization_details_types_supported or ())
     members |= metadata.extra
-    return {name: value for name, value in members.items() if value is not None and value != []}
+    return {name: value for name, value in members.items() if value is not None and value not in ([], ())}
 
 
 def check_signed_metadata(signed: object, members: Mapping[str, Any]) -> str | None:

@@ -67,7 +67,12 @@ def parse_rule(text: str) -> PathRule | None:
     below = path.endswith("/*")
     if below:
         path = path[:-2] or "/"
-    if not is_canonical(path) or "*" in path or (space and _METHOD.fullmatch(method) is None):
+    if path[:1] != "/" or "*" in path or (space and _METHOD.fullmatch(method) is None):
+        return None
+    try:
+        if canonical_path(path) != path:
+            return None
+    except BadRequest:
         return None
     return PathRule(method.upper() or None, path, below)
 
@@ -152,9 +157,10 @@ class _RuleTable:
     def find(self, method: str, path: str) -> int | None:
         if not self._any:
             return None
-        method = "GET" if method == "HEAD" else method.upper()  # a HEAD runs what a GET runs
+        method = method.upper()
+        methods = ("HEAD", "GET", None) if method == "HEAD" else (method, None)  # a HEAD runs what a GET runs
         for by_method in (self._exact.get(path, {}), *self._below.matches(path)):
-            index = by_method.get(method, by_method.get(None))
-            if index is not None:
-                return index
+            for name in methods:
+                if name in by_method:
+                    return by_method[name]
         return None

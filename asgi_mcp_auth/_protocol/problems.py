@@ -1,13 +1,34 @@
-"""Collecting what is wrong with a configuration, so that all of it is reported at once."""
+"""Collecting what is wrong with a configuration, so that all of it is reported at once.
+
+A configuration may come from a file or from the environment, so nothing is taken to have the type it should.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
-__all__ = ("Problems", "as_list", "as_strings")
+__all__ = ("Problems", "as_list", "as_mapping", "as_strings", "show")
+
+SHOWN_ITEMS = 8
+SHOWN_CHARACTERS = 128
+_USER_INFORMATION = re.compile(r"//[^/@]*@")
+
+
+def show(value: object) -> str:
+    """A value for a message: short, on one line, without passwords in URLs, contents of objects or memory addresses."""
+    if isinstance(value, str):
+        text = _USER_INFORMATION.sub("//...@", value[:SHOWN_CHARACTERS])
+        return repr(text if len(value) <= SHOWN_CHARACTERS else text + "...")
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    items = as_strings(value)
+    if items is None:
+        return f"a value of type {type(value).__name__}"
+    return f"[{', '.join(map(show, items[:SHOWN_ITEMS]))}{', ...' if len(items) > SHOWN_ITEMS else ''}]"
 
 
 def as_list(value: object) -> list[object] | None:
@@ -25,6 +46,14 @@ def as_strings(value: object) -> list[str] | None:
     return cast("list[str]", items)
 
 
+def as_mapping(value: object) -> dict[str, object] | None:
+    """What a user gave as a mapping from strings, as a dict; None for anything else."""
+    if not isinstance(value, Mapping):
+        return None
+    items = dict(cast("Mapping[object, object]", value))
+    return cast("dict[str, object]", items) if all(isinstance(name, str) for name in items) else None
+
+
 class Problems:
     """Problems (which refuse a configuration) and warnings (which do not), each with its place and the mend."""
 
@@ -39,6 +68,21 @@ class Problems:
     def warn(self, where: str, what: str, fix: str) -> None:
         """Record something that works and will surprise."""
         self.warnings.append(Problem(where, what, fix))
+
+    def strings(self, value: object, where: str) -> list[str]:
+        """A list of non-empty strings; anything else is a problem, and empty."""
+        strings = as_strings(value)
+        if strings is None or not all(strings):
+            self.add(where, f"{show(value)} is not a list of non-empty strings.", "Write a list.")
+            return []
+        return strings
+
+    def mapping(self, value: object, where: str) -> dict[str, object]:
+        """A mapping from strings; anything else is a problem, and empty."""
+        mapping = as_mapping(value)
+        if mapping is None:
+            self.add(where, f"{show(value)} is not a mapping from strings.", "Write a table.")
+        return mapping or {}
 
     def raise_if_any(self) -> None:
         """Raise `ConfigurationError` with everything found."""

@@ -27,13 +27,21 @@ CREDENTIAL_FIELDS = frozenset({b"authorization", b"dpop"})
 class Request:
     """A read-only view of an ASGI `http` or `websocket` scope.
 
-    `fields` holds the credential, Host, Origin and CORS fields by lower-case name, each as the list of its lines.
+    Attributes:
+        scope: The scope itself.
+        is_websocket: Whether it is a websocket handshake, which counts as a GET.
+        method: The request method.
+        path: The decoded path, which is what frameworks route.
+        fields: The credential, Host, Origin and CORS fields by lower-case name, each as the list of its lines.
     """
 
-    __slots__ = ("fields", "scope")
+    __slots__ = ("fields", "is_websocket", "method", "path", "scope")
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
         self.scope = scope
+        self.is_websocket: bool = scope["type"] == "websocket"
+        self.method: str = scope.get("method", "GET")
+        self.path: str = scope["path"]
         fields: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             if name in READ:
@@ -41,27 +49,12 @@ class Request:
         self.fields = fields
 
     @property
-    def is_websocket(self) -> bool:
-        """Whether this is a websocket handshake."""
-        return bool(self.scope["type"] == "websocket")
-
-    @property
-    def method(self) -> str:
-        """The request method; a websocket handshake is a GET."""
-        return str(self.scope.get("method", "GET"))
-
-    @property
-    def path(self) -> str:
-        """The decoded path, which is what frameworks route."""
-        return str(self.scope["path"])
-
-    @property
     def raw_path(self) -> bytes:
         """The path as received, without the query; from the decoded path where the server gives no other."""
-        raw = self.scope.get("raw_path")
+        raw: bytes | None = self.scope.get("raw_path")
         if raw is None:
             return self.path.encode("utf-8", "surrogatepass")
-        return bytes(raw).partition(b"?")[0]
+        return raw if b"?" not in raw else raw.partition(b"?")[0]
 
     @property
     def query_string(self) -> bytes:

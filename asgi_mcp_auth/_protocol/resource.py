@@ -5,6 +5,7 @@ Pure: every problem goes into `Problems`; the result is complete only when there
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,20 +14,33 @@ from asgi_mcp_auth._protocol.challenge import BEARER
 from asgi_mcp_auth._protocol.cross_origin import OriginCheck
 from asgi_mcp_auth._protocol.issuer import TrustedIssuer, compile_issuer
 from asgi_mcp_auth._protocol.metadata import (
+    LANGUAGE_MEMBERS,
     Document,
     build_members,
     check_signed_metadata,
     compile_document,
     is_language_tag,
-    language_variants,
 )
-from asgi_mcp_auth._protocol.paths import PathRule, canonical_path, is_canonical, parse_rule
-from asgi_mcp_auth._protocol.problems import Problems, as_list
+from asgi_mcp_auth._protocol.paths import canonical_path, is_canonical
+from asgi_mcp_auth._protocol.policy import CompiledPolicy, compile_policy, compile_scopes
+from asgi_mcp_auth._protocol.problems import Problems, as_list, as_mapping, as_strings, show
 from asgi_mcp_auth._protocol.responses import ChallengeSource, Response, refusal_response
-from asgi_mcp_auth._protocol.scopes import Hierarchy, Requirement, is_scope
+from asgi_mcp_auth._protocol.scopes import Requirement
 from asgi_mcp_auth._protocol.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
-from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest, NoCredential, Reason
+
+UNENFORCED = (
+    "tls_client_certificate_bound_access_tokens",
+    "dpop_bound_access_tokens_required",
+    "dpop_signing_alg_values_supported",
+)
+STRING_LISTS = (
+    "bearer_methods_supported",
+    "resource_signing_alg_values_supported",
+    "authorization_details_types_supported",
+    "dpop_signing_alg_values_supported",
+)
 
 __all__ = ("CompiledResource", "MetadataSigner", "Surroundings", "compile_resource", "resource_url")
 
@@ -47,13 +61,11 @@ class CompiledResource:
     challenge: ChallengeSource
     no_credential: Response
     issuers: tuple[TrustedIssuer, ...]
-    baseline: Requirement
-    rules: tuple[PathRule, ...]
-    rule_requirements: tuple[Requirement, ...]
+    policy: CompiledPolicy
 
     def requirement(self, rule: int | None) -> Requirement:
         """What a request needs: the baseline, and what the path rule adds."""
-        return self.baseline if rule is None else self.rule_requirements[rule]
+        return self.policy.baseline if rule is None else self.policy.requirements[rule]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +83,14 @@ def resource_url(text: object, where: str, problems: Problems, *, allow_http: bo
     url = parse_url(text) if isinstance(text, str) else None
     if url is None:
         fix = "Write it as clients use it, for example 'https://mcp.example.com/mcp'."
-        problems.add(where, f"{text!r} is not an absolute URL without user information.", fix)
+        problems.add(where, f"{show(text)} is not an absolute URL without user information.", fix)
         return None
     if url.scheme != "https" and not (url.scheme == "http" and (allow_http or is_loopback(url.host))):
-        problems.add(where, f"{text!r} is not https.", "Only a loopback resource may use http.")
+        problems.add(where, f"{show(text)} is not https.", "Only a loopback resource may use http.")
         return None
     if url.query is not None or url.fragment is not None:
         fix = "Drop it: a fragment is not allowed (RFC 8707 section 2), and official clients disagree about a query."
-        problems.add(where, f"{text!r} has a query or a fragment.", fix)
+        problems.add(where, f"{show(text)} has a query or a fragment.", fix)
         return None
     try:
         owned = canonical_path(url.path or "/")
@@ -86,85 +98,58 @@ def resource_url(text: object, where: str, problems: Problems, *, allow_http: bo
         owned = ""
     if (not is_canonical(url.path.removesuffix("/") or "/") and "%" not in url.path) or not owned:
         fix = "Write the path without dot segments, doubled slashes or repeated percent-encoding."
-        problems.add(where, f"The path of {text!r} is not in canonical form.", fix)
+        problems.add(where, f"The path of {show(text)} is not in canonical form.", fix)
         return None
     if str(url) != text:
-        problems.warn(where, f"{text!r} is published as {str(url)!r}.", "Write it so, to see what clients see.")
+        problems.warn(where, f"{show(text)} is published as {show(str(url))}.", "Write it so, to see what clients see.")
     if url.path != "/" and url.path.endswith("/"):
         fix = "Prefer the identifier without it: some clients drop the slash."
-        problems.warn(where, f"{text!r} ends with a slash.", fix)
+        problems.warn(where, f"{show(text)} ends with a slash.", fix)
     return url
 
 
-def _scopes(value: object, where: str, problems: Problems, *, challenged: bool = False) -> tuple[str, ...]:
-    """A list of scope tokens; `offline_access` is the client's own business, never a resource's (MCP 2026-07-28)."""
-    scopes = as_list(value)
-    if scopes is None:
-        problems.add(where, f"{value!r} is not a list of scopes.", "Write a list of strings.")
-        return ()
-    for scope in scopes:
-        if not is_scope(scope):
-            fix = 'Use printable ASCII without spaces, `"` and `\\` (RFC 6749 section 3.3).'
-            problems.add(where, f"{scope!r} is not a scope.", fix)
-    if challenged and "offline_access" in scopes:
-        problems.warn(where, "offline_access is not asked for.", "Remove it: clients add it themselves.")
-        scopes.remove("offline_access")
-    return tuple(scope for scope in scopes if isinstance(scope, str) and is_scope(scope))
-
-
-def _hierarchy(policy: ScopePolicy, where: str, problems: Problems) -> Hierarchy:
-    before = len(problems.found)
-    for scope, included in policy.implies.items():
-        _scopes([scope], f"{where}.implies", problems)
-        _scopes(included, f"{where}.implies[{scope!r}]", problems)
-    for scope, name in policy.wire_names.items():
-        _scopes([scope, name], f"{where}.wire_names[{scope!r}]", problems)
-    hierarchy = Hierarchy({} if len(problems.found) > before else policy.implies, policy.wire_names)
-    if (cycle := hierarchy.cycle()) is not None:
-        fix = "Remove one of the two directions."
-        problems.add(f"{where}.implies", f"{' and '.join(map(repr, cycle))} imply themselves.", fix)
-    return hierarchy
-
-
-def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule, tuple[str, ...]]:
-    rules: dict[PathRule, tuple[str, ...]] = {}
-    for text, scopes in policy.paths.items():
-        rule = parse_rule(text)
-        if rule is None:
-            fix = "Write '/path', '/path/*' or 'POST /path', the path decoded, without a trailing slash."
-            problems.add(f"{where}.paths", f"{text!r} is not a path rule.", fix)
-        elif rule in rules:
-            problems.add(f"{where}.paths", f"{text!r} stands there twice.", "Merge the two rules.")
-        else:
-            rules[rule] = _scopes(scopes, f"{where}.paths[{text!r}]", problems)
-    return rules
-
-
 def _check_members(metadata: ResourceServerMetadata, where: str, problems: Problems) -> None:
-    """Metadata never promises what is not enforced."""
-    if metadata.bearer_methods_supported is not None and list(metadata.bearer_methods_supported) != ["header"]:
+    """Every member has its type, and none promises what is not enforced."""
+    for name in STRING_LISTS:
+        value = getattr(metadata, name)
+        if value is not None and as_strings(value) is None:
+            problems.add(f"{where}.{name}", f"{show(value)} is not a list of strings.", "Write a list.")
+    methods = metadata.bearer_methods_supported
+    if methods is not None and as_strings(methods) not in (None, ["header"]):
         fix = "Leave it out, or write ['header']: a token in a body or a URI is never read."
-        problems.add(
-            f"{where}.bearer_methods_supported", f"{metadata.bearer_methods_supported!r} is not enforced.", fix
-        )
-    for name in (
-        "tls_client_certificate_bound_access_tokens",
-        "dpop_bound_access_tokens_required",
-        "dpop_signing_alg_values_supported",
-    ):
+        problems.add(f"{where}.bearer_methods_supported", f"{show(methods)} is not enforced.", fix)
+    for name in UNENFORCED:
         if getattr(metadata, name):
             problems.add(f"{where}.{name}", "The mechanism is not part of this configuration.", "Leave it out.")
-    if "none" in (metadata.resource_signing_alg_values_supported or ()):
+    if "none" in (as_strings(metadata.resource_signing_alg_values_supported) or ()):
         fix = "Name the algorithms you sign with (RFC 9728 section 2)."
         problems.add(f"{where}.resource_signing_alg_values_supported", "'none' is not a signature.", fix)
-    if metadata.jwks_uri is not None and not metadata.jwks_uri.startswith("https://"):
-        problems.add(f"{where}.jwks_uri", f"{metadata.jwks_uri!r} is not https.", "Serve it over https.")
-    for name, texts in language_variants(metadata).items():
-        if not texts.get("") or not all(map(is_language_tag, filter(None, texts))):
-            fix = "Give the default under '' and each variant under its BCP 47 tag."
-            problems.add(f"{where}.{name}", f"{texts!r} is not a text by language.", fix)
-    if known := sorted(name for name in metadata.extra if name.partition("#")[0] in metadata.__slots__):
-        problems.add(f"{where}.extra", f"{', '.join(known)} has a field of its own.", "Use the field.")
+    if metadata.jwks_uri is not None and not str(metadata.jwks_uri).startswith("https://"):
+        problems.add(f"{where}.jwks_uri", f"{show(metadata.jwks_uri)} is not https.", "Serve it over https.")
+    for name in LANGUAGE_MEMBERS:
+        _check_text(getattr(metadata, name), f"{where}.{name}", problems)
+    _check_extra(metadata, f"{where}.extra", problems)
+
+
+def _check_text(value: object, where: str, problems: Problems) -> None:
+    """One text, or texts by language tag with a default (RFC 9728 section 2.1)."""
+    texts = as_mapping({"": value} if value is None or isinstance(value, str) else value)
+    tags = [tag for tag in texts or () if tag]
+    typed = texts is not None and all(text is None or isinstance(text, str) for text in texts.values())
+    if texts is None or not typed or texts.get("") == "" or "" not in texts or not all(map(is_language_tag, tags)):
+        fix = "Give a text, or the default under '' and each variant under its BCP 47 tag."
+        problems.add(where, f"{show(value)} is not a text by language.", fix)
+
+
+def _check_extra(metadata: ResourceServerMetadata, where: str, problems: Problems) -> None:
+    extra = problems.mapping(metadata.extra, where)
+    if known := sorted(name for name in extra if name.partition("#")[0] in metadata.__slots__):
+        problems.add(where, f"{', '.join(map(show, known))} has a field of its own.", "Use the field.")
+    for name, value in extra.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            problems.add(where, f"The value of {show(name)} is not JSON.", "Write what JSON can say.")
 
 
 def _sign(
@@ -190,7 +175,13 @@ def _sign(
 
 
 def _issuers(
-    config: ResourceServerConfig, url: Url, where: str, problems: Problems, around: Surroundings
+    config: ResourceServerConfig,
+    url: Url,
+    where: str,
+    problems: Problems,
+    *,
+    around: Surroundings,
+    required: Sequence[str],
 ) -> tuple[TrustedIssuer, ...]:
     servers = as_list(config.metadata.authorization_servers)
     if not servers:
@@ -202,7 +193,7 @@ def _issuers(
     for index, server in enumerate(servers):
         place = f"{where}[{index}]"
         if not isinstance(server, (str, AuthServerConfig)):
-            problems.add(place, f"{server!r} is not an issuer.", "Give a URL or an AuthServerConfig.")
+            problems.add(place, f"{show(server)} is not an issuer.", "Give a URL or an AuthServerConfig.")
             continue
         own = AuthServerConfig(issuer=server) if isinstance(server, str) else server
         issuer = compile_issuer(
@@ -212,12 +203,12 @@ def _issuers(
             problems,
             allow_http=around.allow_http,
             own_scope_prefixes=prefixes,
-            required=config.policy.default,
+            required=required,
         )
         if issuer is None:
             continue
         if any(issuer.rules.issuer == other.rules.issuer for other in issuers):
-            problems.add(place, f"The issuer {issuer.rules.issuer!r} stands there twice.", "Remove one.")
+            problems.add(place, f"The issuer {show(issuer.rules.issuer)} stands there twice.", "Remove one.")
         issuers.append(issuer)
     return tuple(issuers)
 
@@ -227,18 +218,15 @@ def compile_resource(
 ) -> CompiledResource | None:
     """Compile one resource whose identifier has been checked; None when problems were found."""
     before = len(problems.found)
-    metadata, policy = config.metadata, config.policy
+    metadata = config.metadata
     _check_members(metadata, f"{where}.metadata", problems)
-    hierarchy = _hierarchy(policy, f"{where}.policy", problems)
-    default = _scopes(policy.default, f"{where}.policy.default", problems, challenged=True)
-    asked = default
-    if policy.challenge_scopes is not None:
-        asked = _scopes(policy.challenge_scopes, f"{where}.policy.challenge_scopes", problems, challenged=True)
-    rules = _rules(policy, f"{where}.policy", problems)
-    listed = default
+    policy = compile_policy(config.policy, f"{where}.policy", problems)
+    listed = policy.baseline.needed
     if metadata.scopes_supported is not None:
-        listed = _scopes(metadata.scopes_supported, f"{where}.metadata.scopes_supported", problems, challenged=True)
-    issuers = _issuers(config, url, f"{where}.metadata.authorization_servers", problems, around)
+        place = f"{where}.metadata.scopes_supported"
+        listed = compile_scopes(metadata.scopes_supported, place, problems, published=True)
+    place = f"{where}.metadata.authorization_servers"
+    issuers = _issuers(config, url, place, problems, around=around, required=policy.baseline.needed)
     if len(problems.found) > before:
         return None
     identifier = str(url)
@@ -246,12 +234,12 @@ def compile_resource(
         metadata,
         resource=identifier,
         issuers=[issuer.rules.issuer for issuer in issuers],
-        scopes=hierarchy.require(listed).named,
+        scopes=policy.hierarchy.require(listed).named,
     )
     members = _sign(members, metadata, around.metadata_signer, f"{where}.metadata", problems)
     metadata_url = insert_well_known(url, PROTECTED_RESOURCE)
     schemes = (BEARER,)
-    challenge = ChallengeSource(schemes, metadata_url, hierarchy.require(asked).named)
+    challenge = ChallengeSource(schemes, metadata_url, policy.challenged.named)
     return CompiledResource(
         identifier=identifier,
         url=url,
@@ -263,7 +251,5 @@ def compile_resource(
         challenge=challenge,
         no_credential=refusal_response(NoCredential(Reason.NO_CREDENTIAL), challenge),
         issuers=issuers,
-        baseline=hierarchy.require(default),
-        rules=tuple(rules),
-        rule_requirements=tuple(hierarchy.require(default, more) for more in rules.values()),
+        policy=policy,
     )

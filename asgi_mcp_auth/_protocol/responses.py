@@ -17,7 +17,10 @@ from asgi_mcp_auth.errors import (
     Unavailable,
 )
 
-__all__ = ("ChallengeSource", "Header", "Response", "json_response", "refusal_response")
+__all__ = ("ChallengeSource", "Header", "Response", "in_band_denied", "json_response", "refusal_response")
+
+IN_BAND_DENIED = 40300
+LONGEST_RETRY = 3600
 
 Header = tuple[bytes, bytes]
 
@@ -41,6 +44,20 @@ def json_response(status: int, content: Any, headers: Iterable[Header] = (), *, 
     if not store:
         fields.append((b"cache-control", b"no-store"))
     return Response(status, (*fields, *headers), body)
+
+
+def in_band_denied(required_scopes: Iterable[str], *, id: str | int | None = None) -> dict[str, Any]:  # noqa: A002
+    """A JSON-RPC error for a permission found missing after the response has begun, when no 403 can be sent any more.
+
+    Its code is an application's own: outside -32768 … -32000, which JSON-RPC and MCP reserve.
+
+    Args:
+        required_scopes: What the operation needs.
+        id: The JSON-RPC request's id.
+    """
+    data = {"error": "insufficient_scope", "scope": " ".join(required_scopes)}
+    error = {"code": IN_BAND_DENIED, "message": "Additional scope required", "data": data}
+    return {"jsonrpc": "2.0", "id": id, "error": error}
 
 
 class ChallengeSource(NamedTuple):
@@ -88,7 +105,8 @@ def refusal_response(
         )
         headers += [(b"www-authenticate", line) for line in lines]
     if isinstance(refusal, Unavailable):
-        seconds = max(1, math.ceil(refusal.retry_after or 1))
+        wait = refusal.retry_after or 1.0
+        seconds = min(max(1, math.ceil(wait)), LONGEST_RETRY) if math.isfinite(wait) else LONGEST_RETRY
         headers.append((b"retry-after", str(seconds).encode("ascii")))
     body = _body(refusal)
     if details:

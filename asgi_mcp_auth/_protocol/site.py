@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 from urllib.parse import urlsplit
 
 from asgi_mcp_auth._protocol.cross_origin import HostCheck, normal_origin, parse_authority
 from asgi_mcp_auth._protocol.metadata import Document
 from asgi_mcp_auth._protocol.paths import PathRule, PathTable, canonical_path, parse_rule
-from asgi_mcp_auth._protocol.problems import Problems, as_strings
+from asgi_mcp_auth._protocol.problems import Problems, show
 from asgi_mcp_auth._protocol.resource import (
     CompiledResource,
     MetadataSigner,
@@ -29,6 +30,7 @@ PLACEHOLDER = Url("https", "invalid", None, "", None, None)
 class Site:
     """Everything a request is looked up in."""
 
+    configs: tuple[ResourceServerConfig, ...]
     resources: tuple[CompiledResource, ...]
     documents: Mapping[bytes, Document]
     hosts: HostCheck
@@ -40,20 +42,13 @@ def is_well_known(path: str) -> bool:
     return path.startswith("/.well-known/")
 
 
-def _strings(value: object, where: str, problems: Problems) -> list[str]:
-    strings = as_strings(value)
-    if strings is None:
-        problems.add(where, f"{value!r} is not a list of strings.", "Write a list.")
-    return strings or []
-
-
 def _public_paths(paths: object, problems: Problems) -> tuple[PathRule, ...]:
     rules: list[PathRule] = []
-    for path in _strings(paths, "public_paths", problems):
+    for path in problems.strings(paths, "public_paths"):
         rule = parse_rule(path)
         if rule is None or rule.method is not None:
             fix = "Write '/path' or '/path/*', the path decoded, without a trailing slash."
-            problems.add("public_paths", f"{path!r} is not a path.", fix)
+            problems.add("public_paths", f"{show(path)} is not a path.", fix)
         elif rule.path == "/" and rule.below:
             problems.add("public_paths", "'/*' would leave nothing protected.", "Name the public paths.")
         else:
@@ -62,21 +57,28 @@ def _public_paths(paths: object, problems: Problems) -> tuple[PathRule, ...]:
 
 
 def _origins(origins: object, problems: Problems) -> tuple[str, ...]:
-    listed = _strings(origins, "allowed_origins", problems)
+    listed = problems.strings(origins, "allowed_origins")
     normal = {origin: "*" if origin == "*" else normal_origin(origin) for origin in listed}
     for origin, known in normal.items():
         if known is None:
             fix = "Write scheme://host[:port] without a path, or '*'."
-            problems.add("allowed_origins", f"{origin!r} is not an origin.", fix)
+            problems.add("allowed_origins", f"{show(origin)} is not an origin.", fix)
     return tuple(known for known in normal.values() if known is not None)
 
 
 def _hosts(hosts: object, problems: Problems) -> tuple[tuple[str, int | None], ...]:
-    parsed = {host: parse_authority(host) for host in _strings(hosts, "allowed_hosts", problems)}
+    parsed = {host: parse_authority(host) for host in problems.strings(hosts, "allowed_hosts")}
     for host, known in parsed.items():
         if known is None:
-            problems.add("allowed_hosts", f"{host!r} is not a host.", "Write host or host:port, without wildcards.")
+            problems.add("allowed_hosts", f"{show(host)} is not a host.", "Write host or host:port, without wildcards.")
     return tuple(known for known in parsed.values() if known is not None)
+
+
+def _configs(given: object) -> list[object]:
+    """One configuration or any iterable of them, as a list; empty for anything else."""
+    if isinstance(given, ResourceServerConfig):
+        return [given]
+    return list(cast("Iterable[object]", given)) if isinstance(given, Iterable) else []
 
 
 def _check_owners(urls: Sequence[tuple[str, Url]], public: Sequence[PathRule], problems: Problems) -> None:
@@ -106,7 +108,7 @@ def _documents(resources: Sequence[CompiledResource]) -> dict[bytes, Document]:
 
 
 def compile_site(
-    configs: Sequence[object],
+    given: object,
     problems: Problems,
     *,
     public_paths: object,
@@ -114,8 +116,9 @@ def compile_site(
     allowed_hosts: object,
     metadata_signer: MetadataSigner | None,
     allow_http: bool,
+    one_issuer: bool,
 ) -> Site:
-    """Compile and check a whole configuration.
+    """Compile and check a whole configuration: one `ResourceServerConfig`, or a sequence of them.
 
     Raises:
         ConfigurationError: With every problem found.
@@ -123,6 +126,7 @@ def compile_site(
     public = _public_paths(public_paths, problems)
     origins = _origins(allowed_origins, problems)
     hosts = _hosts(allowed_hosts, problems)
+    configs = _configs(given)
     if not configs:
         fix = "Give resource= and authorization_servers=, or protected_resources=."
         problems.add("protected_resources", "There is no protected resource.", fix)
@@ -131,7 +135,7 @@ def compile_site(
         where = f"protected_resources[{index}]"
         if not isinstance(config, ResourceServerConfig):
             fix = "Give ResourceServerConfig(metadata=ResourceServerMetadata(resource=…, authorization_servers=[…]))."
-            problems.add(where, f"{type(config).__name__} is not a ResourceServerConfig.", fix)
+            problems.add(where, f"{show(config)} is not a ResourceServerConfig.", fix)
             continue
         url = resource_url(config.metadata.resource, f"{where}.metadata.resource", problems, allow_http=allow_http)
         known.append((where, url, config))
@@ -151,16 +155,21 @@ def compile_site(
             resources.append(resource)
     table = PathTable([resource.owned_prefix for resource in resources])
     for index, resource in enumerate(resources):
-        for rule in resource.rules:
+        for rule in resource.policy.rules:
             if table.judge("GET", rule.path).owner != index:
                 fix = "Move the rule to the resource that owns the path."
-                problems.add("policy.paths", f"{rule.path!r} is not below {resource.identifier}.", fix)
+                problems.add("policy.paths", f"{show(rule.path)} is not below {resource.identifier}.", fix)
+    issuers = {issuer.rules.issuer for resource in resources for issuer in resource.issuers}
+    if one_issuer and len(issuers) > 1:
+        fix = "Leave it off: a document can speak for one issuer only."
+        problems.add("republish_server_metadata", "There is more than one issuer.", fix)
     problems.raise_if_any()
     return Site(
+        configs=tuple(config for _, _, config in known),
         resources=tuple(resources),
         documents=_documents(resources),
         hosts=HostCheck([url for _, url in urls], hosts),
         paths=PathTable(
-            [resource.owned_prefix for resource in resources], public, [resource.rules for resource in resources]
+            [resource.owned_prefix for resource in resources], public, [resource.policy.rules for resource in resources]
         ),
     )

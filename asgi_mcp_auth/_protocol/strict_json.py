@@ -79,7 +79,7 @@ def load_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     if not isinstance(value, dict):
         msg = "not a JSON object"
         raise JSONRefused(msg)
-    if _SURROGATE.search(data) is not None:
+    if b"\\u" in data and _SURROGATE.search(data) is not None:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:

@@ -10,21 +10,42 @@ import functools
 import logging
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.errors import DiscoveryError, printable
 
-if TYPE_CHECKING:
-    import httpx
-
-__all__ = ("ClientFactory", "Fetched", "Fetcher")
+__all__ = ("ClientFactory", "Fetched", "Fetcher", "HTTPClient")
 
 logger = logging.getLogger("asgi_mcp_auth.http")
 
-ClientFactory = Callable[[], "httpx.AsyncClient"]
+
+class HTTPClient(Protocol):
+    """What is used of httpx's `AsyncClient`: it opens, streams one GET, and closes."""
+
+    async def __aenter__(self) -> Any:
+        """Give the client."""
+        ...
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> Any:
+        """Close it."""
+        ...
+
+    def stream(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
+        """As `httpx.AsyncClient.stream`."""
+        ...
+
+
+ClientFactory = Callable[[], HTTPClient]
 
 CONNECT_SECONDS = 3.0
 TOTAL_SECONDS = 10.0
@@ -86,7 +107,7 @@ class Fetcher:
             msg = f"{url} could not be fetched: the http_client failed with {type(error).__name__}."
             raise DiscoveryError(msg, transient=True, cause=error) from error
 
-    async def _exchange(self, client: httpx.AsyncClient, url: str) -> Fetched:
+    async def _exchange(self, client: HTTPClient, url: str) -> Fetched:
         headers = {"accept": "application/json", "accept-encoding": "identity"}
         options: dict[str, Any] = {"headers": headers, "follow_redirects": False, "timeout": self._timeout}
         async with client.stream("GET", url, **options) as response:
@@ -98,7 +119,7 @@ class Fetcher:
                 msg = f"{url} answered with the content coding {printable(coding)}, which was not asked for."
                 raise DiscoveryError(msg, transient=False)
             body = bytearray()
-            async for chunk in response.aiter_raw():
+            async for chunk in response.aiter_bytes():  # nothing to decode: see above
                 body += chunk
                 if len(body) > MAX_BYTES:
                     msg = f"{url} answered with more than {MAX_BYTES} bytes."

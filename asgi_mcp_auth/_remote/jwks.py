@@ -25,7 +25,7 @@ from asgi_mcp_auth._protocol.freshness import (
 )
 from asgi_mcp_auth._protocol.jwks import KeySet, UnknownKid, VerificationKey, parse_key_set
 from asgi_mcp_auth._remote.discovery import discover
-from asgi_mcp_auth._remote.http import Fetcher
+from asgi_mcp_auth._remote.http import TOTAL_SECONDS, Fetcher
 from asgi_mcp_auth._remote.tasks import spawn
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
 from asgi_mcp_auth.errors import DiscoveryError, InvalidServerMetadata, Reason, Unavailable
@@ -35,6 +35,7 @@ __all__ = ("LivingKeySet", "Snapshot")
 logger = logging.getLogger("asgi_mcp_auth.keys")
 
 METADATA_LIFETIME = 3600.0
+OVERDUE = DiscoveryError(f"Metadata and key set took more than {TOTAL_SECONDS:.0f} s.", transient=True)
 
 
 class Snapshot(NamedTuple):
@@ -206,7 +207,7 @@ class LivingKeySet:
 
             async def work() -> None:
                 try:
-                    started.error = await self._refresh()
+                    started.error = await self._attempt()
                 finally:
                     del self._flights[loop]
                     started.done.set()
@@ -214,20 +215,32 @@ class LivingKeySet:
             spawn(work)
         return flight
 
-    async def _refresh(self) -> DiscoveryError | None:
-        jitter = random.random()  # noqa: S311 - only spreads load
-        started = self._clock()  # the keys are at least as new as this
+    async def _attempt(self) -> DiscoveryError | None:
+        """One refresh, discovery and keys together bounded in time; whatever goes wrong with it backs off."""
+        error: DiscoveryError | None = OVERDUE
         try:
-            fetched = await self._fetcher.fetch_json(await self._jwks_uri())
-            keys = parse_key_set(fetched.document)
-        except DiscoveryError as error:
-            self.state = self.state.failed(self._clock(), jitter, self._lifetimes)
-            logger.error("No key set for %s: %s", self.issuer, error.message)  # noqa: TRY400 - expected; no traceback
-            return error
-        self._keep(keys)
+            with anyio.move_on_after(TOTAL_SECONDS):
+                await self._refresh()
+                error = None
+        except DiscoveryError as failed:
+            error = failed
+        except Exception as failed:
+            logger.exception("Refreshing the key set of %s failed in an unforeseen way", self.issuer)
+            error = DiscoveryError(f"Refreshing failed with {type(failed).__name__}.", transient=True, cause=failed)
+        if error is not None:
+            self._failed(error)
+        return error
+
+    async def _refresh(self) -> None:
+        started = self._clock()  # the keys are at least as new as this
+        fetched = await self._fetcher.fetch_json(await self._jwks_uri())
+        self._keep(parse_key_set(fetched.document))
         age_limit = max_age(fetched.cache_control, fetched.age)
-        self.state = self.state.succeeded(started, age_limit, jitter, self._lifetimes)
-        return None
+        self.state = self.state.succeeded(started, age_limit, random.random(), self._lifetimes)  # noqa: S311
+
+    def _failed(self, error: DiscoveryError) -> None:
+        self.state = self.state.failed(self._clock(), random.random(), self._lifetimes)  # noqa: S311 - spreads load
+        logger.error("No key set for %s: %s", self.issuer, error.message)
 
     async def _jwks_uri(self) -> str:
         config = self._config

@@ -5,6 +5,7 @@ A verifier decides and never answers: `Verified` or a `Refusal` come back, and t
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
 import traceback
@@ -12,6 +13,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import NamedTuple, Protocol
+
+import anyio
+import anyio.to_thread
 
 from asgi_mcp_auth._protocol.claims import check_claims, check_header, unverified_time
 from asgi_mcp_auth._protocol.credentials import Credential
@@ -26,8 +30,8 @@ __all__ = ("CallableVerifier", "IsRevoked", "JWTVerifier", "Verified", "Verifier
 
 logger = logging.getLogger("asgi_mcp_auth.verifiers")
 
-IsRevoked = Callable[[AuthInfo], "bool | Awaitable[bool]"]
-VerifyFunction = Callable[[str], "AuthInfo | Awaitable[AuthInfo]"]
+IsRevoked = Callable[[AuthInfo], bool | Awaitable[bool]]
+VerifyFunction = Callable[[str], AuthInfo | Awaitable[AuthInfo]]
 
 
 class Verified(NamedTuple):
@@ -70,7 +74,8 @@ class _TokenCache:
         if entry is None:
             return None
         if entry.not_before <= now < entry.valid_until and entry.keys.usable(entry.generation, now):
-            self._entries.move_to_end(digest)
+            with contextlib.suppress(KeyError):  # another thread's event loop may have evicted it meanwhile
+                self._entries.move_to_end(digest)
             return entry.verified
         self._entries.pop(digest, None)
         return None
@@ -157,20 +162,22 @@ def copy_with_token(auth_info: AuthInfo, token: str | None) -> AuthInfo:
     return auth_info if auth_info.token == token else auth_info.replace(token=token)
 
 
-async def ask_hook(hook: Callable[..., object], *args: object, name: str, secret: str | None = None) -> object:
-    """Call a user's function, sync or async. What it raises, unless a `Refusal`, becomes 503 `hook_failed`.
+def hook_failed(name: str, error: Exception, token: bytes) -> Unavailable:
+    """The refusal for code of the user's that raised. The traceback goes to the log, without the token it may quote."""
+    told = "".join(traceback.format_exception(error))
+    logger.error("%s failed:\n%s", name, told.replace(token.decode("ascii"), "[token]"))
+    return Unavailable(Reason.HOOK_FAILED, found=type(error).__name__)
 
-    The traceback goes to the log, without `secret`, which the function was given and may have quoted.
-    """
+
+async def ask_hook(hook: Callable[..., object], *args: object, name: str, token: bytes) -> object:
+    """Call a user's function, sync or async. What it raises, unless a `Refusal`, becomes 503 `hook_failed`."""
     try:
         answer = hook(*args)
         return await answer if inspect.isawaitable(answer) else answer
     except Refusal:
         raise
     except Exception as error:  # noqa: BLE001 - the user's code: whatever it is, it is no pass
-        told = traceback.format_exc()
-        logger.error("%s failed:\n%s", name, told.replace(secret, "[token]") if secret else told)  # noqa: TRY400
-        raise Unavailable(Reason.HOOK_FAILED, found=type(error).__name__) from None
+        raise hook_failed(name, error, token) from None
 
 
 class RevocationCheck:
@@ -191,13 +198,13 @@ class RevocationCheck:
         if isinstance(verified, Refusal):
             return verified
         info = verified.auth_info
-        if await ask_hook(self._is_revoked, info, name="is_revoked") is not False:
+        if await ask_hook(self._is_revoked, info, name="is_revoked", token=credential.token) is not False:
             return InvalidToken(Reason.REVOKED, issuer=info.issuer)
         return verified
 
 
 class CallableVerifier:
-    """A function of the user's own, `token → AuthInfo`, sync or async (mcpauth's custom verification).
+    """A function of the user's own, `token → AuthInfo`, async or, on a thread, sync (mcpauth's custom verification).
 
     Its result is held to what the resource demands: a trusted issuer, the audience, the expiry.
 
@@ -207,6 +214,7 @@ class CallableVerifier:
         accepts_audience: Whether the `AuthInfo`'s audience is acceptable, or None not to check.
         clock: Seconds since the epoch.
         expose_token: Keep the raw token in `AuthInfo.token`.
+        translate: From what the function raised to the refusal that is meant.
     """
 
     def __init__(
@@ -218,18 +226,31 @@ class CallableVerifier:
         accepts_audience: Callable[[AuthInfo], bool],
         clock: Callable[[], float],
         expose_token: bool,
+        translate: Callable[[Refusal], Refusal] | None = None,
     ) -> None:
         self._function = function
+        self._translate = translate
         self._issuers = issuers
         self._resource = resource
         self._accepts_audience = accepts_audience
         self._clock = clock
         self._expose_token = expose_token
 
+    async def _ask(self, token: str) -> object:
+        """An async function runs here; a sync one may wait on the network, so it runs on a thread."""
+        if inspect.iscoroutinefunction(self._function):
+            return await self._function(token)
+        # In a tuple, because trio does not let a thread return what can be awaited.
+        (answer,) = await anyio.to_thread.run_sync(lambda: (self._function(token),))
+        return await answer if inspect.isawaitable(answer) else answer
+
     async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:  # noqa: ARG002 - the seam
         """Ask the function, then check what it says."""
         token = credential.token.decode("ascii")
-        info = await ask_hook(self._function, token, name="The verify function", secret=token)
+        try:
+            info = await ask_hook(self._ask, token, name="The verify function", token=credential.token)
+        except Refusal as refusal:
+            return refusal if self._translate is None else self._translate(refusal)
         if not isinstance(info, AuthInfo):
             logger.error("The verify function returned %s, not an AuthInfo", type(info).__name__)
             return Unavailable(Reason.HOOK_FAILED, found=type(info).__name__)

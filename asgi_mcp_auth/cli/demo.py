@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import httpx
 
@@ -19,7 +19,7 @@ from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.testing import Issuer, parse_challenges
 
-__all__ = ("run_demo",)
+__all__ = ("Running", "Step", "notes_app", "run_demo")
 
 START_SECONDS = 10.0
 OK = 200
@@ -110,6 +110,14 @@ class Step(NamedTuple):
     holds: Check
 
 
+def _body(response: httpx.Response) -> Any:
+    """The JSON body, or its text."""
+    try:
+        return response.json()
+    except ValueError:
+        return response.text
+
+
 def _challenged(status: int, **wanted: str | None) -> Check:
     """Whether a response has this status and one Bearer challenge with these parameters."""
 
@@ -128,9 +136,9 @@ def _answered(*path: str, value: str) -> Check:
     """Whether a response is 200 with a JSON body that has this value at this place."""
 
     def check(response: httpx.Response) -> bool:
-        found: Any = response.json()
+        found = _body(response)
         for name in path:
-            found = found.get(name, {})
+            found = cast("dict[str, Any]", found).get(name) if isinstance(found, dict) else None
         return response.status_code == OK and bool(found == value)
 
     return check
@@ -212,8 +220,8 @@ def _show(number: int, step: Step, response: httpx.Response, *, held: bool) -> N
     print(f"   ← {response.status_code} {response.reason_phrase}")
     for challenge in response.headers.get_list("www-authenticate"):
         print(f"     WWW-Authenticate: {challenge}")
-    body = response.json()
-    if "access_token" in body:
+    body = _body(response)
+    if isinstance(body, dict) and "access_token" in body:
         body["access_token"] = body["access_token"][:16] + "…"
     print("     " + json.dumps(body, indent=2, ensure_ascii=False).replace("\n", "\n     "))
     if not held:

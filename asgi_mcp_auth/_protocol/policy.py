@@ -1,0 +1,97 @@
+"""Compiling a `ScopePolicy`: what each request of one resource needs, and what its challenges name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asgi_mcp_auth._protocol.paths import PathRule, parse_rule
+from asgi_mcp_auth._protocol.problems import Problems, as_list, show
+from asgi_mcp_auth._protocol.scopes import Hierarchy, Requirement, is_scope
+from asgi_mcp_auth.config import ScopePolicy
+
+__all__ = ("CompiledPolicy", "compile_policy", "compile_scopes")
+
+# Real clients search a challenge for these with unanchored regular expressions.
+MISLEADING = ("error=", "scope=", "resource_metadata=")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledPolicy:
+    """The scopes of one resource; `requirements` belong to `rules`, one each, the baseline included."""
+
+    hierarchy: Hierarchy
+    baseline: Requirement
+    challenged: Requirement
+    rules: tuple[PathRule, ...]
+    requirements: tuple[Requirement, ...]
+
+
+def compile_scopes(value: object, where: str, problems: Problems, *, published: bool = False) -> tuple[str, ...]:
+    """A list of scope tokens, checked.
+
+    `published` ones go into metadata or a challenge: `offline_access` is left out of them, because it is the
+    client's own business (MCP 2026-07-28).
+    """
+    scopes = as_list(value)
+    if scopes is None:
+        problems.add(where, f"{show(value)} is not a list of scopes.", "Write a list of strings.")
+        return ()
+    for scope in scopes:
+        if not is_scope(scope):
+            fix = 'Use printable ASCII without spaces, `"` and `\\` (RFC 6749 section 3.3).'
+            problems.add(where, f"{show(scope)} is not a scope.", fix)
+    known = [scope for scope in scopes if isinstance(scope, str) and is_scope(scope)]
+    for scope in known:
+        if any(name in scope for name in MISLEADING):
+            problems.warn(where, f"{show(scope)} looks like a parameter of a challenge.", "Clients will misread it.")
+    if published and "offline_access" in known:
+        problems.warn(where, "offline_access is not asked for.", "Remove it: clients add it themselves.")
+        known.remove("offline_access")
+    return tuple(known)
+
+
+def _hierarchy(policy: ScopePolicy, where: str, problems: Problems) -> Hierarchy:
+    implies: dict[str, tuple[str, ...]] = {}
+    for scope, included in problems.mapping(policy.implies, f"{where}.implies").items():
+        compile_scopes([scope], f"{where}.implies", problems)
+        implies[scope] = compile_scopes(included, f"{where}.implies[{show(scope)}]", problems)
+    wire_names: dict[str, str] = {}
+    for scope, name in problems.mapping(policy.wire_names, f"{where}.wire_names").items():
+        both = compile_scopes([scope, name], f"{where}.wire_names[{show(scope)}]", problems)
+        wire_names.update([both] if len(both) == 2 else [])  # noqa: PLR2004 - a pair, if both are scopes
+    hierarchy = Hierarchy(implies, wire_names)
+    if (cycle := hierarchy.cycle()) is not None:
+        fix = "Remove one of the two directions."
+        problems.add(f"{where}.implies", f"{' and '.join(map(show, cycle))} imply themselves.", fix)
+    return hierarchy
+
+
+def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule, tuple[str, ...]]:
+    rules: dict[PathRule, tuple[str, ...]] = {}
+    for text, scopes in problems.mapping(policy.paths, f"{where}.paths").items():
+        rule = parse_rule(text)
+        if rule is None:
+            fix = "Write '/path', '/path/*' or 'POST /path', the path decoded, without a trailing slash."
+            problems.add(f"{where}.paths", f"{show(text)} is not a path rule.", fix)
+        elif rule in rules:
+            problems.add(f"{where}.paths", f"{show(text)} stands there twice.", "Merge the two rules.")
+        else:
+            rules[rule] = compile_scopes(scopes, f"{where}.paths[{show(text)}]", problems)
+    return rules
+
+
+def compile_policy(policy: ScopePolicy, where: str, problems: Problems) -> CompiledPolicy:
+    """Check and compile a policy; what was a problem is left out of the result."""
+    hierarchy = _hierarchy(policy, where, problems)
+    default = compile_scopes(policy.default, f"{where}.default", problems, published=True)
+    asked = default
+    if policy.challenge_scopes is not None:
+        asked = compile_scopes(policy.challenge_scopes, f"{where}.challenge_scopes", problems, published=True)
+    rules = _rules(policy, where, problems)
+    return CompiledPolicy(
+        hierarchy=hierarchy,
+        baseline=hierarchy.require(default),
+        challenged=hierarchy.require(asked),
+        rules=tuple(rules),
+        requirements=tuple(hierarchy.require(default, more) for more in rules.values()),
+    )
