@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-import httpx  # noqa: F401 - constructing an MCPAuth imports it, which here often happens inside an event loop
 import pytest
 from blockbuster import blockbuster_ctx
 from harness import ISS, Clock
 
+from asgi_mcp_auth._remote.http import Fetcher
 from asgi_mcp_auth.testing import Issuer
+
+Fetcher()  # loads httpx, which a test that constructs an MCPAuth inside an event loop would otherwise do there
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import anyio
 
@@ -29,7 +29,9 @@ MALFORMED = "Malformed Authorization header"
 
 
 def cht(description: str = INVALID) -> str:
-    return f'Bearer error="invalid_token", scope="mcp:read", resource_metadata="{PRM}", error_description="{description}"'
+    return (
+        f'Bearer error="invalid_token", scope="mcp:read", resource_metadata="{PRM}", error_description="{description}"'
+    )
 
 
 def chr_(description: str = MALFORMED) -> str:
@@ -126,9 +128,8 @@ def http_scope(
     host: str | None = "mcp.example.com",
     **more: Any,
 ) -> dict[str, Any]:
-    pairs = list(headers.items()) if isinstance(headers, Mapping) else list(headers)
-    if host is not None:
-        pairs.insert(0, ("host", host))
+    pairs: list[tuple[str, str | bytes]] = [] if host is None else [("host", host)]
+    pairs += cast("Iterable[tuple[str, str | bytes]]", headers.items() if isinstance(headers, Mapping) else headers)
     encoded = [(k.lower().encode(), v if isinstance(v, bytes) else v.encode("latin-1")) for k, v in pairs]
     return {
         "type": "http",
@@ -209,7 +210,11 @@ async def websocket(
     app: Any, path: str = "/mcp", headers: Headers = (), *, texts: Iterable[str] = (), denial: bool = True, **scope: Any
 ) -> Handshake:
     """Open a websocket, send texts, disconnect."""
-    whole = http_scope("GET", path, headers) | {"type": "websocket", "scheme": "wss", "subprotocols": []}
+    whole: dict[str, Any] = http_scope("GET", path, headers) | {
+        "type": "websocket",
+        "scheme": "wss",
+        "subprotocols": [],
+    }
     del whole["method"]
     whole["extensions"] = {"websocket.http.response": {}} if denial else {}
     queue: list[Any] = [{"type": "websocket.connect"}]
@@ -241,4 +246,5 @@ def protect(issuer: Issuer, app: Any, *, clock: Callable[[], float] | None = Non
 
 def token(issuer: Issuer, **changes: Any) -> str:
     """`T{...}` of the requirements: valid for `R` with the scope `mcp:read`, with changes."""
-    return issuer.mint(changes.pop("aud", R), **({"scope": "mcp:read"} | changes))
+    claims: dict[str, Any] = {"scope": "mcp:read"} | changes
+    return issuer.mint(claims.pop("aud", R), **claims)

@@ -1,0 +1,211 @@
+"""`decisions`: what operators read of refusals, how often, and what they never read."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+from harness import ISS, Clock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asgi_mcp_auth import Decision
+from asgi_mcp_auth.decisions import RefusalLog
+from asgi_mcp_auth.errors import (
+    BadRequest,
+    InsufficientScope,
+    InvalidToken,
+    Misdirected,
+    NoCredential,
+    OriginNotAllowed,
+    Reason,
+    Refusal,
+    Unavailable,
+)
+
+NAME = "asgi_mcp_auth.decisions"
+URL = "https://mcp.example.com/mcp"
+
+
+def refused(refusal: Refusal, method: str = "POST", url: str = URL) -> Decision:
+    return Decision("refused", method, url, status=refusal.status, refusal=refusal)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == NAME]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "level", "message"),
+    [
+        pytest.param(
+            NoCredential(Reason.NO_CREDENTIAL),
+            logging.DEBUG,
+            f"401 no_credential: POST {URL} ",
+            id="RS-13 every client",
+        ),
+        pytest.param(
+            NoCredential(Reason.UNSUPPORTED_SCHEME, found="basic"),
+            logging.DEBUG,
+            f"401 unsupported_scheme: POST {URL} found=basic",
+            id="RS-13 another scheme",
+        ),
+        pytest.param(
+            BadRequest(Reason.MULTIPLE_AUTHORIZATION, found="2 lines"),
+            logging.WARNING,
+            f"400 multiple_authorization: POST {URL} found=2 lines",
+            id="RS-12 malformed",
+        ),
+        pytest.param(
+            InvalidToken(Reason.WRONG_AUDIENCE, issuer=ISS, kid="k", alg="RS256", expected=URL, found="x\ny"),
+            logging.WARNING,
+            f"401 wrong_audience: POST {URL} issuer={ISS} kid=k alg=RS256 expected={URL} found=x\\ny",
+            id="RS-39 everything for the operator, escaped",
+        ),
+        pytest.param(
+            InsufficientScope(required=("a", "b"), found="c"),
+            logging.WARNING,
+            f"403 insufficient_scope: POST {URL} expected=a b found=c",
+            id="RS-42 scopes",
+        ),
+        pytest.param(
+            OriginNotAllowed(Reason.ORIGIN_NOT_ALLOWED, found="https://evil.example"),
+            logging.WARNING,
+            f"403 origin_not_allowed: POST {URL} found=https://evil.example",
+            id="RS-220 origin",
+        ),
+        pytest.param(
+            Misdirected(Reason.HOST_NOT_ALLOWED, found=""),
+            logging.WARNING,
+            f"421 host_not_allowed: POST {URL} found=",
+            id="RS-223 host",
+        ),
+        pytest.param(
+            Unavailable(Reason.KEYS_UNAVAILABLE, issuer=ISS, retry_after=3),
+            logging.ERROR,
+            f"503 keys_unavailable: POST {URL} issuer={ISS}",
+            id="RS-6 we cannot know",
+        ),
+    ],
+)
+def test_one_record(refusal: Refusal, level: int, message: str, caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    caplog.set_level(logging.DEBUG, NAME)
+    RefusalLog(clock)(refused(refusal))
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage(), record.name) == (level, message, NAME)
+
+
+ATTRIBUTES = ("reason", "issuer", "kid", "alg", "expected", "found", "suppressed")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        pytest.param(
+            InvalidToken(Reason.UNKNOWN_KID, issuer=ISS, kid="k", alg="RS256", expected="a", found="b"),
+            ["unknown_kid", ISS, "k", "RS256", "a", "b", 0],
+            id="all known",
+        ),
+        pytest.param(
+            InvalidToken(Reason.BAD_SIGNATURE), ["bad_signature", None, None, None, None, None, 0], id="none known"
+        ),
+    ],
+)
+def test_a_record_has_every_attribute(
+    refusal: Refusal, expected: list[object], caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    """A formatter with `%(issuer)s` works for every record."""
+    RefusalLog(clock)(refused(refusal))
+    (record,) = caplog.records
+    assert [getattr(record, name, "missing") for name in ATTRIBUTES] == expected
+
+
+def test_what_is_no_refusal_is_not_told(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    caplog.set_level(logging.DEBUG, NAME)
+    log = RefusalLog(clock)
+    for outcome in ("allowed", "public", "metadata", "preflight"):
+        log(Decision(outcome, "GET", URL))
+    assert caplog.records == []
+
+
+def test_levels_that_nobody_listens_to(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    caplog.set_level(logging.ERROR, NAME)
+    log = RefusalLog(clock)
+    log(refused(InvalidToken(Reason.BAD_SIGNATURE)))
+    log(refused(NoCredential(Reason.NO_CREDENTIAL)))
+    log(refused(Unavailable(Reason.HOOK_FAILED)))
+    assert told(caplog) == [f"503 hook_failed: POST {URL} "]
+
+
+def test_a_flood_is_counted_and_not_told(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    log = RefusalLog(clock, most=3, seconds=60)
+    flood = refused(InvalidToken(Reason.BAD_SIGNATURE))
+    line = f"401 bad_signature: POST {URL} "
+    for _ in range(10):
+        log(flood)
+        clock.now += 1
+    assert told(caplog) == [line] * 3
+    clock.now += 49
+    log(flood)  # 59 s after the first
+    assert len(told(caplog)) == 3
+    clock.now += 1
+    log(flood)
+    log(flood)
+    assert told(caplog)[3:] == [f"{line} (8 more like it before)", line]
+    assert [getattr(record, "suppressed", None) for record in caplog.records] == [0, 0, 0, 8, 0]
+
+
+def test_each_reason_has_its_own_measure(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    log = RefusalLog(clock, most=1)
+    for _ in range(3):
+        log(refused(InvalidToken(Reason.BAD_SIGNATURE)))
+        log(refused(InvalidToken(Reason.TOKEN_EXPIRED)))
+    assert told(caplog) == [f"401 bad_signature: POST {URL} ", f"401 token_expired: POST {URL} "]
+
+
+def test_the_ordinary_measure(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    log = RefusalLog(clock)
+    for _ in range(1000):
+        log(refused(InvalidToken(Reason.BAD_SIGNATURE)))
+    assert len(told(caplog)) == 20
+
+
+def test_a_clock_that_is_set_back_does_not_silence_the_log(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    log = RefusalLog(clock, most=1)
+    log(refused(InvalidToken(Reason.BAD_SIGNATURE)))
+    clock.now -= 86_400
+    log(refused(InvalidToken(Reason.BAD_SIGNATURE)))
+    assert len(told(caplog)) == 2
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=300), st.text(max_size=300))
+def test_a_record_is_one_line_whatever_came(method: str, url: str, found: str, kid: str) -> None:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    vars(handler)["emit"] = records.append
+    logger = logging.getLogger(NAME)
+    logger.addHandler(handler)
+    propagate, logger.propagate = logger.propagate, False
+    RefusalLog(Clock())(refused(InvalidToken(Reason.UNKNOWN_KID, found=found, kid=kid), method, url))
+    logger.removeHandler(handler)
+    logger.propagate = propagate
+    (record,) = records
+    message = record.getMessage()
+    assert message.isascii()
+    assert message.isprintable()
+    assert len(message) < 5 * 128
+
+
+def test_a_decision_shows_no_token() -> None:
+    """RS-14: a decision is made of what may be logged."""
+    refusal = InvalidToken(Reason.BAD_SIGNATURE, kid="k")
+    decision = refused(refusal)
+    assert decision.reason is Reason.BAD_SIGNATURE
+    assert Decision("public", "GET", URL).reason is None
+    expected: Any = (
+        f"Decision(outcome='refused', method='POST', url='{URL}', resource=None, status=401, auth_info=None, "
+        "refusal=<InvalidToken 401 bad_signature>)"
+    )
+    assert repr(decision) == expected

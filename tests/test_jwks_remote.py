@@ -1,0 +1,1087 @@
+"""The living key set: when it is fetched, what it survives, and that it never believes too long."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+import pytest
+from harness import EXPIRED, INVALID, ISS, Answer, Clock, RecordingApp, bearer, call, cht, protect, token
+
+from asgi_mcp_auth import (
+    AuthInfo,
+    AuthServerConfig,
+    MCPAuth,
+    ResourceServerConfig,
+    ResourceServerMetadata,
+    ScopePolicy,
+    Verified,
+)
+from asgi_mcp_auth._protocol.jwks import VerificationKey
+from asgi_mcp_auth._remote import tasks
+from asgi_mcp_auth._remote.http import Fetcher
+from asgi_mcp_auth._remote.jwks import LivingKeySet
+from asgi_mcp_auth._remote.verifiers import _Entry, _TokenCache  # pyright: ignore[reportPrivateUsage]
+from asgi_mcp_auth.errors import Unavailable
+from asgi_mcp_auth.testing import Issuer, SigningKey
+
+pytestmark = pytest.mark.anyio
+
+DISCOVERY = "/.well-known/oauth-authorization-server"
+OPENID = "/.well-known/openid-configuration"
+FRESH = 60.0  # the testing issuer says no-store, which is clamped to a minute
+STALE = 86_400.0
+COOL_DOWN = 30.0
+
+
+def covers(ids: str) -> pytest.MarkDecorator:
+    """Requirement ids in the id of a test without parameters."""
+    return pytest.mark.parametrize((), [pytest.param(id=ids)])
+
+
+class Upstream(httpx.AsyncBaseTransport):
+    """The way to an issuer: it can be cut, held, or made to answer something else."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self._inner = httpx.ASGITransport(app=issuer)
+        self._clock = issuer.clock
+        self.down = False
+        self.gate: anyio.Event | None = None
+        self.delay = 0.0
+        self.instead: dict[str, httpx.Response] = {}
+        self.asked: list[tuple[float, str]] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        self.asked.append((self._clock(), path))
+        if self.gate is not None:
+            await self.gate.wait()
+        await anyio.sleep(self.delay)
+        if self.down:
+            raise httpx.ConnectError("refused", request=request)
+        if path in self.instead:
+            given = self.instead[path]
+            headers = [(k, v) for k, v in given.headers.items() if k not in ("content-length", "transfer-encoding")]
+            return httpx.Response(given.status_code, headers=headers, stream=httpx.ByteStream(given.content))
+        return await self._inner.handle_async_request(request)
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=self)
+
+    @property
+    def paths(self) -> list[str]:
+        return [path for _, path in self.asked]
+
+
+@pytest.fixture
+def upstream(issuer: Issuer) -> Upstream:
+    return Upstream(issuer)
+
+
+@pytest.fixture(autouse=True)
+def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._remote.jwks.random.random", lambda: 0.0)
+
+
+def quick(issuer: Issuer, **changes: Any) -> str:
+    """A good token whose signature is cheap to make."""
+    return token(issuer, **({"key": issuer.keys[2]} | changes))
+
+
+def status_of(answer: Answer) -> tuple[int, str | None]:
+    """The status, and the challenge or the Retry-After."""
+    assert (answer.challenge is None) or (answer.header("retry-after") is None)
+    return answer.status, answer.challenge or answer.header("retry-after")
+
+
+PASSED = (200, None)
+REFUSED = (401, cht(INVALID))
+
+
+async def ask(guarded: Any, raw: str, **more: Any) -> tuple[int, str | None]:
+    return status_of(await call(guarded, headers=bearer(raw), **more))
+
+
+# --- One fetch for everybody ---
+
+
+@covers("DC-7 cold start")
+async def test_500_cold_requests_share_one_fetch(issuer: Issuer, upstream: Upstream) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    tokens = [quick(issuer, sub=f"u{n}") for n in range(500)]
+    answers: list[tuple[int, str | None]] = []
+    upstream.gate = anyio.Event()
+
+    async def one(raw: str) -> None:
+        answers.append(await ask(guarded, raw))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            for raw in tokens:
+                group.start_soon(one, raw)
+            await anyio.wait_all_tasks_blocked()
+            assert (answers, upstream.paths) == ([], [DISCOVERY])
+            upstream.gate.set()
+    assert answers == [PASSED] * 500
+    assert issuer.requests == {DISCOVERY: 1, "/jwks": 1}
+
+
+@covers("DC-7 DC-9 nothing before the first request")
+async def test_nothing_is_fetched_before_it_is_needed(issuer: Issuer, upstream: Upstream) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    assert (await call(guarded)).status == 401
+    assert (await ask(guarded, "abc")) == REFUSED
+    await anyio.wait_all_tasks_blocked()
+    assert upstream.paths == []
+
+
+@covers("DC-7 a waiter's cancellation")
+@pytest.mark.parametrize("who", ["first", "second", "all"])
+async def test_a_cancelled_waiter_does_not_disturb_the_others(who: str, issuer: Issuer, upstream: Upstream) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    upstream.gate = anyio.Event()
+    scopes = [anyio.CancelScope() for _ in range(3)]
+    answers: dict[int, tuple[int, str | None]] = {}
+
+    async def one(n: int) -> None:
+        with scopes[n]:
+            answers[n] = await ask(guarded, quick(issuer, sub=f"u{n}"))
+
+    cancelled = {"first": {0}, "second": {1}, "all": {0, 1, 2}}[who]
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            for n in range(3):
+                group.start_soon(one, n)
+                await anyio.wait_all_tasks_blocked()
+            for n in cancelled:
+                scopes[n].cancel()
+            await anyio.wait_all_tasks_blocked()
+            upstream.gate.set()
+            await anyio.wait_all_tasks_blocked()
+        assert await ask(guarded, quick(issuer)) == PASSED
+    assert answers == dict.fromkeys({0, 1, 2} - cancelled, PASSED)
+    assert upstream.paths == [DISCOVERY, "/jwks"]
+
+
+@covers("RS-6 the error reaches everybody who waits")
+async def test_all_waiters_get_the_error(issuer: Issuer, upstream: Upstream) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    upstream.gate, upstream.down = anyio.Event(), True
+    answers: list[tuple[int, str | None]] = []
+
+    async def one() -> None:
+        answers.append(await ask(guarded, quick(issuer)))
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(one)
+            await anyio.wait_all_tasks_blocked()
+            upstream.gate.set()
+    assert answers == [(503, "1")] * 20
+    assert upstream.paths == [DISCOVERY, OPENID]
+
+
+# --- Unknown kids and rotation ---
+
+
+@covers("RS-77 DC-10 one refetch per cool-down")
+async def test_unknown_kid(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    start = clock.now
+    assert await ask(guarded, quick(issuer)) == PASSED
+    # (seconds after the first fetch, key-set requests so far)
+    for after, fetches in [(29.9, 1), (30, 2), (30, 2), (59.9, 2), (60, 3), (61, 3), (89, 3), (91, 4)]:
+        clock.now = start + after
+        bogus = quick(issuer, header={"kid": f"bogus-{after}"}, iat=int(start) - 3600)
+        assert await ask(guarded, bogus) == REFUSED
+        await anyio.wait_all_tasks_blocked()
+        assert issuer.requests["/jwks"] == fetches, after
+    assert issuer.requests[DISCOVERY] == 1
+
+
+@covers("RS-77 DC-10 flood")
+async def test_a_flood_of_unknown_kids_is_one_request(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    assert await ask(guarded, quick(issuer)) == PASSED
+    clock.now += COOL_DOWN
+    old = int(clock.now) - 3600
+    bogus = [quick(issuer, header={"kid": f"bogus-{n}"}, iat=old) for n in range(100)]
+    answers: list[tuple[int, str | None]] = []
+
+    async def one(raw: str) -> None:
+        answers.append(await ask(guarded, raw))
+
+    async with anyio.create_task_group() as group:
+        for raw in bogus:
+            group.start_soon(one, raw)
+    assert answers == [REFUSED] * 100
+    assert issuer.requests["/jwks"] == 2
+
+
+@covers("RS-77 a cold flood")
+async def test_a_cold_flood_of_unknown_kids_is_one_request(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    answers: list[tuple[int, str | None]] = []
+
+    async def one(n: int) -> None:
+        answers.append(await ask(guarded, quick(issuer, header={"kid": f"bogus-{n}"}, iat=int(clock.now) - 3600)))
+
+    async with anyio.create_task_group() as group:
+        for n in range(100):
+            group.start_soon(one, n)
+    assert answers == [REFUSED] * 100
+    assert upstream.paths == [DISCOVERY, "/jwks"]
+
+
+@covers("RS-77 DC-10 rotation")
+@pytest.mark.parametrize("keep", [True, False])
+async def test_a_new_key_passes_on_its_first_request_outside_the_cool_down(
+    keep: bool, issuer: Issuer, upstream: Upstream, clock: Clock
+) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    assert await ask(guarded, token(issuer)) == PASSED
+    clock.now += COOL_DOWN
+    issuer.rotate(keep=keep)
+    assert await ask(guarded, token(issuer)) == PASSED
+    assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
+
+
+@pytest.mark.parametrize(
+    ("issued", "expected"),
+    [
+        pytest.param(10, (503, "20"), id="RS-77 newer than the fetch"),
+        pytest.param(0, (503, "20"), id="RS-77 as old as the fetch"),
+        pytest.param(-29, (503, "20"), id="RS-77 older, within the leeway"),
+        pytest.param(-30, REFUSED, id="RS-77 older than the fetch minus leeway"),
+        pytest.param(-3600, REFUSED, id="RS-77 much older"),
+        pytest.param(..., REFUSED, id="RS-77 no iat"),
+        pytest.param("now", REFUSED, id="RS-77 iat that is no number"),
+        pytest.param(True, REFUSED, id="RS-77 iat that is a boolean"),
+        pytest.param(10**400, REFUSED, id="RS-77 iat beyond a float"),
+    ],
+)
+async def test_inside_the_cool_down(
+    issued: Any, expected: tuple[int, str], issuer: Issuer, upstream: Upstream, clock: Clock
+) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    start = int(clock.now)
+    assert await ask(guarded, token(issuer)) == PASSED
+    clock.now += 10
+    issuer.rotate()
+    iat = start + issued if type(issued) is int and abs(issued) < 10**6 else issued
+    fresh = token(issuer, iat=iat)
+    assert await ask(guarded, fresh) == expected
+    assert upstream.paths == [DISCOVERY, "/jwks"]
+    clock.now += 20
+    if expected[0] == 503:
+        assert await ask(guarded, fresh) == PASSED
+        assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
+
+
+@covers("RS-77 rotation under a flood")
+async def test_a_good_token_of_a_key_newer_than_the_fetch_under_way_is_never_401(
+    issuer: Issuer, upstream: Upstream, clock: Clock
+) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    assert await ask(guarded, token(issuer)) == PASSED
+    clock.now += COOL_DOWN
+    upstream.gate = anyio.Event()
+    upstream.instead["/jwks"] = httpx.Response(200, json=issuer.jwks())  # written before the rotation
+    answers: dict[str, tuple[int, str | None]] = {}
+    rotated = SigningKey("ES256")
+    good = token(issuer, key=rotated)
+
+    async def one(name: str, raw: str) -> None:
+        answers[name] = await ask(guarded, raw)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            for n in range(50):
+                bogus = quick(issuer, header={"kid": f"bogus-{n}"}, iat=int(clock.now) - 3600)
+                group.start_soon(one, f"bogus-{n}", bogus)
+            await anyio.wait_all_tasks_blocked()
+            issuer.keys.append(rotated)
+            group.start_soon(one, "good", good)
+            await anyio.wait_all_tasks_blocked()
+            upstream.gate.set()
+    assert answers == {**{f"bogus-{n}": REFUSED for n in range(50)}, "good": (503, "30")}
+    assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
+    upstream.instead.clear()
+    clock.now += COOL_DOWN
+    assert await ask(guarded, good) == PASSED
+
+
+@covers("RS-73 unknown issuer")
+async def test_an_unknown_issuer_costs_nothing(issuer: Issuer, upstream: Upstream) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    issuers: list[Any] = [issuer.url + "/", "https://evil.example", "https://AUTH.example.com", ["x"], None, 5, ...]
+    for claimed in issuers:
+        assert await ask(guarded, quick(issuer, iss=claimed)) == REFUSED
+    await anyio.wait_all_tasks_blocked()
+    assert upstream.paths == []
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        pytest.param({"alg": "none"}, id="RS-71 none"),
+        pytest.param({"alg": "HS256"}, id="RS-71 HS256"),
+        pytest.param({"typ": "dpop+jwt"}, id="RS-74 typ"),
+        pytest.param({"crit": ["exp"]}, id="RS-72 crit"),
+        pytest.param({"jku": "https://evil.example/jwks", "alg": "none"}, id="RS-72 jku"),
+    ],
+)
+async def test_a_header_that_cannot_be_good_costs_nothing(
+    header: dict[str, Any], issuer: Issuer, upstream: Upstream
+) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    assert await ask(guarded, quick(issuer, header=header)) == REFUSED
+    await anyio.wait_all_tasks_blocked()
+    assert upstream.paths == []
+
+
+@covers("RS-72 jku")
+async def test_keys_come_from_the_issuer_only(issuer: Issuer, upstream: Upstream) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    mallory = SigningKey("ES256", kid=issuer.keys[1].kid)
+    header = {"jku": "https://evil.example/jwks", "jwk": mallory.jwk, "x5u": "https://evil.example/x"}
+    assert await ask(guarded, token(issuer, key=mallory, header=header)) == REFUSED
+    assert upstream.paths == [DISCOVERY, "/jwks"]
+
+
+# --- Outage ---
+
+
+@covers("RS-6 DC-8 outage at TTL")
+async def test_stale_keys_serve_through_an_outage_and_then_nobody_knows(
+    issuer: Issuer, upstream: Upstream, clock: Clock
+) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    start = clock.now
+    cached = quick(issuer, exp=int(start) + 200_000)
+    assert await ask(guarded, cached) == PASSED
+    upstream.down = True
+    upstream.asked.clear()
+    clock.now = start + FRESH - 0.1
+    assert await ask(guarded, quick(issuer)) == PASSED
+    await anyio.wait_all_tasks_blocked()
+    assert upstream.asked == []
+    # Each request is served at once; the attempts beside it keep to the back-off.
+    for after in [60, 60.5, 61, 62, 63, 67, 75, 91, 100, 121]:
+        clock.now = start + after
+        assert await ask(guarded, quick(issuer)) == PASSED
+        assert await ask(guarded, cached) == PASSED
+        await anyio.wait_all_tasks_blocked()
+    assert [at - start for at, _ in upstream.asked] == [60, 61, 63, 67, 75, 91, 121]
+    clock.now = start + FRESH + STALE - 0.1
+    assert await ask(guarded, quick(issuer)) == PASSED
+    await anyio.wait_all_tasks_blocked()
+    clock.now = start + FRESH + STALE
+    assert await ask(guarded, quick(issuer)) == (503, "30")
+    assert await ask(guarded, cached) == (503, "30")
+    upstream.down = False
+    clock.now += 30
+    assert await ask(guarded, quick(issuer)) == PASSED
+    assert await ask(guarded, cached) == PASSED
+
+
+@covers("DC-8 W10 a blip at the TTL")
+async def test_a_background_refresh_renews_the_keys(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    assert await ask(guarded, quick(issuer)) == PASSED
+    clock.now += FRESH
+    upstream.gate = anyio.Event()
+    with anyio.fail_after(5):
+        for _ in range(10):
+            assert await ask(guarded, quick(issuer)) == PASSED  # nobody waits for the refresh
+    await anyio.wait_all_tasks_blocked()
+    assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
+    upstream.gate.set()
+    await anyio.wait_all_tasks_blocked()
+    clock.now += FRESH - 0.1
+    assert await ask(guarded, quick(issuer)) == PASSED
+    await anyio.wait_all_tasks_blocked()
+    assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
+
+
+@covers("RS-6 DC-9 recovery")
+async def test_recovery_at_the_first_request_after_the_back_off(
+    issuer: Issuer, upstream: Upstream, clock: Clock
+) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    upstream.down = True
+    raw = quick(issuer)
+    assert await ask(guarded, raw) == (503, "1")
+    clock.now += 1
+    assert await ask(guarded, raw) == (503, "2")
+    upstream.down = False
+    clock.now += 1.9
+    assert await ask(guarded, raw) == (503, "1")
+    assert upstream.paths == [DISCOVERY, OPENID] * 2
+    clock.now += 0.1
+    assert await ask(guarded, raw) == PASSED
+    assert upstream.paths == [DISCOVERY, OPENID] * 2 + [DISCOVERY, "/jwks"]
+
+
+@covers("RS-77 DC-10 W10 a failure is no success")
+async def test_a_failed_fetch_does_not_burn_the_allowance_of_a_rotation(
+    issuer: Issuer, upstream: Upstream, clock: Clock
+) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    assert await ask(guarded, token(issuer)) == PASSED
+    clock.now += COOL_DOWN
+    issuer.rotate()
+    upstream.down = True
+    raw = token(issuer)
+    assert await ask(guarded, raw) == (503, "1")
+    upstream.down = False
+    clock.now += 0.5
+    assert await ask(guarded, raw) == (503, "1")
+    assert len(upstream.asked) == 3
+    clock.now += 0.5
+    assert await ask(guarded, raw) == PASSED
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.999])
+@covers("RS-6 at most 6 attempts in the first minute, then 2")
+async def test_attempts_while_the_issuer_is_down(
+    jitter: float, issuer: Issuer, upstream: Upstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._remote.jwks.random.random", lambda: jitter)
+    server = AuthServerConfig(issuer=issuer.url, jwks_uri="https://auth.example.com/jwks")
+    guarded = protect(issuer, RecordingApp(), authorization_servers=[server], http_client=upstream.client)
+    upstream.down = True
+    start = clock.now
+    for step in range(4 * 180):
+        clock.now = start + step / 4
+        assert (await ask(guarded, quick(issuer, sub=f"u{step}")))[0] == 503
+    minutes = [sum(low <= at - start < low + 60 for at, _ in upstream.asked) for low in (0, 60, 120)]
+    if not jitter:
+        assert [at - start for at, _ in upstream.asked] == [0, 1, 3, 7, 15, 31, 61, 91, 121, 151]
+    assert minutes == [6, 2, 2]
+
+
+@covers("RS-6 the time to the next attempt")
+async def test_hanging_keys_end_in_503(issuer: Issuer, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", 0.05)
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    upstream.gate = anyio.Event()
+    with anyio.fail_after(5):
+        answer = await call(guarded, headers=bearer(quick(issuer)))
+    assert answer.status == 503
+    assert answer.json() == {"error": "temporarily_unavailable"}
+    assert (answer.challenge, answer.header("retry-after")) == (None, "1")
+
+
+@covers("DC-7 one time limit for metadata and keys together")
+async def test_slow_steps_share_one_time_limit(
+    issuer: Issuer, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("http", "jwks"):
+        monkeypatch.setattr(f"asgi_mcp_auth._remote.{place}.TOTAL_SECONDS", 0.3)
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    upstream.delay = 0.2
+    with anyio.fail_after(5):
+        assert await ask(guarded, quick(issuer)) == (503, "1")
+    assert upstream.paths == [DISCOVERY, "/jwks"]
+
+
+@covers("RS-6 RS-9 our own mistake")
+async def test_an_unforeseen_failure_backs_off_too(
+    issuer: Issuer, upstream: Upstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(document: Any) -> Any:
+        raise RecursionError("unforeseen")
+
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    with monkeypatch.context() as patch:
+        patch.setattr("asgi_mcp_auth._remote.jwks.parse_key_set", broken)
+        assert await ask(guarded, quick(issuer)) == (503, "1")
+        assert await ask(guarded, quick(issuer)) == (503, "1")
+        assert upstream.paths == [DISCOVERY, "/jwks"]
+    clock.now += 1
+    assert await ask(guarded, quick(issuer)) == PASSED
+
+
+TOO_MANY = {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": str(n), "x": "A" * 43} for n in range(101)]}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(httpx.Response(200, json={"keys": []}), id="W10 no keys"),
+        pytest.param(httpx.Response(200, json=TOO_MANY), id="101 keys"),
+        pytest.param(httpx.Response(200, html="<html>login</html>"), id="HTML"),
+        pytest.param(httpx.Response(200, json={}), id="empty object"),
+        pytest.param(httpx.Response(200, json=[]), id="array"),
+        pytest.param(httpx.Response(200, json={"keys": {}}), id="keys is no array"),
+        pytest.param(httpx.Response(200, json={"keys": [{"kty": "oct", "k": "AAAA"}]}), id="only symmetric"),
+        pytest.param(
+            httpx.Response(200, content=b" " * (512 * 1024) + b'{"keys":[]}'),
+            # On trio httpx leaves its own generators to the garbage collector, which trio remarks on.
+            marks=pytest.mark.filterwarnings("ignore:.*async_generator:pytest.PytestUnraisableExceptionWarning"),
+            id="too large",
+        ),
+        pytest.param(httpx.Response(200, content=b'{"keys":' + b"[" * 5000 + b"]" * 5000 + b"}"), id="deep"),
+        pytest.param(httpx.Response(204), id="204"),
+        pytest.param(httpx.Response(302, headers={"location": "https://evil.example/"}), id="DC-5 redirect"),
+        pytest.param(httpx.Response(404, json={}), id="404"),
+        pytest.param(httpx.Response(500, json={}), id="500"),
+    ],
+)
+async def test_a_bad_new_document_keeps_the_old_keys(
+    bad: httpx.Response, issuer: Issuer, upstream: Upstream, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    cached = quick(issuer)
+    assert await ask(guarded, cached) == PASSED
+    upstream.instead["/jwks"] = bad
+    clock.now += FRESH
+    for _ in range(3):
+        assert await ask(guarded, quick(issuer)) == PASSED
+        assert await ask(guarded, cached) == PASSED
+        await anyio.wait_all_tasks_blocked()
+    assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.getMessage().startswith("No key set for https://auth.example.com: ")
+    upstream.instead.clear()
+    clock.now += 1
+    issuer.keys.append(SigningKey("ES256"))
+    assert await ask(guarded, quick(issuer)) == PASSED
+    await anyio.wait_all_tasks_blocked()
+    assert await ask(guarded, token(issuer, key=issuer.keys[-1])) == PASSED
+
+
+@covers("DC-11 one bad entry")
+async def test_a_bad_entry_does_not_sink_the_set(issuer: Issuer, upstream: Upstream) -> None:
+    junk: list[Any] = [5, {"kty": "AKP", "kid": "pq"}, {"kty": "oct", "k": "AA"}, {"kty": "RSA", "n": "!", "e": "AQAB"}]
+    upstream.instead["/jwks"] = httpx.Response(200, json={"keys": [*junk, *issuer.jwks()["keys"]]})
+    assert await ask(protect(issuer, RecordingApp(), http_client=upstream.client), quick(issuer)) == PASSED
+
+
+@covers("DC-8 a removed key")
+async def test_a_removed_key_stops_with_the_next_refresh(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    removed, kept = quick(issuer), token(issuer)
+    assert await ask(guarded, removed) == PASSED
+    assert await ask(guarded, kept) == PASSED
+    del issuer.keys[2]
+    assert await ask(guarded, removed) == PASSED
+    clock.now += FRESH
+    assert await ask(guarded, removed) == PASSED  # stale: refreshed beside this request
+    await anyio.wait_all_tasks_blocked()
+    assert await ask(guarded, removed) == REFUSED
+    assert await ask(guarded, kept) == PASSED
+    assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "life"),
+    [
+        pytest.param({}, 600, id="DC-8 default"),
+        pytest.param({"cache-control": "max-age=900"}, 900, id="DC-8 max-age"),
+        pytest.param({"cache-control": "public, max-age=900", "age": "300"}, 600, id="DC-8 Age"),
+        pytest.param({"cache-control": "max-age=1"}, 60, id="DC-8 at least a minute"),
+        pytest.param({"cache-control": "max-age=99999999"}, 86_400, id="DC-8 at most a day"),
+        pytest.param({"cache-control": "no-cache"}, 60, id="DC-8 no-cache"),
+        pytest.param({"cache-control": "max-age=abc"}, 600, id="DC-8 nonsense"),
+    ],
+)
+async def test_the_life_of_a_key_set(
+    headers: dict[str, str], life: float, issuer: Issuer, upstream: Upstream, clock: Clock
+) -> None:
+    upstream.instead["/jwks"] = httpx.Response(200, json=issuer.jwks(), headers=headers)
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    assert await ask(guarded, quick(issuer)) == PASSED
+    clock.now += life - 0.1
+    assert await ask(guarded, quick(issuer)) == PASSED
+    await anyio.wait_all_tasks_blocked()
+    assert upstream.paths.count("/jwks") == 1
+    clock.now += 0.1
+    assert await ask(guarded, quick(issuer)) == PASSED
+    await anyio.wait_all_tasks_blocked()
+    assert upstream.paths.count("/jwks") == 2
+
+
+@covers("DC-8 metadata for an hour")
+async def test_the_key_url_is_discovered_again_after_an_hour(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    start = clock.now
+    upstream.instead["/jwks2"] = httpx.Response(200, json=issuer.jwks())
+    assert await ask(guarded, quick(issuer)) == PASSED
+    issuer.metadata["jwks_uri"] = "https://auth.example.com/jwks2"
+    for after in (3599.0, 3665.0):
+        clock.now = start + after
+        assert await ask(guarded, quick(issuer)) == PASSED
+        await anyio.wait_all_tasks_blocked()
+    assert upstream.paths == [DISCOVERY, "/jwks", "/jwks", DISCOVERY, "/jwks2"]
+    upstream.instead[DISCOVERY] = upstream.instead[OPENID] = httpx.Response(500)
+    clock.now = start + 2 * 3665.0
+    assert await ask(guarded, quick(issuer)) == PASSED
+    await anyio.wait_all_tasks_blocked()
+    assert upstream.paths[5:] == [DISCOVERY, OPENID, "/jwks2"]  # the metadata from before still serves
+
+
+@covers("RS-6 a clock set back")
+async def test_a_clock_that_is_set_back(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    assert await ask(guarded, quick(issuer)) == PASSED
+    clock.now -= 7200
+    assert await ask(guarded, quick(issuer)) == PASSED
+    await anyio.wait_all_tasks_blocked()
+    assert upstream.paths == [DISCOVERY, "/jwks", DISCOVERY, "/jwks"]
+
+
+@covers("RS-6 a clock set back during an outage")
+async def test_a_clock_that_is_set_back_does_not_prolong_the_back_off(
+    issuer: Issuer, upstream: Upstream, clock: Clock
+) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    upstream.down = True
+    assert await ask(guarded, quick(issuer)) == (503, "1")
+    clock.now -= 7200
+    upstream.down = False
+    await ask(guarded, quick(issuer))
+    clock.now += 30
+    assert await ask(guarded, quick(issuer)) == PASSED
+
+
+# --- Several issuers, several resources ---
+
+
+class Internet(httpx.AsyncBaseTransport):
+    """Hosts to issuers."""
+
+    def __init__(self, *issuers: Issuer) -> None:
+        self._hosts = {httpx.URL(issuer.url).host: httpx.ASGITransport(app=issuer) for issuer in issuers}
+        self.asked: list[str] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(str(request.url))
+        return await self._hosts[request.url.host].handle_async_request(request)
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=self)
+
+
+@covers("two issuers, same kid")
+async def test_two_issuers_with_the_same_kid(clock: Clock) -> None:
+    one, two = (Issuer(f"https://{name}.example", algorithms=(), clock=clock) for name in ("one", "two"))
+    one.keys, two.keys = [SigningKey("Ed25519", kid="k1")], [SigningKey("Ed25519", kid="k1")]
+    internet = Internet(one, two)
+    guarded = protect(one, RecordingApp(), authorization_servers=[one.url, two.url], http_client=internet.client)
+    assert await ask(guarded, token(one)) == PASSED
+    assert await ask(guarded, token(two)) == PASSED
+    assert await ask(guarded, token(one, key=two.keys[0])) == REFUSED
+    assert await ask(guarded, token(two, key=one.keys[0])) == REFUSED
+    assert await ask(guarded, token(one)) == PASSED
+    assert len(internet.asked) == 4
+
+
+@covers("two issuers, same jwks_uri, different policy")
+async def test_two_issuers_with_the_same_jwks_uri_share_nothing(issuer: Issuer, upstream: Upstream) -> None:
+    shared = "https://auth.example.com/jwks"
+    other = Issuer("https://other.example", algorithms=(), clock=issuer.clock)
+    other.keys = issuer.keys
+    servers = [
+        AuthServerConfig(issuer=issuer.url, jwks_uri=shared, algorithms=["RS256"]),
+        AuthServerConfig(issuer=other.url, jwks_uri=shared, algorithms=["ES256"]),
+    ]
+    guarded = protect(issuer, RecordingApp(), authorization_servers=servers, http_client=upstream.client)
+    rs256, es256 = issuer.keys[:2]
+    assert await ask(guarded, token(issuer, key=rs256)) == PASSED
+    assert upstream.paths == ["/jwks"]
+    assert await ask(guarded, token(other, key=rs256)) == REFUSED
+    assert await ask(guarded, token(issuer, key=es256)) == REFUSED
+    assert upstream.paths == ["/jwks"]
+    assert await ask(guarded, token(other, key=es256)) == PASSED
+    assert upstream.paths == ["/jwks", "/jwks"]
+
+
+def two_resources(issuer: Issuer, factory: Callable[[], httpx.AsyncClient], *servers: str | AuthServerConfig) -> Any:
+    configs = [
+        ResourceServerConfig(
+            metadata=ResourceServerMetadata(
+                resource=f"https://mcp.example.com/{name}", authorization_servers=servers or [issuer.url]
+            ),
+            policy=ScopePolicy(default=["mcp:read"]),
+        )
+        for name in ("a", "b")
+    ]
+    return MCPAuth(configs, http_client=factory, clock=issuer.clock).wrap(RecordingApp())
+
+
+@covers("RS-89 RS-104 cached token under another resource")
+async def test_a_cached_token_does_not_speak_for_another_resource(issuer: Issuer, upstream: Upstream) -> None:
+    guarded = two_resources(issuer, upstream.client)
+    raw = quick(issuer, aud="https://mcp.example.com/a")
+    metadata = "https://mcp.example.com/.well-known/oauth-protected-resource/b"
+    refused = (401, cht(INVALID).replace("https://mcp.example.com/.well-known/oauth-protected-resource/mcp", metadata))
+    for _ in range(2):
+        assert await ask(guarded, raw, path="/a") == PASSED
+        assert await ask(guarded, raw, path="/b") == refused
+    assert upstream.paths == [DISCOVERY, "/jwks"]  # the two share the issuer's keys
+
+
+# --- The token cache ---
+
+
+@pytest.fixture
+def verified(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The kid of every signature that is verified."""
+    seen: list[str | None] = []
+    verify = VerificationKey.verify
+
+    def counting(key: VerificationKey, alg: str, signing_input: bytes, signature: bytes) -> bool:
+        seen.append(key.kid)
+        return verify(key, alg, signing_input, signature)
+
+    monkeypatch.setattr(VerificationKey, "verify", counting)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        pytest.param(10, [1, 1, 1, 0, 0, 0, 0], id="RS-89 room for all"),
+        pytest.param(2, [1, 1, 1, 0, 0, 1, 1], id="RS-89 bounded, the least recently used leaves"),
+        pytest.param(1, [1, 1, 1, 1, 0, 1, 1], id="RS-89 one"),
+        pytest.param(0, [1, 1, 1, 1, 1, 1, 1], id="RS-89 off"),
+    ],
+)
+async def test_the_token_cache(size: int, expected: list[int], issuer: Issuer, verified: list[str | None]) -> None:
+    guarded = protect(issuer, RecordingApp(), token_cache_size=size)
+    a, b, c = (quick(issuer, sub=name) for name in "abc")
+    counts: list[int] = []
+    for raw in (a, b, c, b, b, a, c):  # of two: ab, bc, cb, ba, ac
+        before = len(verified)
+        assert await ask(guarded, raw) == PASSED
+        counts.append(len(verified) - before)
+    assert counts == expected
+
+
+@covers("RS-89 refused tokens are not remembered")
+async def test_only_accepted_tokens_are_remembered(issuer: Issuer, verified: list[str | None]) -> None:
+    guarded = protect(issuer, RecordingApp())
+    wrong = quick(issuer, aud="https://other.example")
+    for _ in range(2):
+        assert await ask(guarded, wrong) == REFUSED
+    assert len(verified) == 2
+
+
+@pytest.mark.parametrize(
+    ("at", "changes", "expected"),
+    [
+        pytest.param(329.9, {}, PASSED, id="RS-81 RS-89 within the leeway"),
+        pytest.param(330.0, {}, (401, cht(EXPIRED)), id="RS-81 RS-89 past exp and leeway"),
+        pytest.param(10_000.0, {}, (401, cht(EXPIRED)), id="RS-89 long past"),
+        pytest.param(-60.0, {}, REFUSED, id="RS-82 RS-89 before iat, by a clock set back"),
+        pytest.param(-60.0, {"iat": ...}, PASSED, id="RS-89 no iat"),
+        pytest.param(-60.0, {"iat": ..., "nbf": 1_800_000_000}, REFUSED, id="RS-82 RS-89 before nbf"),
+    ],
+)
+async def test_a_cached_token_is_held_to_its_times(
+    at: float, changes: dict[str, Any], expected: tuple[int, str | None], issuer: Issuer, clock: Clock
+) -> None:
+    guarded = protect(issuer, RecordingApp())
+    raw = quick(issuer, **changes)
+    assert await ask(guarded, raw) == PASSED
+    clock.now += at
+    assert await ask(guarded, raw) == expected
+    await anyio.wait_all_tasks_blocked()
+
+
+# --- Loops, threads ---
+
+
+def on(backend: str, work: Callable[[], Any]) -> Any:
+    return anyio.run(work, backend=backend)
+
+
+@pytest.mark.parametrize(
+    "backends",
+    [("asyncio", "asyncio"), ("asyncio", "trio"), ("trio", "asyncio"), ("trio", "trio")],
+    ids=lambda backends: "RS-245 " + ", then ".join(backends),
+)
+def test_successive_event_loops(backends: tuple[str, str], issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    for backend in backends:
+
+        async def main() -> None:
+            assert await ask(guarded, quick(issuer)) == PASSED
+            clock.now += FRESH
+            assert await ask(guarded, quick(issuer)) == PASSED
+            await anyio.wait_all_tasks_blocked()
+
+        on(backend, main)
+    assert upstream.paths.count("/jwks") == 3
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"], ids=lambda backend: f"RS-245 {backend}")
+def test_a_loop_that_ends_during_a_fetch(backend: str, issuer: Issuer, upstream: Upstream) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+
+    async def abandon() -> None:
+        upstream.gate = anyio.Event()
+        with anyio.move_on_after(0.02):
+            await ask(guarded, quick(issuer))
+        upstream.gate = None
+
+    async def main() -> None:
+        with anyio.fail_after(5):
+            assert await ask(guarded, quick(issuer)) == PASSED
+
+    on(backend, abandon)
+    assert upstream.paths == [DISCOVERY]
+    on(backend, main)
+
+
+@covers("RS-245 two threads")
+def test_two_threads_with_loops_of_their_own(issuer: Issuer) -> None:
+    guarded = protect(issuer, RecordingApp(), token_cache_size=2)
+    tokens = [quick(issuer, sub=f"u{n}") for n in range(4)]
+    results: list[list[tuple[int, str | None]]] = []
+    barrier = threading.Barrier(2)
+
+    async def main() -> None:
+        barrier.wait()
+        own: list[tuple[int, str | None]] = []
+        for n in range(400):
+            own.append(await ask(guarded, tokens[n % 4]))  # noqa: PERF401
+        results.append(own)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=on, args=(backend, main)) for backend in ("asyncio", "trio")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert results == [[PASSED] * 400] * 2
+
+
+@covers("RS-245 an entry evicted by another thread meanwhile")
+def test_an_entry_that_is_evicted_while_it_is_read() -> None:
+    verified = Verified(AuthInfo(issuer=ISS, subject="alice"))
+
+    class Evicting(LivingKeySet):
+        def usable(self, generation: object, now: float) -> bool:
+            cache.put(b"other", entry._replace(keys=keys))
+            return True
+
+    def settings() -> dict[str, Any]:
+        return {"fetcher": Fetcher(), "clock": lambda: 0.0, "allow_http": False}
+
+    keys = LivingKeySet(ISS, AuthServerConfig(issuer=ISS), None, **settings())
+    evicting = Evicting(ISS, AuthServerConfig(issuer=ISS), None, **settings())
+    cache = _TokenCache(1)
+    entry = _Entry(verified, 0.0, 10.0, evicting, None)
+    cache.put(b"mine", entry)
+    assert cache.get(b"mine", 5.0) is verified
+    assert cache.get(b"mine", 5.0) is None
+
+
+# --- The key set on its own ---
+
+
+def living(issuer: Issuer, factory: Callable[[], httpx.AsyncClient], **config: Any) -> LivingKeySet:
+    settings: dict[str, Any] = {"issuer": issuer.url} | config
+    return LivingKeySet(
+        issuer.url,
+        AuthServerConfig(**settings),
+        None,
+        fetcher=Fetcher(factory),
+        clock=issuer.clock,
+        allow_http=False,
+    )
+
+
+async def select(keys: LivingKeySet, kid: str | None, alg: str) -> tuple[VerificationKey, ...]:
+    found, generation = await keys.select(kid, alg, issued_at=None, leeway=30.0, most_without_kid=1)
+    assert keys.snapshot is not None
+    assert generation is keys.snapshot.generation
+    return found
+
+
+@covers("DC-9 warm_up")
+async def test_warm_up(issuer: Issuer, upstream: Upstream) -> None:
+    keys = living(issuer, upstream.client)
+    await keys.warm_up()
+    assert upstream.paths == [DISCOVERY, "/jwks"]
+    await keys.warm_up()
+    assert [key.kid for key in await select(keys, issuer.keys[0].kid, "RS256")] == [issuer.keys[0].kid]
+    assert upstream.paths == [DISCOVERY, "/jwks"]
+
+
+@covers("DC-9 warm_up with the issuer down")
+async def test_warm_up_never_raises(
+    issuer: Issuer, upstream: Upstream, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    upstream.down = True
+    keys = living(issuer, upstream.client)
+    await keys.warm_up()
+    await keys.warm_up()  # inside the back-off
+    assert upstream.paths == [DISCOVERY, OPENID]
+    assert [record.levelname for record in caplog.records if record.name == "asgi_mcp_auth.keys"] == ["ERROR"]
+    with pytest.raises(Unavailable) as caught:
+        await select(keys, issuer.keys[0].kid, "RS256")
+    assert (str(caught.value.reason), caught.value.retry_after) == ("keys_unavailable", 1.0)
+    upstream.down = False
+    clock.now += 1
+    assert len(await select(keys, issuer.keys[0].kid, "RS256")) == 1
+
+
+@covers("DC-2 another issuer's document")
+async def test_a_document_of_another_issuer_is_never_used(
+    issuer: Issuer, upstream: Upstream, caplog: pytest.LogCaptureFixture
+) -> None:
+    issuer.metadata["issuer"] = "https://auth.example.com/"
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    assert await ask(guarded, quick(issuer)) == (503, "1")
+    assert upstream.paths == [DISCOVERY, OPENID]
+    [record] = [record for record in caplog.records if record.name == "asgi_mcp_auth.keys"]
+    assert record.levelname == "ERROR"
+    assert "of issuer https://auth.example.com/, not https://auth.example.com." in record.getMessage()
+
+
+@covers("DC-13 metadata without jwks_uri")
+async def test_metadata_without_a_key_url(issuer: Issuer, upstream: Upstream) -> None:
+    del issuer.metadata["jwks_uri"]
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    assert await ask(guarded, quick(issuer)) == (503, "1")
+
+
+@covers("DC-13 split hosts")
+async def test_keys_on_another_host(issuer: Issuer, clock: Clock) -> None:
+    keys = Issuer("https://keys.example", algorithms=(), clock=clock)
+    keys.keys = issuer.keys
+    issuer.metadata["jwks_uri"] = "https://keys.example/jwks"
+    internet = Internet(issuer, keys)
+    assert await ask(protect(issuer, RecordingApp(), http_client=internet.client), quick(issuer)) == PASSED
+    assert internet.asked == [
+        "https://auth.example.com/.well-known/oauth-authorization-server",
+        "https://keys.example/jwks",
+    ]
+
+
+@covers("DC-1 static keys")
+async def test_static_keys_are_never_fetched(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
+    server = AuthServerConfig(issuer=issuer.url, jwks=json.loads(json.dumps(issuer.jwks())))
+    guarded = protect(issuer, RecordingApp(), authorization_servers=[server], http_client=upstream.client)
+    for _ in range(3):
+        assert await ask(guarded, quick(issuer)) == PASSED
+        assert await ask(guarded, quick(issuer, header={"kid": "other"})) == REFUSED
+        clock.now += 10 * STALE
+    await anyio.wait_all_tasks_blocked()
+    assert upstream.paths == []
+
+
+# --- Background work ---
+
+
+var: ContextVar[str] = ContextVar("var", default="empty")
+
+
+async def test_spawned_work_runs_in_an_empty_context() -> None:
+    seen: list[str] = []
+
+    async def work() -> None:
+        seen.append(var.get())
+
+    reset = var.set("the request's")
+    tasks.spawn(work)
+    await anyio.wait_all_tasks_blocked()
+    var.reset(reset)
+    assert seen == ["empty"]
+
+
+async def test_spawned_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        raise RuntimeError("lost?")
+
+    tasks.spawn(work)
+    await anyio.wait_all_tasks_blocked()
+    [record] = caplog.records
+    assert (record.name, record.levelno, record.getMessage()) == (
+        "asgi_mcp_auth.background",
+        logging.ERROR,
+        "Background work failed",
+    )
+    assert "RuntimeError: lost?" in caplog.text
+
+
+async def test_spawned_work_survives_the_cancellation_of_the_caller() -> None:
+    release, done = anyio.Event(), anyio.Event()
+
+    async def work() -> None:
+        await release.wait()
+        done.set()
+
+    async def caller() -> None:
+        tasks.spawn(work)
+        await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(caller)
+        await anyio.wait_all_tasks_blocked()
+        group.cancel_scope.cancel()
+    release.set()
+    with anyio.fail_after(5):
+        await done.wait()
+
+
+async def test_spawned_work_is_not_collected() -> None:
+    done = anyio.Event()
+
+    async def work() -> None:
+        await anyio.sleep(0.02)
+        done.set()
+
+    tasks.spawn(work)
+    await anyio.lowlevel.checkpoint()
+    gc.collect()
+    with anyio.fail_after(5):
+        await done.wait()
+
+
+async def test_spawned_work_can_be_stopped(caplog: pytest.LogCaptureFixture) -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append("stopped")
+
+    background = tasks.spawn(work)
+    await anyio.wait_all_tasks_blocked()
+    assert ended == []
+    background.cancel()
+    await anyio.wait_all_tasks_blocked()
+    assert ended == ["stopped"]
+    assert caplog.records == []
+
+
+async def test_work_that_is_stopped_before_it_starts_does_nothing() -> None:
+    ran: list[str] = []
+
+    async def work() -> None:
+        await anyio.lowlevel.checkpoint()
+        ran.append("ran")
+
+    tasks.spawn(work).cancel()
+    await anyio.wait_all_tasks_blocked()
+    assert ran == []

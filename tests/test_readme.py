@@ -1,0 +1,95 @@
+"""The README: every Python snippet runs, and its tables say what the code says."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from harness import RecordingApp, bearer, call
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+from asgi_mcp_auth import AuthServerConfig, MCPAuth, Reason
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+async def internet(scope: Any, receive: Any, send: Any) -> None:
+    """The issuers that the snippets name: any host has metadata at the usual places, and at /meta.json."""
+    host = dict(scope["headers"])[b"host"].decode()
+    path = re.sub(r"/\.well-known/[a-z-]+|/meta\.json", "", scope["path"])
+    issuer = f"https://{host}{path}"
+    body = json.dumps({"issuer": issuer, "jwks_uri": f"{issuer}/jwks", "response_types_supported": ["token"]}).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+def test_every_snippet_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = httpx.AsyncClient
+
+    def client(transport: httpx.AsyncBaseTransport | None = None, **_: Any) -> httpx.AsyncClient:
+        return real(transport=transport or httpx.ASGITransport(app=internet))
+
+    monkeypatch.setattr(httpx, "AsyncClient", client)
+    document = Sybil(parsers=[PythonCodeBlockParser()]).parse(ROOT / "README.md")
+    document.namespace["app"] = RecordingApp()
+    examples = list(document.examples())
+    assert len(examples) == README.count("```python")
+    for example in examples:
+        example.evaluate()
+    names = document.namespace
+    assert names["now"].metadata.issuer == "https://auth.example.com/oidc"
+    assert names["from_a_url"].issuer == "https://auth.example.com"
+    assert names["transpiled"].metadata.response_types_supported == ["code"]
+    protected = names["protected"].auth.wrap(RecordingApp())
+
+    async def use() -> list[int]:
+        return [(await call(protected, headers=bearer(names[name]))).status for name in ("token", "expired")]
+
+    assert anyio.run(use) == [200, 401]
+
+
+def rows(heading: str) -> dict[str, list[str]]:
+    """The rows of the tables below a heading, by what stands in their first cell between backticks."""
+    section = re.split(r"^## ", README, flags=re.MULTILINE)
+    body = next(part for part in section if part.startswith(heading))
+    found: dict[str, list[str]] = {}
+    for line in body.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        for name in re.findall(r"`([^`]+)`", cells[0]) if line.startswith("| `") else ():
+            found[name] = cells[1:]
+    return found
+
+
+def test_the_table_of_options_is_complete() -> None:
+    parameters = dict(inspect.signature(MCPAuth.__init__).parameters)
+    del parameters["self"], parameters["protected_resources"]
+    assert {name: row[0] for name, row in rows("Configuration").items()} == {
+        name: "`time.time`" if name == "clock" else f"`{parameter.default!r}`".replace("10000", "10_000")
+        for name, parameter in parameters.items()
+    }
+
+
+def test_the_table_of_authorization_server_fields_is_complete() -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(AuthServerConfig)}
+    documented = {name: row[0] for name, row in rows("Authorization servers").items()}
+    written = {name: f"`{value!r}`".replace("'", '"') for name, value in defaults.items()}
+    assert documented == written | {"issuer": "required", "algorithms": "all asymmetric"}
+
+
+def test_the_table_of_reason_codes_is_complete() -> None:
+    assert set(rows("Errors and reason codes")) == {reason.value for reason in Reason}
+
+
+def test_the_test_command_is_what_ci_runs() -> None:
+    command = "pip install '.[test]' && pytest"
+    assert command in README
+    assert command in (ROOT / ".ci" / "run").read_text("utf-8").replace("--quiet ", "")

@@ -1,0 +1,120 @@
+"""`_protocol.request`: the read-only view of a scope; repeated fields are kept apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from harness import http_scope
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS, READ, Request
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        pytest.param([], {}, id="none"),
+        pytest.param([(b"authorization", b"Bearer x")], {b"authorization": [b"Bearer x"]}, id="one"),
+        pytest.param(
+            [(b"authorization", b"a"), (b"accept", b"*/*"), (b"authorization", b"a")],
+            {b"authorization": [b"a", b"a"]},
+            id="RS-12 two lines stay two",
+        ),
+        pytest.param([(b"authorization", b"")], {b"authorization": [b""]}, id="an empty value is a line"),
+        pytest.param(
+            [(b"proxy-authorization", b"Bearer x"), (b"x-api-key", b"x"), (b"cookie", b"access_token=x")],
+            {},
+            id="RS-15 no other field is looked at",
+        ),
+        pytest.param([(b"sec-authorization", b"x"), (b"x-forwarded-host", b"evil.example")], {}, id="RS-8 forwarded"),
+        pytest.param(
+            [(b"host", b"h"), (b"origin", b"o1"), (b"origin", b"o2"), (b"dpop", b"p")],
+            {b"host": [b"h"], b"origin": [b"o1", b"o2"], b"dpop": [b"p"]},
+            id="RS-221 two origins stay two",
+        ),
+    ],
+)
+def test_fields(headers: list[tuple[bytes, bytes]], expected: dict[bytes, list[bytes]]) -> None:
+    assert Request(http_scope() | {"headers": headers}).fields == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(sorted(READ | {b"accept", b"x"})), st.binary(max_size=20)), max_size=8))
+def test_fields_are_the_lines_in_order(headers: list[tuple[bytes, bytes]]) -> None:
+    fields = Request(http_scope() | {"headers": headers}).fields
+    assert set(fields) == {name for name, _ in headers} & READ
+    for name, lines in fields.items():
+        assert lines == [value for other, value in headers if other == name]
+
+
+def test_headers_may_be_any_iterable() -> None:
+    assert Request(http_scope() | {"headers": iter([(b"host", b"h")])}).fields == {b"host": [b"h"]}
+
+
+def test_credentials_are_among_what_is_read() -> None:
+    assert {b"authorization", b"dpop"} == CREDENTIAL_FIELDS
+    assert CREDENTIAL_FIELDS < READ
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        pytest.param({"raw_path": b"/a%2Fb"}, b"/a%2Fb", id="RS-50 as received"),
+        pytest.param({"raw_path": b"/a?access_token=x"}, b"/a", id="RS-14 a raw path with a query"),
+        pytest.param({"raw_path": None, "path": "/café"}, "/café".encode(), id="RS-50 a server that gives None"),
+        pytest.param({"raw_path": b"", "path": "/a"}, b"", id="RS-50 an empty one"),
+        pytest.param({"raw_path": None, "path": "/\ud800"}, b"/\xed\xa0\x80", id="RS-50 a lone surrogate"),
+    ],
+)
+def test_raw_path(scope: dict[str, Any], expected: bytes) -> None:
+    assert Request(http_scope() | scope).raw_path == expected
+
+
+def test_raw_path_of_a_server_that_gives_none() -> None:
+    scope = http_scope(path="/mcp")
+    del scope["raw_path"]
+    assert Request(scope).raw_path == b"/mcp"
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        pytest.param({}, "https://mcp.example.com/mcp", id="RS-8 the configured origin"),
+        pytest.param({"query_string": b"access_token=x"}, "https://mcp.example.com/mcp", id="RS-14 without the query"),
+        pytest.param(
+            {"raw_path": b"/mcp?access_token=x"}, "https://mcp.example.com/mcp", id="RS-14 a query in the raw path"
+        ),
+        pytest.param({"raw_path": b"/\xff\r\n"}, "https://mcp.example.com/\\xff\r\n", id="any bytes"),
+    ],
+)
+def test_public_url(scope: dict[str, Any], expected: str) -> None:
+    headers = {"host": "evil.example", "x-forwarded-host": "evil.example"}
+    request = Request(http_scope(headers=headers, host=None) | scope)
+    assert request.public_url("https://mcp.example.com") == expected
+
+
+@pytest.mark.parametrize(
+    ("extensions", "expected"),
+    [
+        pytest.param(None, None, id="no extensions at all"),
+        pytest.param({}, None, id="no TLS extension"),
+        pytest.param({"tls": None}, None, id="TLS extension of None"),
+        pytest.param({"tls": {}}, None, id="no chain"),
+        pytest.param({"tls": {"client_cert_chain": None}}, None, id="chain of None"),
+        pytest.param({"tls": {"client_cert_chain": []}}, None, id="an empty chain"),
+        pytest.param({"tls": {"client_cert_chain": ["leaf", "ca"]}}, "leaf", id="the leaf is first"),
+        pytest.param({"tls": {"client_cert_chain": iter(["leaf"])}}, "leaf", id="any iterable"),
+    ],
+)
+def test_peer_certificate(extensions: Any, expected: str | None) -> None:
+    assert Request(http_scope(extensions=extensions)).peer_certificate == expected
+
+
+def test_a_websocket_is_a_get() -> None:
+    scope = http_scope() | {"type": "websocket"}
+    del scope["method"], scope["query_string"]
+    request = Request(scope)
+    assert (request.is_websocket, request.method, request.query_string) == (True, "GET", b"")
+    assert Request(http_scope()).is_websocket is False

@@ -1,0 +1,171 @@
+"""`_protocol.scopes`: the grammar of a scope, the hierarchy, what a request needs."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asgi_mcp_auth._protocol.scopes import Hierarchy, Requirement, is_scope
+
+FILES = Hierarchy({"admin": ["files:write"], "files:write": ["files:read"], "owner": ["admin"]}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("mcp:read", True, id="RS-117 ordinary"),
+        pytest.param("!", True, id="RS-117 the first allowed character"),
+        pytest.param("~", True, id="RS-117 the last allowed character"),
+        pytest.param("https://mcp.example.com/read?a=b&c=[d]", True, id="RS-117 a URL"),
+        pytest.param("", False, id="RS-117 empty"),
+        pytest.param("a b", False, id="RS-117 space"),
+        pytest.param("é", False, id="RS-117 not ASCII"),
+        pytest.param('a"b', False, id="RS-117 quote"),
+        pytest.param("a\\b", False, id="RS-117 backslash"),
+        pytest.param("a\tb", False, id="RS-117 tab"),
+        pytest.param("a\n", False, id="RS-117 newline at the end"),
+        pytest.param("a\x7f", False, id="RS-117 DEL"),
+        pytest.param("a\x00", False, id="RS-117 NUL"),
+        pytest.param(None, False, id="RS-117 None"),
+        pytest.param(5, False, id="RS-117 a number"),
+        pytest.param(b"mcp:read", False, id="RS-117 bytes"),
+        pytest.param(["mcp:read"], False, id="RS-117 a list"),
+    ],
+)
+def test_is_scope(text: object, expected: bool) -> None:
+    assert is_scope(text) is expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=8))
+def test_is_scope_is_the_grammar(text: str) -> None:
+    allowed = {0x21, *range(0x23, 0x5C), *range(0x5D, 0x7F)}  # RFC 6749, appendix A.4
+    assert is_scope(text) is (text != "" and all(ord(char) in allowed for char in text))
+
+
+@pytest.mark.parametrize(
+    ("scope", "expected"),
+    [
+        pytest.param("files:read", {"files:read", "files:write", "admin", "owner"}, id="RS-110 transitively"),
+        pytest.param("admin", {"admin", "owner"}, id="RS-110 directly"),
+        pytest.param("owner", {"owner"}, id="RS-110 nothing above"),
+        pytest.param("other", {"other"}, id="RS-110 outside of the hierarchy"),
+    ],
+)
+def test_what_satisfies_a_scope(scope: str, expected: set[str]) -> None:
+    assert FILES.satisfying(scope) == expected
+
+
+@pytest.mark.parametrize(
+    ("needed", "granted", "expected"),
+    [
+        pytest.param([], [], True, id="nothing needed"),
+        pytest.param(["files:read"], ["files:read"], True, id="the scope itself"),
+        pytest.param(["files:read"], ["admin"], True, id="RS-110 implied through another"),
+        pytest.param(["files:read"], ["owner"], True, id="RS-110 implied through two others"),
+        pytest.param(["admin"], ["files:read"], False, id="RS-110 not the other way round"),
+        pytest.param(["files:read", "mcp:read"], ["admin"], False, id="RS-110 all are needed"),
+        pytest.param(["files:read", "mcp:read"], ["admin", "mcp:read"], True, id="RS-110 all are there"),
+        pytest.param(["files:read"], ["FILES:READ"], False, id="RS-86 case matters"),
+        pytest.param(["files:read"], ["files:rea", "files:readx"], False, id="whole scopes only"),
+        pytest.param(["files:read"], [], False, id="nothing granted"),
+    ],
+)
+def test_sufficiency(needed: list[str], granted: list[str], expected: bool) -> None:
+    assert FILES.require(needed).met_by(granted) is expected
+    assert FILES.require(needed).met_by(tuple(granted)) is expected
+
+
+@pytest.mark.parametrize(
+    ("implies", "expected"),
+    [
+        pytest.param({}, None, id="empty"),
+        pytest.param({"a": ["b"], "b": ["c"]}, None, id="a chain"),
+        pytest.param({"a": ["b", "c"], "b": ["d"], "c": ["d"]}, None, id="a diamond"),
+        pytest.param({"a": ["a"]}, {"a"}, id="RS-110 itself"),
+        pytest.param({"a": ["b"], "b": ["a"]}, {"a", "b"}, id="RS-110 each other"),
+        pytest.param({"a": ["b"], "b": ["c"], "c": ["a"]}, {"a", "b", "c"}, id="RS-110 round about"),
+        pytest.param({"x": ["a"], "a": ["b"], "b": ["a"]}, {"a", "b"}, id="RS-110 a cycle beside its entrance"),
+        pytest.param({"a": ["z", "b"], "b": ["y", "a"]}, {"a", "b"}, id="RS-110 among others"),
+    ],
+)
+def test_cycles(implies: dict[str, list[str]], expected: set[str] | None) -> None:
+    found = Hierarchy(implies, {}).cycle()
+    if expected is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert set(found) <= expected
+        assert found
+
+
+def reachable(implies: dict[str, list[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = list(implies.get(start, ()))
+    while waiting:
+        scope = waiting.pop()
+        if scope not in found:
+            found.add(scope)
+            waiting += implies.get(scope, ())
+    return found
+
+
+SMALL = st.sampled_from("abcde")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(SMALL, st.lists(SMALL, max_size=3), max_size=5), SMALL, st.sets(SMALL))
+def test_the_hierarchy_is_reachability(implies: dict[str, list[str]], scope: str, granted: set[str]) -> None:
+    hierarchy = Hierarchy(implies, {})
+    above = {name for name in implies if scope in reachable(implies, name)} | {scope}
+    assert hierarchy.satisfying(scope) == above
+    assert hierarchy.require([scope]).met_by(granted) is bool(above & granted)
+    assert (hierarchy.cycle() is None) is not any(name in reachable(implies, name) for name in implies)
+
+
+def test_one_requirement_for_all_groups_in_stable_order() -> None:
+    """RS-111: each scope once, in the order of the groups."""
+    requirement = FILES.require(["mcp:read", "a"], ["files:read", "mcp:read"], ["a", "z"])
+    assert requirement.needed == ("mcp:read", "a", "files:read", "z")
+    assert requirement.named == requirement.needed
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        pytest.param((["b", "a"],), ("b", "a"), id="RS-111 as configured, not sorted"),
+        pytest.param((["b", "a"], ["a", "c"]), ("b", "a", "c"), id="RS-111 baseline and operation, each once"),
+        pytest.param((["files:read"],), ("files:read",), id="RS-112 not what implies it"),
+        pytest.param((["files:write", "files:read"],), ("files:write", "files:read"), id="RS-112 implied ones too"),
+        pytest.param(((),), (), id="RS-111 nothing"),
+        pytest.param((), (), id="RS-111 no groups"),
+    ],
+)
+def test_what_a_challenge_names(groups: tuple[list[str], ...], expected: tuple[str, ...]) -> None:
+    assert FILES.require(*groups).named == expected
+    assert FILES.require(*groups) == FILES.require(*groups)
+
+
+def test_wire_names_are_for_challenges_only() -> None:
+    """RS-111: named as clients must request, needed and compared as tokens carry."""
+    hierarchy = Hierarchy({"admin": ["read"]}, {"read": "api://x/read", "other": "api://x/read"})
+    requirement = hierarchy.require(["read", "write", "other"])
+    assert requirement.named == ("api://x/read", "write")
+    assert requirement.needed == ("read", "write", "other")
+    assert requirement.met_by(["admin", "write", "other"])
+    assert not requirement.met_by(["api://x/read", "write"])
+    assert (hierarchy.wire_name("read"), hierarchy.wire_name("write")) == ("api://x/read", "write")
+
+
+def test_a_requirement_of_nothing_is_met_by_nothing() -> None:
+    assert Requirement().met_by(())
+
+
+def test_a_hierarchy_keeps_no_reference_to_what_it_was_given() -> None:
+    implies, names = {"admin": ["read"]}, {"read": "r"}
+    hierarchy = Hierarchy(implies, names)
+    implies["admin"].append("write")
+    names["read"] = "x"
+    assert hierarchy.satisfying("write") == {"write"}
+    assert hierarchy.wire_name("read") == "r"

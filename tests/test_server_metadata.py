@@ -1,0 +1,296 @@
+"""`_protocol.server_metadata` and `AuthorizationServerMetadata`: any document is read, or refused as ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from harness import ISS
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from asgi_mcp_auth import AuthorizationServerMetadata, AuthServerConfig, validate_server_config
+from asgi_mcp_auth._protocol.server_metadata import (
+    AuthServerConfigErrorCode,
+    AuthServerConfigWarningCode,
+    accept_metadata,
+    insecure_url,
+)
+from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, InvalidServerMetadata
+
+URL = f"{ISS}/.well-known/oauth-authorization-server"
+EMPTY: list[str] = []
+GOOD: dict[str, Any] = {
+    "issuer": ISS,
+    "authorization_endpoint": f"{ISS}/authorize",
+    "token_endpoint": f"{ISS}/token",
+    "jwks_uri": f"{ISS}/jwks",
+    "registration_endpoint": f"{ISS}/register",
+    "response_types_supported": ["code"],
+    "grant_types_supported": ["authorization_code", "refresh_token"],
+    "code_challenge_methods_supported": ["S256"],
+    "client_id_metadata_document_supported": True,
+}
+
+
+# --- insecure_url ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "allow_http", "expected"),
+    [
+        pytest.param("https://auth.example.com/jwks", False, None, id="DC-4 https"),
+        pytest.param("https://auth.example.com/jwks?x=y", False, None, id="DC-4 a query"),
+        pytest.param("http://127.0.0.1:9000/jwks", False, None, id="DC-4 http on loopback"),
+        pytest.param("http://localhost/jwks", False, None, id="DC-4 http on localhost"),
+        pytest.param("http://[::1]:9000/jwks", False, None, id="DC-4 http on loopback over IPv6"),
+        pytest.param("http://auth.example.com/jwks", True, None, id="DC-4 http where it is dangerously allowed"),
+        pytest.param("http://auth.example.com/jwks", False, "is not https", id="DC-4 http"),
+        pytest.param("http://localhost.evil.com/", False, "is not https", id="DC-4 begins like localhost"),
+        pytest.param("http://127.0.0.1.nip.io/", False, "is not https", id="DC-4 begins like 127.0.0.1"),
+        pytest.param("ftp://auth.example.com/", True, "is not https", id="DC-4 another scheme"),
+        pytest.param("file:///etc/passwd", False, "is not an absolute URL", id="DC-4 a file"),
+        pytest.param("https://auth.example.com/#x", False, "is not an absolute URL", id="DC-4 a fragment"),
+        pytest.param("https://u:p@auth.example.com/", False, "is not an absolute URL", id="DC-4 user information"),
+        pytest.param("/jwks", False, "is not an absolute URL", id="DC-4 relative"),
+        pytest.param("", False, "is not an absolute URL", id="DC-4 empty"),
+        pytest.param(None, False, "is not an absolute URL", id="DC-4 None"),
+        pytest.param(5, False, "is not an absolute URL", id="DC-4 a number"),
+    ],
+)
+def test_insecure_url(text: object, allow_http: bool, expected: str | None) -> None:
+    assert insecure_url(text, allow_http=allow_http) == expected
+
+
+# --- accept_metadata ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("document", "issuer"),
+    [
+        pytest.param(GOOD, ISS, id="DC-2 the issuer asked for"),
+        pytest.param(GOOD, None, id="DC-2 the document names the issuer"),
+        pytest.param({"issuer": ISS}, ISS, id="DC-2 only an issuer"),
+        pytest.param({"issuer": f"{ISS}/"}, f"{ISS}/", id="DC-2 a slash that both have"),
+        pytest.param(GOOD | {"x_vendor": {"a": [1, None]}}, ISS, id="unknown members are kept"),
+    ],
+)
+def test_accepted(document: dict[str, Any], issuer: str | None) -> None:
+    metadata = accept_metadata(document, issuer=issuer, url=URL)
+    assert metadata.to_dict() == document
+    assert metadata.issuer == document["issuer"]
+
+
+@pytest.mark.parametrize(
+    ("document", "issuer", "message"),
+    [
+        pytest.param(
+            GOOD,
+            "https://other.example",
+            f"The document at {URL} is of issuer {ISS}, not https://other.example.",
+            id="DC-2 another issuer",
+        ),
+        pytest.param(
+            GOOD, f"{ISS}/", f"The document at {URL} is of issuer {ISS}, not {ISS}/.", id="DC-2 without the final slash"
+        ),
+        pytest.param(
+            GOOD | {"issuer": "https://AUTH.example.com"},
+            ISS,
+            f"The document at {URL} is of issuer https://AUTH.example.com, not {ISS}.",
+            id="DC-2 another case",
+        ),
+        pytest.param({"issuer": ""}, None, f"The document at {URL} has an empty issuer.", id="DC-2 empty"),
+        pytest.param({}, ISS, "Authorization server metadata without an issuer.", id="DC-2 none"),
+        pytest.param(
+            {"issuer": None}, None, "Authorization server metadata: wrong JSON type for issuer.", id="DC-2 null"
+        ),
+        pytest.param(
+            GOOD | {"jwks_uri": "http://auth.example.com/jwks"},
+            ISS,
+            f"The jwks_uri http://auth.example.com/jwks in {URL} is not https.",
+            id="DC-4 keys over http",
+        ),
+        pytest.param(
+            GOOD | {"jwks_uri": "jwks\n"},
+            ISS,
+            f"The jwks_uri jwks\\n in {URL} is not an absolute URL.",
+            id="DC-4 escaped",
+        ),
+        pytest.param(
+            GOOD | {"jwks_uri": 5, "scopes_supported": "a", "grant_types_supported": [1], "token_endpoint": []},
+            ISS,
+            "Authorization server metadata: wrong JSON type for "
+            "grant_types_supported, jwks_uri, scopes_supported, token_endpoint.",
+            id="all wrong types at once",
+        ),
+    ],
+)
+def test_refused(document: dict[str, Any], issuer: str | None, message: str) -> None:
+    with pytest.raises(InvalidServerMetadata) as caught:
+        accept_metadata(document, issuer=issuer, url=URL)
+    assert (caught.value.message, caught.value.code) == (message, "invalid_server_metadata")
+    assert (caught.value.transient, isinstance(caught.value, ConfigurationError)) == (False, True)
+    assert isinstance(caught.value, DiscoveryError)
+
+
+def test_http_keys_where_they_are_dangerously_allowed() -> None:
+    document = GOOD | {"jwks_uri": "http://auth.internal/jwks"}
+    assert accept_metadata(document, issuer=ISS, url=URL, allow_http=True).jwks_uri == "http://auth.internal/jwks"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | st.just(ISS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+member_names = st.sampled_from([*GOOD, "scopes_supported", "self", "cls", "members", "document", "_members", "to_dict"])
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(member_names | st.text(max_size=8), json_values, max_size=6), st.none() | st.just(ISS))
+@example({"issuer": ISS, "self": 1}, ISS)
+@example({"issuer": ISS, "cls": 1}, ISS)
+@example({"issuer": ISS, "document": 1, "_members": 1, "to_dict": 1, "from_dict": 1, "__class__": 1}, ISS)
+def test_any_document(document: dict[str, Any], issuer: str | None) -> None:
+    """A result that holds what was read, or our own error."""
+    try:
+        metadata = accept_metadata(document, issuer=issuer, url=URL)
+    except InvalidServerMetadata as error:
+        assert error.message.isascii() or any(not name.isascii() for name in document)  # noqa: PT017
+        return
+    assert metadata.issuer == document["issuer"]
+    assert metadata.to_dict() == {name: value for name, value in document.items() if value is not None}
+    assert validate_server_config(AuthServerConfig(metadata=metadata)) is not None
+
+
+# --- AuthorizationServerMetadata ------------------------------------------------------------------------------------
+
+
+def test_only_the_issuer_is_required() -> None:
+    metadata = AuthorizationServerMetadata(issuer=ISS)
+    assert metadata.to_dict() == {"issuer": ISS}
+    names = [name for name in GOOD if name != "issuer"]
+    assert [getattr(metadata, name) for name in names] == [None] * len(names)
+    assert repr(metadata) == f"AuthorizationServerMetadata(issuer='{ISS}', 0 more members)"
+
+
+def test_unknown_members_are_kept_and_readable() -> None:
+    document: dict[str, Any] = GOOD | {"x_vendor": {"a": 1}, "resource_name#it": "Archivio"}
+    metadata = AuthorizationServerMetadata.from_dict(document)
+    assert metadata.to_dict() == document
+    assert getattr(metadata, "x_vendor") == {"a": 1}  # noqa: B009 - not a registered member
+    assert metadata == AuthorizationServerMetadata(**document)
+    assert hash(metadata) == hash(AuthorizationServerMetadata(issuer=ISS))
+    assert metadata != AuthorizationServerMetadata(issuer=ISS)
+
+
+@pytest.mark.parametrize("name", ["x_vendor", "_private", "__deepcopy__"])
+def test_a_name_that_is_no_member(name: str) -> None:
+    with pytest.raises(AttributeError):
+        getattr(AuthorizationServerMetadata(issuer=ISS), name)
+
+
+def test_metadata_is_immutable() -> None:
+    metadata: Any = AuthorizationServerMetadata.from_dict(GOOD)
+    with pytest.raises(AttributeError):
+        metadata.issuer = "https://evil.example"
+    metadata.to_dict()["issuer"] = "https://evil.example"
+    assert metadata.issuer == ISS
+
+
+def test_metadata_keeps_no_reference_to_the_document() -> None:
+    document = dict(GOOD)
+    metadata = AuthorizationServerMetadata.from_dict(document)
+    document["jwks_uri"] = "https://evil.example/jwks"
+    assert metadata.jwks_uri == f"{ISS}/jwks"
+
+
+# --- validate_server_config -----------------------------------------------------------------------------------------
+
+
+def without(name: str, **changes: Any) -> dict[str, Any]:
+    return {key: value for key, value in (GOOD | changes).items() if key != name}
+
+
+E, W = AuthServerConfigErrorCode, AuthServerConfigWarningCode
+
+
+@pytest.mark.parametrize(
+    ("document", "errors", "warnings"),
+    [
+        pytest.param(GOOD, [], [], id="DC-16 everything"),
+        pytest.param(
+            GOOD | {"response_types_supported": ["token", "code id_token"]}, [], [], id="DC-16 code in a combination"
+        ),
+        pytest.param(without("grant_types_supported"), [], [], id="DC-16 the default grants of RFC 8414 section 2"),
+        pytest.param(
+            without("response_types_supported"), [E.CODE_RESPONSE_TYPE_NOT_SUPPORTED], [], id="DC-16 no response types"
+        ),
+        pytest.param(
+            GOOD | {"response_types_supported": ["token", "codex"]},
+            [E.CODE_RESPONSE_TYPE_NOT_SUPPORTED],
+            [],
+            id="DC-16 not code",
+        ),
+        pytest.param(
+            GOOD | {"grant_types_supported": ["client_credentials"]},
+            [E.AUTHORIZATION_CODE_GRANT_NOT_SUPPORTED],
+            [],
+            id="DC-16 no code grant",
+        ),
+        pytest.param(
+            GOOD | {"grant_types_supported": EMPTY},
+            [E.AUTHORIZATION_CODE_GRANT_NOT_SUPPORTED],
+            [],
+            id="DC-16 empty grants",
+        ),
+        pytest.param(without("code_challenge_methods_supported"), [E.PKCE_NOT_SUPPORTED], [], id="DC-16 no PKCE"),
+        pytest.param(
+            GOOD | {"code_challenge_methods_supported": EMPTY},
+            [E.PKCE_NOT_SUPPORTED],
+            [],
+            id="DC-16 an empty list of PKCE",
+        ),
+        pytest.param(
+            GOOD | {"code_challenge_methods_supported": ["plain"]},
+            [E.S256_CODE_CHALLENGE_METHOD_NOT_SUPPORTED],
+            [],
+            id="DC-16 plain PKCE only",
+        ),
+        pytest.param(
+            without("registration_endpoint"), [], [W.DYNAMIC_REGISTRATION_NOT_SUPPORTED], id="DC-16 no registration"
+        ),
+        pytest.param(
+            GOOD | {"client_id_metadata_document_supported": False},
+            [],
+            [W.CLIENT_ID_METADATA_DOCUMENT_NOT_SUPPORTED],
+            id="DC-16 no client id metadata documents",
+        ),
+        pytest.param(
+            {"issuer": ISS},
+            [E.CODE_RESPONSE_TYPE_NOT_SUPPORTED, E.PKCE_NOT_SUPPORTED],
+            [W.DYNAMIC_REGISTRATION_NOT_SUPPORTED, W.CLIENT_ID_METADATA_DOCUMENT_NOT_SUPPORTED],
+            id="DC-16 only an issuer",
+        ),
+    ],
+)
+def test_validate_server_config(document: dict[str, Any], errors: list[str], warnings: list[str]) -> None:
+    result = validate_server_config(AuthServerConfig(metadata=AuthorizationServerMetadata.from_dict(document)))
+    assert result.is_valid is not bool(errors)
+    assert [error.code for error in result.errors] == errors
+    assert [warning.code for warning in result.warnings] == warnings
+    assert all(error.description for error in result.errors)
+    assert all(warning.description for warning in result.warnings)
+
+
+def test_nothing_to_validate() -> None:
+    result = validate_server_config(AuthServerConfig(issuer=ISS))
+    assert (result.is_valid, [error.code for error in result.errors]) == (False, [E.INVALID_SERVER_METADATA])
+    assert result.warnings == []
+
+
+def test_every_code_has_a_description() -> None:
+    from asgi_mcp_auth._protocol import server_metadata
+
+    descriptions = vars(server_metadata)["_DESCRIPTIONS"]
+    assert set(descriptions) == {code.value for code in E} | {code.value for code in W}

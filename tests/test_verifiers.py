@@ -1,0 +1,445 @@
+"""The seams behind the token check: revocation, verifiers of the user's own, and functions from token to identity."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio.lowlevel
+import pytest
+from harness import EXPIRED, INVALID, ISS, Answer, Clock, R, RecordingApp, bearer, call, chs, cht, protect, token
+
+from asgi_mcp_auth import (
+    AuthInfo,
+    MCPAuth,
+    MCPAuthMiddleware,
+    MemoryStore,
+    Principal,
+    Reason,
+    Refusal,
+    ResourceServerConfig,
+    ResourceServerMetadata,
+    RevocationList,
+    ScopePolicy,
+    Verified,
+)
+from asgi_mcp_auth._protocol.credentials import Credential
+from asgi_mcp_auth._protocol.request import Request
+from asgi_mcp_auth._remote.verifiers import CallableVerifier, VerifyFunction
+from asgi_mcp_auth.errors import Forbidden, InsufficientScope, InvalidToken, Unavailable
+from asgi_mcp_auth.testing import Issuer
+
+pytestmark = pytest.mark.anyio
+
+REFUSED = (401, cht(INVALID))
+FAILED = (503, "1")
+PASSED = (200, None)
+
+
+def covers(ids: str) -> pytest.MarkDecorator:
+    """Requirement ids in the id of a test without parameters."""
+    return pytest.mark.parametrize((), [pytest.param(id=ids)])
+
+
+def outcome(answer: Answer) -> tuple[int, str | None]:
+    return answer.status, answer.challenge or answer.header("retry-after")
+
+
+async def ask(guarded: Any, raw: str, **more: Any) -> tuple[int, str | None]:
+    return outcome(await call(guarded, headers=bearer(raw), **more))
+
+
+def logged(records: list[logging.LogRecord]) -> str:
+    formatter = logging.Formatter()
+    return "\n".join(formatter.format(record) + repr(vars(record)) for record in records)
+
+
+# --- Revocation ---
+
+
+def hook(answer: Any) -> Callable[[AuthInfo], Any]:
+    return lambda _: answer
+
+
+def hook_later(answer: Any) -> Callable[[AuthInfo], Any]:
+    return lambda _: slowly(answer)
+
+
+def revoking(revoke: Callable[[RevocationList], Awaitable[None]]) -> Callable[[RevocationList], Awaitable[None]]:
+    return revoke
+
+
+class Odd:
+    """Neither true nor false."""
+
+    def __bool__(self) -> bool:
+        raise ValueError("neither")
+
+
+async def slowly(answer: bool) -> bool:
+    await anyio.lowlevel.checkpoint()
+    return answer
+
+
+def fails(info: AuthInfo) -> bool:
+    raise KeyError("the database")
+
+
+async def fails_later(info: AuthInfo) -> bool:
+    await anyio.lowlevel.checkpoint()
+    raise KeyError("the database")
+
+
+def takes_nothing() -> bool:
+    return False
+
+
+def refuses(info: AuthInfo) -> bool:
+    raise Forbidden(Reason.REVOKED)
+
+
+@pytest.mark.parametrize(
+    ("hook", "expected"),
+    [
+        pytest.param(hook(False), PASSED, id="RS-88 not revoked"),
+        pytest.param(hook_later(False), PASSED, id="RS-88 not revoked, async"),
+        pytest.param(hook(True), REFUSED, id="RS-88 revoked"),
+        pytest.param(hook_later(True), REFUSED, id="RS-88 revoked, async"),
+        pytest.param(hook(None), REFUSED, id="RS-88 forgot to return"),
+        pytest.param(hook(0), REFUSED, id="RS-88 a falsy value is not False"),
+        pytest.param(hook(""), REFUSED, id="RS-88 an empty string is not False"),
+        pytest.param(hook(Odd()), REFUSED, id="RS-88 something that has no truth"),
+        pytest.param(fails, FAILED, id="RS-88 raises"),
+        pytest.param(fails_later, FAILED, id="RS-88 raises, async"),
+        pytest.param(takes_nothing, FAILED, id="RS-88 takes no argument"),
+        pytest.param(refuses, (403, None), id="RS-88 raises a refusal of its own"),
+    ],
+)
+async def test_is_revoked(hook: Callable[..., Any], expected: tuple[int, str | None], issuer: Issuer) -> None:
+    app = RecordingApp()
+    guarded = protect(issuer, app, is_revoked=hook)
+    raw = token(issuer)
+    assert await ask(guarded, raw) == expected
+    assert await ask(guarded, raw) == expected
+    assert app.calls == (2 if expected == PASSED else 0)
+
+
+@covers("RS-88 RS-39")
+async def test_a_failing_hook_tells_the_operator_only(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+    answer = await call(protect(issuer, RecordingApp(), is_revoked=fails), headers=bearer(token(issuer)))
+    assert answer.json() == {"error": "temporarily_unavailable"}
+    messages = [record.getMessage() for record in caplog.records if record.name == "asgi_mcp_auth.verifiers"]
+    assert len(messages) == 1
+    assert messages[0].startswith("is_revoked failed:\nTraceback")
+    assert messages[0].rstrip().endswith("KeyError: 'the database'")
+    [decision] = [record for record in caplog.records if record.name == "asgi_mcp_auth.decisions"]
+    assert vars(decision)["reason"] == "hook_failed"
+
+
+@covers("RS-88 RS-89 asked about cached tokens too")
+async def test_the_hook_is_asked_every_time(issuer: Issuer) -> None:
+    asked: list[str] = []
+    revoked: set[str] = set()
+
+    def asking(info: AuthInfo) -> bool:
+        asked.append(info.subject)
+        return info.subject in revoked
+
+    guarded = protect(issuer, RecordingApp(), is_revoked=asking)
+    raw = token(issuer)
+    assert await ask(guarded, raw) == PASSED
+    assert await ask(guarded, raw) == PASSED
+    revoked.add("alice")
+    assert await ask(guarded, raw) == REFUSED
+    revoked.clear()
+    assert await ask(guarded, raw) == PASSED
+    assert asked == ["alice"] * 4
+
+
+@covers("RS-88 after everything else")
+async def test_the_hook_is_not_asked_about_bad_tokens(issuer: Issuer) -> None:
+    asked: list[AuthInfo] = []
+    guarded = protect(issuer, RecordingApp(), is_revoked=asked.append)
+    for raw in ("abc", token(issuer, aud="https://other.example"), token(issuer, exp=issuer.clock() - 60)):
+        assert (await ask(guarded, raw))[0] == 401
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("revoke", "expected"),
+    [
+        pytest.param(revoking(lambda r: r.revoke_token(ISS, "t1", ttl=60)), ["t1"], id="RS-88 jti"),
+        pytest.param(
+            revoking(lambda r: r.revoke_token("https://other.example", "t1", ttl=60)), [], id="RS-88 jti elsewhere"
+        ),
+        pytest.param(revoking(lambda r: r.revoke_session(ISS, "s1", ttl=60)), ["t1", "t2"], id="RS-88 sid"),
+        pytest.param(revoking(lambda r: r.revoke_token(ISS, "s1", ttl=60)), [], id="RS-88 a jti is no sid"),
+        pytest.param(
+            revoking(lambda r: r.revoke_principal(Principal(issuer=ISS, subject="alice", client_id="c1"), ttl=60)),
+            ["t1", "t2", "t3"],
+            id="RS-88 RS-87 principal",
+        ),
+        pytest.param(
+            revoking(lambda r: r.revoke_principal(Principal(issuer=ISS, subject="alice", client_id="c2"), ttl=60)),
+            [],
+            id="RS-87 another client's principal",
+        ),
+        pytest.param(
+            revoking(lambda r: r.revoke_principal(Principal(issuer=ISS, subject="bob", client_id="c1"), ttl=60)),
+            ["t4"],
+            id="RS-87 another subject",
+        ),
+    ],
+)
+async def test_revocation_list(
+    revoke: Callable[[RevocationList], Awaitable[None]], expected: list[str], issuer: Issuer, clock: Clock
+) -> None:
+    revocations = RevocationList(MemoryStore(clock=clock))
+    guarded = protect(issuer, RecordingApp(), is_revoked=revocations)
+    tokens = {
+        "t1": token(issuer, jti="t1", sid="s1"),
+        "t2": token(issuer, jti="t2", sid="s1"),
+        "t3": token(issuer, jti="t3", sid="s2"),
+        "t4": token(issuer, jti="t4", sub="bob"),
+    }
+    assert [await ask(guarded, raw) for raw in tokens.values()] == [PASSED] * 4
+    await revoke(revocations)
+    assert [name for name, raw in tokens.items() if await ask(guarded, raw) == REFUSED] == expected
+    clock.now += 60
+    assert [await ask(guarded, raw) for raw in tokens.values()] == [PASSED] * 4
+
+
+class BrokenStore(MemoryStore):
+    async def get(self, key: str) -> bytes | None:
+        raise ConnectionError("no store")
+
+
+@covers("RS-88 a store that fails")
+async def test_a_store_that_fails_is_no_pass(issuer: Issuer) -> None:
+    guarded = protect(issuer, RecordingApp(), is_revoked=RevocationList(BrokenStore()))
+    assert await ask(guarded, token(issuer)) == FAILED
+
+
+# --- A verifier of the user's own ---
+
+
+INFO = AuthInfo(issuer=ISS, subject="alice", client_id="c1", scopes=["mcp:read"], claims={"sub": "alice"})
+
+
+@dataclass
+class Own:
+    """A verifier (Protocol): answers or raises what it was given, and remembers what it was asked."""
+
+    result: Verified | Refusal | Exception
+    raises: bool = False
+    asked: list[tuple[Credential, Request]] = field(default_factory=list[tuple[Credential, Request]])
+
+    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+        self.asked.append((credential, request))
+        if self.raises or not isinstance(self.result, (Refusal, Verified)):
+            assert isinstance(self.result, Exception)
+            raise self.result
+        return self.result
+
+
+def owned(issuer: Issuer, app: Any, verifier: Any, **options: Any) -> MCPAuthMiddleware:
+    config = ResourceServerConfig(
+        metadata=ResourceServerMetadata(resource=R, authorization_servers=[issuer.url]),
+        policy=ScopePolicy(default=["mcp:read"]),
+    )
+    auth = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock, **options)
+    auth.verifiers = (auth.guard(verifier),)
+    return auth.wrap(app)
+
+
+REFUSALS = [
+    pytest.param(InvalidToken(Reason.REJECTED_BY_VERIFIER), REFUSED, id="InvalidToken"),
+    pytest.param(InvalidToken(Reason.TOKEN_EXPIRED, description=EXPIRED), (401, cht(EXPIRED)), id="a description"),
+    pytest.param(Forbidden(Reason.REJECTED_BY_VERIFIER), (403, None), id="RS-43 Forbidden"),
+    pytest.param(InsufficientScope(required=("a", "b")), (403, chs("a b")), id="RS-42 InsufficientScope"),
+    pytest.param(Unavailable(Reason.KEYS_UNAVAILABLE, retry_after=12.3), (503, "13"), id="RS-6 Unavailable"),
+]
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["returned", "raised"])
+@pytest.mark.parametrize(("refusal", "expected"), REFUSALS)
+async def test_a_refusal_of_a_verifier(
+    refusal: Refusal, expected: tuple[int, str | None], raises: bool, issuer: Issuer
+) -> None:
+    app = RecordingApp()
+    verifier = Own(refusal, raises)
+    assert await ask(owned(issuer, app, verifier), "opaque-token") == expected
+    [(credential, request)] = verifier.asked
+    assert credential == Credential(b"bearer", b"opaque-token")
+    assert "opaque" not in repr(credential)
+    assert (request.method, request.path, request.public_url("https://mcp.example.com")) == ("POST", "/mcp", R)
+    assert app.calls == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(RuntimeError("opaque-token is bad"), id="RS-9 RS-241 RuntimeError"),
+        pytest.param(KeyError(b"opaque-token"), id="RS-9 RS-241 KeyError with bytes"),
+        pytest.param(ExceptionGroup("many", [ValueError("opaque-token")]), id="RS-9 RS-241 a group"),
+        pytest.param(TimeoutError(), id="RS-9 TimeoutError"),
+    ],
+)
+async def test_an_exception_of_a_verifier(error: Exception, issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+    app = RecordingApp()
+    answer = await call(owned(issuer, app, Own(error)), headers=bearer("opaque-token"))
+    assert (outcome(answer), answer.json()) == (FAILED, {"error": "temporarily_unavailable"})
+    assert app.calls == 0
+    assert type(error).__name__ in caplog.text
+    assert "Traceback" in caplog.text
+    assert "opaque-token" not in logged(caplog.records)
+
+
+async def test_headers_of_a_verifier_are_added_to_the_apps_response(issuer: Issuer) -> None:
+    app = RecordingApp(headers=[(b"x-app", b"1"), (b"dpop-nonce", b"the app's")])
+    verifier = Own(Verified(INFO, None, ((b"dpop-nonce", b"n1"), (b"x-more", b"2"))))
+    for options in ({}, {"expose_token": True}):
+        answer = await call(owned(issuer, app, verifier, **options), headers=bearer("opaque"))
+        assert answer.headers == [
+            (b"x-app", b"1"),
+            (b"dpop-nonce", b"the app's"),
+            (b"dpop-nonce", b"n1"),
+            (b"x-more", b"2"),
+        ]
+    assert app.headers == [(b"x-app", b"1"), (b"dpop-nonce", b"the app's")]
+
+
+@covers("RS-115")
+async def test_a_verifiers_identity_is_held_to_the_scopes(issuer: Issuer) -> None:
+    verifier = Own(Verified(AuthInfo(issuer=ISS, subject="alice", scopes=["other"])))
+    assert await ask(owned(issuer, RecordingApp(), verifier), "opaque") == (403, chs("mcp:read"))
+
+
+@covers("RS-88")
+@pytest.mark.parametrize(("revoked", "expected"), [(False, PASSED), (True, REFUSED)])
+async def test_the_hook_comes_after_any_verifier(
+    revoked: bool, expected: tuple[int, str | None], issuer: Issuer
+) -> None:
+    guarded = owned(issuer, RecordingApp(), Own(Verified(INFO)), is_revoked=hook(revoked))
+    assert await ask(guarded, "opaque") == expected
+
+
+# --- A function of the user's own ---
+
+
+def info(**changes: Any) -> AuthInfo:
+    settings: dict[str, Any] = {
+        "issuer": ISS,
+        "subject": "alice",
+        "scopes": ["mcp:read"],
+        "audience": R,
+        "claims": {"sub": "alice"},
+    }
+    return AuthInfo(**settings | changes)
+
+
+def by(function: VerifyFunction, issuer: Issuer, *, expose: bool = False) -> CallableVerifier:
+    return CallableVerifier(
+        function,
+        issuers=frozenset({ISS, "https://second.example"}),
+        resource=R,
+        accepts_audience=lambda found: found.audience == R,
+        clock=issuer.clock,
+        expose_token=expose,
+    )
+
+
+def at_once(found: Any) -> Any:
+    return found
+
+
+async def later(found: Any) -> Any:
+    await anyio.lowlevel.checkpoint()
+    return found
+
+
+NOW = 1_800_000_000.0
+
+
+@pytest.mark.parametrize("wrap", [at_once, later], ids=["sync", "async"])
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        pytest.param(info(), PASSED, id="good"),
+        pytest.param(info(issuer="https://second.example"), PASSED, id="another trusted issuer"),
+        pytest.param(info(expires_at=NOW + 1), PASSED, id="still good"),
+        pytest.param(info(expires_at=NOW), (401, cht(EXPIRED)), id="RS-81 expired"),
+        pytest.param(info(issuer="https://evil.example"), REFUSED, id="RS-79 an issuer that is not trusted"),
+        pytest.param(info(audience="https://other.example"), REFUSED, id="RS-80 another audience"),
+        pytest.param(info(audience=None), REFUSED, id="RS-80 no audience"),
+        pytest.param(info(scopes=[]), (403, chs("mcp:read")), id="RS-115 no scope"),
+        pytest.param(None, FAILED, id="RS-9 nothing returned"),
+        pytest.param(True, FAILED, id="RS-9 True is no identity"),
+        pytest.param({"sub": "alice"}, FAILED, id="RS-9 a dict is no identity"),
+    ],
+)
+async def test_callable_verifier(
+    found: Any, wrap: Callable[[Any], Any], expected: tuple[int, str | None], issuer: Issuer
+) -> None:
+    given: list[str] = []
+
+    def function(raw: str) -> Any:
+        given.append(raw)
+        return wrap(found)
+
+    app = RecordingApp()
+    assert await ask(owned(issuer, app, by(function, issuer)), "opaque-token") == expected
+    assert given == ["opaque-token"]
+    assert app.calls == (1 if expected == PASSED else 0)
+
+
+@pytest.mark.parametrize(("refusal", "expected"), REFUSALS)
+async def test_a_function_may_raise_a_refusal(
+    refusal: Refusal, expected: tuple[int, str | None], issuer: Issuer
+) -> None:
+    def function(raw: str) -> AuthInfo:
+        raise refusal
+
+    assert await ask(owned(issuer, RecordingApp(), by(function, issuer)), "opaque") == expected
+
+
+@pytest.mark.parametrize("wrap", [False, True], ids=["sync", "async"])
+@covers("RS-9 RS-241")
+async def test_a_function_that_fails(wrap: bool, issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+    def function(raw: str) -> AuthInfo:
+        raise RuntimeError(f"bad token {raw!r}") from ValueError(f"cannot decode {raw}")
+
+    async def function_later(raw: str) -> AuthInfo:
+        return function(raw)
+
+    verifier = by(function_later if wrap else function, issuer)
+    assert await ask(owned(issuer, RecordingApp(), verifier), "opaque-token") == FAILED
+    assert "ValueError: cannot decode [token]" in caplog.text
+    assert "RuntimeError: bad token '[token]'" in caplog.text
+    assert "opaque-token" not in logged(caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("expose", "own", "expected"),
+    [
+        pytest.param(False, None, None, id="RS-240 hidden"),
+        pytest.param(False, "opaque", None, id="RS-240 hidden though the function kept it"),
+        pytest.param(True, None, "opaque", id="RS-240 exposed"),
+        pytest.param(True, "other", "opaque", id="RS-240 exposed as it was sent"),
+    ],
+)
+async def test_the_raw_token_of_a_function(expose: bool, own: str | None, expected: str | None, issuer: Issuer) -> None:
+    app = RecordingApp()
+    verifier = by(lambda _: info(token=own), issuer, expose=expose)
+    assert await ask(owned(issuer, app, verifier, expose_token=expose), "opaque") == PASSED
+    [scope] = app.scopes
+    seen = scope["state"]["mcp_auth"]
+    assert (seen.token, seen.resource, seen.subject) == (expected, R, "alice")
+
+
+async def test_the_resource_that_a_function_names_is_kept(issuer: Issuer) -> None:
+    app = RecordingApp()
+    await ask(owned(issuer, app, by(lambda _: info(resource="https://mcp.example.com/mcp/x"), issuer)), "opaque")
+    assert app.scopes[0]["state"]["mcp_auth"].resource == "https://mcp.example.com/mcp/x"
