@@ -25,6 +25,7 @@ from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth._protocol.responses import Header, Response, json_response, refusal_response
 from asgi_mcp_auth._protocol.site import is_well_known
+from asgi_mcp_auth._remote.jwks import LivingKeySet
 from asgi_mcp_auth._remote.tasks import spawn
 from asgi_mcp_auth._remote.verifiers import Verified, Verifier, hook_failed
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthOptions
@@ -147,13 +148,16 @@ class MCPAuthMiddleware:
         else:
             await run_app(self._running, decided.verified, decided.cors, scope, receive, send)
 
-    async def _decide(self, request: Request) -> _Answer | _Admitted:  # noqa: C901 - nine steps, each with its exit
+    async def _decide(self, request: Request) -> _Answer | _Admitted:  # noqa: C901, PLR0912 - nine steps, each with its exits
         """Steps 1 to 9; the numbers are those of the module's docstring."""
         site, auth = self._site, self.auth
         if (misdirected := site.hosts.refuse(request)) is not None:  # 1
             return self._refuse(misdirected)
-        if not request.is_websocket and (answer := await self._metadata(request)) is not None:  # 2
-            return _Answer("metadata", answer)
+        document = None if request.is_websocket else site.documents.get(request.raw_path)  # 2
+        if document is not None:
+            return _Answer("metadata", document.answer(request))
+        if auth.republished is not None and request.raw_path == REPUBLISHED_PATH and not request.is_websocket:
+            return _Answer("metadata", await self._republish(auth.republished))
         try:
             verdict = site.paths.judge(request.method, request.path)
         except BadRequest as ambiguous:
@@ -209,14 +213,10 @@ class MCPAuthMiddleware:
             response = response.with_headers(cors.response)
         return _Answer("refused", response, resource, refusal)
 
-    async def _metadata(self, request: Request) -> Response | None:
-        document = self._site.documents.get(request.raw_path)
-        if document is not None:
-            return document.answer(request)
-        if self.auth.republished is None or request.raw_path != REPUBLISHED_PATH:
-            return None
-        try:  # for clients of MCP 2025-03-26, which know no other place
-            metadata = await self.auth.republished.metadata()
+    async def _republish(self, issuer: LivingKeySet) -> Response:
+        """The issuer's own metadata, for clients of MCP 2025-03-26, which know no other place (RS-55)."""
+        try:
+            metadata = await issuer.metadata()
         except DiscoveryError as error:
             unavailable = Unavailable(Reason.METADATA_UNAVAILABLE, found=error.message)
             return refusal_response(unavailable, None).with_headers((ANY_ORIGIN,))

@@ -20,14 +20,11 @@ HIDDEN_TOKEN = "[hidden: asgi_mcp_auth was not told expose_token=True]"
 """What the SDK's `AccessToken.token`, which must be a string, says while the raw token is hidden."""
 
 
-class AuthenticatedUser:
-    """`scope["user"]`: the interface of Starlette's users, and the `AuthInfo`."""
+class _Caller:
+    """The names by which frameworks ask for a user, from the `AuthInfo`."""
 
-    __slots__ = ("auth_info",)
-    is_authenticated = True
-
-    def __init__(self, auth_info: AuthInfo) -> None:
-        self.auth_info = auth_info
+    __slots__ = ()
+    auth_info: AuthInfo
 
     @property
     def display_name(self) -> str:
@@ -38,6 +35,16 @@ class AuthenticatedUser:
     def identity(self) -> str:
         """The stable principal key, unlike the subject unique across issuers."""
         return self.auth_info.principal.key
+
+
+class AuthenticatedUser(_Caller):
+    """`scope["user"]`: the interface of Starlette's users, and the `AuthInfo`."""
+
+    __slots__ = ("auth_info",)
+    is_authenticated = True
+
+    def __init__(self, auth_info: AuthInfo) -> None:
+        self.auth_info = auth_info
 
     def __repr__(self) -> str:
         return f"<AuthenticatedUser {self.auth_info.subject!r} of {self.auth_info.issuer!r}>"
@@ -70,20 +77,12 @@ def _build_bridge() -> SDKBridge | None:
     except ImportError:  # an mcp without its server parts, or one that has moved them
         return None
 
-    class BridgedUser(SDKAuthenticatedUser):
-        """The SDK's user, with our `auth_info`."""
+    class BridgedUser(_Caller, SDKAuthenticatedUser):
+        """The SDK's user, with our `auth_info` and names."""
 
         def __init__(self, auth_info: AuthInfo, access_token: Any) -> None:
             super().__init__(access_token)
             self.auth_info = auth_info
-
-        @property
-        def display_name(self) -> str:
-            return self.auth_info.subject
-
-        @property
-        def identity(self) -> str:
-            return self.auth_info.principal.key
 
     def make_user(auth_info: AuthInfo, claims: dict[str, Any]) -> BridgedUser:
         expires_at = auth_info.expires_at

@@ -125,7 +125,7 @@ class PathTable:
         self._rules = tuple(_RuleTable(own) for own in rules) or tuple(_RuleTable(()) for _ in prefixes)
 
     def _verdict(self, method: str, path: str) -> Verdict:
-        if path in self._public or next(self._public_below.matches(path), False):
+        if self._public and (path in self._public or next(self._public_below.matches(path), False)):
             return Verdict(None, True, None)
         owner = 0 if self._sole else next(self._owners.matches(path), None)
         return Verdict(owner, False, None if owner is None else self._rules[owner].find(method, path))
