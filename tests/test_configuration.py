@@ -696,3 +696,40 @@ def test_any_text_is_accepted_or_refused_as_ours(
         return
     challenge = dict(auth.site.resources[0].no_credential.headers)[b"www-authenticate"]
     assert challenge.isascii()
+
+
+@pytest.mark.parametrize(
+    ("resource", "host", "warned"),
+    [
+        pytest.param("http://127.0.0.1:8000/mcp", "0.0.0.0", True, id="RS-227 every interface"),
+        pytest.param("http://localhost:8000/mcp", "::", True, id="RS-227 every IPv6 interface"),
+        pytest.param("http://127.0.0.1:8000/mcp", "192.0.2.1", True, id="RS-227 one of the network"),
+        pytest.param("http://127.0.0.1:8000/mcp", "127.0.0.1", False, id="RS-227 loopback"),
+        pytest.param("http://127.0.0.1:8000/mcp", "::1", False, id="RS-227 IPv6 loopback"),
+        pytest.param("http://127.0.0.1:8000/mcp", "localhost", False, id="RS-227 localhost"),
+        pytest.param("https://mcp.example.com/mcp", "0.0.0.0", False, id="RS-227 a public resource"),
+    ],
+)
+def test_a_loopback_resource_beyond_loopback(
+    resource: str, host: str, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    auth = MCPAuth(config(resource))
+    caplog.clear()
+    told = auth.check_bind(host)
+    expected = f"{resource} is a loopback resource, but {host} can be reached from elsewhere." if warned else None
+    assert told == expected
+    assert [record.getMessage() for record in caplog.records] == ([told] if warned else [])
+
+
+def test_a_resource_that_is_encoded_again_and_again() -> None:
+    (problem,) = refused(config("https://mcp.example.com/%" + "25" * 20 + "41")).problems
+    assert problem.where.endswith(".metadata.resource")
+    assert "canonical" in problem.what
+
+
+@pytest.mark.parametrize(
+    "scope", [pytest.param("x?scope=y", id="RS-37 scope"), pytest.param("error=a", id="RS-37 error")]
+)
+def test_a_scope_that_clients_would_misread(scope: str) -> None:
+    warnings = MCPAuth(config(policy={"default": [scope]})).warnings
+    assert any("looks like a parameter of a challenge" in warning for warning in warnings)

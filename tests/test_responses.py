@@ -11,7 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth._protocol.challenge import BEARER, CredentialScheme
-from asgi_mcp_auth._protocol.responses import ChallengeSource, Response, json_response, refusal_response
+from asgi_mcp_auth._protocol.responses import (
+    ChallengeSource,
+    Response,
+    in_band_denied,
+    json_response,
+    refusal_response,
+)
 from asgi_mcp_auth.errors import (
     BadRequest,
     Forbidden,
@@ -207,3 +213,24 @@ def test_nothing_of_the_details_reaches_the_caller(reason: Reason, details: tupl
     expected, found, issuer, kid, alg = details
     told = InvalidToken(reason, expected=expected, found=found, issuer=issuer, kid=kid, alg=alg)
     assert refusal_response(told, SOURCE) == refusal_response(InvalidToken(Reason.BAD_SIGNATURE), SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "scope"),
+    [
+        pytest.param(["files:write"], "files:write", id="RS-45 one scope"),
+        pytest.param(["mcp:read", "files:write"], "mcp:read files:write", id="RS-45 several"),
+    ],
+)
+def test_a_denial_after_the_response_began(scopes: list[str], scope: str) -> None:
+    denied = in_band_denied(scopes, id=7)
+    assert denied == {
+        "jsonrpc": "2.0",
+        "id": 7,
+        "error": {
+            "code": 40300,
+            "message": "Additional scope required",
+            "data": {"error": "insufficient_scope", "scope": scope},
+        },
+    }
+    assert not -32768 <= denied["error"]["code"] <= -32000
