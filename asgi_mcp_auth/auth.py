@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import anyio
 
+from asgi_mcp_auth._protocol.options import check_options
 from asgi_mcp_auth._protocol.problems import Problems
 from asgi_mcp_auth._protocol.resource import CompiledResource, MetadataSigner
 from asgi_mcp_auth._protocol.site import Site, compile_site
@@ -80,7 +81,7 @@ class MCPAuth:
             it accepts is believed: issuer, audience and expiry are its business.
         is_revoked: Asked about every accepted token, sync or async; anything but False refuses it, an
             exception means 503. See `asgi_mcp_auth.stores.RevocationList`.
-        on_decision: Called with one `Decision` per request; must not block.
+        on_decision: Observers, each called with one `Decision` per request; they must not block.
         http_client: A zero-argument factory of an `httpx.AsyncClient`, used for one fetch and closed.
         token_cache_size: How many verified tokens to remember per resource; 0 for none.
         clock: Seconds since the epoch, for tests.
@@ -112,6 +113,23 @@ class MCPAuth:
         dangerously_allow_http: bool = False,
     ) -> None:
         problems = Problems()
+        check_options(
+            {
+                "websockets": websockets,
+                "expose_token": expose_token,
+                "reject_query_token": reject_query_token,
+                "republish_server_metadata": republish_server_metadata,
+                "metadata_signer": metadata_signer,
+                "verifier": verifier,
+                "is_revoked": is_revoked,
+                "on_decision": on_decision,
+                "http_client": http_client,
+                "token_cache_size": token_cache_size,
+                "clock": clock,
+                "dangerously_allow_http": dangerously_allow_http,
+            },
+            problems,
+        )
         self._compile = partial(
             compile_site,
             public_paths=public_paths,
@@ -141,6 +159,9 @@ class MCPAuth:
         self.verifiers: tuple[Verifier, ...] = tuple(map(self.verifier_for, self.site.resources))
         issuer = self.site.resources[0].issuers[0]
         self.republished = self.key_set_of(issuer) if republish_server_metadata else None
+
+    def __repr__(self) -> str:
+        return f"<MCPAuth {' '.join(resource.identifier for resource in self.site.resources)}>"
 
     def narrowed(self, config: ResourceServerConfig) -> MCPAuth:
         """The same configuration for one changed resource, over the same key sets, without metadata documents."""
@@ -201,7 +222,7 @@ class MCPAuth:
                 group.start_soon(key_set.warm_up)
 
     def check_bind(self, host: str) -> str | None:
-        """Warn, and return the warning, when a loopback resource is about to be served beyond loopback (RS-227).
+        """Warn, and return the warning, when a loopback resource is about to be served beyond loopback.
 
         Call it where the server is started: an ASGI app is not told the address its server listens on.
         """

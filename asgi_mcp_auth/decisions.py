@@ -15,7 +15,7 @@ logger = logging.getLogger("asgi_mcp_auth.decisions")
 
 
 # Every record has these attributes, so that a formatter may name them.
-UNKNOWN = dict.fromkeys(("issuer", "kid", "alg", "expected", "found"))
+UNKNOWN = dict.fromkeys(("issuer", "kid", "alg", "client_id", "expected", "found"))
 
 Outcome = Literal["allowed", "refused", "public", "metadata", "preflight"]
 
@@ -46,7 +46,7 @@ Observer = Callable[[Decision], None]
 
 
 def _level(refusal: Refusal) -> int:
-    if isinstance(refusal, Unavailable):
+    if isinstance(refusal, Unavailable) and refusal.reason is not Reason.KEY_NOT_YET_KNOWN:  # which anybody can cause
         return logging.ERROR
     return logging.DEBUG if isinstance(refusal, NoCredential) else logging.WARNING
 
@@ -55,7 +55,7 @@ class RefusalLog:
     """Writes refusals to the logger `asgi_mcp_auth.decisions`, at most `most` per reason and `seconds`.
 
     A request without a credential is DEBUG (every client starts so), 503 is ERROR, the rest WARNING. The record
-    has the attributes `reason`, `issuer`, `kid`, `alg`, `expected`, `found` and `suppressed`.
+    has the attributes `reason`, `issuer`, `kid`, `alg`, `client_id`, `expected`, `found` and `suppressed`.
     """
 
     def __init__(self, clock: Callable[[], float], *, most: int = 20, seconds: float = 60.0) -> None:
@@ -85,6 +85,8 @@ class RefusalLog:
         details = refusal.details()
         told = " ".join(f"{name}={value}" for name, value in details.items())
         more = f" ({suppressed} more like it before)" if suppressed else ""
+        if count + 1 == self._most:
+            more += f" (no more of these for {self._seconds - (now - start):.0f} s)"
         logger.log(
             _level(refusal),
             "%d %s: %s %s %s%s",

@@ -173,6 +173,7 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         expected: What would have been accepted (for the log).
         found: What came instead (for the log); never a token.
         issuer, kid, alg: What the token claimed, unverified, for the log.
+        client_id: The client, of a verified token, for the log.
         description: Another fixed sentence for the caller; printable ASCII without `"`, `\` and `=`.
         retry_after: Seconds until another attempt makes sense (503 only).
         response_headers: Fields to add to the answer (a DPoP nonce, say).
@@ -191,6 +192,7 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         issuer: str | None = None,
         kid: str | None = None,
         alg: str | None = None,
+        client_id: str | None = None,
         description: str | None = None,
         retry_after: float | None = None,
         response_headers: tuple[tuple[bytes, bytes], ...] = (),
@@ -204,6 +206,7 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         self.issuer = issuer
         self.kid = kid
         self.alg = alg
+        self.client_id = client_id
         self.retry_after = retry_after
         self.response_headers = response_headers
 
@@ -211,8 +214,8 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         return f"<{type(self).__name__} {self.status} {self.reason}>"
 
     def details(self) -> Mapping[str, str]:
-        """What the operator may read: issuer, kid, alg, expected and found, escaped and cut."""
-        names = ("issuer", "kid", "alg", "expected", "found")
+        """What the operator may read: issuer, kid, alg, client id, expected and found, escaped and cut."""
+        names = ("issuer", "kid", "alg", "client_id", "expected", "found")
         pairs = ((name, getattr(self, name)) for name in names)
         return {name: printable(value) for name, value in pairs if value is not None}
 
@@ -264,8 +267,8 @@ class InsufficientScope(Forbidden):
     wire_code = "insufficient_scope"
     default_description = "Additional scope required"
 
-    def __init__(self, *, required: tuple[str, ...], found: object = None) -> None:
-        super().__init__(Reason.INSUFFICIENT_SCOPE, expected=" ".join(required), found=found)
+    def __init__(self, *, required: tuple[str, ...], **log: Any) -> None:
+        super().__init__(Reason.INSUFFICIENT_SCOPE, expected=" ".join(required), **log)
         self.required = required
 
 

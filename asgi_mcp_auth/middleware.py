@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack, cast
 
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.running import Surroundings, run_app
 from asgi_mcp_auth._asgi.sending import send_response
+from asgi_mcp_auth._asgi.shorthand import auth_for_one
 from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
 from asgi_mcp_auth._protocol.cross_origin import Cors, is_preflight
+from asgi_mcp_auth._protocol.problems import show
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth._protocol.responses import Header, Response, json_response, refusal_response
@@ -29,13 +31,7 @@ from asgi_mcp_auth._remote.jwks import LivingKeySet
 from asgi_mcp_auth._remote.tasks import spawn
 from asgi_mcp_auth._remote.verifiers import Verified, Verifier, hook_failed
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthOptions
-from asgi_mcp_auth.config import (
-    AuthServerConfig,
-    ResourceServerConfig,
-    ResourceServerMetadata,
-    ScopePolicy,
-    ServerMetadataPaths,
-)
+from asgi_mcp_auth.config import AuthServerConfig, ServerMetadataPaths
 from asgi_mcp_auth.decisions import Decision, Outcome
 from asgi_mcp_auth.errors import (
     BadRequest,
@@ -115,10 +111,12 @@ class MCPAuthMiddleware:
         if auth is not None and (resource is not None or authorization_servers or required_scopes or options):
             fix = "Put everything into MCPAuth(...)."
             raise ConfigurationError([Problem("auth", "It stands beside settings of the shorthand.", fix)])
+        if not callable(cast("object", app)):
+            raise ConfigurationError([Problem("app", f"{show(app)} is no ASGI app.", "Give the app to protect.")])
         if auth is None:
-            metadata = ResourceServerMetadata(resource=resource or "", authorization_servers=authorization_servers)
-            config = ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=required_scopes))
-            auth = MCPAuth(config, **options)
+            auth = auth_for_one(resource, authorization_servers, required_scopes, options)
+        elif not isinstance(cast("object", auth), MCPAuth):
+            raise ConfigurationError([Problem("auth", f"{show(auth)} is no MCPAuth.", "Write auth=MCPAuth(...).")])
         self.app = app
         self.auth = auth
         self.show_error_details = False
@@ -184,7 +182,11 @@ class MCPAuthMiddleware:
             return self._refuse(verified, resource, cors, used=credential.scheme)
         requirement = resource.requirement(verdict.rule)  # 9
         if not requirement.met_by(verified.auth_info.scopes):
-            lacking = InsufficientScope(required=requirement.named, found=" ".join(verified.auth_info.scopes))
+            info = verified.auth_info
+            granted = " ".join(info.scopes) or "none"
+            lacking = InsufficientScope(
+                required=requirement.named, found=granted, issuer=info.issuer, client_id=info.client_id
+            )
             return self._refuse(lacking, resource, cors, used=credential.scheme)
         return _Admitted("allowed", resource, verified, cors)
 
@@ -214,7 +216,7 @@ class MCPAuthMiddleware:
         return _Answer("refused", response, resource, refusal)
 
     async def _republish(self, issuer: LivingKeySet) -> Response:
-        """The issuer's own metadata, for clients of MCP 2025-03-26, which know no other place (RS-55)."""
+        """The issuer's own metadata, for clients of MCP 2025-03-26, which know no other place."""
         try:
             metadata = await issuer.metadata()
         except DiscoveryError as error:
@@ -258,7 +260,7 @@ class MCPAuthMiddleware:
             logger.warning(what, *args)
 
     def _check_mount(self, root_path: str) -> None:
-        """Below a mount, the host root's `/.well-known/*` does not arrive here by itself (RS-53)."""
+        """Below a mount, the host root's `/.well-known/*` does not arrive here by itself."""
         if self._site.documents:
             self._tell_once(
                 "Mounted below %r: make sure that requests for %s reach this middleware, or serve "

@@ -301,7 +301,7 @@ def test_construction_needs_no_loop_and_no_network() -> None:
         f"import asyncio\n"
         f"asyncio.new_event_loop = refuse\n"
         f"from {NAME} import MCPAuthMiddleware\n"
-        f"MCPAuthMiddleware(None, resource={R!r}, authorization_servers=[{ISS!r}])\n"
+        f"MCPAuthMiddleware(print, resource={R!r}, authorization_servers=[{ISS!r}])\n"
         f"print('built')\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
+import httpx
 import pytest
 from harness import ISS, PRM, R, RecordingApp
 from hypothesis import given, settings
@@ -17,11 +18,14 @@ from asgi_mcp_auth import (
     AuthorizationServerMetadata,
     AuthServerConfig,
     ConfigurationError,
+    Decision,
     MCPAuth,
     MCPAuthError,
     MCPAuthMiddleware,
+    MemoryStore,
     ResourceServerConfig,
     ResourceServerMetadata,
+    RevocationList,
     ScopePolicy,
 )
 from asgi_mcp_auth.auth import MCPAuthOptions
@@ -637,7 +641,7 @@ def test_auth_stands_alone(settings_beside: Any, wheres: list[str]) -> None:
 def test_nothing_given() -> None:
     with pytest.raises(ConfigurationError) as caught:
         MCPAuthMiddleware(RecordingApp())
-    assert places(caught.value) == [f"{META}.resource", SERVERS]
+    assert places(caught.value) == ["resource", "authorization_servers"]
 
 
 def test_an_unknown_option() -> None:
@@ -733,3 +737,82 @@ def test_a_resource_that_is_encoded_again_and_again() -> None:
 def test_a_scope_that_clients_would_misread(scope: str) -> None:
     warnings = MCPAuth(config(policy={"default": [scope]})).warnings
     assert any("looks like a parameter of a challenge" in warning for warning in warnings)
+
+
+async def async_observer(decision: Decision) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        pytest.param({"on_decision": print}, "on_decision", id="one callable for a list"),
+        pytest.param({"on_decision": [5]}, "on_decision", id="an observer that cannot be called"),
+        pytest.param({"on_decision": [async_observer]}, "on_decision", id="an observer nobody would await"),
+        pytest.param({"is_revoked": MemoryStore()}, "is_revoked", id="RS-88 a store"),
+        pytest.param({"is_revoked": RevocationList}, "is_revoked", id="RS-88 the class"),
+        pytest.param({"verifier": print}, "verifier", id="RS-9 a function for a verifier"),
+        pytest.param({"http_client": httpx.Client()}, "http_client", id="DC-7 a client for a factory"),
+        pytest.param({"metadata_signer": "key"}, "metadata_signer", id="RS-63 a key"),
+        pytest.param({"clock": 5.0}, "clock", id="a number for a clock"),
+        pytest.param({"token_cache_size": -1}, "token_cache_size", id="RS-89 a negative size"),
+        pytest.param({"token_cache_size": "many"}, "token_cache_size", id="RS-89 a text"),
+        pytest.param({"websockets": "no"}, "websockets", id="RS-4 a text for a switch"),
+        pytest.param({"expose_token": 1}, "expose_token", id="RS-240 a number for a switch"),
+    ],
+)
+def test_hooks_switches_and_sizes(options: Changes, where: str) -> None:
+    assert places(refused(config(), **options)) == [where]
+
+
+def test_what_is_no_configuration_is_one_problem() -> None:
+    given: Any = R
+    with pytest.raises(ConfigurationError) as caught:
+        MCPAuth(given)
+    assert places(caught.value) == ["protected_resources"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        pytest.param((None,), "app", id="no app"),
+        pytest.param((RecordingApp(), config()), "auth", id="a configuration for an MCPAuth"),
+    ],
+)
+def test_the_middleware_of_wrong_things(arguments: tuple[Any, ...], where: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        MCPAuthMiddleware(*arguments)
+    assert places(caught.value) == [where]
+
+
+def test_a_metadata_document_for_an_issuer() -> None:
+    (problem,) = refused(
+        config(metadata={"authorization_servers": [f"{ISS}/.well-known/openid-configuration"]})
+    ).problems
+    assert (problem.where, "metadata document" in problem.what) == (SERVER, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "warned"),
+    [
+        pytest.param("/export", True, id="beside the resource"),
+        pytest.param("/mcpx", True, id="a longer name"),
+        pytest.param("/mcp/export", False, id="below the resource"),
+        pytest.param("/mcp", False, id="the resource itself"),
+    ],
+)
+def test_a_path_rule_beside_a_sole_resource(path: str, warned: bool) -> None:
+    warnings = MCPAuth(config(policy={"paths": {path: ["x"]}})).warnings
+    assert any(warning.startswith("policy.paths") for warning in warnings) == warned
+
+
+def test_a_mistyped_method() -> None:
+    """It would be a rule that never applies."""
+    assert places(refused(config(policy={"paths": {"PSOT /mcp": ["x"]}}))) == [f"{POLICY}.paths"]
+
+
+def test_a_signer_that_fails() -> None:
+    def fail(claims: dict[str, Any]) -> str:
+        raise RuntimeError(sorted(claims)[0])
+
+    (problem,) = refused(config(), metadata_signer=fail).problems
+    assert (problem.where, problem.what) == ("metadata_signer", "It failed with RuntimeError: 'authorization_servers'.")

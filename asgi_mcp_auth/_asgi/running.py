@@ -85,7 +85,7 @@ def _watch_responses(
 
 
 async def _run_until_expiry(around: Surroundings, until: float | None, scope: Any, receive: Any, send: Any) -> None:
-    """Run a websocket app; close the socket when the token has expired (RS-4)."""
+    """Run a websocket app; close the socket when the token has expired."""
     if until is None:
         await around.app(scope, receive, send)
         return

@@ -46,6 +46,10 @@ def _issuer(config: AuthServerConfig, where: str, problems: Problems, *, allow_h
     url = parse_url(issuer) if why is None else None
     if why is None and (url is None or url.query is not None):
         why = "has a query"
+    if why is None and "/.well-known/" in issuer:
+        fix = "Give what its `issuer` member says, or metadata_url= for an unusual place."
+        problems.add(where, f"{show(issuer)} is the URL of a metadata document.", fix)
+        return None
     if why is not None:
         fix = "An issuer is an https URL without query and fragment (RFC 8414 section 2); http only on loopback."
         problems.add(where, f"The issuer {show(issuer)} {why}.", fix)

@@ -71,7 +71,7 @@ def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule
     for text, scopes in problems.mapping(policy.paths, f"{where}.paths").items():
         rule = parse_rule(text)
         if rule is None:
-            fix = "Write '/path', '/path/*' or 'POST /path', the path decoded, without a trailing slash."
+            fix = "Write '/path', '/path/*' or 'POST /path': a known method, the path decoded, no trailing slash."
             problems.add(f"{where}.paths", f"{show(text)} is not a path rule.", fix)
         elif rule in rules:
             problems.add(f"{where}.paths", f"{show(text)} stands there twice.", "Merge the two rules.")

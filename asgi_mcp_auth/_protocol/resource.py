@@ -161,8 +161,12 @@ def _sign(
 ) -> dict[str, Any]:
     """Add `signed_metadata` (RFC 9728 section 2.2), made by the signer or given as it is."""
     signed: object = metadata.signed_metadata
-    if signer is not None and signed is None:
-        signed = signer({"iss": members["resource"], **members})
+    if callable(signer) and signed is None:
+        try:
+            signed = signer({"iss": members["resource"], **members})
+        except Exception as error:  # noqa: BLE001 - the user's code, reported like any other problem
+            fix = "Give a callable from the claims to a compact JWS."
+            problems.add("metadata_signer", f"It failed with {type(error).__name__}: {show(str(error))}.", fix)
     if signed is None:
         return members
     if metadata.jwks_uri is None:
@@ -186,7 +190,7 @@ def _issuers(
     servers = as_list(config.metadata.authorization_servers)
     if not servers:
         fix = "List at least one issuer: MCP requires it (authorization server discovery)."
-        problems.add(where, "No list of authorization servers.", fix)
+        problems.add(where, f"{show(config.metadata.authorization_servers)} is not a list of servers.", fix)
         return ()
     prefixes = [str(url).removesuffix("/") + "/", *([url.origin + "/"] if around.alone_on_origin else [])]
     issuers: list[TrustedIssuer] = []

@@ -78,7 +78,8 @@ def _configs(given: object) -> list[object]:
     """One configuration or any iterable of them, as a list; empty for anything else."""
     if isinstance(given, ResourceServerConfig):
         return [given]
-    return list(cast("Iterable[object]", given)) if isinstance(given, Iterable) else []
+    several = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
+    return list(cast("Iterable[object]", given)) if several else []
 
 
 def _check_owners(urls: Sequence[tuple[str, Url]], public: Sequence[PathRule], problems: Problems) -> None:
@@ -93,6 +94,20 @@ def _check_owners(urls: Sequence[tuple[str, Url]], public: Sequence[PathRule], p
         owners[prefix] = url
         if table.judge("GET", prefix).public:
             problems.add("public_paths", f"They make the resource {url} itself public.", "Remove its path.")
+
+
+def _check_rules(resources: Sequence[CompiledResource], problems: Problems) -> None:
+    """A path rule has to lie below its own resource, or it never applies, or surprises."""
+    table = PathTable([resource.owned_prefix for resource in resources])
+    for index, resource in enumerate(resources):
+        below = resource.owned_prefix.rstrip("/") + "/"
+        for rule in resource.policy.rules:
+            if table.judge("GET", rule.path).owner != index:
+                fix = "Move the rule to the resource that owns the path."
+                problems.add("policy.paths", f"{show(rule.path)} is not below {resource.identifier}.", fix)
+            elif not (rule.path + "/").startswith(below):
+                fix = f"Write {show(below + rule.path.lstrip('/'))}, if that is what you mean."
+                problems.warn("policy.paths", f"{show(rule.path)} is not below {resource.identifier}.", fix)
 
 
 def _documents(resources: Sequence[CompiledResource]) -> dict[bytes, Document]:
@@ -153,12 +168,7 @@ def compile_site(
         resource = compile_resource(config, url or PLACEHOLDER, where, problems, around)
         if resource is not None:
             resources.append(resource)
-    table = PathTable([resource.owned_prefix for resource in resources])
-    for index, resource in enumerate(resources):
-        for rule in resource.policy.rules:
-            if table.judge("GET", rule.path).owner != index:
-                fix = "Move the rule to the resource that owns the path."
-                problems.add("policy.paths", f"{show(rule.path)} is not below {resource.identifier}.", fix)
+    _check_rules(resources, problems)
     issuers = {issuer.rules.issuer for resource in resources for issuer in resource.issuers}
     if one_issuer and len(issuers) > 1:
         fix = "Leave it off: a document can speak for one issuer only."

@@ -86,6 +86,7 @@ class LivingKeySet:
         self._allow_http = allow_http
         self._lifetimes = lifetimes or Lifetimes()
         self._discovered: tuple[float, AuthorizationServerMetadata] | None = None
+        self._asked = self._answered = 0  # key-set fetches begun, and the newest that succeeded
         self._flights: dict[object, _Flight] = {}
         if static_keys is not None:
             self.snapshot = Snapshot(static_keys, object())
@@ -126,29 +127,33 @@ class LivingKeySet:
             InvalidToken: No such key, or not exactly one.
             Unavailable: We hold no usable keys, or cannot tell yet.
         """
+        asked_before = self._asked
         snapshot = await self._current()
         try:
             return snapshot.keys.select(kid, alg, most_without_kid=most_without_kid), snapshot.generation
         except UnknownKid:
-            if self._static:
+            if self._static or self._answered > asked_before:  # asked since the token arrived: nobody has this key
                 raise
-            wait = may_fetch(self.state, now := self._clock(), cool_down=self._lifetimes.cool_down)
+            wait = may_fetch(self.state, self._clock(), cool_down=self._lifetimes.cool_down)
             if wait and suspects_rotation(self.state, issued_at, leeway):
                 raise self._not_yet_known(kid, alg, wait) from None
             if wait:
                 raise
             logger.info("Unknown key id at %s: fetching its key set", self.issuer)
-            under_way = current_token() in self._flights  # it may have begun before the key was published
-            snapshot = await self._fetched(now)
+            snapshot = await self._fetched(self._clock())
         try:
             return snapshot.keys.select(kid, alg, most_without_kid=most_without_kid), snapshot.generation
         except UnknownKid:
-            if under_way and suspects_rotation(self.state, issued_at, leeway):
+            # A fetch that was under way may have begun before the key was published.
+            if self._answered <= asked_before and suspects_rotation(self.state, issued_at, leeway):
                 raise self._not_yet_known(kid, alg, self._lifetimes.cool_down) from None
             raise
 
     def _not_yet_known(self, kid: str | None, alg: str, wait: float) -> Unavailable:
-        return Unavailable(Reason.KEY_NOT_YET_KNOWN, issuer=self.issuer, kid=kid, alg=alg, retry_after=wait)
+        age = self._clock() - self.state.fetched_at
+        found = f"a key set fetched {age:.0f} s ago, and no other fetch for {wait:.0f} s"
+        reason = Reason.KEY_NOT_YET_KNOWN
+        return Unavailable(reason, issuer=self.issuer, kid=kid, alg=alg, found=found, retry_after=wait)
 
     async def metadata(self) -> AuthorizationServerMetadata:
         """The issuer's metadata, discovered when it was not given. Raises `DiscoveryError`."""
@@ -232,9 +237,11 @@ class LivingKeySet:
         return error
 
     async def _refresh(self) -> None:
-        started = self._clock()  # the keys are at least as new as this
+        self._asked += 1
+        number, started = self._asked, self._clock()  # the keys are at least as new as this
         fetched = await self._fetcher.fetch_json(await self._jwks_uri())
         self._keep(parse_key_set(fetched.document))
+        self._answered = max(self._answered, number)
         age_limit = max_age(fetched.cache_control, fetched.age)
         self.state = self.state.succeeded(started, age_limit, random.random(), self._lifetimes)  # noqa: S311
 

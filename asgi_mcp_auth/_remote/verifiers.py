@@ -181,7 +181,7 @@ async def ask_hook(hook: Callable[..., object], *args: object, name: str, token:
 
 
 class RevocationCheck:
-    """Asks a revocation hook about every accepted token, cached ones included; fails closed (RS-88).
+    """Asks a revocation hook about every accepted token, cached ones included; fails closed.
 
     Args:
         verifier: What verifies the token first.
@@ -199,7 +199,8 @@ class RevocationCheck:
             return verified
         info = verified.auth_info
         if await ask_hook(self._is_revoked, info, name="is_revoked", token=credential.token) is not False:
-            return InvalidToken(Reason.REVOKED, issuer=info.issuer)
+            found = f"jti {info.claims.get('jti')} of principal {info.principal.key[:16]}"
+            return InvalidToken(Reason.REVOKED, issuer=info.issuer, client_id=info.client_id, found=found)
         return verified
 
 

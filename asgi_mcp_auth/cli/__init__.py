@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from importlib.metadata import version
 
 __all__ = ("main",)
 
@@ -11,6 +12,7 @@ __all__ = ("main",)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="asgi-mcp-auth", description="OAuth 2.1 protection for MCP servers.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('asgi-mcp-auth')}")
     commands = parser.add_subparsers(dest="command", required=True)
     demo = commands.add_parser("demo", help="show a protected app at work, over real HTTP on loopback")
     demo.add_argument("--serve", action="store_true", help="keep the app and its issuer up, and print how to call them")
