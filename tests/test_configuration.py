@@ -812,7 +812,7 @@ def test_a_mistyped_method() -> None:
 
 def test_a_signer_that_fails() -> None:
     def fail(claims: dict[str, Any]) -> str:
-        raise RuntimeError(sorted(claims)[0])
+        raise RuntimeError(min(claims))
 
     (problem,) = refused(config(), metadata_signer=fail).problems
     assert (problem.where, problem.what) == ("metadata_signer", "It failed with RuntimeError: 'authorization_servers'.")

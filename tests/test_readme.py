@@ -49,12 +49,17 @@ def test_every_snippet_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["now"].metadata.issuer == "https://auth.example.com/oidc"
     assert names["from_a_url"].issuer == "https://auth.example.com"
     assert names["transpiled"].metadata.response_types_supported == ["code"]
-    protected = names["protected"].auth.wrap(RecordingApp())
+    protected = names["protected"] = names["protected"].auth.wrap(RecordingApp())
+    names["test_only_with_a_token"]()
 
     async def use() -> list[int]:
         return [(await call(protected, headers=bearer(names[name]))).status for name in ("token", "expired")]
 
     assert anyio.run(use) == [200, 401]
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert re.findall(r"\b(?:TODO|TBD|FIXME|[A-Z]+_TABLE)\b", README) == []
 
 
 def rows(heading: str) -> dict[str, list[str]]:
