@@ -5,7 +5,6 @@ A verifier decides and never answers: `Verified` or a `Refusal` come back, and t
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import logging
 import traceback
@@ -74,8 +73,10 @@ class _TokenCache:
         if entry is None:
             return None
         if entry.not_before <= now < entry.valid_until and entry.keys.usable(entry.generation, now):
-            with contextlib.suppress(KeyError):  # another thread's event loop may have evicted it meanwhile
+            try:  # noqa: SIM105 - contextlib.suppress() costs 0.4 µs, a tenth of what is promised for the whole
                 self._entries.move_to_end(digest)
+            except KeyError:  # evicted meanwhile by another thread's event loop
+                pass
             return entry.verified
         self._entries.pop(digest, None)
         return None
