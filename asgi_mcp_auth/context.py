@@ -7,6 +7,7 @@ changed: `claims` gives a fresh copy each time it is read.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -46,6 +47,19 @@ class Principal:
         return sha256(json.dumps([self.issuer, self.subject, self.client_id]).encode()).hexdigest()
 
 
+def _check(issuer: object, subject: object, client_id: object, scopes: tuple[object, ...], expires_at: object) -> None:
+    """Verifiers of the user's make identities too: one that cannot be right must not exist."""
+    named = (("issuer", issuer), ("subject", subject), ("client_id", "none" if client_id is None else client_id))
+    wrong = [name for name, value in named if not value or not isinstance(value, str)]
+    if not all(isinstance(scope, str) for scope in scopes):
+        wrong.append("scopes")
+    if expires_at is not None and not (isinstance(expires_at, (int, float)) and math.isfinite(expires_at)):
+        wrong.append("expires_at")
+    if wrong:
+        msg = f"AuthInfo: {', '.join(wrong)}: a string is wanted, not empty, or a finite time"
+        raise ValueError(msg)
+
+
 @final
 class AuthInfo:
     """A verified access token, without the token.
@@ -62,7 +76,7 @@ class AuthInfo:
         token: The raw token; None unless the middleware was told `expose_token=True`. Never shown in a repr.
 
     Raises:
-        ValueError: The issuer or the subject is not a non-empty string.
+        ValueError: The issuer or the subject is not a non-empty string, or another field has a wrong type.
     """
 
     __slots__ = (
@@ -102,15 +116,13 @@ class AuthInfo:
         claims: Mapping[str, Any] | None = None,
         token: str | None = None,
     ) -> None:
-        for name, value in (("issuer", issuer), ("subject", subject)):
-            if not isinstance(value, str) or not value:  # pyright: ignore[reportUnnecessaryIsInstance]
-                msg = f"AuthInfo: {name} must be a non-empty string"
-                raise ValueError(msg)
+        granted = tuple(scopes.split() if isinstance(scopes, str) else scopes)
+        _check(issuer, subject, client_id, granted, expires_at)
         put = object.__setattr__
         put(self, "issuer", issuer)
         put(self, "subject", subject)
         put(self, "client_id", client_id)
-        put(self, "scopes", tuple(scopes.split() if isinstance(scopes, str) else scopes))
+        put(self, "scopes", granted)
         put(self, "audience", audience if audience is None or isinstance(audience, str) else tuple(audience))
         put(self, "resource", resource)
         put(self, "expires_at", expires_at)

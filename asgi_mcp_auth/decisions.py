@@ -51,6 +51,11 @@ def _level(refusal: Refusal) -> int:
     return logging.DEBUG if isinstance(refusal, NoCredential) else logging.WARNING
 
 
+def _quoted(value: str) -> str:
+    """A value that cannot be taken for two fields, whatever a token says."""
+    return value if not {" ", "=", '"'} & set(value) else '"' + value.replace('"', "'") + '"'
+
+
 class RefusalLog:
     """Writes refusals to the logger `asgi_mcp_auth.decisions`, at most `most` per reason and `seconds`.
 
@@ -83,7 +88,7 @@ class RefusalLog:
         if count >= self._most:
             return
         details = refusal.details()
-        told = " ".join(f"{name}={value}" for name, value in details.items())
+        told = " ".join(f"{name}={_quoted(value)}" for name, value in details.items())
         more = f" ({suppressed} more like it before)" if suppressed else ""
         if count + 1 == self._most:
             more += f" (no more of these for {self._seconds - (now - start):.0f} s)"

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 __all__ = (
     "BadRequest",
@@ -212,6 +212,11 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status} {self.reason}>"
+
+    def bare(self) -> Self:
+        """Itself, without the traceback and the context it was raised in: their frames hold the token."""
+        self.__context__ = self.__cause__ = None
+        return self.with_traceback(None)
 
     def details(self) -> Mapping[str, str]:
         """What the operator may read: issuer, kid, alg, client id, expected and found, escaped and cut."""

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack, cast
 
 from asgi_mcp_auth._asgi.identity import sdk_bridge
-from asgi_mcp_auth._asgi.running import Surroundings, run_app
+from asgi_mcp_auth._asgi.running import Surroundings, run_app, run_public
 from asgi_mcp_auth._asgi.sending import send_response
 from asgi_mcp_auth._asgi.shorthand import auth_for_one
 from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
@@ -123,6 +123,8 @@ class MCPAuthMiddleware:
         self._site = auth.site
         self._verifiers = auth.verifiers
         self._told: set[str] = set()
+        # FastAPI(root_path=...) sets it below us, where it is cut off the path all the same.
+        self._root_path = str(getattr(app, "root_path", "") or "")
         tell = None if auth.expose_token else self._app_answered_401
         self._running = Surroundings(app, sdk_bridge(), auth.expose_token, auth.clock, tell)
 
@@ -142,7 +144,7 @@ class MCPAuthMiddleware:
         if isinstance(decided, _Answer):
             await send_response(decided.response, request, receive, send)
         elif decided.verified is None:
-            await self.app(scope, receive, send)
+            await run_public(self._running, scope, receive, send)
         else:
             await run_app(self._running, decided.verified, decided.cors, scope, receive, send)
 
@@ -157,7 +159,7 @@ class MCPAuthMiddleware:
         if auth.republished is not None and request.raw_path == REPUBLISHED_PATH and not request.is_websocket:
             return _Answer("metadata", await self._republish(auth.republished))
         try:
-            verdict = site.paths.judge(request.method, request.path)
+            verdict = site.paths.judge(request.method, request.path, self._root_path or request.root_path)
         except BadRequest as ambiguous:
             return self._refuse(ambiguous)
         if verdict.public:  # 3
@@ -192,9 +194,13 @@ class MCPAuthMiddleware:
 
     async def _verify(self, verifier: Verifier, credential: Credential, request: Request) -> Verified | Refusal:
         try:
-            return await verifier.verify(credential, request)
+            verified = await verifier.verify(credential, request)
+            if isinstance(cast("object", verified), (Verified, Refusal)):
+                return verified
+            msg = f"verify() returned {type(verified).__name__}"
+            raise TypeError(msg)  # noqa: TRY301 - as if the verifier had raised it
         except Refusal as refusal:
-            return refusal
+            return refusal.bare()
         except Exception as error:  # noqa: BLE001 - a verifier's mistake is no pass, and not the caller's fault
             return hook_failed("The verifier", error, credential.token)
 

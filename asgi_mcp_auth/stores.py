@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -32,7 +33,8 @@ class MemoryStore:
     """A `Store` in this process, bounded.
 
     Args:
-        max_entries: When full, `put` drops what was written longest ago.
+        max_entries: When full, what is over is dropped, and then what was written longest ago: a revocation may be
+            forgotten then, so choose it larger than what a token's life brings.
         clock: Seconds, for tests.
     """
 
@@ -54,6 +56,13 @@ class MemoryStore:
         self._entries[key] = (value, self._clock() + ttl)
         self._entries.move_to_end(key)
         if len(self._entries) > self._max_entries:
+            self._make_room()
+
+    def _make_room(self) -> None:
+        now = self._clock()
+        for key in [key for key, (_, until) in self._entries.items() if until <= now]:
+            del self._entries[key]
+        if len(self._entries) > self._max_entries:
             self._entries.popitem(last=False)
 
     async def add_if_absent(self, key: str, ttl: float) -> bool:
@@ -62,6 +71,11 @@ class MemoryStore:
             return False
         await self.put(key, b"", ttl)
         return True
+
+
+def _key(kind: str, issuer: str, value: str) -> str:
+    """Unambiguous whatever characters the parts have."""
+    return "revoked:" + json.dumps([kind, issuer, value])
 
 
 class RevocationList:
@@ -79,11 +93,11 @@ class RevocationList:
 
     async def revoke_token(self, issuer: str, token_id: str, *, ttl: float) -> None:
         """Refuse the token with this `jti` for `ttl` seconds; its remaining life is enough."""
-        await self._store.put(f"revoked:jti:{issuer}:{token_id}", b"", ttl)
+        await self._store.put(_key("jti", issuer, token_id), b"", ttl)
 
     async def revoke_session(self, issuer: str, session_id: str, *, ttl: float) -> None:
         """Refuse every token with this `sid`."""
-        await self._store.put(f"revoked:sid:{issuer}:{session_id}", b"", ttl)
+        await self._store.put(_key("sid", issuer, session_id), b"", ttl)
 
     async def revoke_principal(self, principal: Principal, *, ttl: float) -> None:
         """Refuse every token of this issuer, subject and client."""
@@ -92,7 +106,7 @@ class RevocationList:
     async def __call__(self, auth_info: AuthInfo) -> bool:
         """Whether the token was revoked in any of these ways."""
         claims = auth_info.claims
-        keys = [f"revoked:{name}:{auth_info.issuer}:{claims[name]}" for name in ("jti", "sid") if name in claims]
+        keys = [_key(name, auth_info.issuer, str(claims[name])) for name in ("jti", "sid") if name in claims]
         keys.append(f"revoked:principal:{auth_info.principal.key}")
         for key in keys:
             if await self._store.get(key) is not None:

@@ -54,7 +54,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
         pytest.param(
             BadRequest(Reason.MULTIPLE_AUTHORIZATION, found="2 lines"),
             logging.WARNING,
-            f"400 multiple_authorization: POST {URL} found=2 lines",
+            f'400 multiple_authorization: POST {URL} found="2 lines"',
             id="RS-12 malformed",
         ),
         pytest.param(
@@ -66,7 +66,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
         pytest.param(
             InsufficientScope(required=("a", "b"), found="c"),
             logging.WARNING,
-            f"403 insufficient_scope: POST {URL} expected=a b found=c",
+            f'403 insufficient_scope: POST {URL} expected="a b" found=c',
             id="RS-42 scopes",
         ),
         pytest.param(

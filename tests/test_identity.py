@@ -28,7 +28,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from asgi_mcp_auth import AuthInfo, MCPAuth, ResourceServerConfig, ResourceServerMetadata, current_auth
-from asgi_mcp_auth._asgi.identity import HIDDEN_TOKEN, AuthenticatedUser
+from asgi_mcp_auth._asgi.identity import HIDDEN_TOKEN, NO_CLIENT, AuthenticatedUser
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
@@ -224,7 +224,7 @@ async def test_the_sdks_user(expose: bool, issuer: Issuer) -> None:
 async def test_the_sdk_wants_a_client_id(issuer: Issuer) -> None:
     app = RecordingApp()
     await call(protect(issuer, app), headers=bearer(token(issuer, client_id=...)))
-    assert app.scopes[0]["user"].access_token.client_id == "alice"
+    assert app.scopes[0]["user"].access_token.client_id == NO_CLIENT  # never the subject
     assert app.scopes[0]["state"]["mcp_auth"].client_id is None
 
 

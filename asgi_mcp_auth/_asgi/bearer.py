@@ -92,6 +92,7 @@ def _custom_verifier(auth: MCPAuth, resource: CompiledResource, verify: VerifyFu
     by_issuer = {trusted.rules.issuer: trusted.rules for trusted in resource.issuers}
     return CallableVerifier(
         verify,
+        allowed_clients={issuer: rules.allowed_clients for issuer, rules in by_issuer.items()},
         translate=translated,
         issuers=frozenset(by_issuer),
         resource=resource.identifier,

@@ -20,6 +20,10 @@ HIDDEN_TOKEN = "[hidden: asgi_mcp_auth was not told expose_token=True]"
 """What the SDK's `AccessToken.token`, which must be a string, says while the raw token is hidden."""
 
 
+NO_CLIENT = "urn:asgi-mcp-auth:no-client"
+"""What the SDK's `AccessToken.client_id` says when the token names no client; never a subject (RFC 9068 section 5)."""
+
+
 class _Caller:
     """The names by which frameworks ask for a user, from the `AuthInfo`."""
 
@@ -88,7 +92,7 @@ def _build_bridge() -> SDKBridge | None:
         expires_at = auth_info.expires_at
         access_token = AccessToken(
             token=auth_info.token or HIDDEN_TOKEN,
-            client_id=auth_info.client_id or auth_info.subject,
+            client_id=auth_info.client_id or NO_CLIENT,
             scopes=list(auth_info.scopes),
             expires_at=None if expires_at is None else int(expires_at),
             resource=auth_info.resource,

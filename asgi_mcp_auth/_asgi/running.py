@@ -18,8 +18,9 @@ from asgi_mcp_auth._remote.tasks import spawn
 from asgi_mcp_auth._remote.verifiers import Verified
 from asgi_mcp_auth.context import current_auth_var
 
-__all__ = ("Surroundings", "run_app")
+__all__ = ("Surroundings", "run_app", "run_public")
 
+EXPIRED = "The access token expired"
 LONGEST_SLEEP = 60.0  # a wall clock may be set
 
 
@@ -63,6 +64,18 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
             around.bridge.context_var.reset(reset_bridge)
 
 
+async def run_public(around: Surroundings, scope: Any, receive: Any, send: Any) -> None:
+    """Run the app for nobody: servers start a pipelined request in the context of the one before."""
+    reset_bridge = None if around.bridge is None else around.bridge.context_var.set(None)
+    reset = current_auth_var.set(None)
+    try:
+        await around.app(scope, receive, send)
+    finally:
+        current_auth_var.reset(reset)
+        if around.bridge is not None and reset_bridge is not None:
+            around.bridge.context_var.reset(reset_bridge)
+
+
 def _watch_responses(
     send: Any, verified: Verified, cors: Cors | None, app_answered_401: Callable[[], None] | None
 ) -> Any:
@@ -89,11 +102,13 @@ async def _run_until_expiry(around: Surroundings, until: float | None, scope: An
     if until is None:
         await around.app(scope, receive, send)
         return
-    over = False
+    over = expired = False
 
     async def watched_receive() -> Any:
         nonlocal over
         message = await receive()
+        if expired:  # not every server stops delivering what a client goes on sending
+            return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": EXPIRED}
         over = over or message["type"] == "websocket.disconnect"
         return message
 
@@ -105,9 +120,11 @@ async def _run_until_expiry(around: Surroundings, until: float | None, scope: An
         await send(message)
 
     async def expire() -> None:
+        nonlocal expired
         while (left := until - around.clock()) > 0:  # noqa: ASYNC110 - waits for a time, not for an event
             await anyio.sleep(min(left, LONGEST_SLEEP))
-        await watched_send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "The access token expired"})
+        expired = True
+        await watched_send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": EXPIRED})
 
     expiry = spawn(expire)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from asgi_mcp_auth._asgi.sending import send_response
 from asgi_mcp_auth._protocol.request import Request
@@ -39,4 +40,4 @@ def starlette_router(site: Site) -> Router:
     from starlette.routing import Route, Router  # noqa: PLC0415 - an optional package
 
     app = MetadataApp(site)
-    return Router(routes=[Route(path.decode("ascii"), endpoint=app) for path in site.documents])
+    return Router(routes=[Route(unquote(path.decode("ascii")), endpoint=app) for path in site.documents])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container
 from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
 
 from asgi_mcp_auth.errors import BadRequest, NoCredential, Reason
 
@@ -22,7 +23,7 @@ REGISTERED_SCHEMES = frozenset(
 
 _SCHEME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]*")
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"
-_QUERY_TOKEN = re.compile(rb"(?:^|&)access_token=")
+_PAIRS = re.compile(rb"[&;]")
 
 _MISSING = NoCredential(Reason.NO_CREDENTIAL)
 
@@ -79,4 +80,5 @@ def _no_credential(word: bytes, schemes: Container[bytes]) -> NoCredential | Bad
 
 def has_query_token(query_string: bytes) -> bool:
     """Whether a token was put into the URI, where it leaks into logs and referrers (OAuth 2.1 section 5.1)."""
-    return _QUERY_TOKEN.search(query_string) is not None
+    names = (pair.partition(b"=")[0] for pair in _PAIRS.split(query_string) if b"=" in pair)
+    return any(unquote_to_bytes(name) == b"access_token" for name in names)

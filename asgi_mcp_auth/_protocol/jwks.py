@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
@@ -25,6 +26,22 @@ __all__ = ("MAX_KEYS", "KeySet", "SkipReason", "Skipped", "UnknownKid", "Verific
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
 MAX_RSA_BITS = 8192  # a larger one makes every verification slow
+
+# Ed25519 points of small order, the sign bit cleared: under such a key anybody can sign (RFC 8032 section 8.9).
+SMALL_ORDER = frozenset(
+    map(
+        bytes.fromhex,
+        (
+            "00" * 32,
+            "01" + "00" * 31,
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            "ec" + "ff" * 30 + "7f",
+            "ed" + "ff" * 30 + "7f",
+            "ee" + "ff" * 30 + "7f",
+        ),
+    )
+)
 
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -147,6 +164,10 @@ def _import_key(jwk: Mapping[str, Any], algorithms: frozenset[str]) -> Any | Ski
         key = PyJWK(members, "EdDSA" if members["kty"] == "OKP" else alg).key
     except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, LookupError, OverflowError):
         return SkipReason.INVALID
+    if isinstance(key, Ed25519PublicKey):
+        *low, high = key.public_bytes_raw()
+        if bytes((*low, high & 0x7F)) in SMALL_ORDER:
+            return SkipReason.WEAK
     if isinstance(key, RSAPublicKey):
         if key.key_size < MIN_RSA_BITS:
             return SkipReason.WEAK

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from asgi_mcp_auth._protocol.cross_origin import PREFLIGHT_HEADERS
-from asgi_mcp_auth._protocol.jose import parse_compact
+from asgi_mcp_auth._protocol.jose import ALGORITHMS, parse_compact
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.responses import Response, json_response
 from asgi_mcp_auth.config import ResourceServerMetadata
-from asgi_mcp_auth.errors import InvalidToken
+from asgi_mcp_auth.errors import InvalidToken, printable
 
 __all__ = ("Document", "build_members", "check_signed_metadata", "compile_document", "is_language_tag")
 
@@ -71,9 +71,11 @@ def check_signed_metadata(signed: object, members: Mapping[str, Any]) -> str | N
     if not isinstance(signed, str):
         return "is not a string"
     try:
-        claims = parse_compact(signed.encode("ascii", "replace")).claims
+        header, claims = parse_compact(signed.encode("ascii", "replace"))[:2]
     except InvalidToken as refusal:
         return f"is not a compact JWS ({refusal.found})"
+    if header.alg not in ALGORITHMS:
+        return f"is not signed with an asymmetric algorithm ({printable(header.alg)})"
     if not isinstance(claims.get("iss"), str) or not claims["iss"]:
         return "has no iss claim"
     if "signed_metadata" in claims:

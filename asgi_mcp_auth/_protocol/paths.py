@@ -1,13 +1,14 @@
 """Which resource owns a path, whether it is public, and which scope rule applies.
 
 Frameworks route the decoded path, and many also serve other spellings of it (`%2F`, `//`, dot segments,
-a trailing slash). So every path is judged twice, as it is and in its canonical form, and refused
-when the two judgements differ: no request is judged under one resource and served under another.
+a trailing slash). So an unusual path is judged in every way it may be read, and refused when the judgements
+differ: no request is judged under one resource and served under another.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import unquote
@@ -18,39 +19,95 @@ __all__ = ("PathRule", "PathTable", "Verdict", "canonical_path", "is_canonical",
 
 T = TypeVar("T")
 
-MAX_DECODINGS = 8
+MAX_DECODINGS = 3
+MAX_UNUSUAL = 4096  # a longer path that is not canonical is refused unread
+# Routers written with regular expressions let `$` match before a final newline.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SLASHES = re.compile(r"/{2,}")
 # A mistyped method would be a rule that never applies.
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY"))
+
+
+def _ambiguous(path: str) -> BadRequest:
+    return BadRequest(Reason.AMBIGUOUS_PATH, found=path, description="Ambiguous request path")
+
+
+def _decodings(path: str) -> list[str]:
+    r"""The path and its repeated decodings until they are stable, `\\` as `/`.
+
+    Raises:
+        BadRequest: No path, a control character, too long, or still changing.
+    """
+    if path[:1] != "/" or len(path) > MAX_UNUSUAL:
+        raise _ambiguous(path)
+    found = [path]
+    while (decoded := unquote(found[-1]).replace("\\", "/")) != found[-1]:
+        if len(found) > MAX_DECODINGS:
+            raise _ambiguous(path)
+        found.append(decoded)
+    if _CONTROL.search(found[-1]) is not None:
+        raise _ambiguous(path)
+    return found
+
+
+def _without_dots(path: str) -> str:
+    """Dot segments resolved and nothing else: empty segments stay."""
+    kept: list[str] = []
+    for segment in path.split("/")[1:]:
+        if segment == "..":
+            kept[-1:] = []
+        elif segment != ".":
+            kept.append(segment)
+    return "/" + "/".join(kept)
+
+
+def readings(path: str) -> set[str]:
+    """Every path that a router may take an unusual one for: decoded, slashes merged, dots resolved, in any combination.
+
+    Raises:
+        BadRequest: It cannot be read at all.
+    """
+    found: set[str] = set()
+    for decoded in _decodings(path):
+        merged = _SLASHES.sub("/", decoded)
+        found |= {decoded, merged, _without_dots(decoded), _without_dots(merged), posixpath.normpath(merged)}
+    return found | {reading.rstrip("/") or "/" for reading in found}
 
 
 def canonical_path(path: str) -> str:
     r"""Decoded until stable, `\` as `/`, slashes merged, dot segments resolved, no trailing slash.
 
     Raises:
-        BadRequest: The path does not begin with `/` (absolute form), or is still changing after 8 decodings.
+        BadRequest: It does not begin with `/` (absolute form), has a control character, or does not become stable.
     """
-    if path[:1] != "/":
-        raise BadRequest(Reason.AMBIGUOUS_PATH, found=path, description="Ambiguous request path")
-    for _ in range(MAX_DECODINGS):
-        decoded = unquote(path)
-        if decoded == path:
-            break
-        path = decoded
-    else:
-        raise BadRequest(Reason.AMBIGUOUS_PATH, found=path, description="Ambiguous request path")
-    return posixpath.normpath("/" + path.replace("\\", "/").lstrip("/"))
+    return posixpath.normpath(_SLASHES.sub("/", _decodings(path)[-1]))
 
 
 def is_canonical(path: str) -> bool:
     """Whether `path` is its own canonical form, told quickly."""
     return (
         path[:1] == "/"
+        and path.isprintable()
         and "//" not in path
         and "/." not in path
         and "%" not in path
         and "\\" not in path
         and (path[-1] != "/" or len(path) == 1)
     )
+
+
+def full_path(path: str, root_path: str) -> str:
+    """The public path: servers and frameworks disagree on whether `path` has the `root_path` in front of it.
+
+    Raises:
+        BadRequest: The root path stands somewhere else in the path, where some routers cut it off.
+    """
+    root = root_path.rstrip("/")
+    if not root or path == root or path.startswith(root + "/"):
+        return path
+    if root in path:
+        raise _ambiguous(path)
+    return root + path
 
 
 class PathRule(NamedTuple):
@@ -130,15 +187,21 @@ class PathTable:
         owner = 0 if self._sole else next(self._owners.matches(path), None)
         return Verdict(owner, False, None if owner is None else self._rules[owner].find(method, path))
 
-    def judge(self, method: str, path: str) -> Verdict:
+    def judge(self, method: str, path: str, root_path: str = "") -> Verdict:
         """The verdict on a decoded path.
 
         Raises:
-            BadRequest: `ambiguous_path`, where the path and its canonical form are not judged alike.
+            BadRequest: `ambiguous_path`, where a router may read the path in ways that are not judged alike.
         """
-        verdict = self._verdict(method, path)
-        if not is_canonical(path) and self._verdict(method, canonical_path(path)) != verdict:
-            raise BadRequest(Reason.AMBIGUOUS_PATH, found=path, description="Ambiguous request path")
+        full = full_path(path, root_path) if root_path else path
+        verdict = self._verdict(method, full)
+        if not is_canonical(full) and any(self._verdict(method, other) != verdict for other in readings(full)):
+            raise _ambiguous(path)
+        if root_path and verdict.rule is None:
+            # A rule written without the root path would never apply: better no answer than the wrong one.
+            inner = full.removeprefix(root_path.rstrip("/")) or "/"
+            if any(self._verdict(method, other).rule is not None for other in readings(inner)):
+                raise _ambiguous(path)
         return verdict
 
 

@@ -31,17 +31,19 @@ class Request:
         scope: The scope itself.
         is_websocket: Whether it is a websocket handshake, which counts as a GET.
         method: The request method.
-        path: The decoded path, which is what frameworks route.
+        path: The decoded path, which is what frameworks route, less the root path.
+        root_path: Where the app is mounted; it may or may not stand in front of `path`.
         fields: The credential, Host, Origin and CORS fields by lower-case name, each as the list of its lines.
     """
 
-    __slots__ = ("fields", "is_websocket", "method", "path", "scope")
+    __slots__ = ("fields", "is_websocket", "method", "path", "root_path", "scope")
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
         self.scope = scope
         self.is_websocket: bool = scope["type"] == "websocket"
         self.method: str = scope.get("method", "GET")
         self.path: str = scope["path"]
+        self.root_path: str = scope.get("root_path") or ""
         fields: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             if name in READ:

@@ -92,6 +92,7 @@ class LivingKeySet:
             self.snapshot = Snapshot(static_keys, object())
             self.state = State(fetched_at=float("-inf"), fresh_until=float("inf"), usable_until=float("inf"))
         self._static = static_keys is not None
+        self._republished = False
 
     async def warm_up(self) -> None:
         """Fetch if nothing usable is held; a failure is logged and tried again at the first request."""
@@ -156,8 +157,18 @@ class LivingKeySet:
         return Unavailable(reason, issuer=self.issuer, kid=kid, alg=alg, found=found, retry_after=wait)
 
     async def metadata(self) -> AuthorizationServerMetadata:
-        """The issuer's metadata, discovered when it was not given. Raises `DiscoveryError`."""
-        return self._config.metadata or await self._discover()
+        """The issuer's metadata to republish, under the brakes of the key set. Raises `DiscoveryError`."""
+        if self._config.metadata is not None:
+            return self._config.metadata
+        self._republished = True
+        held = self._discovered
+        overdue = held is None or not 0 <= self._clock() - held[0] < METADATA_LIFETIME
+        if overdue and not may_fetch(self.state, self._clock()):
+            await self._join_flight()
+        if self._discovered is None:
+            msg = f"There is no metadata of {self.issuer} yet."
+            raise DiscoveryError(msg, transient=True)
+        return self._discovered[1]
 
     async def _discover(self) -> AuthorizationServerMetadata:
         now = self._clock()
@@ -169,6 +180,7 @@ class LivingKeySet:
             if self._discovered is None:
                 raise
             logger.warning("Keeping the metadata of %s from before: %s", self.issuer, error.message)
+            self._discovered = (now, self._discovered[1])
             return self._discovered[1]
         self._discovered = (now, metadata)
         return metadata
@@ -237,6 +249,10 @@ class LivingKeySet:
         return error
 
     async def _refresh(self) -> None:
+        if self._republished:
+            await self._discover()
+        if self._static:
+            return
         self._asked += 1
         number, started = self._asked, self._clock()  # the keys are at least as new as this
         fetched = await self._fetcher.fetch_json(await self._jwks_uri())

@@ -11,7 +11,9 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
+from urllib.parse import quote
 
 import anyio
 import anyio.to_thread
@@ -120,7 +122,7 @@ class JWTVerifier:
         try:
             return await self._verify_new(credential.token, digest)
         except Refusal as refusal:
-            return refusal
+            return refusal.bare()
 
     async def _verify_new(self, token: bytes, digest: bytes) -> Verified:
         jws = parse_compact(token)
@@ -165,8 +167,10 @@ def copy_with_token(auth_info: AuthInfo, token: str | None) -> AuthInfo:
 
 def hook_failed(name: str, error: Exception, token: bytes) -> Unavailable:
     """The refusal for code of the user's that raised. The traceback goes to the log, without the token it may quote."""
-    told = "".join(traceback.format_exception(error))
-    logger.error("%s failed:\n%s", name, told.replace(token.decode("ascii"), "[token]"))
+    told, secret = "".join(traceback.format_exception(error)), token.decode("ascii")
+    for form in (secret, quote(secret), quote(secret, safe="")):
+        told = told.replace(form, "[token]")
+    logger.error("%s failed:\n%s", name, told)
     return Unavailable(Reason.HOOK_FAILED, found=type(error).__name__)
 
 
@@ -216,6 +220,7 @@ class CallableVerifier:
         accepts_audience: Whether the `AuthInfo`'s audience is acceptable, or None not to check.
         clock: Seconds since the epoch.
         expose_token: Keep the raw token in `AuthInfo.token`.
+        allowed_clients: By issuer: the only clients to accept, or None for any.
         translate: From what the function raised to the refusal that is meant.
     """
 
@@ -228,9 +233,11 @@ class CallableVerifier:
         accepts_audience: Callable[[AuthInfo], bool],
         clock: Callable[[], float],
         expose_token: bool,
+        allowed_clients: Mapping[str, frozenset[str] | None] = MappingProxyType({}),
         translate: Callable[[Refusal], Refusal] | None = None,
     ) -> None:
         self._function = function
+        self._allowed_clients = allowed_clients
         self._translate = translate
         self._issuers = issuers
         self._resource = resource
@@ -252,7 +259,7 @@ class CallableVerifier:
         try:
             info = await ask_hook(self._ask, token, name="The verify function", token=credential.token)
         except Refusal as refusal:
-            return refusal if self._translate is None else self._translate(refusal)
+            return (refusal if self._translate is None else self._translate(refusal)).bare()
         if not isinstance(info, AuthInfo):
             logger.error("The verify function returned %s, not an AuthInfo", type(info).__name__)
             return Unavailable(Reason.HOOK_FAILED, found=type(info).__name__)
@@ -261,6 +268,9 @@ class CallableVerifier:
             return InvalidToken(Reason.UNKNOWN_ISSUER, expected=expected, found=info.issuer, issuer=info.issuer)
         if not self._accepts_audience(info):
             return InvalidToken(Reason.WRONG_AUDIENCE, found=info.audience, issuer=info.issuer)
+        allowed = self._allowed_clients.get(info.issuer)
+        if allowed is not None and info.client_id not in allowed:
+            return InvalidToken(Reason.CLIENT_NOT_ALLOWED, found=info.client_id, issuer=info.issuer)
         if info.expires_at is not None and self._clock() >= info.expires_at:
             return InvalidToken(Reason.TOKEN_EXPIRED, issuer=info.issuer, description="The access token expired")
         info = info if info.resource is not None else info.replace(resource=self._resource)

@@ -1,0 +1,297 @@
+"""Attacks that once worked, each with real routers or a real server's habits; none may work again."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import FastAPI
+from harness import ISS, Clock, R, RecordingApp, bearer, call, http_scope, protect, send_scope, token
+from litestar import Litestar, get
+from starlette.applications import Starlette
+from starlette.requests import Request as StarletteRequest
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from asgi_mcp_auth import (
+    AuthInfo,
+    AuthServerConfig,
+    Credential,
+    Decision,
+    MCPAuth,
+    MCPAuthMiddleware,
+    MemoryStore,
+    Refusal,
+    Request,
+    ResourceServerConfig,
+    ResourceServerMetadata,
+    RevocationList,
+    ScopePolicy,
+    Verified,
+    current_auth,
+)
+from asgi_mcp_auth._protocol.credentials import has_query_token
+from asgi_mcp_auth._protocol.jwks import SMALL_ORDER, parse_key_set
+from asgi_mcp_auth._protocol.metadata import check_signed_metadata
+from asgi_mcp_auth.errors import InvalidServerMetadata, Reason
+from asgi_mcp_auth.testing import Issuer
+
+pytestmark = pytest.mark.anyio
+
+
+def site(issuer: Issuer, app: Any, policy: ScopePolicy, **options: Any) -> MCPAuthMiddleware:
+    metadata = ResourceServerMetadata(resource=R, authorization_servers=[ISS])
+    config = ResourceServerConfig(metadata=metadata, policy=policy)
+    auth = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock, **options)
+    return auth.wrap(app)
+
+
+async def endpoint(request: StarletteRequest) -> PlainTextResponse:
+    return PlainTextResponse("served")
+
+
+def starlette_app() -> Any:
+    return Starlette(routes=[Route("/mcp/export", endpoint), Route("/export", endpoint)])
+
+
+def fastapi_app() -> Any:
+    app = FastAPI()
+    app.add_api_route("/mcp/export", endpoint, methods=["GET"])
+    return app
+
+
+def litestar_app() -> Any:
+    @get("/mcp/export", media_type="text/plain", sync_to_thread=False)
+    def export() -> str:
+        return "served"
+
+    @get("/secret", media_type="text/plain", sync_to_thread=False)
+    def secret() -> str:
+        return "served"
+
+    return Litestar([export, secret])
+
+
+RULE = ScopePolicy(default=["mcp:read"], paths={"/mcp/export": ["mcp:export"]})
+
+
+@pytest.mark.parametrize("build", [starlette_app, fastapi_app, litestar_app])
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param("/mcp/export", 403, id="RS-2 as it is written"),
+        pytest.param("/mcp/export\n", 400, id="RS-2 a newline at the end"),
+        pytest.param("/mcp/export%0A", 400, id="RS-2 an encoded newline at the end"),
+        pytest.param("/mcp\x00/export", 400, id="RS-2 NUL"),
+        pytest.param("//mcp/export/x/..", 400, id="RS-2 merged but not resolved"),
+        pytest.param("/x/..//mcp/export", 400, id="RS-2 resolved and merged"),
+    ],
+)
+async def test_no_spelling_escapes_a_rule(issuer: Issuer, build: Any, path: str, status: int) -> None:
+    protected = site(issuer, build(), RULE)
+    raw = path.encode().replace(b"\n", b"%0A").replace(b"\x00", b"%00")
+    assert (await call(protected, "GET", path, bearer(token(issuer)), raw_path=raw)).status == status
+
+
+@pytest.mark.parametrize(
+    ("build", "path", "root_path", "status"),
+    [
+        pytest.param(starlette_app, "/api/export", "/api", 403, id="RS-2 with the root path"),
+        pytest.param(starlette_app, "/export", "/api", 403, id="RS-2 without it, as hypercorn gives it"),
+        pytest.param(starlette_app, "/x/api/export", "/api", 400, id="RS-2 the root path inside"),
+        pytest.param(litestar_app, "/pub/api/secret", "/api", 400, id="RS-2 Litestar cuts at the root path anywhere"),
+    ],
+)
+async def test_a_root_path_hides_no_rule(issuer: Issuer, build: Any, path: str, root_path: str, status: int) -> None:
+    policy = ScopePolicy(default=["mcp:read"], paths={"/api/export": ["mcp:export"]})
+    protected = site(issuer, build(), policy, public_paths=["/pub/*"])
+    assert (await call(protected, "GET", path, bearer(token(issuer)), root_path=root_path)).status == status
+
+
+async def test_a_rule_written_without_the_root_path_does_not_fail_open(issuer: Issuer) -> None:
+    protected = site(issuer, starlette_app(), RULE)
+    assert (await call(protected, "GET", "/x/mcp/export", bearer(token(issuer)), root_path="/x")).status == 400
+
+
+async def test_a_root_path_that_fastapi_sets_below(issuer: Issuer) -> None:
+    app = FastAPI()
+    app.root_path = "/api"  # what FastAPI(root_path=...), which is deprecated, does
+    app.add_api_route("/mcp/export", endpoint, methods=["GET"])
+    protected = site(issuer, app, RULE)
+    assert (await call(protected, "GET", "/api/mcp/export", bearer(token(issuer)))).status == 400
+
+
+async def test_a_path_that_takes_long_to_read_is_not_read(issuer: Issuer) -> None:
+    app = RecordingApp()
+    path = "/mcp/" + "%" * 60_000 + "%2525252525252541"
+    assert (await call(protect(issuer, app), "GET", path, raw_path=b"/mcp/x")).status == 400
+
+
+async def test_a_public_path_is_for_nobody(issuer: Issuer) -> None:
+    """uvicorn starts a pipelined request in the context of the one before."""
+    seen: list[AuthInfo | None] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(current_auth())
+        if scope["path"] != "/healthz":  # what a pipelined request would be: in the same context, without a token
+            await send_scope(protected, http_scope("GET", "/healthz"))
+            seen.append(current_auth())
+        await RecordingApp()(scope, receive, send)
+
+    protected = protect(issuer, app, public_paths=["/healthz"])
+    assert (await call(protected, headers=bearer(token(issuer)))).status == 200
+    assert [info and info.subject for info in seen] == ["alice", None, "alice"]
+
+
+@pytest.mark.parametrize("together", [pytest.param(False, id="one by one"), pytest.param(True, id="at once")])
+async def test_republishing_is_under_the_brakes_of_the_key_set(issuer: Issuer, together: bool) -> None:
+    protected = protect(issuer, RecordingApp(), republish_server_metadata=True)
+    place = "/.well-known/oauth-authorization-server"
+    issuer.metadata["issuer"] = "https://another.example"  # unusable: every probe fails
+    if together:
+        async with anyio.create_task_group() as group:
+            for _ in range(100):
+                group.start_soon(call, protected, "GET", place)
+    else:
+        for _ in range(100):
+            assert (await call(protected, "GET", place)).status == 503
+    assert sum(issuer.requests.values()) == 2  # two probes, once
+
+
+async def test_republishing_keeps_an_old_document_through_an_outage(issuer: Issuer, clock: Clock) -> None:
+    protected = protect(issuer, RecordingApp(), republish_server_metadata=True)
+    place = "/.well-known/oauth-authorization-server"
+    good = (await call(protected, "GET", place)).json()
+    assert good["issuer"] == ISS
+    clock.now += 3601
+    issuer.metadata["issuer"] = "https://another.example"
+    issuer.requests.clear()
+    for _ in range(50):
+        assert (await call(protected, "GET", place)).json() == good
+    assert sum(issuer.requests.values()) <= 3  # two probes and the key set, once
+
+
+class Odd:
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+        result: Verified | Refusal = self.result
+        return result
+
+
+@pytest.mark.parametrize("result", [None, True, "alice", (AuthInfo(issuer=ISS, subject="a"), None, ())])
+async def test_what_is_no_verdict_is_no_pass(issuer: Issuer, result: Any) -> None:
+    app = RecordingApp()
+    answer = await call(protect(issuer, app, verifier=Odd(result)), headers=bearer("x"))
+    assert (answer.status, app.calls) == (503, 0)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"scopes": [["x"]]}, id="scopes"),
+        pytest.param({"client_id": 5}, id="client_id"),
+        pytest.param({"client_id": ""}, id="an empty client_id"),
+        pytest.param({"expires_at": float("inf")}, id="never"),
+        pytest.param({"expires_at": float("nan")}, id="no number"),
+        pytest.param({"subject": ""}, id="nobody"),
+        pytest.param({"issuer": None}, id="no issuer"),
+    ],
+)
+async def test_an_identity_that_cannot_be_right_does_not_exist(fields: dict[str, Any]) -> None:
+    whole: dict[str, Any] = {"issuer": ISS, "subject": "alice"} | fields
+    with pytest.raises(ValueError, match="AuthInfo"):
+        AuthInfo(**whole)
+
+
+class Quoting:
+    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+        msg = f"no such token: {credential.token.decode()}"
+        raise ValueError(msg)
+
+
+@pytest.mark.parametrize("verifier", [pytest.param(None, id="RS-241 JWT"), pytest.param(Quoting(), id="RS-241 own")])
+async def test_a_refusal_leads_to_no_token(issuer: Issuer, verifier: Any) -> None:
+    decisions: list[Decision] = []
+    protected = protect(issuer, RecordingApp(), on_decision=[decisions.append], verifier=verifier)
+    raw = token(issuer, aud="https://other.example")
+    await call(protected, headers=bearer(raw))
+    (refusal,) = [decision.refusal for decision in decisions]
+    assert refusal is not None
+    told = "".join(traceback.TracebackException.from_exception(refusal, capture_locals=True).format())
+    assert raw not in told
+    assert (refusal.__traceback__, refusal.__context__, refusal.__cause__) == (None, None, None)
+
+
+async def test_a_custom_verification_is_held_to_the_allowed_clients(issuer: Issuer) -> None:
+    server = AuthServerConfig(issuer=ISS, allowed_clients=["good"])
+    auth = MCPAuth(
+        ResourceServerConfig(metadata=ResourceServerMetadata(resource=R, authorization_servers=[server])),
+        http_client=issuer.http_client,
+    )
+
+    async def verify(raw: str) -> AuthInfo:
+        return AuthInfo(issuer=ISS, subject="alice", client_id=raw, audience=R)
+
+    protected = auth.bearer_auth_middleware(verify)(RecordingApp())
+    statuses = [(await call(protected, headers=bearer(client))).status for client in ("good", "evil")]
+    assert statuses == [200, 401]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        pytest.param(b"access_token=x", id="RS-14 plain"),
+        pytest.param(b"access%5Ftoken=x", id="RS-14 encoded"),
+        pytest.param(b"%61ccess_token=x", id="RS-14 encoded elsewhere"),
+        pytest.param(b"a=1;access_token=x", id="RS-14 another separator"),
+    ],
+)
+async def test_a_token_in_the_uri_is_found(query: bytes) -> None:
+    assert has_query_token(query)
+
+
+async def test_keys_under_which_anybody_can_sign_are_weak() -> None:
+    import base64
+
+    for point in SMALL_ORDER:
+        x = base64.urlsafe_b64encode(point).rstrip(b"=").decode()
+        with pytest.raises(InvalidServerMetadata, match=r"weak|invalid"):
+            parse_key_set({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": "k"}]})
+
+
+@pytest.mark.parametrize("alg", ["none", "HS256"])
+async def test_metadata_signed_by_nobody(issuer: Issuer, alg: str) -> None:
+    members = {"resource": R}
+    signed = issuer.sign({"alg": alg}, {"iss": R, **members})
+    assert check_signed_metadata(signed, members) == f"is not signed with an asymmetric algorithm ({alg})"
+
+
+async def test_a_revocation_is_of_one_token_and_lasts() -> None:
+    clock = Clock()
+    revocations = RevocationList(MemoryStore(3, clock=clock))
+    await revocations.revoke_token("https://a.example", "8443:x", ttl=60)
+    other = AuthInfo(issuer="https://a.example:8443", subject="alice", claims={"jti": "x"})
+    assert not await revocations(other)
+    for n in range(2):
+        await revocations.revoke_token("https://b.example", str(n), ttl=1)
+    clock.now += 2
+    await revocations.revoke_token("https://b.example", "more", ttl=60)  # what is over makes room first
+    assert await revocations(AuthInfo(issuer="https://a.example", subject="alice", claims={"jti": "8443:x"}))
+
+
+async def test_the_reason_of_an_ambiguous_path(issuer: Issuer) -> None:
+    decisions: list[Decision] = []
+    protected = site(issuer, RecordingApp(), RULE, on_decision=[decisions.append])
+    await call(protected, "GET", "/mcp/export\n", raw_path=b"/mcp/export%0A")
+    assert [decision.reason for decision in decisions] == [Reason.AMBIGUOUS_PATH]
+
+
+async def test_a_token_cannot_write_log_fields(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+    kid = 'x" alg=RS256 expected=ok'
+    await call(protect(issuer, RecordingApp()), headers=bearer(issuer.mint(R, header={"kid": kid}, iat=0)))
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "asgi_mcp_auth.decisions"]
+    assert line.endswith(f"""issuer={ISS} kid="x' alg=RS256 expected=ok" alg=RS256""")
