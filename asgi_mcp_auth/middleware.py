@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Unpack, cast
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.running import Surroundings, run_app, run_public
 from asgi_mcp_auth._asgi.sending import send_response
-from asgi_mcp_auth._asgi.shorthand import auth_for_one
+from asgi_mcp_auth._asgi.shorthand import auth_for_one, own_root_path
 from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
 from asgi_mcp_auth._protocol.cross_origin import Cors, is_preflight
 from asgi_mcp_auth._protocol.problems import show
@@ -123,8 +123,7 @@ class MCPAuthMiddleware:
         self._site = auth.site
         self._verifiers = auth.verifiers
         self._told: set[str] = set()
-        # FastAPI(root_path=...) sets it below us, where it is cut off the path all the same.
-        self._root_path = str(getattr(app, "root_path", "") or "")
+        self._root_path = own_root_path(app)
         tell = None if auth.expose_token else self._app_answered_401
         self._running = Surroundings(app, sdk_bridge(), auth.expose_token, auth.clock, tell)
 

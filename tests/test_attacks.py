@@ -123,6 +123,14 @@ async def test_a_root_path_that_fastapi_sets_below(issuer: Issuer) -> None:
     assert (await call(protected, "GET", "/api/mcp/export", bearer(token(issuer)))).status == 400
 
 
+async def test_another_root_path_than_fastapis_is_not_one(issuer: Issuer) -> None:
+    class Quart(RecordingApp):
+        root_path = "/srv/app"  # where Flask and Quart keep the folder of the app
+
+    protected = protect(issuer, Quart(), public_paths=["/healthz"])
+    assert (await call(protected, "GET", "/healthz")).status == 200
+
+
 async def test_a_path_that_takes_long_to_read_is_not_read(issuer: Issuer) -> None:
     app = RecordingApp()
     path = "/mcp/" + "%" * 60_000 + "%2525252525252541"

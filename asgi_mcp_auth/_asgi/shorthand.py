@@ -1,4 +1,4 @@
-"""The shorthand for one resource: its configuration, and its problems at the places where the user wrote them."""
+"""What the middleware's constructor takes: the shorthand for one resource, and an app with habits of its own."""
 
 from __future__ import annotations
 
@@ -9,13 +9,22 @@ from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
-__all__ = ("auth_for_one",)
+__all__ = ("auth_for_one", "own_root_path")
 
 PLACES = {
     "protected_resources[0].metadata.resource": "resource",
     "protected_resources[0].metadata.authorization_servers": "authorization_servers",
     "protected_resources[0].policy.default": "required_scopes",
 }
+
+
+def own_root_path(app: object) -> str:
+    """The root path that `FastAPI(root_path=...)` sets below the middleware, where it is cut off the path all the same.
+
+    Only FastAPI's: Quart's attribute of that name is a folder.
+    """
+    is_fastapi = any(base.__module__.startswith("fastapi.") for base in type(app).__mro__)
+    return str(getattr(app, "root_path", "")) if is_fastapi else ""
 
 
 def auth_for_one(
