@@ -6,7 +6,7 @@ Repeated fields are kept apart, so that whoever reads one decides what a repetit
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 __all__ = ("Request",)
 
@@ -25,7 +25,7 @@ CREDENTIAL_FIELDS = frozenset({b"authorization", b"dpop"})
 
 
 class Request:
-    """A read-only view of an ASGI `http` or `websocket` scope.
+    """A view of an ASGI `http` or `websocket` scope; type checkers hold it frozen, a request pays nothing for it.
 
     Attributes:
         scope: The scope itself.
@@ -39,16 +39,16 @@ class Request:
     __slots__ = ("fields", "is_websocket", "method", "path", "root_path", "scope")
 
     def __init__(self, scope: Mapping[str, Any]) -> None:
-        self.scope = scope
-        self.is_websocket: bool = scope["type"] == "websocket"
-        self.method: str = scope.get("method", "GET")
-        self.path: str = scope["path"]
-        self.root_path: str = scope.get("root_path") or ""
+        self.scope: Final = scope
+        self.is_websocket: Final[bool] = scope["type"] == "websocket"
+        self.method: Final[str] = scope.get("method", "GET")
+        self.path: Final[str] = scope["path"]
+        self.root_path: Final[str] = scope.get("root_path") or ""
         fields: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             if name in READ:
                 fields.setdefault(name, []).append(value)
-        self.fields = fields
+        self.fields: Final[Mapping[bytes, list[bytes]]] = fields
 
     @property
     def raw_path(self) -> bytes:
