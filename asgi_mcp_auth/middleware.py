@@ -250,7 +250,7 @@ class MCPAuthMiddleware:
         for observe in observers:
             try:
                 observe(decision)
-            except Exception:
+            except Exception:  # an observer decides nothing, so it cannot fail a request either
                 logger.exception("An on_decision observer failed")
 
     async def _start_up(self, scope: Any, receive: Any, send: Any) -> None:

@@ -35,7 +35,7 @@ class Background:
         with self._scope:
             try:
                 await self._work()
-            except Exception:
+            except Exception:  # nobody waits for it, and on trio it would end the whole run
                 logger.exception("Background work failed")
 
     def cancel(self) -> None:
