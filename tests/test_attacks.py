@@ -303,3 +303,13 @@ async def test_a_token_cannot_write_log_fields(issuer: Issuer, caplog: pytest.Lo
     await call(protect(issuer, RecordingApp()), headers=bearer(issuer.mint(R, header={"kid": kid}, iat=0)))
     (line,) = [record.getMessage() for record in caplog.records if record.name == "asgi_mcp_auth.decisions"]
     assert line.endswith(f"""issuer={ISS} kid="x' alg=RS256 expected=ok" alg=RS256""")
+
+
+async def test_republishing_that_fails_does_not_touch_the_keys(issuer: Issuer, clock: Clock) -> None:
+    server = AuthServerConfig(issuer=ISS, jwks_uri=f"{ISS}/jwks")
+    protected = protect(issuer, RecordingApp(), authorization_servers=[server], republish_server_metadata=True)
+    issuer.metadata["issuer"] = "https://another.example"
+    assert (await call(protected, "GET", "/.well-known/oauth-authorization-server")).status == 503
+    assert (await call(protected, headers=bearer(token(issuer)))).status == 200
+    clock.now += 2 * 86_400  # beyond every clock of the key set: it has to be fetched again
+    assert (await call(protected, headers=bearer(token(issuer)))).status == 200

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import anyio
-from anyio.lowlevel import current_token
 
 from asgi_mcp_auth._protocol.freshness import (
     Freshness,
@@ -26,7 +25,7 @@ from asgi_mcp_auth._protocol.freshness import (
 from asgi_mcp_auth._protocol.jwks import KeySet, UnknownKid, VerificationKey, parse_key_set
 from asgi_mcp_auth._remote.discovery import discover
 from asgi_mcp_auth._remote.http import TOTAL_SECONDS, Fetcher
-from asgi_mcp_auth._remote.tasks import spawn
+from asgi_mcp_auth._remote.tasks import SingleFlight
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
 from asgi_mcp_auth.errors import DiscoveryError, InvalidServerMetadata, Reason, Unavailable
 
@@ -43,14 +42,6 @@ class Snapshot(NamedTuple):
 
     keys: KeySet
     generation: object
-
-
-class _Flight:
-    """A fetch under way on one event loop."""
-
-    def __init__(self) -> None:
-        self.done = anyio.Event()
-        self.error: DiscoveryError | None = None
 
 
 class LivingKeySet:
@@ -87,18 +78,19 @@ class LivingKeySet:
         self._lifetimes = lifetimes or Lifetimes()
         self._discovered: tuple[float, AuthorizationServerMetadata] | None = None
         self._asked = self._answered = 0  # key-set fetches begun, and the newest that succeeded
-        self._flights: dict[object, _Flight] = {}
+        self._metadata_state = State()
+        self._keys_flight = SingleFlight(self._attempt_keys)
+        self._metadata_flight = SingleFlight(self._attempt_metadata)
         if static_keys is not None:
             self.snapshot = Snapshot(static_keys, object())
             self.state = State(fetched_at=float("-inf"), fresh_until=float("inf"), usable_until=float("inf"))
         self._static = static_keys is not None
-        self._republished = False
 
     async def warm_up(self) -> None:
         """Fetch if nothing usable is held; a failure is logged and tried again at the first request."""
         now = self._clock()
         if stage(self.state, now) is not Freshness.FRESH and not may_fetch(self.state, now):
-            await self._join_flight()
+            await self._keys_flight.join()
 
     def usable(self, generation: object, now: float) -> bool:
         """Whether something verified with `generation` may still be believed; a stale set is refreshed beside."""
@@ -157,14 +149,13 @@ class LivingKeySet:
         return Unavailable(reason, issuer=self.issuer, kid=kid, alg=alg, found=found, retry_after=wait)
 
     async def metadata(self) -> AuthorizationServerMetadata:
-        """The issuer's metadata to republish, under the brakes of the key set. Raises `DiscoveryError`."""
+        """The issuer's metadata to republish, fetched under brakes of its own. Raises `DiscoveryError`."""
         if self._config.metadata is not None:
             return self._config.metadata
-        self._republished = True
-        held = self._discovered
-        overdue = held is None or not 0 <= self._clock() - held[0] < METADATA_LIFETIME
-        if overdue and not may_fetch(self.state, self._clock()):
-            await self._join_flight()
+        held, now = self._discovered, self._clock()
+        overdue = held is None or not 0 <= now - held[0] < METADATA_LIFETIME
+        if overdue and (self._metadata_flight.under_way or not may_fetch(self._metadata_state, now)):
+            await self._metadata_flight.join()
         if self._discovered is None:
             msg = f"There is no metadata of {self.issuer} yet."
             raise DiscoveryError(msg, transient=True)
@@ -197,9 +188,9 @@ class LivingKeySet:
     async def _fetched(self, now: float) -> Snapshot:
         """Keys fetched now, by us or by a flight under way."""
         wait = may_fetch(self.state, now)
-        if wait and current_token() not in self._flights:
+        if wait and not self._keys_flight.under_way:
             raise Unavailable(Reason.KEYS_UNAVAILABLE, issuer=self.issuer, retry_after=wait)
-        error = await self._join_flight()
+        error = await self._keys_flight.join()
         if error is not None or self.snapshot is None:
             wait = may_fetch(self.state, self._clock())
             reason = Reason.KEYS_UNAVAILABLE
@@ -208,51 +199,35 @@ class LivingKeySet:
 
     def _refresh_beside(self, now: float) -> None:
         if not may_fetch(self.state, now):
-            self._flight()
+            self._keys_flight.start()
 
-    async def _join_flight(self) -> DiscoveryError | None:
-        flight = self._flight()
-        await flight.done.wait()
-        return flight.error
+    async def _attempt_keys(self) -> DiscoveryError | None:
+        error = await self._bounded(self._refresh)
+        if error is not None:
+            self.state = self._failed(self.state, f"No key set for {self.issuer}", error)
+        return error
 
-    def _flight(self) -> _Flight:
-        """The fetch under way on this event loop, started if there is none."""
-        loop = current_token()
-        flight = self._flights.get(loop)
-        if flight is None:
-            started = flight = self._flights[loop] = _Flight()
+    async def _attempt_metadata(self) -> DiscoveryError | None:
+        error = await self._bounded(self._discover)
+        if error is not None:
+            self._metadata_state = self._failed(self._metadata_state, f"No metadata of {self.issuer}", error)
+        return error
 
-            async def work() -> None:
-                try:
-                    started.error = await self._attempt()
-                finally:
-                    del self._flights[loop]
-                    started.done.set()
-
-            spawn(work)
-        return flight
-
-    async def _attempt(self) -> DiscoveryError | None:
-        """One refresh, discovery and keys together bounded in time; whatever goes wrong with it backs off."""
+    async def _bounded(self, work: Callable[[], Awaitable[object]]) -> DiscoveryError | None:
+        """Run `work`, discovery and keys together bounded in time; whatever goes wrong is an error to back off from."""
         error: DiscoveryError | None = OVERDUE
         try:
             with anyio.move_on_after(TOTAL_SECONDS):
-                await self._refresh()
+                await work()
                 error = None
         except DiscoveryError as failed:
             error = failed
         except Exception as failed:
-            logger.exception("Refreshing the key set of %s failed in an unforeseen way", self.issuer)
+            logger.exception("Refreshing what is known of %s failed in an unforeseen way", self.issuer)
             error = DiscoveryError(f"Refreshing failed with {type(failed).__name__}.", transient=True, cause=failed)
-        if error is not None:
-            self._failed(error)
         return error
 
     async def _refresh(self) -> None:
-        if self._republished:
-            await self._discover()
-        if self._static:
-            return
         self._asked += 1
         number, started = self._asked, self._clock()  # the keys are at least as new as this
         fetched = await self._fetcher.fetch_json(await self._jwks_uri())
@@ -261,9 +236,9 @@ class LivingKeySet:
         age_limit = max_age(fetched.cache_control, fetched.age)
         self.state = self.state.succeeded(started, age_limit, random.random(), self._lifetimes)  # noqa: S311
 
-    def _failed(self, error: DiscoveryError) -> None:
-        self.state = self.state.failed(self._clock(), random.random(), self._lifetimes)  # noqa: S311 - spreads load
-        logger.error("No key set for %s: %s", self.issuer, error.message)
+    def _failed(self, state: State, what: str, error: DiscoveryError) -> State:
+        logger.error("%s: %s", what, error.message)
+        return state.failed(self._clock(), random.random(), self._lifetimes)  # noqa: S311 - spreads load
 
     async def _jwks_uri(self) -> str:
         config = self._config

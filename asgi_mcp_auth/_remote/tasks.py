@@ -11,12 +11,16 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from contextvars import Context
+from typing import Generic, TypeVar
 
 import anyio
+from anyio.lowlevel import current_token
 
-__all__ = ("Background", "spawn")
+__all__ = ("Background", "SingleFlight", "spawn")
 
 logger = logging.getLogger("asgi_mcp_auth.background")
+
+T = TypeVar("T")
 
 _running: set[asyncio.Task[None]] = set()
 
@@ -54,3 +58,51 @@ def spawn(work: Callable[[], Awaitable[None]]) -> Background:
         _running.add(task)
         task.add_done_callback(_running.discard)
     return background
+
+
+class _Flight(Generic[T]):
+    """One run of the work on one event loop; `results` has its result once it is done, unless it was cut off."""
+
+    def __init__(self) -> None:
+        self.done = anyio.Event()
+        self.results: list[T] = []
+
+
+class SingleFlight(Generic[T]):
+    """Work that runs once at a time on each event loop, in the background; whoever needs its result waits for it.
+
+    Args:
+        work: What to run. It bounds its own time and returns its failure as a result.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
+        self._work = work
+        self._flights: dict[object, _Flight[T]] = {}
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it is running on this event loop."""
+        return current_token() in self._flights
+
+    def start(self) -> _Flight[T]:
+        """The run under way on this event loop, begun if there is none."""
+        loop = current_token()
+        flight = self._flights.get(loop)
+        if flight is None:
+            begun = flight = self._flights[loop] = _Flight[T]()
+
+            async def run() -> None:
+                try:
+                    begun.results.append(await self._work())
+                finally:
+                    del self._flights[loop]
+                    begun.done.set()
+
+            spawn(run)
+        return flight
+
+    async def join(self) -> T | None:
+        """The result of that run; None when it was cut off. The caller's cancellation does not touch it."""
+        flight = self.start()
+        await flight.done.wait()
+        return flight.results[0] if flight.results else None
