@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from asgi_mcp_auth.auth import MCPAuth
-from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth.config import (
+    AuthServerConfig,
+    IssuerResolver,
+    ResourceServerConfig,
+    ResourceServerMetadata,
+    ScopePolicy,
+)
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
 __all__ = ("auth_for_one", "own_root_path")
@@ -29,7 +35,7 @@ def own_root_path(app: object) -> str:
 
 def auth_for_one(
     resource: str | None,
-    authorization_servers: Sequence[str | AuthServerConfig],
+    authorization_servers: Sequence[str | AuthServerConfig | IssuerResolver],
     required_scopes: Sequence[str],
     options: Mapping[str, Any],
 ) -> MCPAuth:
