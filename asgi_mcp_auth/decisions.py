@@ -15,7 +15,7 @@ logger = logging.getLogger("asgi_mcp_auth.decisions")
 
 
 # Every record has these attributes, so that a formatter may name them.
-UNKNOWN = dict.fromkeys(("issuer", "kid", "alg", "client_id", "expected", "found"))
+UNKNOWN = dict.fromkeys(("issuer", "kid", "alg", "client_id", "operation", "expected", "found"))
 
 Outcome = Literal["allowed", "refused", "public", "metadata", "preflight"]
 
@@ -60,7 +60,8 @@ class RefusalLog:
     """Writes refusals to the logger `asgi_mcp_auth.decisions`, at most `most` per reason and `seconds`.
 
     A request without a credential is DEBUG (every client starts so), 503 is ERROR, the rest WARNING. The record
-    has the attributes `reason`, `issuer`, `kid`, `alg`, `client_id`, `expected`, `found` and `suppressed`.
+    has the attributes `reason`, `issuer`, `kid`, `alg`, `client_id`, `operation`, `expected`, `found`
+    and `suppressed`.
     """
 
     def __init__(self, clock: Callable[[], float], *, most: int = 20, seconds: float = 60.0) -> None:

@@ -93,15 +93,18 @@ def test_protocol_never_waits(name: str) -> None:
 
 # --- dependencies point one way -------------------------------------------------------------------------------------
 
-FOUNDATION = {"errors", "metadata", "config", "context"}
+FOUNDATION = {"reasons", "errors", "message_errors", "metadata", "config", "context", "authorization"}
 BELOW_AUTH = FOUNDATION | {"decisions", "_protocol", "_remote"}
 ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
+    "reasons": set(),
+    "errors": {"reasons"},
+    "message_errors": {"errors", "reasons"},
+    "authorization": set(),
     "metadata": {"errors"},
     "config": {"errors", "metadata"},
     "context": {"errors"},
     "exceptions": {"errors"},
-    "decisions": {"context", "errors"},
+    "decisions": {"authorization", "context", "errors"},
     "stores": {"context", "errors"},
     "_protocol": FOUNDATION | {"_protocol"},
     "_remote": FOUNDATION | {"_protocol", "_remote"},
