@@ -20,12 +20,14 @@ from asgi_mcp_auth._protocol.problems import Problems
 from asgi_mcp_auth._protocol.resource import CompiledResource, MetadataSigner
 from asgi_mcp_auth._protocol.site import Site, compile_site
 from asgi_mcp_auth._protocol.urls import is_loopback
+from asgi_mcp_auth._remote.authorizers import Authorize
 from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
 from asgi_mcp_auth._remote.jwks import LivingKeySet
 from asgi_mcp_auth._remote.verifiers import IsRevoked, JWTVerifier, RevocationCheck, Verifier, VerifyFunction
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo, current_auth
 from asgi_mcp_auth.decisions import Observer, RefusalLog
+from asgi_mcp_auth.stores import Store
 
 if TYPE_CHECKING:
     from starlette.routing import Router
@@ -52,6 +54,9 @@ class MCPAuthOptions(TypedDict, total=False):
     metadata_signer: MetadataSigner | None
     verifier: Verifier | None
     is_revoked: IsRevoked | None
+    authorize: Authorize | None
+    max_body_size: int
+    session_store: Store | None
     on_decision: Sequence[Observer]
     http_client: ClientFactory | None
     token_cache_size: int
@@ -81,6 +86,11 @@ class MCPAuth:
             it accepts is believed: issuer, audience and expiry are its business.
         is_revoked: Asked about every accepted token, sync or async; anything but False refuses it, an
             exception means 503. See `asgi_mcp_auth.stores.RevocationList`.
+        authorize: Asked about every operation that the scopes allow, sync or async; see
+            `asgi_mcp_auth.authorization`. An exception means 503. Its presence alone makes bodies be read.
+        max_body_size: Bytes of a body that is read for its operation; a longer one is 413.
+        session_store: Bind each `Mcp-Session-Id` (MCP up to 2025-11-25) to the caller it was made for, in this
+            store. For servers without a binding of their own; the MCP SDK and fastmcp have one.
         on_decision: Observers, each called with one `Decision` per request; they must not block.
         http_client: A zero-argument factory of an `httpx.AsyncClient`, used for one fetch and closed.
         token_cache_size: How many verified tokens to remember per resource; 0 for none.
@@ -106,6 +116,9 @@ class MCPAuth:
         metadata_signer: MetadataSigner | None = None,
         verifier: Verifier | None = None,
         is_revoked: IsRevoked | None = None,
+        authorize: Authorize | None = None,
+        max_body_size: int = 1_048_576,
+        session_store: Store | None = None,
         on_decision: Sequence[Observer] = (),
         http_client: ClientFactory | None = None,
         token_cache_size: int = 10_000,
@@ -122,6 +135,9 @@ class MCPAuth:
                 "metadata_signer": metadata_signer,
                 "verifier": verifier,
                 "is_revoked": is_revoked,
+                "authorize": authorize,
+                "max_body_size": max_body_size,
+                "session_store": session_store,
                 "on_decision": on_decision,
                 "http_client": http_client,
                 "token_cache_size": token_cache_size,
@@ -152,6 +168,9 @@ class MCPAuth:
         self.observers: tuple[Observer, ...] = tuple(on_decision)
         self.verifier = verifier
         self.is_revoked = is_revoked
+        self.authorize = authorize
+        self.max_body_size = max_body_size
+        self.session_store = session_store
         self.token_cache_size = token_cache_size
         self._fetcher = Fetcher(http_client)
         self._allow_http = dangerously_allow_http

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from asgi_mcp_auth.authorization import Operation
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import NoCredential, Reason, Refusal, Unavailable, printable
 
@@ -25,7 +26,7 @@ class Decision(NamedTuple):
 
     `outcome` is `allowed` (with `auth_info`), `refused` (with `refusal`), or an answer that needs no token:
     `public`, `metadata`, `preflight`. `url` is the public URL without the query; `resource` the identifier of
-    the owning resource, if one owns the path. Nothing here holds a token.
+    the owning resource, if one owns the path; `operations` what an admitted body asks for, where it was read. Nothing here holds a token.
     """
 
     outcome: Outcome
@@ -35,6 +36,7 @@ class Decision(NamedTuple):
     status: int | None = None
     auth_info: AuthInfo | None = None
     refusal: Refusal | None = None
+    operations: tuple[Operation, ...] = ()
 
     @property
     def reason(self) -> Reason | None:

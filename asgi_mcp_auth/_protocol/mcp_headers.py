@@ -22,7 +22,9 @@ BATCHING: Final = b"2025-03-26"
 VERSION_MEMBER: Final = "io.modelcontextprotocol/protocolVersion"
 
 NAMED_BY: Final[Mapping[str, str]] = {
-    **{"tools/call": "name", "prompts/get": "name", "resources/read": "uri"},
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
     **dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId"),
 }
 """Methods whose target `Mcp-Name` repeats, and the member of `params` that has it."""

@@ -11,6 +11,7 @@ __all__ = ("check_options",)
 
 HOOKS = {
     "metadata_signer": "a callable from the claims to a JWS",
+    "authorize": "a callable (auth_info, operation, request) to Allow, Deny or NeedScopes",
     "is_revoked": "a callable from an AuthInfo to a bool",
     "http_client": "a callable that makes a client, httpx.AsyncClient itself for example",
     "clock": "a callable that gives seconds since the epoch",
@@ -40,9 +41,13 @@ def check_options(options: Mapping[str, object], problems: Problems) -> None:
     for name in SWITCHES:
         if not isinstance(options[name], bool):
             problems.add(name, f"{show(options[name])} is not a bool.", "Write True or False.")
-    size = options["token_cache_size"]
-    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        problems.add("token_cache_size", f"{show(size)} is not a number of tokens.", "Give 0 or more.")
+    for name, unit in (("token_cache_size", "tokens"), ("max_body_size", "bytes")):
+        size = options[name]
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            problems.add(name, f"{show(size)} is not a number of {unit}.", "Give 0 or more.")
+    store = options["session_store"]
+    if store is not None and not all(callable(getattr(store, name, None)) for name in ("get", "put")):
+        problems.add("session_store", f"{show(store)} is no Store.", "Give a MemoryStore(), or a shared one.")
 
 
 def _check_observers(observers: object, problems: Problems) -> None:

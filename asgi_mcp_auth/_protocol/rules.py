@@ -116,7 +116,7 @@ class OperationRules:
                 raise malformed(what, INVALID_PARAMS, operation.message_id, description="Ambiguous resource URI")
         return found
 
-    def listed(self, kind: TargetKind, name: str) -> Requirement | None | Forbidden:
+    def listed(self, kind: TargetKind, name: str) -> Requirement | Forbidden | None:
         """What an entry of a list needs to be used; as `requirements`, and without an opinion on odd URIs."""
         table = self.targets[kind]
         index = table.names.find(name)

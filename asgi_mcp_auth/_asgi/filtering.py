@@ -1,0 +1,169 @@
+"""Taking what a caller may not use out of the app's lists, in JSON responses and in event streams.
+
+A convenience for the caller, not the enforcement: that is at the call. What is not understood passes unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from asgi_mcp_auth._asgi.expiry import is_event_stream
+from asgi_mcp_auth._protocol.operations import LISTS
+from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_value
+
+__all__ = ("filter_lists",)
+
+MAX_HELD = 4_194_304  # bytes of one response or event; a longer one passes unchanged
+REQUIRED_SCOPES = "asgi-mcp-auth/requiredScopes"
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LINE = re.compile(rb"\r\n|\n|\r")
+
+Lacks = Callable[[Any, str], tuple[str, ...] | None]
+"""From an entry's kind and name to nothing (it may be used), all scopes it needs, or None (no scope would help)."""
+
+
+class _Filter:
+    """Rewrites one response; `lists` are the list methods by request id, or None for any list."""
+
+    def __init__(self, lists: Mapping[Any, str] | None, lacks: Lacks, *, mark: bool, modern: bool) -> None:
+        self._lists = lists
+        self._lacks = lacks
+        self._mark = mark
+        self._modern = modern
+
+    def data(self, data: bytes) -> bytes | None:
+        """JSON data rewritten, or None where it stays as it is."""
+        try:
+            value = load_value(data, max_depth=128)
+        except JSONRefused:
+            return None
+        messages = cast("list[object]", value if isinstance(value, list) else [value])
+        if not any([self._message(message) for message in messages]):  # all of them, not up to the first
+            return None
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+    def _message(self, message: object) -> bool:
+        if not isinstance(message, dict):
+            return False
+        members = cast("dict[str, Any]", message)
+        result, message_id = members.get("result"), members.get("id")
+        if not isinstance(result, dict) or type(message_id) not in (str, int):
+            return False
+        if self._lists is None:
+            listed = list(LISTS.values())
+        else:
+            listed = [LISTS[self._lists[message_id]]] if message_id in self._lists else []
+        return any([self._result(cast("dict[str, Any]", result), *item) for item in listed])
+
+    def _result(self, result: dict[str, Any], kind: str, member: str, key: str) -> bool:
+        entries: object = result.get(member)
+        if not isinstance(entries, list):
+            return False
+        kept: list[Any] = []
+        for entry in cast("list[Any]", entries):
+            name: object = entry.get(key) if isinstance(entry, dict) else None
+            if not isinstance(name, str):
+                return False  # no list of ours
+            lacking = self._lacks(kind, name)
+            if lacking and self._mark:
+                meta = entry.get("_meta")
+                kept.append(
+                    {**entry, "_meta": {**(meta if isinstance(meta, dict) else {}), REQUIRED_SCOPES: [*lacking]}}
+                )
+            elif lacking == ():
+                kept.append(entry)
+        result[member] = kept
+        if self._modern or "cacheScope" in result:
+            result["cacheScope"] = "private"  # it differs by caller
+        return True
+
+    def event(self, event: bytes) -> bytes:
+        """One server-sent event, with its end, rewritten where its data is a list."""
+        lines = _LINE.split(event)
+        data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
+        changed = self.data(b"\n".join(data)) if data else None
+        if changed is None:
+            return event
+        newline = (_LINE.search(event) or _LINE.match(b"\n"))[0]  # type: ignore[index]  # an event has lines
+        others = [line for line in lines if line and not line.startswith(b"data:")]
+        return newline.join([*others, b"data: " + changed, b"", b""])
+
+
+def filter_lists(send: Any, lists: Mapping[Any, str] | None, lacks: Lacks, *, mark: bool, modern: bool) -> Any:
+    """`send`, filtering what it can: a JSON response as a whole, an event stream event by event."""
+    rewriting = _Filter(lists, lacks, mark=mark, modern=modern)
+    start: Any = None
+    held = b""
+    mode = "undecided"
+
+    async def give_up(message: Any) -> None:
+        nonlocal mode, held
+        mode = "pass"
+        await send(start)
+        if held:
+            body, held = held, b""
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send(message)
+
+    async def whole(message: Any) -> None:
+        nonlocal held, mode
+        held += message.get("body", b"")
+        if len(held) > MAX_HELD:
+            await give_up({**message, "body": b""})
+            return
+        if message.get("more_body"):
+            return
+        mode = "pass"
+        body = rewriting.data(held)
+        if body is None:
+            await send(start)
+            await send({**message, "body": held})
+            return
+        length = (b"content-length", str(len(body)).encode("ascii"))
+        headers = [field for field in start["headers"] if bytes(field[0]).lower() != b"content-length"]
+        await send({**start, "headers": [*headers, length]})
+        await send({**message, "body": body})
+
+    async def events(message: Any) -> None:
+        nonlocal held, mode
+        held += message.get("body", b"")
+        out: list[bytes] = []
+        while (end := _EVENT_END.search(held)) is not None:
+            out.append(rewriting.event(held[: end.end()]))
+            held = held[end.end() :]
+        if len(held) > MAX_HELD:
+            mode = "pass"
+        if mode == "pass" or not message.get("more_body"):
+            out.append(held)
+            held = b""
+        body = b"".join(out)
+        if body or not message.get("more_body"):
+            await send({**message, "body": body})
+
+    async def filtered(message: Any) -> None:
+        nonlocal start, mode
+        kind = message["type"]
+        if kind == "http.response.start" and mode == "undecided":
+            names = {bytes(name).lower(): bytes(value).lower() for name, value in message.get("headers", ())}
+            readable = names.get(b"content-encoding", b"identity") == b"identity"
+            if readable and is_event_stream(message):
+                mode = "events"
+            elif readable and names.get(b"content-type", b"").partition(b";")[0].strip() == b"application/json":
+                mode, start = "whole", message
+                return
+            else:
+                mode = "pass"
+            await send(message)
+        elif kind == "http.response.body" and mode == "whole":
+            await whole(message)
+        elif kind == "http.response.body" and mode == "events":
+            await events(message)
+        elif mode == "whole":
+            await give_up(message)  # a way of sending a body that we do not know
+        else:
+            await send(message)
+
+    return filtered
