@@ -26,7 +26,8 @@ class Decision(NamedTuple):
 
     `outcome` is `allowed` (with `auth_info`), `refused` (with `refusal`), or an answer that needs no token:
     `public`, `metadata`, `preflight`. `url` is the public URL without the query; `resource` the identifier of
-    the owning resource, if one owns the path; `operations` what an admitted body asks for, where it was read. Nothing here holds a token.
+    the owning resource, if one owns the path; `operations` what an admitted body asks for, where it was read.
+    Nothing here holds a token.
     """
 
     outcome: Outcome

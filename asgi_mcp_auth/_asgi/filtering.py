@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 from asgi_mcp_auth._asgi.expiry import is_event_stream
@@ -41,7 +41,7 @@ class _Filter:
         except JSONRefused:
             return None
         messages = cast("list[object]", value if isinstance(value, list) else [value])
-        if not any([self._message(message) for message in messages]):  # all of them, not up to the first
+        if True not in [self._message(message) for message in messages]:  # all of them, not up to the first
             return None
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
@@ -56,23 +56,22 @@ class _Filter:
             listed = list(LISTS.values())
         else:
             listed = [LISTS[self._lists[message_id]]] if message_id in self._lists else []
-        return any([self._result(cast("dict[str, Any]", result), *item) for item in listed])
+        return True in [self._result(cast("dict[str, Any]", result), *item) for item in listed]
 
     def _result(self, result: dict[str, Any], kind: str, member: str, key: str) -> bool:
         entries: object = result.get(member)
         if not isinstance(entries, list):
             return False
         kept: list[Any] = []
-        for entry in cast("list[Any]", entries):
+        for entry in cast("list[Any]", entries):  # type: ignore[redundant-cast]  # pyright needs it
             name: object = entry.get(key) if isinstance(entry, dict) else None
             if not isinstance(name, str):
                 return False  # no list of ours
             lacking = self._lacks(kind, name)
             if lacking and self._mark:
                 meta = entry.get("_meta")
-                kept.append(
-                    {**entry, "_meta": {**(meta if isinstance(meta, dict) else {}), REQUIRED_SCOPES: [*lacking]}}
-                )
+                mine = {**(meta if isinstance(meta, dict) else {}), REQUIRED_SCOPES: [*lacking]}
+                kept.append({**entry, "_meta": mine})
             elif lacking == ():
                 kept.append(entry)
         result[member] = kept
@@ -92,78 +91,59 @@ class _Filter:
         return newline.join([*others, b"data: " + changed, b"", b""])
 
 
+class _Sender:
+    """The `send` of one response: a JSON body is held until it is whole, an event stream until each event is."""
+
+    def __init__(self, send: Any, rewriting: _Filter) -> None:
+        self._send = send
+        self._rewriting = rewriting
+        self._start: Any = None
+        self._held = b""
+        self._next: Callable[[Any], Awaitable[None]] = self._decide
+
+    async def send(self, message: Any) -> None:
+        await self._next(message)
+
+    async def _decide(self, message: Any) -> None:
+        names = {bytes(name).lower(): bytes(value).lower() for name, value in message.get("headers", ())}
+        readable = names.get(b"content-encoding", b"identity") == b"identity"
+        if readable and names.get(b"content-type", b"").partition(b";")[0].strip() == b"application/json":
+            self._start, self._next = message, self._whole
+            return
+        self._next = self._events if readable and is_event_stream(message) else self._send
+        await self._send(message)
+
+    async def _whole(self, message: Any) -> None:
+        self._held += message.get("body", b"")
+        if message["type"] != "http.response.body" or len(self._held) > MAX_HELD:
+            self._next = self._send  # a way of sending a body that we do not know, or too much to hold
+            await self._send(self._start)
+            await self._send({"type": "http.response.body", "body": self._held, "more_body": True})
+            await self._send({**message, "body": b""} if "body" in message else message)
+        elif not message.get("more_body"):
+            self._next = self._send
+            body = self._rewriting.data(self._held)
+            if body is not None:
+                length = (b"content-length", str(len(body)).encode("ascii"))
+                others = [field for field in self._start["headers"] if bytes(field[0]).lower() != b"content-length"]
+                self._start = {**self._start, "headers": [*others, length]}
+            await self._send(self._start)
+            await self._send({**message, "body": self._held if body is None else body})
+
+    async def _events(self, message: Any) -> None:
+        last = not message.get("more_body")
+        self._held += message.get("body", b"")
+        out: list[bytes] = []
+        while (end := _EVENT_END.search(self._held)) is not None:
+            out.append(self._rewriting.event(self._held[: end.end()]))
+            self._held = self._held[end.end() :]
+        if last or len(self._held) > MAX_HELD:
+            self._next = self._send
+            out.append(self._held)
+        if out or last:
+            await self._send({**message, "body": b"".join(out)})
+
+
 def filter_lists(send: Any, lists: Mapping[Any, str] | None, lacks: Lacks, *, mark: bool, modern: bool) -> Any:
     """`send`, filtering what it can: a JSON response as a whole, an event stream event by event."""
-    rewriting = _Filter(lists, lacks, mark=mark, modern=modern)
-    start: Any = None
-    held = b""
-    mode = "undecided"
-
-    async def give_up(message: Any) -> None:
-        nonlocal mode, held
-        mode = "pass"
-        await send(start)
-        if held:
-            body, held = held, b""
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send(message)
-
-    async def whole(message: Any) -> None:
-        nonlocal held, mode
-        held += message.get("body", b"")
-        if len(held) > MAX_HELD:
-            await give_up({**message, "body": b""})
-            return
-        if message.get("more_body"):
-            return
-        mode = "pass"
-        body = rewriting.data(held)
-        if body is None:
-            await send(start)
-            await send({**message, "body": held})
-            return
-        length = (b"content-length", str(len(body)).encode("ascii"))
-        headers = [field for field in start["headers"] if bytes(field[0]).lower() != b"content-length"]
-        await send({**start, "headers": [*headers, length]})
-        await send({**message, "body": body})
-
-    async def events(message: Any) -> None:
-        nonlocal held, mode
-        held += message.get("body", b"")
-        out: list[bytes] = []
-        while (end := _EVENT_END.search(held)) is not None:
-            out.append(rewriting.event(held[: end.end()]))
-            held = held[end.end() :]
-        if len(held) > MAX_HELD:
-            mode = "pass"
-        if mode == "pass" or not message.get("more_body"):
-            out.append(held)
-            held = b""
-        body = b"".join(out)
-        if body or not message.get("more_body"):
-            await send({**message, "body": body})
-
-    async def filtered(message: Any) -> None:
-        nonlocal start, mode
-        kind = message["type"]
-        if kind == "http.response.start" and mode == "undecided":
-            names = {bytes(name).lower(): bytes(value).lower() for name, value in message.get("headers", ())}
-            readable = names.get(b"content-encoding", b"identity") == b"identity"
-            if readable and is_event_stream(message):
-                mode = "events"
-            elif readable and names.get(b"content-type", b"").partition(b";")[0].strip() == b"application/json":
-                mode, start = "whole", message
-                return
-            else:
-                mode = "pass"
-            await send(message)
-        elif kind == "http.response.body" and mode == "whole":
-            await whole(message)
-        elif kind == "http.response.body" and mode == "events":
-            await events(message)
-        elif mode == "whole":
-            await give_up(message)  # a way of sending a body that we do not know
-        else:
-            await send(message)
-
-    return filtered
+    return _Sender(send, _Filter(lists, lacks, mark=mark, modern=modern)).send

@@ -75,8 +75,10 @@ class MCPFields(NamedTuple):
                 if name in found:
                     repeated = _FIELDS[name]
                 found[name] = value
-        values = [value if value is None else value.strip(b" \t") for value in map(found.get, _FIELDS)]
-        return cls(*values, repeated)
+        version, method, name, *content = [
+            value if value is None else value.strip(b" \t") for value in map(found.get, _FIELDS)
+        ]
+        return cls(version, method, name, content[0], content[1], content[2], repeated)
 
     @property
     def modern(self) -> bool:

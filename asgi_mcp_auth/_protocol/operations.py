@@ -5,7 +5,7 @@ Side doors are operations on the same targets: a completion's reference, a subsc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from asgi_mcp_auth._protocol.mcp_headers import NAMED_BY, MCPFields, decode_value, mismatch
@@ -54,14 +54,16 @@ def operations(messages: Iterable[Message], header_params: Mapping[str, str]) ->
             continue
         target = TARGETED.get(method)
         if target is not None:
-            named = [(target[0], _text(message, message.params, target[1]))]
+            named: Sequence[tuple[TargetKind | None, str | None]] = [
+                (target[0], _text(message, message.params, target[1]))
+            ]
         elif method == "completion/complete":
             named = [_reference(message)]
         elif method == "subscriptions/listen":
             named = _subscriptions(message)
         else:
-            named = []
-        for kind, name in named or [(None, None)]:
+            named = ()
+        for kind, name in named or ((None, None),):
             found.append(
                 Operation(
                     method=method,

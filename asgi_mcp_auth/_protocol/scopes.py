@@ -30,8 +30,9 @@ class Strength(NamedTuple):
         if self.max_age is None:
             return True
         authenticated = claims.get("auth_time")
-        numeric = isinstance(authenticated, (int, float)) and not isinstance(authenticated, bool)
-        return numeric and authenticated + self.max_age + leeway >= now
+        if isinstance(authenticated, bool) or not isinstance(authenticated, (int, float)):
+            return False
+        return authenticated + self.max_age + leeway >= now
 
 
 @dataclass(frozen=True, slots=True)
