@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 __all__ = ("Allow", "Deny", "NeedScopes", "Operation", "TargetKind")
 
@@ -66,7 +66,7 @@ class Operation:
     def arguments(self) -> Mapping[str, Any]:
         """The arguments of a tool or prompt; empty where there are none."""
         arguments = self.params.get("arguments")
-        return arguments if isinstance(arguments, dict) else {}
+        return cast("dict[str, Any]", arguments) if isinstance(arguments, dict) else {}
 
     def __str__(self) -> str:
         return self.method if self.name is None else f"{self.method} {self.name}"
@@ -105,7 +105,9 @@ class NeedScopes:
 
     def __init__(self, scopes: Iterable[str] | str) -> None:
         given = (scopes,) if isinstance(scopes, str) else tuple(scopes)
-        if not given or not all(isinstance(scope, str) and _SCOPE.fullmatch(scope) for scope in given):
+        if not given or not all(
+            isinstance(scope, str) and _SCOPE.fullmatch(scope) for scope in cast("tuple[object, ...]", given)
+        ):
             msg = "NeedScopes wants one scope or more, each as RFC 6749 section 3.3 has it"
             raise ValueError(msg)
         object.__setattr__(self, "scopes", given)

@@ -49,7 +49,8 @@ class StreamEnd:
         self._send = send
         self._clock = clock
         self._until = until
-        version = str((scope.get("asgi") or {}).get("spec_version", "2.0"))
+        asgi: dict[str, Any] = scope.get("asgi") or {}
+        version = str(asgi.get("spec_version", "2.0"))
         self._raises = tuple(map(int, version.split(".")[:2])) >= OSERROR_SINCE
         self._sending = self._due = self._over = False
         self._between_events = True

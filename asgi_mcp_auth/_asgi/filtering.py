@@ -63,17 +63,18 @@ class _Filter:
         if not isinstance(entries, list):
             return False
         kept: list[Any] = []
-        for entry in cast("list[Any]", entries):  # type: ignore[redundant-cast]  # pyright needs it
-            name: object = entry.get(key) if isinstance(entry, dict) else None
+        for entry in cast("list[object]", entries):
+            members = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
+            name = members.get(key)
             if not isinstance(name, str):
                 return False  # no list of ours
             lacking = self._lacks(kind, name)
             if lacking and self._mark:
-                meta = entry.get("_meta")
-                mine = {**(meta if isinstance(meta, dict) else {}), REQUIRED_SCOPES: [*lacking]}
-                kept.append({**entry, "_meta": mine})
+                meta: object = members.get("_meta")
+                own = cast("dict[str, Any]", meta) if isinstance(meta, dict) else {}
+                kept.append({**members, "_meta": {**own, REQUIRED_SCOPES: [*lacking]}})
             elif lacking == ():
-                kept.append(entry)
+                kept.append(members)
         result[member] = kept
         if self._modern or "cacheScope" in result:
             result["cacheScope"] = "private"  # it differs by caller
@@ -86,7 +87,7 @@ class _Filter:
         changed = self.data(b"\n".join(data)) if data else None
         if changed is None:
             return event
-        newline = (_LINE.search(event) or _LINE.match(b"\n"))[0]  # type: ignore[index]  # an event has lines
+        newline = b"\r\n" if b"\r\n" in event else b"\n"
         others = [line for line in lines if line and not line.startswith(b"data:")]
         return newline.join([*others, b"data: " + changed, b"", b""])
 

@@ -7,6 +7,7 @@ one that does not exist. Later revisions have no sessions: their fields are take
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -67,7 +68,7 @@ class SessionBinding:
                 await ask_hook(self._store.put, key, owner, IDLE_LIFE, name="session_store", token=token)
             except Refusal as refusal:
                 return refusal.bare()
-        return Bound(None, lambda send: self._remember(send, owner, named))
+        return Bound(None, partial(self._remember, owner=owner, known=named))
 
     def _remember(self, send: Any, owner: bytes, known: list[bytes]) -> Any:
         """`send`, noting whose the session is that the app makes, before its client can use it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from asgi_mcp_auth._protocol.rpc import LONGEST_ID, Message
 from asgi_mcp_auth.message_errors import MessageRefused
@@ -70,15 +70,15 @@ class MCPFields(NamedTuple):
         """Read them in one pass."""
         found: dict[bytes, bytes] = {}
         repeated = None
-        for name, value in headers:
+        for name, line in headers:
             if name in _FIELDS:
                 if name in found:
                     repeated = _FIELDS[name]
-                found[name] = value
-        version, method, name, *content = [
+                found[name] = line
+        version, method, target, *content = [
             value if value is None else value.strip(b" \t") for value in map(found.get, _FIELDS)
         ]
-        return cls(version, method, name, content[0], content[1], content[2], repeated)
+        return cls(version, method, target, content[0], content[1], content[2], repeated)
 
     @property
     def modern(self) -> bool:
@@ -111,7 +111,7 @@ def check_fields(fields: MCPFields, message: Message) -> None:
     method, message_id, params = message
     modern = fields.modern
     meta = params.get("_meta")
-    said = meta.get(VERSION_MEMBER) if isinstance(meta, dict) else None
+    said: object = cast("dict[str, object]", meta).get(VERSION_MEMBER) if isinstance(meta, dict) else None
     if said is not None:
         known = said.encode("utf-8") if isinstance(said, str) else b""
         if (modern or known not in LEGACY) and known != fields.version:

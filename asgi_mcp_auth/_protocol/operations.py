@@ -111,10 +111,10 @@ def _subscriptions(message: Message) -> list[tuple[TargetKind, str]]:
     folded = "resourcesubscriptions"
     uris = wanted.get("resourceSubscriptions")
     odd = [name for name in wanted if name.replace("_", "").casefold() == folded and name != "resourceSubscriptions"]
-    if odd or not (uris is None or isinstance(uris, list)) or len(uris or ()) > MAX_OPERATIONS:
+    listed = cast("list[object]", uris or [])
+    if odd or not (uris is None or isinstance(uris, list)) or len(listed) > MAX_OPERATIONS:
         what = "resourceSubscriptions that are no list"
         raise malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
-    listed = cast("list[object]", uris or [])
     return [("resource", _text(message, {"uri": uri}, "uri")) for uri in listed]
 
 
