@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from harness import PRM, Answer, R, RecordingApp, bearer, chs, http_scope, protect, send_scope, token
+from harness import PRM, Answer, R, RecordingApp, bearer, chs, http_scope, send_scope, token
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcp_types.jsonrpc import JSONRPCNotification, JSONRPCRequest, jsonrpc_message_adapter
@@ -460,7 +460,7 @@ async def test_headers_only(issuer: Issuer, version: str | None, fields: dict[st
             "/mcp",
             "POST",
             True,
-            {name: {} for name in ("tools", "resources", "prompts", "rpc_methods")},
+            dict[str, Any](tools={}, resources={}, prompts={}, rpc_methods={}),
             id="RS-180 no rules",
         ),
     ],
@@ -521,6 +521,10 @@ async def fails(info: AuthInfo, operation: Operation, request: Request) -> Any:
     raise RuntimeError
 
 
+def says_true(*_: object) -> Any:
+    return True
+
+
 @pytest.mark.parametrize(
     ("hook", "changes", "arguments", "fields", "status", "challenge"),
     [
@@ -532,7 +536,7 @@ async def fails(info: AuthInfo, operation: Operation, request: Request) -> Any:
         pytest.param(needs, {}, {}, {}, 403, chs("mcp:read extra"), id="RS-111 scopes of a hook"),
         pytest.param(needs, {"scope": "mcp:read extra"}, {}, {}, 403, None, id="RS-43 no loop"),
         pytest.param(fails, {}, {}, {}, 503, None, id="RS-9 a failing hook"),
-        pytest.param(lambda *_: True, {}, {}, {}, 503, None, id="RS-9 a wrong answer"),
+        pytest.param(says_true, {}, {}, {}, 503, None, id="RS-9 a wrong answer"),
     ],
 )
 async def test_hook(  # noqa: PLR0917
@@ -616,7 +620,3 @@ def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
             assert judged[0].tool == (message.params or {})["name"]
     else:
         assert judged == []
-
-
-def test_the_shorthand_is_not_touched(issuer: Issuer) -> None:
-    assert protect(issuer, RecordingApp())._gates[0]._reads is False
