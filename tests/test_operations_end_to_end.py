@@ -143,7 +143,12 @@ def test_a_list_without_what_is_forbidden(authority: AuthorizationServer, name: 
     with serving(authority, name, mark="0") as server:
         anyio.run(use, server)
         token = authority.client_credentials(resource=f"{server.url}/mcp")
-        call: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "write", "arguments": {}}}
+        call: dict[str, Any] = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": "tools/call",
+            "params": {"name": "write", "arguments": {}},
+        }
         refused = httpx.post(
             f"{server.url}/mcp", json=call, headers={"authorization": f"Bearer {token}"}, trust_env=False
         )
