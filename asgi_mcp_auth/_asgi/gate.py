@@ -105,15 +105,21 @@ class Gate:
                 needed += more
         except MessageRefused as refused:  # the baseline is asked for first, whatever the body is
             return self._lacking(request, [path], verified) or refused.bare()
-        lacking = self._lacking(request, needed, verified, asked)
-        if lacking is not None:
-            return lacking
+        granted = verified.auth_info.scopes
+        for requirement in needed:  # the usual case, told at once
+            if requirement.strength is not None or not requirement.met_by(granted):
+                lacking = self._lacking(request, needed, verified, asked)
+                if lacking is not None:
+                    return lacking
+                break
         if self._authorize is not None:
             more_scopes = await ask_authorize(self._authorize, verified.auth_info, asked, request, token)
             if isinstance(more_scopes, Refusal):
                 return more_scopes
             if more_scopes:
                 return self._wanted_by_hook(request, needed, more_scopes, verified, asked)
+        if not self._rules.filter_lists:
+            return Passage(receive, tuple(asked))
         lists = {op.message_id: op.method for op in asked if op.method in LISTS}
         return Passage(receive, tuple(asked), self._filtering(verified, fields, lists) if lists else None)
 

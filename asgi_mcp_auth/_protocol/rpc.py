@@ -27,6 +27,7 @@ LONGEST_METHOD = 256
 MEMBERS = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
 PARAM_MEMBERS = frozenset(("name", "uri", "ref", "arguments", "notifications", "taskid", "task", "_meta"))
 SPELLED = {"taskid": "taskId"}
+USUAL_PARAMS = frozenset(("name", "uri", "arguments", "taskId", "_meta", "cursor"))
 
 
 class Message(NamedTuple):
@@ -106,7 +107,8 @@ def _message(value: object) -> Message:
         what = "params that are no object"
         raise malformed(what, INVALID_PARAMS, message_id, description="Invalid params")
     members = cast("dict[str, Any]", params)
-    _no_look_alikes(members, PARAM_MEMBERS)
+    if not USUAL_PARAMS.issuperset(members):
+        _no_look_alikes(members, PARAM_MEMBERS)
     return Message(method, message_id, members)
 
 
