@@ -25,12 +25,13 @@ SIZES = {"200 B": 200, "4 KB": 4096, "256 KB": 262_144}
 def make_body(size: int) -> bytes:
     """A `tools/call` of MCP 2026-07-28 with a list of rows as its argument; 200 B is one without."""
     meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
-    call: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "tools/call"}
-    call["params"] = {"name": "add", "arguments": {"a": 1, "b": ""}, "_meta": meta}
+    arguments: dict[str, Any] = {"a": 1, "b": ""}
+    params = {"name": "add", "arguments": arguments, "_meta": meta}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     if size > 1000:
         row = {"id": 12345, "title": "a row of a table", "price": 12.5, "tags": ["one", "two"]}
-        call["params"]["arguments"]["rows"] = [row] * (size // (len(json.dumps(row)) + 2) - 3)
-    call["params"]["arguments"]["b"] = "x" * (size - len(json.dumps(call)))
+        arguments["rows"] = [row] * (size // (len(json.dumps(row)) + 2) - 3)
+    arguments["b"] = "x" * (size - len(json.dumps(call)))
     return json.dumps(call).encode("ascii")
 
 

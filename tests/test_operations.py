@@ -613,7 +613,10 @@ def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
     except MessageRefused:
         return
     assert not batch
-    message = jsonrpc_message_adapter.validate_python(pydantic_core.from_json(body), by_name=False)
+    try:
+        message = jsonrpc_message_adapter.validate_python(pydantic_core.from_json(body), by_name=False)
+    except ValueError:
+        return  # it runs nothing
     if isinstance(message, (JSONRPCRequest, JSONRPCNotification)):
         assert [operation.method for operation in judged] == [message.method]
         if message.method == "tools/call":

@@ -86,7 +86,7 @@ class Gate:
             return bound
         return passage._replace(scope=bound.scope, wrap_send=_both(passage.wrap_send, bound.wrap_send))
 
-    async def _admit_message(  # noqa: PLR0917 - as above
+    async def _admit_message(  # noqa: C901, PLR0917 - as above; each step has its exit
         self, request: Request, path: Requirement, receive: Any, verified: Verified, fields: MCPFields, token: bytes
     ) -> Passage | Refusal:
         if not self._reads:
