@@ -6,6 +6,7 @@ one that does not exist. Later revisions have no sessions: their fields are take
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -19,6 +20,8 @@ from asgi_mcp_auth.reasons import Reason
 from asgi_mcp_auth.stores import Store
 
 __all__ = ("Bound", "SessionBinding")
+
+logger = logging.getLogger("asgi_mcp_auth")
 
 SESSION_ID = b"mcp-session-id"
 STATEFUL = frozenset((SESSION_ID, b"last-event-id"))
@@ -77,9 +80,14 @@ class SessionBinding:
             if message["type"] == "http.response.start":
                 for name, value in message.get("headers", ()):
                     if bytes(name).lower() == SESSION_ID and value not in known:
-                        key = self._key(bytes(value))
-                        if await self._store.get(key) is None:  # somebody's for good, whatever the app says
-                            await self._store.put(key, owner, IDLE_LIFE)
+                        await self._bind(self._key(bytes(value)), owner)
             await send(message)
 
         return watch
+
+    async def _bind(self, key: str, owner: bytes) -> None:
+        try:
+            if await self._store.get(key) is None:  # somebody's for good, whatever the app says
+                await self._store.put(key, owner, IDLE_LIFE)
+        except Exception:  # what is not noted belongs to nobody: its client gets a 404 and begins anew
+            logger.exception("session_store failed")
