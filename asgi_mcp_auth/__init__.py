@@ -12,6 +12,7 @@ from asgi_mcp_auth._remote.discovery import (
 )
 from asgi_mcp_auth._remote.verifiers import Verified, Verifier
 from asgi_mcp_auth.auth import MCPAuth
+from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
 from asgi_mcp_auth.config import (
     AuthorizationServerMetadata,
     AuthServerConfig,
@@ -19,6 +20,7 @@ from asgi_mcp_auth.config import (
     ResourceServerConfig,
     ResourceServerMetadata,
     ScopePolicy,
+    ScopeRule,
 )
 from asgi_mcp_auth.context import AuthInfo, Principal, current_auth
 from asgi_mcp_auth.decisions import Decision
@@ -29,6 +31,7 @@ from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
 __version__ = "0.1.0"
 
 __all__ = (
+    "Allow",
     "AuthInfo",
     "AuthServerConfig",
     "AuthServerType",
@@ -36,11 +39,14 @@ __all__ = (
     "ConfigurationError",
     "Credential",
     "Decision",
+    "Deny",
     "DiscoveryError",
     "MCPAuth",
     "MCPAuthError",
     "MCPAuthMiddleware",
     "MemoryStore",
+    "NeedScopes",
+    "Operation",
     "Principal",
     "Reason",
     "Refusal",
@@ -49,6 +55,7 @@ __all__ = (
     "ResourceServerMetadata",
     "RevocationList",
     "ScopePolicy",
+    "ScopeRule",
     "Store",
     "Verified",
     "Verifier",

@@ -11,26 +11,26 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from asgi_mcp_auth._protocol.options import check_options
 from asgi_mcp_auth._protocol.problems import Problems
 from asgi_mcp_auth._protocol.resource import MetadataSigner
 from asgi_mcp_auth._protocol.site import Site, compile_site
 from asgi_mcp_auth._protocol.urls import is_loopback
+from asgi_mcp_auth._remote.authorizers import Authorize
 from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
+from asgi_mcp_auth._remote.interface import MCPAuthInterface
 from asgi_mcp_auth._remote.issuers import Issuers
 from asgi_mcp_auth._remote.key_sets import KeySets
 from asgi_mcp_auth._remote.options import MCPAuthOptions
-from asgi_mcp_auth._remote.verifiers import IsRevoked, JWTVerifier, RevocationCheck, Verifier, VerifyFunction
+from asgi_mcp_auth._remote.verifiers import IsRevoked, JWTVerifier, RevocationCheck, Verifier
 from asgi_mcp_auth.config import ResourceServerConfig
-from asgi_mcp_auth.context import AuthInfo, current_auth
 from asgi_mcp_auth.decisions import Observer, RefusalLog
 from asgi_mcp_auth.status import Status
+from asgi_mcp_auth.stores import Store
 
 if TYPE_CHECKING:
-    from starlette.routing import Router
-
     from asgi_mcp_auth._asgi.readiness import ReadinessApp
     from asgi_mcp_auth._asgi.wellknown import MetadataApp
     from asgi_mcp_auth.middleware import MCPAuthMiddleware
@@ -40,7 +40,7 @@ __all__ = ("MCPAuth", "MCPAuthOptions")
 logger = logging.getLogger("asgi_mcp_auth.config")
 
 
-class MCPAuth:
+class MCPAuth(MCPAuthInterface):
     """One or several protected resources, with everything a request needs compiled.
 
     Args:
@@ -62,6 +62,11 @@ class MCPAuth:
             it accepts is believed: issuer, audience and expiry are its business.
         is_revoked: Asked about every accepted token, sync or async; anything but False refuses it, an
             exception means 503. See `asgi_mcp_auth.stores.RevocationList`.
+        authorize: Asked about every operation that the scopes allow, sync or async; see
+            `asgi_mcp_auth.authorization`. An exception means 503. Its presence alone makes bodies be read.
+        max_body_size: Bytes of a body that is read for its operation; a longer one is 413.
+        session_store: Bind each `Mcp-Session-Id` (MCP up to 2025-11-25) to the caller it was made for, in this
+            store. For servers without a binding of their own; the MCP SDK and fastmcp have one.
         on_decision: Observers, each called with one `Decision` per request; they must not block.
         http_client: A zero-argument factory of an `httpx.AsyncClient`, used for one fetch and closed.
         token_cache_size: How many verified tokens to remember per resource; 0 for none.
@@ -93,6 +98,9 @@ class MCPAuth:
         metadata_signer: MetadataSigner | None = None,
         verifier: Verifier | None = None,
         is_revoked: IsRevoked | None = None,
+        authorize: Authorize | None = None,
+        max_body_size: int = 1_048_576,
+        session_store: Store | None = None,
         on_decision: Sequence[Observer] = (),
         http_client: ClientFactory | None = None,
         token_cache_size: int = 10_000,
@@ -113,6 +121,9 @@ class MCPAuth:
                 "metadata_signer": metadata_signer,
                 "verifier": verifier,
                 "is_revoked": is_revoked,
+                "authorize": authorize,
+                "max_body_size": max_body_size,
+                "session_store": session_store,
                 "on_decision": on_decision,
                 "http_client": http_client,
                 "token_cache_size": token_cache_size,
@@ -148,6 +159,9 @@ class MCPAuth:
         self.observers: tuple[Observer, ...] = tuple(on_decision)
         self.verifier = verifier
         self.is_revoked = is_revoked
+        self.authorize = authorize
+        self.max_body_size = max_body_size
+        self.session_store = session_store
         self.token_cache_size = token_cache_size
         self.issuer_pool_size = issuer_pool_size
         self.require_warm_up = require_warm_up
@@ -240,48 +254,3 @@ class MCPAuth:
         warning = f"{', '.join(loopback)} is a loopback resource, but {host} can be reached from elsewhere."
         logger.warning("%s", warning)
         return warning
-
-    @property
-    def auth_info(self) -> AuthInfo | None:
-        """The caller of the request being handled; the same as `current_auth()`."""
-        return current_auth()
-
-    def resource_metadata_router(self) -> Router:
-        """The metadata documents as a Starlette router; splat its `.routes` into an app (needs `starlette`)."""
-        from asgi_mcp_auth._asgi.wellknown import starlette_router  # noqa: PLC0415 - needs an optional package
-
-        return starlette_router(self.site)
-
-    def bearer_auth_middleware(  # noqa: PLR0917 - mcpauth's signature
-        self,
-        mode_or_verify: Literal["jwt"] | VerifyFunction,
-        audience: str | None = None,
-        required_scopes: Sequence[str] | None = None,
-        show_error_details: bool = False,
-        leeway: float = 60,
-        resource: str | None = None,
-    ) -> Callable[..., MCPAuthMiddleware]:
-        """A middleware class for one resource, as `mcpauth` makes it; with the raw token left to the app.
-
-        Args:
-            mode_or_verify: `"jwt"`, or a function from the token to an `AuthInfo`, sync or async.
-            audience: One more accepted audience; the resource itself is always accepted.
-            required_scopes: Scopes to require beside the policy's.
-            show_error_details: Tell the caller what only the operator should know. For debugging.
-            leeway: Seconds of clock difference, at most 300; not used with a function.
-            resource: Which resource; may be left out when there is only one.
-
-        Raises:
-            ConfigurationError: An unknown resource, a wrong mode.
-        """
-        from asgi_mcp_auth._asgi.bearer import bearer_auth_middleware  # noqa: PLC0415 - it is built on the middleware
-
-        return bearer_auth_middleware(
-            self,
-            mode_or_verify,
-            audience=audience,
-            required_scopes=required_scopes or (),
-            show_error_details=show_error_details,
-            leeway=leeway,
-            resource=resource,
-        )

@@ -24,6 +24,7 @@ __all__ = (
     "ResourceServerConfig",
     "ResourceServerMetadata",
     "ScopePolicy",
+    "ScopeRule",
     "ServerMetadataPaths",
     "TranspileData",
     "fetch_server_config",
@@ -175,20 +176,73 @@ class ResourceServerMetadata:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScopeRule:
+    """What a rule asks for, where a list of scopes does not say it all.
+
+    Args:
+        scopes: Scopes beside the baseline.
+        acr_values: Accepted authentication context classes (`acr`), in order of preference (RFC 9470).
+        max_age: Seconds since the user authenticated (`auth_time`), at most; the issuer's leeway is added.
+    """
+
+    scopes: Sequence[str] = ()
+    acr_values: Sequence[str] = ()
+    max_age: int | None = None
+
+
+Rules = Mapping[str, Sequence[str] | ScopeRule]
+"""Rules by what they apply to: a list of scopes each, or a `ScopeRule` (in a file: a table of its fields)."""
+
+
+def _no_rules() -> Rules:
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScopePolicy:
-    """Which scopes a request needs.
+    """Which scopes a request needs: the baseline, and what the rules for its path and its operation add.
+
+    An exact name wins over patterns, and of patterns (`*` for any characters) the one with more literal characters;
+    two that tie are a configuration error. Rules for operations read the bodies of POSTs, as JSON-RPC.
 
     Args:
         default: The baseline: every request to the resource needs all of these.
         paths: More scopes by path: `"/x"` (exact), `"/x/*"` (`/x` and all below), `"POST /x/*"`. The most
             specific rule wins: the longest path, exact before `/*`, a named method before any.
+        tools: More scopes by tool.
+        resources: More scopes by resource URI; URI templates are patterns too: `{name}` matches within a segment.
+        prompts: More scopes by prompt.
+        rpc_methods: More scopes by JSON-RPC method, beside those for the tool, resource or prompt.
+        unlisted: What has no rule needs the `"baseline"`, or is denied (`"deny"`); `initialize`, `ping`, lists,
+            notifications and the like need the baseline in either case.
+        public_methods: JSON-RPC methods without a target that need no token. A bad token is 401 all the same.
+        plain_paths: Paths below the resource, written as in `paths`, whose bodies are no JSON-RPC and not read.
+        headers_only: Judge by `Mcp-Method` and `Mcp-Name` alone and read no body. Only for an app that refuses
+            bodies that say something else, and only for MCP 2026-07-28: without that version it is a 400.
+        allow_batches: Accept a batch also without the version header, which clients of 2025-03-26 do not send.
+        scope_strategy: What a challenge names beside what is needed: `"minimal"` nothing, `"cumulative"` the known
+            scopes that the token has, `"auto"` as the client's revision wants it (cumulative before 2026-07-28).
+        filter_lists: Take tools, resources and prompts that the caller may not use out of the app's lists.
+        mark_reachable: With `filter_lists`: keep those that more scopes would open, with the scopes in `_meta`.
         implies: Scopes that include others, transitively: `{"notes:admin": ["notes:write"]}`.
         wire_names: Token scope → the name clients must request, where a provider has two (Entra: `api://…/x`).
         challenge_scopes: What a first 401 asks for; default: the baseline.
     """
 
     default: Sequence[str] = ()
-    paths: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
+    paths: Rules = field(default_factory=_no_rules)
+    tools: Rules = field(default_factory=_no_rules)
+    resources: Rules = field(default_factory=_no_rules)
+    prompts: Rules = field(default_factory=_no_rules)
+    rpc_methods: Rules = field(default_factory=_no_rules)
+    unlisted: Literal["baseline", "deny"] = "baseline"
+    public_methods: Sequence[str] = ()
+    plain_paths: Sequence[str] = ()
+    headers_only: bool = False
+    allow_batches: bool = False
+    scope_strategy: Literal["auto", "minimal", "cumulative"] = "auto"
+    filter_lists: bool = False
+    mark_reachable: bool = False
     implies: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     wire_names: Mapping[str, str] = field(default_factory=dict[str, str])
     challenge_scopes: Sequence[str] | None = None

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from asgi_mcp_auth.authorization import Operation
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import NoCredential, Reason, Refusal, Unavailable, printable
 
@@ -15,7 +16,7 @@ logger = logging.getLogger("asgi_mcp_auth.decisions")
 
 
 # Every record has these attributes, so that a formatter may name them.
-UNKNOWN = dict.fromkeys(("issuer", "kid", "alg", "client_id", "expected", "found"))
+UNKNOWN = dict.fromkeys(("issuer", "kid", "alg", "client_id", "operation", "expected", "found"))
 
 Outcome = Literal["allowed", "refused", "public", "metadata", "preflight"]
 
@@ -25,7 +26,8 @@ class Decision(NamedTuple):
 
     `outcome` is `allowed` (with `auth_info`), `refused` (with `refusal`), or an answer that needs no token:
     `public`, `metadata`, `preflight`. `url` is the public URL without the query; `resource` the identifier of
-    the owning resource, if one owns the path. Nothing here holds a token.
+    the owning resource, if one owns the path; `operations` what an admitted body asks for, where it was read.
+    Nothing here holds a token.
     """
 
     outcome: Outcome
@@ -35,6 +37,7 @@ class Decision(NamedTuple):
     status: int | None = None
     auth_info: AuthInfo | None = None
     refusal: Refusal | None = None
+    operations: tuple[Operation, ...] = ()
 
     @property
     def reason(self) -> Reason | None:
@@ -60,7 +63,8 @@ class RefusalLog:
     """Writes refusals to the logger `asgi_mcp_auth.decisions`, at most `most` per reason and `seconds`.
 
     A request without a credential is DEBUG (every client starts so), 503 is ERROR, the rest WARNING. The record
-    has the attributes `reason`, `issuer`, `kid`, `alg`, `client_id`, `expected`, `found` and `suppressed`.
+    has the attributes `reason`, `issuer`, `kid`, `alg`, `client_id`, `operation`, `expected`, `found`
+    and `suppressed`.
     """
 
     def __init__(self, clock: Callable[[], float], *, most: int = 20, seconds: float = 60.0) -> None:

@@ -1,4 +1,4 @@
-"""Every error this library raises or answers with, and the closed list of reason codes.
+"""Every error this library raises or answers with.
 
     MCPAuthError
     ├── ConfigurationError (also ValueError)   what you wrote; all problems at once
@@ -6,9 +6,11 @@
     │   └── InvalidServerMetadata              it was had, and cannot be used
     └── Refusal                                the answer to one request
         ├── BadRequest          400  invalid_request
+        ├── MessageRefused      400  a JSON-RPC error, with its leaves in `asgi_mcp_auth.message_errors`
         ├── Unauthenticated     401
         │   ├── NoCredential         (no error code, RFC 6750 section 3.1)
-        │   └── InvalidToken         invalid_token
+        │   ├── InvalidToken         invalid_token
+        │   └── InsufficientAuthentication  insufficient_user_authentication
         ├── Forbidden           403  access_denied
         │   ├── OriginNotAllowed
         │   └── InsufficientScope    insufficient_scope
@@ -24,14 +26,16 @@ return one. No message, repr or field of any of them ever holds a token.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, Self
+
+from asgi_mcp_auth.reasons import Reason
 
 __all__ = (
     "BadRequest",
     "ConfigurationError",
     "DiscoveryError",
     "Forbidden",
+    "InsufficientAuthentication",
     "InsufficientScope",
     "InvalidServerMetadata",
     "InvalidToken",
@@ -47,50 +51,6 @@ __all__ = (
     "Unavailable",
     "printable",
 )
-
-
-class Reason(StrEnum):
-    """Why a request was refused: stable codes for logs, metrics and alerts, never sent to callers."""
-
-    # the request
-    HOST_NOT_ALLOWED = "host_not_allowed"
-    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
-    AMBIGUOUS_PATH = "ambiguous_path"
-    NO_SUCH_RESOURCE = "no_such_resource"
-    WEBSOCKETS_DISABLED = "websockets_disabled"
-    # the credential
-    NO_CREDENTIAL = "no_credential"
-    UNSUPPORTED_SCHEME = "unsupported_scheme"
-    MALFORMED_AUTHORIZATION = "malformed_authorization"
-    MULTIPLE_AUTHORIZATION = "multiple_authorization"
-    TOKEN_IN_URI = "token_in_uri"
-    # the token
-    MALFORMED_TOKEN = "malformed_token"
-    UNSUPPORTED_HEADER = "unsupported_header"
-    ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"
-    TYP_NOT_ACCEPTED = "typ_not_accepted"
-    UNKNOWN_ISSUER = "unknown_issuer"
-    UNKNOWN_KID = "unknown_kid"
-    KEY_MISMATCH = "key_mismatch"
-    AMBIGUOUS_KEY = "ambiguous_key"
-    BAD_SIGNATURE = "bad_signature"
-    MISSING_CLAIM = "missing_claim"
-    MALFORMED_CLAIM = "malformed_claim"
-    TOKEN_EXPIRED = "token_expired"
-    NOT_YET_VALID = "not_yet_valid"
-    WRONG_AUDIENCE = "wrong_audience"
-    WRONG_TOKEN_KIND = "wrong_token_kind"
-    SENDER_CONSTRAINED = "sender_constrained"
-    CLIENT_NOT_ALLOWED = "client_not_allowed"
-    REVOKED = "revoked"
-    REJECTED_BY_VERIFIER = "rejected_by_verifier"
-    # what the token may do
-    INSUFFICIENT_SCOPE = "insufficient_scope"
-    # we cannot know
-    KEYS_UNAVAILABLE = "keys_unavailable"
-    METADATA_UNAVAILABLE = "metadata_unavailable"
-    KEY_NOT_YET_KNOWN = "key_not_yet_known"
-    HOOK_FAILED = "hook_failed"
 
 
 def printable(value: object, limit: int = 128) -> str:
@@ -207,6 +167,7 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         self.kid = kid
         self.alg = alg
         self.client_id = client_id
+        self.operation: str | None = None
         self.retry_after = retry_after
         self.response_headers = response_headers
 
@@ -219,8 +180,8 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         return self.with_traceback(None)
 
     def details(self) -> Mapping[str, str]:
-        """What the operator may read: issuer, kid, alg, client id, expected and found, escaped and cut."""
-        names = ("issuer", "kid", "alg", "client_id", "expected", "found")
+        """What the operator may read: issuer, kid, alg, client id, operation, expected and found, escaped and cut."""
+        names = ("issuer", "kid", "alg", "client_id", "operation", "expected", "found")
         pairs = ((name, getattr(self, name)) for name in names)
         return {name: printable(value) for name, value in pairs if value is not None}
 
@@ -250,6 +211,28 @@ class InvalidToken(Unauthenticated):
 
     wire_code = "invalid_token"
     default_description = "The access token is invalid"
+
+
+class InsufficientAuthentication(Unauthenticated):
+    """A good token whose authentication is too weak or too old (RFC 9470): 401 `insufficient_user_authentication`.
+
+    Args:
+        acr_values: Accepted `acr` values, in order of preference.
+        max_age: Seconds since the user authenticated, at most.
+        required: All scopes the operation needs, when one of them is missing as well.
+        log: As for `Refusal`.
+    """
+
+    wire_code = "insufficient_user_authentication"
+    default_description = "A different authentication level is required"
+
+    def __init__(
+        self, *, acr_values: tuple[str, ...], max_age: int | None, required: tuple[str, ...], **log: Any
+    ) -> None:
+        super().__init__(Reason.INSUFFICIENT_USER_AUTHENTICATION, **log)
+        self.acr_values = acr_values
+        self.max_age = max_age
+        self.required = required
 
 
 class Forbidden(Refusal):

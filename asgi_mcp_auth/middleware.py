@@ -3,7 +3,7 @@
     1. Host                      → 421        6. read the credential     → 400, 401
     2. a metadata path of ours   → answered   7. verify it               → 401, 503
     3. a public path             → the app    8. sender constraint       (within 7: a bound token is refused)
-    4. which resource owns it    → 404        9. scopes                  → 403
+    4. which resource owns it    → 404        9. scopes, of the operation → 403, 401; 400, 413, 415 for its body
     5. Origin, CORS preflight    → 403, 204  10. the app, on a copied scope; its errors are its own
 
 Everything called here is a pure function of `_protocol`, or one of the few objects of `_remote` that wait.
@@ -16,6 +16,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack, cast
 
+from asgi_mcp_auth._asgi.gate import Gate, Passage
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.running import Surroundings, run_app, run_public
 from asgi_mcp_auth._asgi.sending import send_response
@@ -38,7 +39,6 @@ from asgi_mcp_auth.errors import (
     ConfigurationError,
     DiscoveryError,
     Forbidden,
-    InsufficientScope,
     NoCredential,
     NotFound,
     OriginNotAllowed,
@@ -72,6 +72,7 @@ class _Admitted(NamedTuple):
     resource: CompiledResource | None = None
     verified: Verified | None = None
     cors: Cors | None = None
+    passage: Passage = Passage()
 
 
 class MCPAuthMiddleware:
@@ -122,6 +123,7 @@ class MCPAuthMiddleware:
         self.show_error_details = False
         self._site = auth.site
         self._verifiers = auth.verifiers
+        self._gates = tuple(Gate(resource, auth) for resource in auth.site.resources)
         self._told: set[str] = set()
         self._root_path = own_root_path(app)
         tell = None if auth.expose_token else self._app_answered_401
@@ -138,16 +140,19 @@ class MCPAuthMiddleware:
         if scope.get("root_path"):
             self._check_mount(scope["root_path"])
         request = Request(scope)
-        decided = await self._decide(request)
+        decided = await self._decide(request, receive)
         self._report(request, decided)
         if isinstance(decided, _Answer):
             await send_response(decided.response, request, receive, send)
-        elif decided.verified is None:
-            await run_public(self._running, scope, receive, send)
+            return
+        passage = decided.passage
+        scope, receive = passage.scope or scope, passage.receive or receive
+        if decided.verified is None:
+            await run_public(self._running, decided.cors, scope, receive, send)
         else:
-            await run_app(self._running, decided.verified, decided.cors, scope, receive, send)
+            await run_app(self._running, decided.verified, decided.cors, scope, receive, send, passage.wrap_send)
 
-    async def _decide(self, request: Request) -> _Answer | _Admitted:  # noqa: C901, PLR0912 - nine steps, each with its exits
+    async def _decide(self, request: Request, receive: Any) -> _Answer | _Admitted:  # noqa: C901, PLR0912 - nine steps, each with its exits
         """Steps 1 to 9; the numbers are those of the module's docstring."""
         site, auth = self._site, self.auth
         if (misdirected := site.hosts.refuse(request)) is not None:  # 1
@@ -176,20 +181,20 @@ class MCPAuthMiddleware:
         if auth.reject_query_token and has_query_token(request.query_string):
             return self._refuse(BadRequest(Reason.TOKEN_IN_URI, description="Token in URI"), resource, cors)
         credential = read_credential(request.fields.get(b"authorization"), resource.schemes)  # 6
+        gate = self._gates[verdict.owner]
         if isinstance(credential, Refusal):
+            if gate.public_methods and isinstance(credential, NoCredential):
+                unasked = await gate.admit_public(request, verdict.plain, receive)
+                if unasked is not None:
+                    return _Admitted("public", resource, None, cors, unasked)
             return self._refuse(credential, resource, cors)
         verified = await self._verify(self._verifiers[verdict.owner], credential, request)  # 7, 8
         if isinstance(verified, Refusal):
             return self._refuse(verified, resource, cors, used=credential.scheme)
-        requirement = resource.requirement(verdict.rule)  # 9
-        if not requirement.met_by(verified.auth_info.scopes):
-            info = verified.auth_info
-            granted = " ".join(info.scopes) or "none"
-            lacking = InsufficientScope(
-                required=requirement.named, found=granted, issuer=info.issuer, client_id=info.client_id
-            )
-            return self._refuse(lacking, resource, cors, used=credential.scheme)
-        return _Admitted("allowed", resource, verified, cors)
+        passage = await gate.admit(request, verdict.rule, verdict.plain, receive, verified, credential.token)  # 9
+        if isinstance(passage, Refusal):
+            return self._refuse(passage, resource, cors, used=credential.scheme)
+        return _Admitted("allowed", resource, verified, cors, passage)
 
     async def _verify(self, verifier: Verifier, credential: Credential, request: Request) -> Verified | Refusal:
         try:
@@ -245,6 +250,7 @@ class MCPAuthMiddleware:
             status=None if answer is None else answer.response.status,
             auth_info=None if verified is None else verified.auth_info,
             refusal=None if answer is None else answer.refusal,
+            operations=() if isinstance(decided, _Answer) else decided.passage.operations,
         )
         self.auth.refusal_log(decision)
         for observe in observers:

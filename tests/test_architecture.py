@@ -93,19 +93,22 @@ def test_protocol_never_waits(name: str) -> None:
 
 # --- dependencies point one way -------------------------------------------------------------------------------------
 
-FOUNDATION = {"errors", "metadata", "config", "context", "status"}
+FOUNDATION = {"reasons", "errors", "message_errors", "metadata", "config", "context", "authorization", "status"}
 BELOW_AUTH = FOUNDATION | {"decisions", "_protocol", "_remote"}
 ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
     "status": set(),
+    "reasons": set(),
+    "errors": {"reasons"},
+    "message_errors": {"errors", "reasons"},
+    "authorization": set(),
     "metadata": {"errors"},
     "config": {"errors", "metadata"},
     "context": {"errors"},
     "exceptions": {"errors"},
-    "decisions": {"context", "errors"},
+    "decisions": {"authorization", "context", "errors"},
     "stores": {"context", "errors"},
     "_protocol": FOUNDATION | {"_protocol"},
-    "_remote": FOUNDATION | {"decisions", "_protocol", "_remote"},
+    "_remote": FOUNDATION | {"decisions", "stores", "_protocol", "_remote"},
     "auth": BELOW_AUTH | {"stores"},
     "_asgi": BELOW_AUTH | {"stores", "exceptions", "auth", "middleware", "_asgi"},
     "middleware": BELOW_AUTH | {"stores", "auth", "_asgi"},

@@ -207,6 +207,6 @@ def test_a_decision_shows_no_token() -> None:
     assert Decision("public", "GET", URL).reason is None
     expected: Any = (
         f"Decision(outcome='refused', method='POST', url='{URL}', resource=None, status=401, auth_info=None, "
-        "refusal=<InvalidToken 401 bad_signature>)"
+        "refusal=<InvalidToken 401 bad_signature>, operations=())"
     )
     assert repr(decision) == expected

@@ -321,7 +321,7 @@ class Socket:
 @pytest.fixture
 def _awake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The watcher looks at the test's clock all the time."""
-    monkeypatch.setattr("asgi_mcp_auth._asgi.running.LONGEST_SLEEP", 0.005)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.expiry.LONGEST_SLEEP", 0.005)
 
 
 async def until(condition: Callable[[], bool]) -> None:

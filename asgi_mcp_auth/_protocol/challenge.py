@@ -42,6 +42,7 @@ def challenges(
     *,
     resource_metadata: str,
     scope: Iterable[str] = (),
+    params: Iterable[tuple[str, str]] = (),
     error: str | None = None,
     description: str | None = None,
     used: bytes | None = None,
@@ -49,20 +50,21 @@ def challenges(
     """One field value per scheme, in their order.
 
     Error parameters go only to the scheme the client used, or to all when it cannot be told (RFC 9449 section 7.2).
-    An empty scope is left out: clients read `scope=""` as a scope of two quotes.
+    An empty scope is left out: clients read `scope=""` as a scope of two quotes. An error's further `params` follow it.
     """
     scopes = " ".join(scope)
     lines: list[bytes] = []
     for scheme in schemes:
         blamed = error is not None and used in (None, scheme.key)
-        params = [
+        fields = [
             ("error", error if blamed else None),
             ("scope", scopes or None),
+            *(params if blamed else ()),
             *scheme.params,
             ("resource_metadata", resource_metadata),
             ("error_description", _NOT_DESCRIPTION.sub("", description) if blamed and description else None),
         ]
-        text = ", ".join(f'{name}="{value}"' for name, value in params if value is not None)
+        text = ", ".join(f'{name}="{value}"' for name, value in fields if value is not None)
         lines.append(f"{scheme.name} {text}".encode("ascii"))
     return tuple(lines)
 

@@ -11,6 +11,7 @@ __all__ = ("check_options",)
 
 HOOKS = {
     "metadata_signer": "a callable from the claims to a JWS",
+    "authorize": "a callable (auth_info, operation, request) to Allow, Deny or NeedScopes",
     "is_revoked": "a callable from an AuthInfo to a bool",
     "http_client": "a callable that makes a client, httpx.AsyncClient itself for example",
     "clock": "a callable that gives seconds since the epoch",
@@ -25,6 +26,7 @@ SWITCHES = (
     "dangerously_allow_private_addresses",
 )
 SIZES = {
+    "max_body_size": (0, "bytes"),
     "token_cache_size": (0, "tokens"),
     "issuer_pool_size": (1, "issuers"),
     "new_issuers_per_minute": (1, "issuers"),
@@ -51,6 +53,9 @@ def check_options(options: Mapping[str, object], problems: Problems) -> None:
         size = options[name]
         if isinstance(size, bool) or not isinstance(size, int) or size < least:
             problems.add(name, f"{show(size)} is not a number of {what}.", f"Give {least} or more.")
+    store = options["session_store"]
+    if store is not None and not all(callable(getattr(store, name, None)) for name in ("get", "put")):
+        problems.add("session_store", f"{show(store)} is no Store.", "Give a MemoryStore(), or a shared one.")
 
 
 def _check_observers(observers: object, problems: Problems) -> None:

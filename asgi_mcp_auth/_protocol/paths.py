@@ -154,11 +154,13 @@ class _Prefixes(Generic[T]):
 
 
 class Verdict(NamedTuple):
-    """What holds for a path: the index of the owning resource, publicness, and the index of the scope rule."""
+    """What holds for a path: the owning resource's index, publicness, the scope rule's index, and plainness."""
 
     owner: int | None
     public: bool
     rule: int | None
+    plain: bool = False
+    """Whether its bodies are none of ours."""
 
 
 class PathTable:
@@ -168,10 +170,15 @@ class PathTable:
         owners: Path prefixes of the resources, canonical, in order. A single resource owns every path.
         public: Public paths, exact or with everything below.
         rules: For each resource its scope rules, in order; `Verdict.rule` is the place in that list.
+        plain: For each resource its plain paths.
     """
 
     def __init__(
-        self, owners: Iterable[str], public: Iterable[PathRule] = (), rules: Iterable[Iterable[PathRule]] = ()
+        self,
+        owners: Iterable[str],
+        public: Iterable[PathRule] = (),
+        rules: Iterable[Iterable[PathRule]] = (),
+        plain: Iterable[Iterable[PathRule]] = (),
     ) -> None:
         prefixes = tuple(owners)
         self._sole = len(prefixes) == 1
@@ -180,12 +187,17 @@ class PathTable:
         self._public = frozenset(rule.path for rule in listed)
         self._public_below = _Prefixes({rule.path: True for rule in listed if rule.below})
         self._rules = tuple(_RuleTable(own) for own in rules) or tuple(_RuleTable(()) for _ in prefixes)
+        plains = tuple(map(tuple, plain))
+        self._plain = tuple(map(_RuleTable, plains)) if any(plains) else None
 
     def _verdict(self, method: str, path: str) -> Verdict:
         if self._public and (path in self._public or next(self._public_below.matches(path), False)):
             return Verdict(None, True, None)
         owner = 0 if self._sole else next(self._owners.matches(path), None)
-        return Verdict(owner, False, None if owner is None else self._rules[owner].find(method, path))
+        rule = None if owner is None else self._rules[owner].find(method, path)
+        if self._plain is None or owner is None:
+            return Verdict(owner, False, rule)
+        return Verdict(owner, False, rule, self._plain[owner].find(method, path) is not None)
 
     def judge(self, method: str, path: str, root_path: str = "") -> Verdict:
         """The verdict on a decoded path.

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from asgi_mcp_auth._protocol.paths import PathRule, parse_rule
 from asgi_mcp_auth._protocol.problems import Problems, as_list, show
-from asgi_mcp_auth._protocol.scopes import Hierarchy, Requirement, is_scope
+from asgi_mcp_auth._protocol.rules import OperationRules, compile_operation_rules, compile_rule
+from asgi_mcp_auth._protocol.scopes import Hierarchy, Requirement, Strength, is_scope
 from asgi_mcp_auth.config import ScopePolicy
 
 __all__ = ("CompiledPolicy", "compile_policy", "compile_scopes")
@@ -24,6 +25,12 @@ class CompiledPolicy:
     challenged: Requirement
     rules: tuple[PathRule, ...]
     requirements: tuple[Requirement, ...]
+    operations: OperationRules
+    plain_paths: tuple[PathRule, ...]
+    cumulative: bool | None
+    """Whether challenges name the granted scopes too; None for what the client's revision wants."""
+    known: tuple[str, ...]
+    """Every scope that the policy names, in its order."""
 
 
 def compile_scopes(value: object, where: str, problems: Problems, *, published: bool = False) -> tuple[str, ...]:
@@ -66,8 +73,11 @@ def _hierarchy(policy: ScopePolicy, where: str, problems: Problems) -> Hierarchy
     return hierarchy
 
 
-def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule, tuple[str, ...]]:
-    rules: dict[PathRule, tuple[str, ...]] = {}
+_Needed = tuple[tuple[str, ...], Strength | None]
+
+
+def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule, _Needed]:
+    rules: dict[PathRule, _Needed] = {}
     for text, scopes in problems.mapping(policy.paths, f"{where}.paths").items():
         rule = parse_rule(text)
         if rule is None:
@@ -76,8 +86,17 @@ def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule
         elif rule in rules:
             problems.add(f"{where}.paths", f"{show(text)} stands there twice.", "Merge the two rules.")
         else:
-            rules[rule] = compile_scopes(scopes, f"{where}.paths[{show(text)}]", problems)
+            rules[rule] = compile_rule(scopes, f"{where}.paths[{show(text)}]", problems, compile_scopes)
     return rules
+
+
+def _plain_paths(policy: ScopePolicy, where: str, problems: Problems) -> tuple[PathRule, ...]:
+    rules = {text: parse_rule(text) for text in problems.strings(policy.plain_paths, f"{where}.plain_paths")}
+    for text, rule in rules.items():
+        if rule is None:
+            fix = "Write '/path', '/path/*' or 'POST /path': a known method, the path decoded, no trailing slash."
+            problems.add(f"{where}.plain_paths", f"{show(text)} is not a path rule.", fix)
+    return tuple(rule for rule in rules.values() if rule is not None)
 
 
 def compile_policy(policy: ScopePolicy, where: str, problems: Problems) -> CompiledPolicy:
@@ -88,10 +107,21 @@ def compile_policy(policy: ScopePolicy, where: str, problems: Problems) -> Compi
     if policy.challenge_scopes is not None:
         asked = compile_scopes(policy.challenge_scopes, f"{where}.challenge_scopes", problems, published=True)
     rules = _rules(policy, where, problems)
+    operations = compile_operation_rules(policy, hierarchy, where, problems, compile_scopes)
+    ruled = [scopes for scopes, _ in rules.values()]
+    operated = [
+        requirement.needed
+        for table in (*operations.targets.values(), operations.methods)
+        for requirement in table.requirements
+    ]
     return CompiledPolicy(
         hierarchy=hierarchy,
         baseline=hierarchy.require(default),
         challenged=hierarchy.require(asked),
         rules=tuple(rules),
-        requirements=tuple(hierarchy.require(default, more) for more in rules.values()),
+        requirements=tuple(hierarchy.require(default, more, strength=strength) for more, strength in rules.values()),
+        operations=operations,
+        plain_paths=_plain_paths(policy, where, problems),
+        cumulative={"minimal": False, "cumulative": True}.get(policy.scope_strategy),
+        known=hierarchy.require(default, asked, *ruled, *operated, hierarchy.scopes).needed,
     )

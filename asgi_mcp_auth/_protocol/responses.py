@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from asgi_mcp_auth._protocol.challenge import CredentialScheme, challenges
 from asgi_mcp_auth.errors import (
+    InsufficientAuthentication,
     InsufficientScope,
     NoCredential,
     OriginNotAllowed,
@@ -16,6 +17,7 @@ from asgi_mcp_auth.errors import (
     Unauthenticated,
     Unavailable,
 )
+from asgi_mcp_auth.message_errors import MessageRefused
 
 __all__ = ("ChallengeSource", "Header", "Response", "in_band_denied", "json_response", "refusal_response")
 
@@ -68,10 +70,19 @@ class ChallengeSource(NamedTuple):
     scope: tuple[str, ...]
 
 
+def _authentication(refusal: InsufficientAuthentication) -> tuple[tuple[str, str], ...]:
+    """The parameters of RFC 9470 section 3."""
+    acr_values = (("acr_values", " ".join(refusal.acr_values)),) if refusal.acr_values else ()
+    return acr_values if refusal.max_age is None else (*acr_values, ("max_age", str(refusal.max_age)))
+
+
 def _body(refusal: Refusal) -> Any:
     if isinstance(refusal, OriginNotAllowed):
         # The transport's own shape: clients probe protocol eras on 4xx bodies.
         return {"jsonrpc": "2.0", "error": {"code": -32600, "message": refusal.description}}
+    if isinstance(refusal, MessageRefused):
+        known = {} if refusal.message_id is None else {"id": refusal.message_id}
+        return {"jsonrpc": "2.0", **known, "error": {"code": refusal.rpc_code, "message": refusal.description}}
     if refusal.wire_code is None:
         return {"detail": refusal.description}
     if isinstance(refusal, (Unauthenticated, InsufficientScope)) or refusal.wire_code == "invalid_request":
@@ -98,7 +109,12 @@ def refusal_response(
         lines = challenges(
             source.schemes,
             resource_metadata=source.resource_metadata,
-            scope=refusal.required if isinstance(refusal, InsufficientScope) else source.scope,
+            scope=(
+                refusal.required
+                if isinstance(refusal, (InsufficientScope, InsufficientAuthentication))
+                else source.scope
+            ),
+            params=_authentication(refusal) if isinstance(refusal, InsufficientAuthentication) else (),
             error=refusal.wire_code,
             description=None if isinstance(refusal, NoCredential) else refusal.description,
             used=used,

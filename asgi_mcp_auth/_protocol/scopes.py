@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-__all__ = ("Hierarchy", "Requirement", "is_scope")
+__all__ = ("Hierarchy", "Requirement", "Strength", "is_scope")
 
 _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # 1*NQCHAR
 
@@ -14,6 +15,24 @@ _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # 1*NQCHAR
 def is_scope(text: object) -> bool:
     """Whether `text` is one scope token (RFC 6749 section 3.3)."""
     return isinstance(text, str) and _SCOPE.fullmatch(text) is not None
+
+
+class Strength(NamedTuple):
+    """How a user has to have authenticated, and how long ago at most (RFC 9470)."""
+
+    acr_values: tuple[str, ...] = ()
+    max_age: int | None = None
+
+    def met_by(self, claims: Mapping[str, object], now: float, leeway: float) -> bool:
+        """Whether a token's claims say so; a claim that is needed and missing says no."""
+        if self.acr_values and claims.get("acr") not in self.acr_values:
+            return False
+        if self.max_age is None:
+            return True
+        authenticated = claims.get("auth_time")
+        if isinstance(authenticated, bool) or not isinstance(authenticated, (int, float)):
+            return False
+        return authenticated + self.max_age + leeway >= now
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +45,7 @@ class Requirement:
     needed: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     satisfied_by: tuple[frozenset[str], ...] = field(default=(), repr=False)
+    strength: Strength | None = None
 
     def met_by(self, granted: Iterable[str]) -> bool:
         """Whether `granted`, with what it implies, covers every needed scope."""
@@ -56,6 +76,11 @@ class Hierarchy:
                         chain.append(included)
         return None
 
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Every scope it names."""
+        return tuple(dict.fromkeys(s for scope, included in self._implies.items() for s in (scope, *included)))
+
     def satisfying(self, scope: str) -> frozenset[str]:
         """`scope` and every scope that includes it, directly or through others."""
         found = {scope}
@@ -69,8 +94,8 @@ class Hierarchy:
         """The name that clients must request to be granted `scope`."""
         return self._wire_names.get(scope, scope)
 
-    def require(self, *groups: Iterable[str]) -> Requirement:
+    def require(self, *groups: Iterable[str], strength: Strength | None = None) -> Requirement:
         """Compile the union of `groups`, in stable order."""
         needed = tuple(dict.fromkeys(scope for group in groups for scope in group))
         named = tuple(dict.fromkeys(self.wire_name(scope) for scope in needed))
-        return Requirement(needed, named, tuple(self.satisfying(scope) for scope in needed))
+        return Requirement(needed, named, tuple(self.satisfying(scope) for scope in needed), strength)

@@ -182,6 +182,9 @@ def compile_site(
         documents=_documents(resources),
         hosts=HostCheck([url for _, url in urls], hosts),
         paths=PathTable(
-            [resource.owned_prefix for resource in resources], public, [resource.policy.rules for resource in resources]
+            [resource.owned_prefix for resource in resources],
+            public,
+            [resource.policy.rules for resource in resources],
+            [resource.policy.plain_paths for resource in resources],
         ),
     )

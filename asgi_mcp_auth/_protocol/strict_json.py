@@ -1,4 +1,4 @@
-"""JSON objects from strangers: UTF-8, no duplicate names, bounded depth, finite numbers, no lone surrogates.
+"""JSON from strangers: UTF-8, no duplicate names, bounded depth, finite numbers, no lone surrogates.
 
 Python's decoder is laxer than RFC 8259 section 4 wants where it matters: two parsers that disagree about
 a repeated member disagree about who the caller is (RFC 7519 section 4).
@@ -11,7 +11,7 @@ import math
 import re
 from typing import Any, cast
 
-__all__ = ("MAX_DEPTH", "JSONRefused", "load_object")
+__all__ = ("MAX_DEPTH", "JSONRefused", "NotJSON", "load_object", "load_value")
 
 MAX_DEPTH = 32
 
@@ -22,7 +22,11 @@ _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class JSONRefused(ValueError):  # noqa: N818 - internal, and always turned into one of our errors
-    """The bytes are not a JSON object we accept; the message says why and quotes nothing."""
+    """The bytes are not JSON we accept; the message says why and quotes nothing."""
+
+
+class NotJSON(JSONRefused):
+    """The bytes are not JSON at all."""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -60,11 +64,11 @@ def _too_deep(data: bytes, limit: int) -> bool:
     return False
 
 
-def load_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
-    """Decode one JSON object.
+def load_value(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
+    """Decode one JSON value.
 
     Raises:
-        JSONRefused: For anything else, whatever the bytes. The caller bounds their number.
+        JSONRefused: For anything that is not JSON (`NotJSON`) or ambiguous. The caller bounds the number of bytes.
     """
     if _too_deep(data, max_depth):
         msg = "nested too deeply"
@@ -75,14 +79,24 @@ def load_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
         raise
     except ValueError as error:  # not UTF-8, not JSON, or an integer of thousands of digits
         msg = "not JSON"
-        raise JSONRefused(msg) from error
-    if not isinstance(value, dict):
-        msg = "not a JSON object"
-        raise JSONRefused(msg)
+        raise NotJSON(msg) from error
     if b"\\u" in data and _SURROGATE.search(data) is not None:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
             msg = "a lone surrogate"
             raise JSONRefused(msg) from None
+    return value
+
+
+def load_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """Decode one JSON object.
+
+    Raises:
+        JSONRefused: For anything else, whatever the bytes. The caller bounds their number.
+    """
+    value = load_value(data, max_depth=max_depth)
+    if not isinstance(value, dict):
+        msg = "not a JSON object"
+        raise JSONRefused(msg)
     return cast("dict[str, Any]", value)

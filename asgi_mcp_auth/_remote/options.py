@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 from asgi_mcp_auth._protocol.resource import MetadataSigner
+from asgi_mcp_auth._remote.authorizers import Authorize
 from asgi_mcp_auth._remote.http import ClientFactory
 from asgi_mcp_auth._remote.verifiers import IsRevoked, Verifier
 from asgi_mcp_auth.decisions import Observer
+from asgi_mcp_auth.stores import Store
 
 __all__ = ("MCPAuthOptions",)
 
@@ -26,6 +28,9 @@ class MCPAuthOptions(TypedDict, total=False):
     metadata_signer: MetadataSigner | None
     verifier: Verifier | None
     is_revoked: IsRevoked | None
+    authorize: Authorize | None
+    max_body_size: int
+    session_store: Store | None
     on_decision: Sequence[Observer]
     http_client: ClientFactory | None
     token_cache_size: int

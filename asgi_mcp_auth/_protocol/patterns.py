@@ -1,0 +1,150 @@
+"""Rules by name: exact names, `*` patterns and URI templates, the most specific of which applies.
+
+An exact name is more specific than any pattern; of two patterns, the one with more literal characters. Two patterns
+of equal weight that some name could match both are a tie, which a configuration must not have. Names are compared as
+they are: no case folding, no Unicode normalisation. Matching is linear in the name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import combinations
+from typing import NamedTuple
+
+__all__ = ("Pattern", "PatternTable", "parse_pattern")
+
+_EXPRESSION = re.compile(r"\{([^{}]*)\}")
+_SIMPLE = re.compile(r"[A-Za-z0-9_.%]+")  # RFC 6570 section 2.3, a variable without an operator
+_ANY = "*"
+
+
+class Pattern(NamedTuple):
+    """A name with wildcards.
+
+    `glob` has a `*` for each wildcard. A URI template has `segments` too, the parts of each between its wildcards,
+    which do not match a `/`; when it is `open`, one more wildcard at its end matches anything.
+    """
+
+    text: str
+    glob: str
+    segments: tuple[tuple[str, ...], ...] | None = None
+    open: bool = False
+
+    @property
+    def weight(self) -> int:
+        """The number of literal characters."""
+        return len(self.glob) - self.glob.count(_ANY)
+
+    def matches(self, name: str) -> bool:
+        """Whether `name` is one of those meant."""
+        if self.segments is None:
+            return _glob(tuple(self.glob.split(_ANY)), name)
+        given = name.split("/")
+        if len(given) < len(self.segments) or (len(given) > len(self.segments) and not self.open):
+            return False
+        return all(map(_glob, self.segments, given))
+
+    def could_match_the_same(self, other: Pattern) -> bool:
+        """Whether some name might match both; every wildcard counts as matching anything."""
+        return _overlap(self.glob, other.glob)
+
+
+def _glob(literals: tuple[str, ...], name: str) -> bool:
+    """Literals in order with anything between them: the leftmost place for each is always good enough."""
+    if len(literals) == 1:
+        return name == literals[0]
+    first, *middle, last = literals
+    if len(name) < len(first) + len(last) or not name.startswith(first) or not name.endswith(last):
+        return False
+    at, end = len(first), len(name) - len(last)
+    for literal in middle:
+        found = name.find(literal, at, end)
+        if found < 0:
+            return False
+        at = found + len(literal)
+    return True
+
+
+def _overlap(one: str, two: str) -> bool:
+    """Whether two `*` patterns have a name in common."""
+    heads = one.partition(_ANY)[0], two.partition(_ANY)[0]
+    tails = one.rpartition(_ANY)[2], two.rpartition(_ANY)[2]
+    head, tail = min(map(len, heads)), min(map(len, tails))
+    if heads[0][:head] != heads[1][:head] or tails[0][len(tails[0]) - tail :] != tails[1][len(tails[1]) - tail :]:
+        return False  # the usual case, told at once
+    reachable = {0}  # places in `two` that the part of `one` read so far can reach
+    for char in (*one, None):
+        for place in sorted(reachable):  # a `*` of the other side may stand for nothing
+            while place < len(two) and two[place] == _ANY:
+                place += 1  # noqa: PLW2901 - walks on
+                reachable.add(place)
+        if char is None:
+            return len(two) in reachable
+        if char == _ANY:
+            reachable = set(range(min(reachable), len(two) + 1)) if reachable else set[int]()
+            continue
+        after = {place + 1 for place in reachable if place < len(two) and two[place] == char}
+        reachable = after | {place for place in reachable if place < len(two) and two[place] == _ANY}
+    return False
+
+
+def parse_pattern(text: str, *, templates: bool) -> Pattern | str | None:
+    """Read a rule's name: a `Pattern`, the exact name as it is, or None for a template we cannot match exactly.
+
+    Args:
+        text: What the user wrote; `*` stands for any characters.
+        templates: Whether `{name}` is a wildcard too: a URI template (RFC 6570). Expressions with operators, and `*`
+            beside `{name}`, are read at the end only.
+    """
+    if templates and ("{" in text or "}" in text):
+        return _parse_template(text)
+    return Pattern(text, text) if _ANY in text else text
+
+
+def _parse_template(text: str) -> Pattern | None:
+    closed = text.removesuffix(_ANY)
+    opens = closed != text
+    literals, expressions = _EXPRESSION.split(closed)[::2], _EXPRESSION.split(closed)[1::2]
+    if any(char in literal for literal in literals for char in "{}*"):
+        return None
+    if expressions and _SIMPLE.fullmatch(expressions[-1]) is None:
+        # An expression with an operator, `{+path}` or `{?query}`, and fastmcp's `{path*}`.
+        if opens or literals[-1] or not expressions.pop():
+            return None
+        literals.pop()
+        opens = True
+    if not all(map(_SIMPLE.fullmatch, expressions)):
+        return None
+    glob = _ANY.join(literals)
+    segments = tuple(tuple(segment.split(_ANY)) for segment in (glob + _ANY * opens).split("/"))
+    return Pattern(text, glob + _ANY * opens, segments, opens)
+
+
+class PatternTable:
+    """Names and patterns, each with the index of its rule, for looking up by name."""
+
+    def __init__(self, rules: Iterable[Pattern | str]) -> None:
+        listed = tuple(rules)
+        self._exact = {rule: index for index, rule in enumerate(listed) if isinstance(rule, str)}
+        patterns = [(rule, index) for index, rule in enumerate(listed) if isinstance(rule, Pattern)]
+        self._patterns = sorted(patterns, key=lambda item: -item[0].weight)
+
+    def find(self, name: str) -> int | None:
+        """The index of the most specific rule for `name`."""
+        index = self._exact.get(name)
+        if index is None and self._patterns:
+            return next((index for pattern, index in self._patterns if pattern.matches(name)), None)
+        return index
+
+    def reachable(self, template: str) -> set[int]:
+        """The rules for any URI that a template might stand for."""
+        wanted = _EXPRESSION.sub(_ANY, template)
+        exact = {index for name, index in self._exact.items() if _overlap(wanted, name)}
+        return exact | {index for pattern, index in self._patterns if _overlap(wanted, pattern.glob)}
+
+    def ties(self) -> Iterator[tuple[str, str]]:
+        """Pairs of patterns, equally specific, that some name could match both."""
+        for (one, _), (two, _) in combinations(self._patterns, 2):
+            if one.weight == two.weight and one.could_match_the_same(two):
+                yield one.text, two.text
