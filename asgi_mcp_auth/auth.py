@@ -22,6 +22,7 @@ from asgi_mcp_auth._protocol.site import Site, compile_site
 from asgi_mcp_auth._protocol.urls import is_loopback
 from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
 from asgi_mcp_auth._remote.jwks import LivingKeySet
+from asgi_mcp_auth._remote.settings import FromSettings
 from asgi_mcp_auth._remote.verifiers import IsRevoked, JWTVerifier, RevocationCheck, Verifier, VerifyFunction
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo, current_auth
@@ -59,7 +60,7 @@ class MCPAuthOptions(TypedDict, total=False):
     dangerously_allow_http: bool
 
 
-class MCPAuth:
+class MCPAuth(FromSettings):
     """One or several protected resources, with everything a request needs compiled.
 
     Args:
