@@ -31,6 +31,7 @@ from asgi_mcp_auth.decisions import Observer, RefusalLog
 if TYPE_CHECKING:
     from starlette.routing import Router
 
+    from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
     from asgi_mcp_auth._asgi.wellknown import MetadataApp
     from asgi_mcp_auth._protocol.issuer import TrustedIssuer
     from asgi_mcp_auth.middleware import MCPAuthMiddleware
@@ -215,6 +216,19 @@ class MCPAuth(FromSettings):
         from asgi_mcp_auth._asgi.wellknown import MetadataApp  # noqa: PLC0415 - rarely wanted
 
         return MetadataApp(self.site)
+
+    def token_verifier(self, resource: str | None = None) -> TokenVerifier:
+        """The verification alone, for MCP servers with an `auth=` of their own: their `token_verifier=`.
+
+        Args:
+            resource: Which resource; may be left out when there is only one.
+
+        Raises:
+            ConfigurationError: An unknown resource.
+        """
+        from asgi_mcp_auth._asgi.token_verifier import token_verifier  # noqa: PLC0415 - rarely wanted
+
+        return token_verifier(self, resource)
 
     async def warm_up(self) -> None:
         """Fetch all key sets now, instead of at the first token. Failures are logged and tried again then."""

@@ -135,12 +135,14 @@ def _construct(
     for name in sorted(set(arguments) & set(options)):
         problems.add(name, "It is given in the code too.", "Keep one of the two.")
     short = {name: arguments.pop(name) for name in shorthand_fields() if name in arguments}
-    if short and "protected_resources" in settings:
+    several = {"protected_resources", f"{PREFIX}PROTECTED_RESOURCES"} & set(settings)
+    if short and several:
         problems.add("protected_resources", f"It stands beside {', '.join(short)}.", "Write one of the two.")
-    elif "protected_resources" not in settings:
-        arguments["protected_resources"] = one_resource(**short)
     try:
-        made = told_in_shorthand(lambda: configured(**{"protected_resources": (), **arguments, **options}))
+        if several:
+            made = configured(**{"protected_resources": (), **arguments, **options})
+        else:
+            made = told_in_shorthand(lambda: configured(one_resource(**short), **arguments, **options))
     except ConfigurationError as error:
         found = [*problems.found, *(late for late in error.problems if not _told_already(late, reader.unreadable))]
         raise ConfigurationError(map(place, found)) from None
