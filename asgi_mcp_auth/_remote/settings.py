@@ -142,7 +142,9 @@ def _construct(
         if several:
             made = configured(**{"protected_resources": (), **arguments, **options})
         else:
-            made = told_in_shorthand(lambda: configured(one_resource(**short), **arguments, **options))
+            made = told_in_shorthand(
+                lambda: configured(**{"protected_resources": one_resource(**short), **arguments, **options})
+            )
     except ConfigurationError as error:
         found = [*problems.found, *(late for late in error.problems if not _told_already(late, reader.unreadable))]
         raise ConfigurationError(map(place, found)) from None
