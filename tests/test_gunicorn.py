@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -72,8 +71,8 @@ def get(server: AsgiServer, raw: str | None = None) -> httpx.Response:
     return httpx.get(f"{server.url}/mcp", headers=headers, trust_env=False)
 
 
-def token(issuer: Issuer, **claims: Any) -> str:
-    return issuer.mint("https://mcp.example.com/mcp", **({"scope": "mcp:read"} | claims))
+def token(issuer: Issuer, scope: str = "mcp:read") -> str:
+    return issuer.mint("https://mcp.example.com/mcp", scope=scope)
 
 
 def until(condition: Callable[[], bool]) -> bool:

@@ -351,7 +351,8 @@ def schema() -> Any:  # jsonschema's stubs are partly unknown
 
 def test_the_schema_knows_a_good_file() -> None:
     some: dict[str, Any] = SHORT | {"resource": {"from_env": "X"}, "verifier": "a.b:C()"}
-    for good in (tomllib.loads(WHOLE), SHORT, some):
+    files: list[dict[str, Any]] = [tomllib.loads(WHOLE), SHORT, some]
+    for good in files:
         assert list(schema().iter_errors(good)) == []
 
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from harness import ISS, R, Clock, bearer, call, token
+from harness import ISS, Clock, R, bearer, call, token
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import MCPServer
 from pydantic import AnyHttpUrl
@@ -77,7 +77,10 @@ async def test_the_sdk_keeps_its_own_auth(issuer: Issuer, clock: Clock, anyio_ba
 
     for client, expected in ((issuer.http_client, [401, 401, 200]), (broken, [401, 401, 400])):
         settings = AuthSettings(
-            issuer_url=AnyHttpUrl(ISS), resource_server_url=AnyHttpUrl(R), required_scopes=["mcp:read"]
+            issuer_url=AnyHttpUrl(ISS),
+            resource_server_url=AnyHttpUrl(R),
+            required_scopes=["mcp:read"],
+            validate_token_resource=True,
         )
         verifier: Any = configured(issuer, http_client=client).token_verifier()
         server = MCPServer("x", token_verifier=verifier, auth=settings)
