@@ -353,7 +353,7 @@ def test_the_schema_knows_a_good_file() -> None:
     some: dict[str, Any] = SHORT | {"resource": {"from_env": "X"}, "verifier": "a.b:C()"}
     files: list[dict[str, Any]] = [tomllib.loads(WHOLE), SHORT, some]
     for good in files:
-        assert list(schema().iter_errors(good)) == []
+        assert schema().is_valid(good)
 
 
 @pytest.mark.parametrize(
