@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from harness import ISS, R, RecordingApp, bearer, call, token
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -72,6 +72,7 @@ CONFIG = ResourceServerConfig(
     ),
     policy=ScopePolicy(default=["mcp:read"], implies={"mcp:admin": ["mcp:read"]}, paths={"/mcp/admin": ["mcp:admin"]}),
 )
+NOTHING: dict[str, Any] = {}
 NO_METADATA: dict[str, Any] = {"protected_resources": [{}]}
 SHORT: dict[str, Any] = {"resource": R, "authorization_servers": [ISS], "required_scopes": ["mcp:read"]}
 BOTH: dict[str, Any] = SHORT | {"protected_resources": []}
@@ -212,7 +213,7 @@ default = ["notes read"]
 @pytest.mark.parametrize(
     ("settings", "problems"),
     [
-        pytest.param({}, {"resource", "authorization_servers"}, id="nothing"),
+        pytest.param(NOTHING, {"resource", "authorization_servers"}, id="nothing"),
         pytest.param(SHORT | {"websockets": "no"}, {"websockets"}, id="a string for a bool"),
         pytest.param(SHORT | {"websockets": 0}, {"websockets"}, id="a number for a bool"),
         pytest.param(SHORT | {"token_cache_size": True}, {"token_cache_size"}, id="a bool for a number"),
@@ -359,7 +360,7 @@ def test_the_schema_knows_a_good_file() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        pytest.param({}, id="nothing"),
+        pytest.param(NOTHING, id="nothing"),
         pytest.param(SHORT | {"publc_paths": []}, id="unknown key"),
         pytest.param(SHORT | {"websockets": "no"}, id="wrong type"),
         pytest.param(BOTH, id="both"),
@@ -384,10 +385,11 @@ JSON = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first generation waits for a busy machine
 @given(st.dictionaries(st.sampled_from([*settings_of(MCPAuth), "x"]), JSON, max_size=4))
-def test_any_mapping_is_configured_or_refused(settings: dict[str, Any]) -> None:
+def test_any_mapping_is_configured_or_refused(mapping: dict[str, Any]) -> None:
     try:
-        told = len(MCPAuth.from_mapping(settings).site.resources)
+        told = len(MCPAuth.from_mapping(mapping).site.resources)
     except ConfigurationError as error:
         told = len(error.problems)
     assert told > 0
