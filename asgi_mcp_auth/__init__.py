@@ -1,5 +1,6 @@
 """Make any ASGI app an OAuth 2.1 protected resource for the Model Context Protocol (MCP)."""
 
+from asgi_mcp_auth._asgi.loading import load_app
 from asgi_mcp_auth._protocol.credentials import Credential
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.responses import in_band_denied
@@ -66,5 +67,6 @@ __all__ = (
     "fetch_server_config_by_well_known_url",
     "fetch_server_config_by_well_known_url_async",
     "in_band_denied",
+    "load_app",
     "validate_server_config",
 )

@@ -24,6 +24,7 @@ from asgi_mcp_auth._remote.interface import MCPAuthInterface
 from asgi_mcp_auth._remote.issuers import Issuers
 from asgi_mcp_auth._remote.key_sets import KeySets
 from asgi_mcp_auth._remote.options import MCPAuthOptions
+from asgi_mcp_auth._remote.settings import FromSettings
 from asgi_mcp_auth._remote.verifiers import IsRevoked, JWTVerifier, RevocationCheck, Verifier
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.decisions import Observer, RefusalLog
@@ -32,6 +33,7 @@ from asgi_mcp_auth.stores import Store
 
 if TYPE_CHECKING:
     from asgi_mcp_auth._asgi.readiness import ReadinessApp
+    from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
     from asgi_mcp_auth._asgi.wellknown import MetadataApp
     from asgi_mcp_auth.middleware import MCPAuthMiddleware
 
@@ -40,7 +42,7 @@ __all__ = ("MCPAuth", "MCPAuthOptions")
 logger = logging.getLogger("asgi_mcp_auth.config")
 
 
-class MCPAuth(MCPAuthInterface):
+class MCPAuth(MCPAuthInterface, FromSettings):
     """One or several protected resources, with everything a request needs compiled.
 
     Args:
@@ -219,6 +221,19 @@ class MCPAuth(MCPAuthInterface):
         from asgi_mcp_auth._asgi.wellknown import MetadataApp  # noqa: PLC0415 - rarely wanted
 
         return MetadataApp(self.site)
+
+    def token_verifier(self, resource: str | None = None) -> TokenVerifier:
+        """The verification alone, for MCP servers with an `auth=` of their own: their `token_verifier=`.
+
+        Args:
+            resource: Which resource; may be left out when there is only one.
+
+        Raises:
+            ConfigurationError: An unknown resource.
+        """
+        from asgi_mcp_auth._asgi.token_verifier import token_verifier  # noqa: PLC0415 - rarely wanted
+
+        return token_verifier(self, resource)
 
     async def warm_up(self) -> tuple[str, ...]:
         """Fetch the key sets of all named issuers now, instead of at the first token.

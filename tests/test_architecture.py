@@ -114,7 +114,7 @@ ALLOWED: dict[str, set[str]] = {
     "middleware": BELOW_AUTH | {"stores", "auth", "_asgi"},
     "types": BELOW_AUTH,
     "utils": BELOW_AUTH,
-    "": BELOW_AUTH | {"stores", "auth", "middleware", "exceptions"},
+    "": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware", "exceptions"},
     "testing": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware"},
     "cli": BELOW_AUTH | {"", "stores", "auth", "_asgi", "middleware", "testing", "cli"},
     "__main__": {"cli"},
@@ -216,7 +216,7 @@ def test_the_package_exports_the_contract() -> None:
     promised = {
         *("AuthInfo", "AuthServerConfig", "AuthServerType", "AuthorizationServerMetadata", "MCPAuth"),
         *("MCPAuthMiddleware", "ResourceServerConfig", "ResourceServerMetadata", "ScopePolicy", "current_auth"),
-        *("fetch_server_config", "fetch_server_config_async", "validate_server_config"),
+        *("fetch_server_config", "fetch_server_config_async", "load_app", "validate_server_config"),
         *("fetch_server_config_by_well_known_url", "fetch_server_config_by_well_known_url_async"),
     }
     assert promised <= set(asgi_mcp_auth.__all__)

@@ -5,23 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from asgi_mcp_auth._protocol.shorthand import one_resource, told_in_shorthand
 from asgi_mcp_auth.auth import MCPAuth
-from asgi_mcp_auth.config import (
-    AuthServerConfig,
-    IssuerResolver,
-    ResourceServerConfig,
-    ResourceServerMetadata,
-    ScopePolicy,
-)
-from asgi_mcp_auth.errors import ConfigurationError, Problem
+from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver
 
 __all__ = ("auth_for_one", "own_root_path")
-
-PLACES = {
-    "protected_resources[0].metadata.resource": "resource",
-    "protected_resources[0].metadata.authorization_servers": "authorization_servers",
-    "protected_resources[0].policy.default": "required_scopes",
-}
 
 
 def own_root_path(app: object) -> str:
@@ -40,16 +28,5 @@ def auth_for_one(
     options: Mapping[str, Any],
 ) -> MCPAuth:
     """Compile the shorthand. Raises `ConfigurationError`, in the shorthand's own names."""
-    metadata = ResourceServerMetadata(resource=resource or "", authorization_servers=authorization_servers)
-    config = ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=required_scopes))
-    try:
-        return MCPAuth(config, **options)
-    except ConfigurationError as error:
-        raise ConfigurationError(map(_relocated, error.problems)) from None
-
-
-def _relocated(problem: Problem) -> Problem:
-    for place, name in PLACES.items():
-        if problem.where.startswith(place):
-            return problem._replace(where=name + problem.where.removeprefix(place))
-    return problem
+    config = one_resource(resource or "", authorization_servers, required_scopes)
+    return told_in_shorthand(lambda: MCPAuth(config, **options))

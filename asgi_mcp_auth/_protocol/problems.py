@@ -7,19 +7,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Self, cast
 
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
-__all__ = ("Problems", "as_list", "as_mapping", "as_strings", "show")
+__all__ = ("Problems", "Referenced", "as_list", "as_mapping", "as_strings", "show")
 
 SHOWN_ITEMS = 8
 SHOWN_CHARACTERS = 128
 _USER_INFORMATION = re.compile(r"//[^/@]*@")
 
 
+class Referenced(str):
+    """A text that a configuration refers to, in a file or in the environment: perhaps a secret, so never shown."""
+
+    __slots__ = ("origin",)
+    origin: str
+
+    def __new__(cls, text: str, origin: str) -> Self:
+        """The text, and where it was found."""
+        made = super().__new__(cls, text)
+        made.origin = origin
+        return made
+
+
 def show(value: object) -> str:
     """A value for a message: short, on one line, without passwords in URLs, contents of objects or memory addresses."""
+    if isinstance(value, Referenced):
+        return f"The text of {value.origin}"
     if isinstance(value, str):
         text = _USER_INFORMATION.sub("//...@", value[:SHOWN_CHARACTERS])
         return repr(text if len(value) <= SHOWN_CHARACTERS else text + "...")

@@ -1,0 +1,211 @@
+"""`MCPAuth` from a mapping, a TOML file or the environment: the same settings under the same names.
+
+A hook is named by an import string, so whoever writes the file decides what code is imported: a configuration
+file is as trusted as the program.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+
+from asgi_mcp_auth._protocol.mapping import Reader, UnusableError, known_or_not
+from asgi_mcp_auth._protocol.problems import Problems, as_mapping, show
+from asgi_mcp_auth._protocol.shapes import Field, parameters_of
+from asgi_mcp_auth._protocol.shorthand import one_resource, shorthand_fields, told_in_shorthand
+from asgi_mcp_auth._remote.imports import import_object
+from asgi_mcp_auth.errors import ConfigurationError, Problem
+
+if TYPE_CHECKING:
+    from asgi_mcp_auth._remote.options import MCPAuthOptions
+
+__all__ = ("FromSettings", "settings_of")
+
+T = TypeVar("T")
+
+PREFIX = "MCP_AUTH_"
+LARGEST_FILE = 1024 * 1024
+
+
+def settings_of(configured: type[Any]) -> dict[str, Field]:
+    """Every setting of a configuration file by name: the constructor's parameters, and the shorthand."""
+    return shorthand_fields() | parameters_of(configured)
+
+
+class FromSettings:
+    """The ways to construct `MCPAuth` that read plain values."""
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any], **options: Unpack[MCPAuthOptions]) -> Self:
+        """Construct from plain values, as JSON or TOML say them.
+
+        Args:
+            settings: The parameters of the constructor by name, nested dataclasses as mappings; or the shorthand
+                `resource`, `authorization_servers`, `required_scopes` instead of `protected_resources`. A hook is
+                an import string `"module:attribute"` or `"module:factory()"`. In place of any value, `{"from_env":
+                "NAME"}` or `{"from_file": "path"}` is the text of a variable or a file, which no message shows.
+            options: Parameters of the constructor that are not in `settings`, hooks as objects above all.
+
+        Raises:
+            ConfigurationError: Unknown keys, wrong types and wrong values, all at once, each with its place.
+        """
+        return _construct(cls, settings, options, Path(), lambda problem: problem)
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str], **options: Unpack[MCPAuthOptions]) -> Self:
+        """Construct from a TOML file; see `from_mapping`. `from_file` is relative to the file's folder.
+
+        Raises:
+            ConfigurationError: The file cannot be read; or as `from_mapping`, each with its line.
+        """
+        import tomllib  # noqa: PLC0415 - only who uses it pays for it
+
+        from asgi_mcp_auth._protocol.toml import line_of  # noqa: PLC0415
+
+        file = Path(path)
+        try:
+            text = _read(file)
+            settings = tomllib.loads(text)
+        except UnusableError as error:
+            raise ConfigurationError([Problem(str(file), error.what, error.fix)]) from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigurationError([Problem(str(file), f"It is not TOML: {error}.", "Mend it there.")]) from error
+
+        def place(problem: Problem) -> Problem:
+            line = line_of(text, problem.where)
+            return problem._replace(where=f"{file}{'' if line is None else f':{line}'}: {problem.where}")
+
+        return _construct(cls, settings, options, file.parent, place)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Unpack[MCPAuthOptions]) -> Self:
+        """Construct from environment variables: `MCP_AUTH_CONFIG` names a TOML file, or the settings stand there.
+
+        `MCP_AUTH_RESOURCE`, `MCP_AUTH_AUTHORIZATION_SERVERS`, `MCP_AUTH_REQUIRED_SCOPES`, and every parameter of the
+        constructor in capitals after `MCP_AUTH_`. Lists of texts are separated by spaces; the rest is JSON.
+
+        Args:
+            environ: The variables; default: those of the process, now.
+            options: As `from_mapping`.
+
+        Raises:
+            ConfigurationError: As `from_mapping`; an unknown `MCP_AUTH_…` or an empty one is a problem too.
+        """
+        environ = os.environ if environ is None else environ
+        given = {name: text for name, text in environ.items() if name.startswith(PREFIX)}
+        path = given.pop(f"{PREFIX}CONFIG", None)
+        if path is None:
+            return _construct(cls, _Environment(given), options, Path(), _in_capitals)
+        if given:
+            what = f"{', '.join(sorted(given))}: beside {PREFIX}CONFIG, nothing else is read."
+            fix = 'Unset them, or write {from_env = "NAME"} in the file.'
+            raise ConfigurationError([Problem(f"{PREFIX}CONFIG", what, fix)])
+        return cls.from_toml(path, **options)
+
+
+class _Environment(dict[str, str]):
+    """Settings that are text, by variable."""
+
+
+def _in_capitals(problem: Problem) -> Problem:
+    """A problem with a setting, at the variable that it came from."""
+    name = re.split(r"[.\[]", problem.where, maxsplit=1)[0]
+    variable = name if name.startswith(PREFIX) else f"{PREFIX}{name.upper()}"
+    return problem._replace(where=variable + problem.where.removeprefix(name))
+
+
+def _construct(
+    configured: type[T],
+    settings: Mapping[str, Any],
+    options: Mapping[str, Any],
+    folder: Path,
+    place: Callable[[Problem], Problem],
+) -> T:
+    """Read the settings, construct, and report the problems of both together."""
+    problems = Problems()
+    reader = Reader(problems, import_object=import_object, dereference=_Dereference(folder))
+    fields = settings_of(configured)
+    if isinstance(settings, _Environment):
+        arguments = _from_variables(settings, fields, reader)
+    else:
+        arguments = reader.fields(as_mapping(settings) or {}, fields)
+    for name in sorted(set(arguments) & set(options)):
+        problems.add(name, "It is given in the code too.", "Keep one of the two.")
+    short = {name: arguments.pop(name) for name in shorthand_fields() if name in arguments}
+    several = {"protected_resources", f"{PREFIX}PROTECTED_RESOURCES"} & set(settings)
+    if short and several:
+        problems.add("protected_resources", f"It stands beside {', '.join(short)}.", "Write one of the two.")
+    try:
+        if several:
+            made = configured(**{"protected_resources": (), **arguments, **options})
+        else:
+            made = told_in_shorthand(
+                lambda: configured(**{"protected_resources": one_resource(**short), **arguments, **options})
+            )
+    except ConfigurationError as error:
+        found = [*problems.found, *(late for late in error.problems if not _told_already(late, reader.unreadable))]
+        raise ConfigurationError(map(place, found)) from None
+    problems.found = list(map(place, problems.found))
+    problems.raise_if_any()
+    return made
+
+
+def _from_variables(variables: Mapping[str, str], fields: Mapping[str, Field], reader: Reader) -> dict[str, Any]:
+    known = {f"{PREFIX}{name.upper()}": field for name, field in fields.items()}
+    arguments: dict[str, Any] = {}
+    for variable, text in variables.items():
+        field = known.get(variable)
+        if field is None:
+            reader.problems.add(variable, "Unknown variable.", known_or_not(variable, known))
+        elif not text.strip():
+            reader.problems.add(variable, "It is empty.", "Unset it, or give it a value.")
+            reader.unreadable.add(field.name)
+        else:
+            before = len(reader.unreadable)
+            value = reader.text(text, field.shapes, field.name)
+            if len(reader.unreadable) == before:
+                arguments[field.name] = value
+    return arguments
+
+
+def _told_already(problem: Problem, places: set[str]) -> bool:
+    """Whether a problem follows from one that was told: it is at, above or below a place that has no value."""
+    where = problem.where
+    return any(
+        where == place or (inner.startswith(outer) and inner[len(outer)] in ".[")
+        for place in places
+        for outer, inner in ((where, place), (place, where))
+        if len(inner) > len(outer)
+    )
+
+
+class _Dereference:
+    """What `from_env` and `from_file` stand for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __call__(self, kind: str, name: str) -> str:
+        if kind == "from_file":
+            return _read(self._folder / name).rstrip("\r\n")
+        text = os.environ.get(name)
+        if text is None:
+            raise UnusableError(f"The environment variable {show(name)} is not set.", "Set it.")
+        return text
+
+
+def _read(file: Path) -> str:
+    """A text file. Raises `UnusableError`, without a word of its content."""
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(LARGEST_FILE + 1)
+        if len(data) > LARGEST_FILE:
+            raise UnusableError(f"{show(str(file))} is larger than 1 MiB.", "It is hardly the right file.")
+        return data.decode("utf-8")
+    except OSError as error:
+        raise UnusableError(f"{show(str(file))} cannot be read: {error.strerror}.", "Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise UnusableError(f"{show(str(file))} is not UTF-8.", "Save it as UTF-8.") from error

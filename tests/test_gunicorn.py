@@ -1,0 +1,139 @@
+"""gunicorn, as a process: `load_app` in its configuration, with and without preload, reloading, and failing to start."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import httpx
+import pytest
+from processes import AsgiServer, ProcessError, free_port, running
+
+from asgi_mcp_auth.testing import Issuer
+
+APP = """\
+import json, os
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        while (await receive())["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    body = json.dumps({"pid": os.getpid(), "sub": scope["state"]["claims"]["sub"]}).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+def make():
+    return app
+"""
+WORKERS = ["asgi", "uvicorn_worker.UvicornWorker"]
+SETTINGS = """\
+resource = "https://mcp.example.com/mcp"
+authorization_servers = [{{issuer = "https://auth.example.com", jwks = {{from_file = "keys.json"}}}}]
+required_scopes = ["{scope}"]
+"""
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer("https://auth.example.com")
+
+
+@pytest.fixture
+def site(tmp_path: Path, issuer: Issuer) -> Path:
+    (tmp_path / "shop.py").write_text(APP)
+    (tmp_path / "keys.json").write_text(json.dumps(issuer.jwks()))
+    (tmp_path / "mcp-auth.toml").write_text(SETTINGS.format(scope="mcp:read"))
+    return tmp_path
+
+
+@contextlib.contextmanager
+def gunicorn(site: Path, worker: str, app: str = "shop:app", *, preload: bool = False) -> Generator[AsgiServer]:
+    """gunicorn with the configuration file that the README shows."""
+    port = free_port()
+    (site / "gunicorn.conf.py").write_text(
+        f'bind = "127.0.0.1:{port}"\nworkers = 2\nworker_class = "{worker}"\npreload_app = {preload}\n'
+        f"wsgi_app = \"asgi_mcp_auth:load_app('{app}', config='mcp-auth.toml')\"\ncontrol_socket_disable = True\n"
+    )
+    with running([sys.executable, "-m", "gunicorn"], ready_url=f"http://127.0.0.1:{port}/mcp", cwd=site) as process:
+        yield AsgiServer(f"http://127.0.0.1:{port}", port, process)
+
+
+def get(server: AsgiServer, raw: str | None = None) -> httpx.Response:
+    headers = {} if raw is None else {"authorization": f"Bearer {raw}"}
+    return httpx.get(f"{server.url}/mcp", headers=headers, trust_env=False)
+
+
+def token(issuer: Issuer, scope: str = "mcp:read") -> str:
+    return issuer.mint("https://mcp.example.com/mcp", scope=scope)
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+@pytest.mark.parametrize("preload", [False, True], ids=["each worker loads", "preload"])
+@pytest.mark.parametrize("worker", WORKERS)
+def test_workers_protect_the_app(worker: str, preload: bool, site: Path, issuer: Issuer) -> None:
+    with gunicorn(site, worker, preload=preload, app="shop:make()" if preload else "shop:app") as server:
+        assert get(server).status_code == 401
+        assert get(server, token(issuer, scope="other")).status_code == 403
+        pids: set[int] = set()
+
+        def both_answered() -> bool:
+            answer = get(server, token(issuer))
+            assert (answer.status_code, answer.json()["sub"]) == (200, "alice")
+            pids.add(answer.json()["pid"])
+            return len(pids) == 2
+
+        assert until(both_answered)
+
+
+@pytest.mark.parametrize("preload", [False, True], ids=["each worker loads", "preload"])
+def test_reload_takes_up_a_changed_file_without_preload(preload: bool, site: Path, issuer: Issuer) -> None:
+    with gunicorn(site, "asgi", preload=preload) as server:
+        raw = token(issuer)
+        old = {get(server, raw).json()["pid"] for _ in range(20)}
+        (site / "mcp-auth.toml").write_text(SETTINGS.format(scope="mcp:write"))
+        os.kill(server.process.pid, signal.SIGHUP)
+        if preload:  # new workers, with the object that the old master loaded
+
+            def only_new() -> bool:
+                return not old & {get(server, raw).json()["pid"] for _ in range(20)}
+
+            assert until(only_new)
+        else:
+            assert until(lambda: {get(server, raw).status_code for _ in range(20)} == {403})
+
+
+@pytest.mark.parametrize("preload", [False, True], ids=["each worker loads", "preload"])
+@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize(
+    ("app", "settings", "told"),
+    [
+        pytest.param("shopp:app", None, "app: 'shopp:app': there is no module 'shopp'.", id="import string"),
+        pytest.param("shop:app", "resourc = 3", "mcp-auth.toml:1: resourc: Unknown key.", id="file"),
+    ],
+)
+def test_a_failed_start_is_one_message(  # noqa: PLR0917
+    app: str, settings: str | None, told: str, worker: str, preload: bool, site: Path
+) -> None:
+    if settings is not None:
+        (site / "mcp-auth.toml").write_text(settings)
+    with pytest.raises(ProcessError) as raised, gunicorn(site, worker, app, preload=preload):
+        pass
+    assert "exited with status" in str(raised.value)
+    assert told in str(raised.value)
+    assert "asgi_mcp_auth/" not in str(raised.value)  # no traceback of ours; gunicorn may print one of its own halt

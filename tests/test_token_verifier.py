@@ -1,0 +1,95 @@
+"""`MCPAuth.token_verifier`, inside servers that keep their own `auth=`: the MCP SDK and fastmcp."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from harness import ISS, Clock, R, bearer, call, token
+from mcp.server.auth.settings import AuthSettings
+from mcp.server.mcpserver import MCPServer
+from pydantic import AnyHttpUrl
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from asgi_mcp_auth import ConfigurationError, MCPAuth
+from asgi_mcp_auth.errors import Unavailable
+from asgi_mcp_auth.testing import Issuer
+
+
+def configured(issuer: Issuer, **options: Any) -> MCPAuth:
+    settings = {"resource": R, "authorization_servers": [ISS], "required_scopes": ["mcp:read"]}
+    options = {"http_client": issuer.http_client, "clock": issuer.clock} | options
+    return MCPAuth.from_mapping(settings, **options)
+
+
+async def test_an_access_token_or_none(issuer: Issuer, anyio_backend: str) -> None:
+    verifier = configured(issuer).token_verifier()
+    assert (verifier.required_scopes, verifier.scopes_supported) == (["mcp:read"], ["mcp:read"])
+    found = await verifier.verify_token(token(issuer))
+    assert (found.subject, found.client_id, found.scopes, found.resource) == ("alice", "c1", ["mcp:read"], R)
+    assert found.claims["iss"] == ISS
+    for bad in ("", "a b", "x", "é", token(issuer, exp=0), token(issuer, aud="https://other.example.com")):
+        assert await verifier.verify_token(bad) is None
+
+
+async def test_what_cannot_be_known_is_no_none(issuer: Issuer, anyio_backend: str) -> None:
+    def broken() -> Any:
+        raise OSError
+
+    with pytest.raises(Unavailable) as raised:
+        await configured(issuer, http_client=broken).token_verifier().verify_token(token(issuer))
+    assert token(issuer) not in repr(raised.value)
+
+
+def test_a_resource_to_the_letter(issuer: Issuer) -> None:
+    assert configured(issuer).token_verifier(R).required_scopes == ["mcp:read"]
+    with pytest.raises(ConfigurationError, match="is not a configured resource"):
+        configured(issuer).token_verifier(R + "/")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_fastmcp_keeps_its_own_auth(issuer: Issuer, anyio_backend: str) -> None:
+    from fastmcp import FastMCP
+    from fastmcp.server.auth import RemoteAuthProvider
+    from fastmcp.server.http import StarletteWithLifespan
+
+    verifier: Any = configured(issuer).token_verifier()
+    base = R.removesuffix("/mcp")
+    provider = RemoteAuthProvider(verifier, authorization_servers=[AnyHttpUrl(ISS)], base_url=base)
+    app: StarletteWithLifespan = FastMCP("x", auth=provider).http_app(path="/mcp", host_origin_protection=False)
+    ping = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}).encode()
+    async with app.router.lifespan_context(app):
+        statuses = [
+            (await call(app, headers=headers, body=ping)).status
+            for headers in ((), bearer("x"), bearer(token(issuer, scope="x")))
+        ]
+        assert statuses == [401, 401, 403]
+        passed = await call(app, headers=[*bearer(token(issuer)), ("content-type", "text/plain")], body=ping)
+        assert passed.status not in (401, 403, 500)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_sdk_keeps_its_own_auth(issuer: Issuer, clock: Clock, anyio_backend: str) -> None:
+    def broken() -> Any:
+        raise OSError
+
+    for client, expected in ((issuer.http_client, [401, 401, 200]), (broken, [401, 401, 400])):
+        settings = AuthSettings(
+            issuer_url=AnyHttpUrl(ISS),
+            resource_server_url=AnyHttpUrl(R),
+            required_scopes=["mcp:read"],
+            validate_token_resource=True,
+        )
+        verifier: Any = configured(issuer, http_client=client).token_verifier()
+        server = MCPServer("x", token_verifier=verifier, auth=settings)
+
+        async def whoami(request: Request) -> Response:
+            return JSONResponse({"sub": request.user.access_token.subject})
+
+        server.custom_route("/whoami", methods=["GET"])(whoami)
+        app = server.streamable_http_app()
+        raw = issuer.mint(R, scope="mcp:read", exp=int(clock()) + 10**9)  # the SDK's own clock is the real one
+        unauthenticated = [(await call(app, headers=headers)).status for headers in ((), bearer("x"))]
+        assert [*unauthenticated, (await call(app, "GET", "/whoami", bearer(raw))).status] == expected
