@@ -11,54 +11,35 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
-
-import anyio
+from typing import TYPE_CHECKING, Any, Literal
 
 from asgi_mcp_auth._protocol.options import check_options
 from asgi_mcp_auth._protocol.problems import Problems
-from asgi_mcp_auth._protocol.resource import CompiledResource, MetadataSigner
+from asgi_mcp_auth._protocol.resource import MetadataSigner
 from asgi_mcp_auth._protocol.site import Site, compile_site
 from asgi_mcp_auth._protocol.urls import is_loopback
 from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
-from asgi_mcp_auth._remote.jwks import LivingKeySet
+from asgi_mcp_auth._remote.issuers import Issuers
+from asgi_mcp_auth._remote.key_sets import KeySets
+from asgi_mcp_auth._remote.options import MCPAuthOptions
 from asgi_mcp_auth._remote.settings import FromSettings
 from asgi_mcp_auth._remote.verifiers import IsRevoked, JWTVerifier, RevocationCheck, Verifier, VerifyFunction
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo, current_auth
 from asgi_mcp_auth.decisions import Observer, RefusalLog
+from asgi_mcp_auth.status import Status
 
 if TYPE_CHECKING:
     from starlette.routing import Router
 
+    from asgi_mcp_auth._asgi.readiness import ReadinessApp
     from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
     from asgi_mcp_auth._asgi.wellknown import MetadataApp
-    from asgi_mcp_auth._protocol.issuer import TrustedIssuer
     from asgi_mcp_auth.middleware import MCPAuthMiddleware
 
 __all__ = ("MCPAuth", "MCPAuthOptions")
 
 logger = logging.getLogger("asgi_mcp_auth.config")
-
-
-class MCPAuthOptions(TypedDict, total=False):
-    """The keyword options of `MCPAuth`, which `MCPAuthMiddleware` takes too."""
-
-    public_paths: Sequence[str]
-    allowed_origins: Sequence[str]
-    allowed_hosts: Sequence[str]
-    websockets: bool
-    expose_token: bool
-    reject_query_token: bool
-    republish_server_metadata: bool
-    metadata_signer: MetadataSigner | None
-    verifier: Verifier | None
-    is_revoked: IsRevoked | None
-    on_decision: Sequence[Observer]
-    http_client: ClientFactory | None
-    token_cache_size: int
-    clock: Callable[[], float]
-    dangerously_allow_http: bool
 
 
 class MCPAuth(FromSettings):
@@ -86,9 +67,15 @@ class MCPAuth(FromSettings):
         on_decision: Observers, each called with one `Decision` per request; they must not block.
         http_client: A zero-argument factory of an `httpx.AsyncClient`, used for one fetch and closed.
         token_cache_size: How many verified tokens to remember per resource; 0 for none.
+        issuer_pool_size: How many issuers that a pattern or a resolver admitted to hold per resource.
+        new_issuers_per_minute: How many issuers the patterns of a resource may admit in a minute; more get 503.
+        require_warm_up: Fail the app's lifespan start-up when the keys of an issuer cannot be had.
         clock: Seconds since the epoch, for tests.
         dangerously_allow_http: Accept http issuers and resources beyond loopback. Tokens and keys then cross
             the network in the clear.
+        dangerously_allow_private_addresses: Fetch from private, loopback and link-local addresses also where
+            the configuration does not name the host. Whoever writes an issuer's metadata can then make this
+            server ask any host of your network.
 
     Raises:
         ConfigurationError: With every problem of the configuration at once.
@@ -111,8 +98,12 @@ class MCPAuth(FromSettings):
         on_decision: Sequence[Observer] = (),
         http_client: ClientFactory | None = None,
         token_cache_size: int = 10_000,
+        issuer_pool_size: int = 10_000,
+        new_issuers_per_minute: int = 60,
+        require_warm_up: bool = False,
         clock: Callable[[], float] = time.time,
         dangerously_allow_http: bool = False,
+        dangerously_allow_private_addresses: bool = False,
     ) -> None:
         problems = Problems()
         check_options(
@@ -127,8 +118,12 @@ class MCPAuth(FromSettings):
                 "on_decision": on_decision,
                 "http_client": http_client,
                 "token_cache_size": token_cache_size,
+                "issuer_pool_size": issuer_pool_size,
+                "new_issuers_per_minute": new_issuers_per_minute,
+                "require_warm_up": require_warm_up,
                 "clock": clock,
                 "dangerously_allow_http": dangerously_allow_http,
+                "dangerously_allow_private_addresses": dangerously_allow_private_addresses,
             },
             problems,
         )
@@ -140,6 +135,7 @@ class MCPAuth(FromSettings):
             metadata_signer=metadata_signer,
             allow_http=dangerously_allow_http,
             one_issuer=republish_server_metadata,
+            new_issuers_per_minute=new_issuers_per_minute,
         )
         self.site: Site = self._compile(protected_resources, problems)
         self.configs = self.site.configs
@@ -155,12 +151,17 @@ class MCPAuth(FromSettings):
         self.verifier = verifier
         self.is_revoked = is_revoked
         self.token_cache_size = token_cache_size
-        self._fetcher = Fetcher(http_client)
-        self._allow_http = dangerously_allow_http
-        self._key_sets: dict[object, LivingKeySet] = {}
-        self.verifiers: tuple[Verifier, ...] = tuple(map(self.verifier_for, self.site.resources))
-        issuer = self.site.resources[0].issuers[0]
-        self.republished = self.key_set_of(issuer) if republish_server_metadata else None
+        self.issuer_pool_size = issuer_pool_size
+        self.require_warm_up = require_warm_up
+        self._key_sets = KeySets(
+            Fetcher(http_client),
+            clock=clock,
+            allow_http=dangerously_allow_http,
+            allow_private=dangerously_allow_private_addresses,
+        )
+        self._set_verifiers()
+        issuer = self.site.resources[0].trust.named[0]
+        self.republished = self._key_sets.named(issuer) if republish_server_metadata else None
 
     def __repr__(self) -> str:
         return f"<MCPAuth {' '.join(resource.identifier for resource in self.site.resources)}>"
@@ -172,34 +173,24 @@ class MCPAuth(FromSettings):
         narrow.configs = narrow.site.configs
         narrow.republished = None
         narrow.expose_token = True
-        narrow.verifiers = tuple(map(narrow.verifier_for, narrow.site.resources))
+        narrow._set_verifiers()  # noqa: SLF001 - our own
         return narrow
 
-    def key_set_of(self, trusted: TrustedIssuer) -> LivingKeySet:
-        """The living key set of an issuer; shared by resources that configure its source alike, and never otherwise."""
-        config = trusted.config
-        source = (config.type, config.metadata, config.metadata_url, config.transpile_data, config.jwks_uri)
-        key = (trusted.rules.issuer, source, id(config.jwks))
-        if key not in self._key_sets:
-            self._key_sets[key] = LivingKeySet(
-                trusted.rules.issuer,
-                config,
-                trusted.static_keys,
-                fetcher=self._fetcher,
-                clock=self.clock,
-                allow_http=self._allow_http,
+    def _set_verifiers(self) -> None:
+        """For each resource the configured verifier, or one for JWTs; then the revocation hook."""
+        self._jwt_verifiers: list[JWTVerifier] = []
+        verifiers: list[Verifier] = []
+        for resource in self.site.resources:
+            if self.verifier is not None:
+                verifiers.append(self.verifier)
+                continue
+            issuers = Issuers(resource.trust, self._key_sets, clock=self.clock, pool_size=self.issuer_pool_size)
+            jwts = JWTVerifier(
+                issuers, clock=self.clock, cache_size=self.token_cache_size, expose_token=self.expose_token
             )
-        return self._key_sets[key]
-
-    def verifier_for(self, resource: CompiledResource) -> Verifier:
-        """What verifies tokens for a resource: the configured verifier or JWTs, then the revocation hook."""
-        verifier: Verifier = self.verifier or JWTVerifier(
-            {trusted.rules.issuer: (trusted, self.key_set_of(trusted)) for trusted in resource.issuers},
-            clock=self.clock,
-            cache_size=self.token_cache_size,
-            expose_token=self.expose_token,
-        )
-        return self.guard(verifier)
+            self._jwt_verifiers.append(jwts)
+            verifiers.append(jwts)
+        self.verifiers: tuple[Verifier, ...] = tuple(map(self.guard, verifiers))
 
     def guard(self, verifier: Verifier) -> Verifier:
         """The verifier with the revocation hook after it, if there is one."""
@@ -220,21 +211,34 @@ class MCPAuth(FromSettings):
     def token_verifier(self, resource: str | None = None) -> TokenVerifier:
         """The verification alone, for MCP servers with an `auth=` of their own: their `token_verifier=`.
 
-        Args:
-            resource: Which resource; may be left out when there is only one.
-
-        Raises:
-            ConfigurationError: An unknown resource.
+        `resource` may be left out when there is only one; an unknown one is a `ConfigurationError`.
         """
         from asgi_mcp_auth._asgi.token_verifier import token_verifier  # noqa: PLC0415 - rarely wanted
 
         return token_verifier(self, resource)
 
-    async def warm_up(self) -> None:
-        """Fetch all key sets now, instead of at the first token. Failures are logged and tried again then."""
-        async with anyio.create_task_group() as group:
-            for key_set in tuple(self._key_sets.values()):
-                group.start_soon(key_set.warm_up)
+    async def warm_up(self) -> tuple[str, ...]:
+        """Fetch the key sets of all named issuers now, instead of at the first token.
+
+        Returns the issuers whose keys cannot be used. Failures are logged, and tried again at the first token.
+        """
+        return await self._key_sets.warm_up()
+
+    def status(self) -> Status:
+        """What is known at this moment: issuers, keys, clocks, caches and counts, of this process."""
+        verifiers = zip(self.site.resources, self._jwt_verifiers, strict=False)  # none, with a verifier of the user's
+        return Status(
+            at=self.clock(),
+            issuers=self._key_sets.status(),
+            resources=tuple(verifier.status(resource.identifier) for resource, verifier in verifiers),
+            ready=not self._key_sets.unusable(),
+        )
+
+    def readiness_app(self) -> ReadinessApp:
+        """An ASGI app for a health path: 200 when the keys of every named issuer can be used, else 503."""
+        from asgi_mcp_auth._asgi.readiness import ReadinessApp  # noqa: PLC0415 - rarely wanted
+
+        return ReadinessApp(self._key_sets.missing)
 
     def check_bind(self, host: str) -> str | None:
         """Warn, and return the warning, when a loopback resource is about to be served beyond loopback.

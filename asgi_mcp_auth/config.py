@@ -18,6 +18,8 @@ __all__ = (
     "AuthServerConfig",
     "AuthServerType",
     "AuthorizationServerMetadata",
+    "IssuerResolver",
+    "KeySetClocks",
     "Profile",
     "ResourceServerConfig",
     "ResourceServerMetadata",
@@ -59,11 +61,37 @@ TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KeySetClocks:
+    """How long an issuer's key set is believed, and how often it is asked for; all in seconds.
+
+    Args:
+        lifetime: How long a key set is fresh when its server does not say (RFC 9111 section 4.2).
+        shortest_lifetime, longest_lifetime: The bounds of what its server may say.
+        stale_for: How long after that it still serves while refreshing fails; then tokens are answered 503.
+        cool_down: The time after a fetch in which an unknown key id causes no other.
+        longest_back_off: The longest pause after failures in a row, which begins at 1 and doubles.
+    """
+
+    lifetime: float = 600.0
+    shortest_lifetime: float = 60.0
+    longest_lifetime: float = 86_400.0
+    stale_for: float = 86_400.0
+    cool_down: float = 30.0
+    longest_back_off: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuthServerConfig:
     """One trusted authorization server, and how its tokens differ from others'.
 
     Args:
         issuer: The issuer identifier, exactly as tokens carry it in `iss`. Optional with `metadata`, which names it.
+            With `tenants` a template: `https://login.example.com/{tenantid}/v2.0`.
+        issuer_pattern: Instead of `issuer`: trust every issuer that matches, `https://*.id.example.com` say, where
+            `*` stands for one whole label of the host or one segment of the path. Not published to clients.
+        tenants: The tenants to trust of a template. Each has its own issuer; they share the one key set found at
+            `metadata_url` (whose document names the template as its issuer) or `jwks_uri`.
+        tenant_claim: The claim that has to name the tenant in their tokens.
         type: Which well-known place to use; None probes all, in MCP's order.
         metadata: Metadata given by hand or fetched before; nothing is discovered then, unless it has no `jwks_uri`.
         metadata_url: Where the metadata is, instead of a well-known place.
@@ -79,9 +107,13 @@ class AuthServerConfig:
         scope_claims: Claims to read scopes from, as a string or a list; replaces the default.
         allowed_clients: Accept tokens of these client ids only.
         most_keys_without_kid: How many keys to try for a token without `kid`, at most 4.
+        key_set_clocks: How long its key set is believed, and how often it is asked for.
     """
 
     issuer: str | None = None
+    issuer_pattern: str | None = None
+    tenants: Sequence[str] = ()
+    tenant_claim: str = "tid"
     type: AuthServerType | None = None
     metadata: AuthorizationServerMetadata | None = None
     metadata_url: str | None = None
@@ -96,7 +128,11 @@ class AuthServerConfig:
     scope_claims: Sequence[str] = DEFAULT_SCOPE_CLAIMS
     allowed_clients: Sequence[str] = ()
     most_keys_without_kid: int = 1
+    key_set_clocks: KeySetClocks = KeySetClocks()
 
+
+IssuerResolver = Callable[[str], AuthServerConfig | Awaitable[AuthServerConfig | None] | None]
+"""From the `iss` of an unverified token to the configuration of a trusted issuer, or None; async, or sync and quick."""
 
 Text = str | Mapping[str, str]
 """A human-readable value: one text, or texts by BCP 47 language tag with the default under `""`."""
@@ -108,7 +144,9 @@ class ResourceServerMetadata:
 
     Args:
         resource: The resource identifier: the URL clients use, and the `aud` tokens must carry.
-        authorization_servers: Issuers to trust and to publish, in the order clients should try them.
+        authorization_servers: Issuers to trust and to publish, in the order clients should try them; the first 100 are
+            published. Beside them an `AuthServerConfig` with an `issuer_pattern`, or one function that is asked about
+            issuers nobody named, and answers with an `AuthServerConfig` or None: for thousands of tenants.
         scopes_supported: Default: the required scopes. Keep it to the baseline: clients may ask for all of it.
         jwks_uri: This resource's own keys, for what it signs (`signed_metadata`); not the issuer's.
         bearer_methods_supported: Only `["header"]`, which is what is enforced.
@@ -119,7 +157,7 @@ class ResourceServerMetadata:
     """
 
     resource: str
-    authorization_servers: Sequence[str | AuthServerConfig] = ()
+    authorization_servers: Sequence[str | AuthServerConfig | IssuerResolver] = ()
     scopes_supported: Sequence[str] | None = None
     jwks_uri: str | None = None
     bearer_methods_supported: Sequence[str] | None = None

@@ -31,7 +31,7 @@ from asgi_mcp_auth._remote.jwks import LivingKeySet
 from asgi_mcp_auth._remote.tasks import spawn
 from asgi_mcp_auth._remote.verifiers import Verified, Verifier, hook_failed
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthOptions
-from asgi_mcp_auth.config import AuthServerConfig, ServerMetadataPaths
+from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ServerMetadataPaths
 from asgi_mcp_auth.decisions import Decision, Outcome
 from asgi_mcp_auth.errors import (
     BadRequest,
@@ -104,7 +104,7 @@ class MCPAuthMiddleware:
         auth: MCPAuth | None = None,
         *,
         resource: str | None = None,
-        authorization_servers: Sequence[str | AuthServerConfig] = (),
+        authorization_servers: Sequence[str | AuthServerConfig | IssuerResolver] = (),
         required_scopes: Sequence[str] = (),
         **options: Unpack[MCPAuthOptions],
     ) -> None:
@@ -256,8 +256,19 @@ class MCPAuthMiddleware:
     async def _start_up(self, scope: Any, receive: Any, send: Any) -> None:
         """The lifespan passes through; the key sets warm up beside the app's own start-up, never around it."""
         self._running = self._running._replace(bridge=sdk_bridge())
-        spawn(self.auth.warm_up)
+        if self.auth.require_warm_up:
+            failed = await self.auth.warm_up()
+            if failed:  # before the app starts anything that it would not be told to stop
+                await receive()
+                message = f"asgi_mcp_auth: no keys of {', '.join(failed)}"
+                await send({"type": "lifespan.startup.failed", "message": message})
+                return
+        else:
+            spawn(self._warm_up)
         await self.app(scope, receive, send)
+
+    async def _warm_up(self) -> None:
+        await self.auth.warm_up()
 
     def _tell_once(self, what: str, *args: object) -> None:
         if what not in self._told:

@@ -93,10 +93,11 @@ def test_protocol_never_waits(name: str) -> None:
 
 # --- dependencies point one way -------------------------------------------------------------------------------------
 
-FOUNDATION = {"errors", "metadata", "config", "context"}
+FOUNDATION = {"errors", "metadata", "config", "context", "status"}
 BELOW_AUTH = FOUNDATION | {"decisions", "_protocol", "_remote"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "status": set(),
     "metadata": {"errors"},
     "config": {"errors", "metadata"},
     "context": {"errors"},
@@ -104,7 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     "decisions": {"context", "errors"},
     "stores": {"context", "errors"},
     "_protocol": FOUNDATION | {"_protocol"},
-    "_remote": FOUNDATION | {"_protocol", "_remote"},
+    "_remote": FOUNDATION | {"decisions", "_protocol", "_remote"},
     "auth": BELOW_AUTH | {"stores"},
     "_asgi": BELOW_AUTH | {"stores", "exceptions", "auth", "middleware", "_asgi"},
     "middleware": BELOW_AUTH | {"stores", "auth", "_asgi"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -425,11 +425,9 @@ async def test_discover_from_a_metadata_url_asks_nowhere_else() -> None:
 async def test_discover_with_keys_over_http(allow_http: bool, expected: str | None) -> None:
     keys = "http://auth.example.com/k"
     web = Web({ROOT_INSERTED: document(ROOT, jwks_uri=keys)})
-    work: Awaitable[AuthorizationServerMetadata] = discover(
-        Fetcher(web.client), AuthServerConfig(issuer=ROOT, type=OAUTH), allow_http=allow_http
-    )
+    work = discover(Fetcher(web.client), AuthServerConfig(issuer=ROOT, type=OAUTH), allow_http=allow_http)
     if expected is not None:
-        assert (await work).jwks_uri == expected
+        assert (await work).metadata.jwks_uri == expected
         return
     with pytest.raises(InvalidServerMetadata, match="is not https"):
         await work

@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from asgi_mcp_auth._protocol.freshness import (
     Freshness,
-    Lifetimes,
     State,
-    max_age,
     may_fetch,
     stage,
+    stated_lifetime,
     suspects_rotation,
 )
+from asgi_mcp_auth.config import KeySetClocks
 
 T: Final = 1_800_000_000.0
-LIVES: Final = Lifetimes()
-FRESH, STALE, UNUSABLE = Freshness.FRESH, Freshness.STALE, Freshness.UNUSABLE
+LIVES: Final = KeySetClocks()
+FRESH, DUE, STALE, UNUSABLE = Freshness.FRESH, Freshness.DUE, Freshness.STALE, Freshness.UNUSABLE
 DAY: Final = 86_400.0
 JITTER: Final = st.floats(0, 1, exclude_max=True)
 
@@ -42,18 +42,20 @@ STAGES = [
     pytest.param(State(), T, UNUSABLE, id="DC-9 nothing held yet"),
     pytest.param(State(), -1e9, UNUSABLE, id="DC-9 nothing held yet, any clock"),
     pytest.param(held(), T, FRESH, id="DC-8 fetched now"),
-    pytest.param(held(), T + 599, FRESH, id="DC-8 default of 10 minutes, before"),
+    pytest.param(held(), T + 599, DUE, id="DC-8 default of 10 minutes, before"),
     pytest.param(held(), T + 600, STALE, id="DC-8 default of 10 minutes, after"),
     pytest.param(held(), T + 600 + DAY - 1, STALE, id="DC-8 stale for 24 hours, before"),
     pytest.param(held(), T + 600 + DAY, UNUSABLE, id="DC-8 stale for 24 hours, after"),
-    pytest.param(held(300), T + 299, FRESH, id="DC-8 max-age 300, before"),
+    pytest.param(held(300), T + 299, DUE, id="DC-8 max-age 300, before"),
     pytest.param(held(300), T + 300, STALE, id="DC-8 max-age 300, after"),
-    pytest.param(held(0), T + 59, FRESH, id="DC-8 no-store clamped to a minute, before"),
+    pytest.param(held(0), T + 59, DUE, id="DC-8 no-store clamped to a minute, before"),
     pytest.param(held(0), T + 60, STALE, id="DC-8 no-store clamped to a minute, after"),
-    pytest.param(held(1e9), T + DAY - 1, FRESH, id="DC-8 a long max-age clamped to a day, before"),
+    pytest.param(held(1e9), T + DAY - 1, DUE, id="DC-8 a long max-age clamped to a day, before"),
     pytest.param(held(1e9), T + DAY, STALE, id="DC-8 a long max-age clamped to a day, after"),
-    pytest.param(held(600, 0.5), T + 569, FRESH, id="DC-8 jitter of a half takes a twentieth, before"),
-    pytest.param(held(600, 0.5), T + 570, STALE, id="DC-8 jitter of a half takes a twentieth, after"),
+    pytest.param(held(600), T + 539, FRESH, id="DC-8 refreshed a tenth ahead, before"),
+    pytest.param(held(600), T + 540, DUE, id="DC-8 refreshed a tenth ahead, after"),
+    pytest.param(held(600, 0.5), T + 509, FRESH, id="DC-8 jitter of a half: three twentieths ahead, before"),
+    pytest.param(held(600, 0.5), T + 510, DUE, id="DC-8 jitter of a half: three twentieths ahead, after"),
     pytest.param(held(), T - 1, STALE, id="DC-8 clock set back: stale, so refreshed"),
     pytest.param(held(), T - 10 * DAY, STALE, id="DC-8 clock set back by days"),
     pytest.param(held().failed(T + 700, 0, LIVES), T + 700, STALE, id="DC-8 a failed refresh keeps what is held"),
@@ -118,11 +120,11 @@ def test_a_clock_set_back_never_makes_the_pause_longer(
 
 @settings(deadline=None, max_examples=100)
 @given(JITTER, st.one_of(st.none(), st.floats(0, 1e12)))
-def test_jitter_takes_at_most_a_tenth_of_a_life(jitter: float, age_limit: float | None) -> None:
+def test_refreshing_ahead_takes_a_tenth_to_a_fifth_of_a_life(jitter: float, age_limit: float | None) -> None:
     whole = min(max(600.0 if age_limit is None else age_limit, 60.0), DAY)
     state = held(age_limit, jitter)
-    life = state.fresh_until - T
-    assert whole * 0.9 - 1e-3 <= life <= whole + 1e-3
+    assert state.fresh_until - T == pytest.approx(whole)
+    assert whole * 0.8 - 1e-3 <= state.refresh_from - T <= whole * 0.9 + 1e-3
     assert state.usable_until - state.fresh_until == pytest.approx(DAY)
     assert (state.fetched_at, state.failures, may_fetch(state, T)) == (T, 0, 0.0)
 
@@ -192,7 +194,7 @@ def test_the_stages_follow_each_other_and_a_failure_moves_none(
     for _ in range(failures):
         state = state.failed(T + offset, jitter, LIVES)
     assert stage(state, T + offset) is before
-    order = [FRESH, STALE, UNUSABLE]
+    order = [FRESH, DUE, STALE, UNUSABLE]
     if offset >= 0:
         assert order.index(stage(state, T + offset + 1)) >= order.index(before)
     else:
@@ -241,7 +243,7 @@ MAX_AGE = [
 
 @pytest.mark.parametrize(("cache_control", "age", "expected"), MAX_AGE)
 def test_the_freshness_that_headers_state(cache_control: str | None, age: str | None, expected: float | None) -> None:
-    assert max_age(cache_control, age) == expected
+    assert stated_lifetime(cache_control, age, None, None) == expected
 
 
 @settings(deadline=None, max_examples=200)
@@ -250,7 +252,7 @@ def test_the_freshness_that_headers_state(cache_control: str | None, age: str | 
     st.none() | st.text(max_size=10),
 )
 def test_any_headers_give_seconds_or_nothing(cache_control: str | None, age: str | None) -> None:
-    seconds = max_age(cache_control, age)
+    seconds = stated_lifetime(cache_control, age, None, None)
     assert seconds is None or 0.0 <= seconds < 1e12
 
 

@@ -30,7 +30,7 @@ from asgi_mcp_auth._protocol.jwks import VerificationKey
 from asgi_mcp_auth._remote import tasks
 from asgi_mcp_auth._remote.http import Fetcher
 from asgi_mcp_auth._remote.jwks import LivingKeySet
-from asgi_mcp_auth._remote.verifiers import _Entry, _TokenCache  # pyright: ignore[reportPrivateUsage]
+from asgi_mcp_auth._remote.token_cache import Entry, TokenCache
 from asgi_mcp_auth.errors import Unavailable
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
@@ -39,6 +39,7 @@ pytestmark = pytest.mark.anyio
 DISCOVERY = "/.well-known/oauth-authorization-server"
 OPENID = "/.well-known/openid-configuration"
 FRESH = 60.0  # the testing issuer says no-store, which is clamped to a minute
+AHEAD = 54.0  # refreshed a tenth before its end
 STALE = 86_400.0
 COOL_DOWN = 30.0
 
@@ -89,7 +90,7 @@ def upstream(issuer: Issuer) -> Upstream:
 
 @pytest.fixture(autouse=True)
 def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.jwks.random.random", lambda: 0.0)
+    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: 0.0)
 
 
 def quick(issuer: Issuer, **changes: Any) -> str:
@@ -372,7 +373,7 @@ async def test_stale_keys_serve_through_an_outage_and_then_nobody_knows(
     assert await ask(guarded, cached) == PASSED
     upstream.down = True
     upstream.asked.clear()
-    clock.now = start + FRESH - 0.1
+    clock.now = start + AHEAD - 0.1
     assert await ask(guarded, quick(issuer)) == PASSED
     await anyio.wait_all_tasks_blocked()
     assert upstream.asked == []
@@ -408,7 +409,7 @@ async def test_a_background_refresh_renews_the_keys(issuer: Issuer, upstream: Up
     assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
     upstream.gate.set()
     await anyio.wait_all_tasks_blocked()
-    clock.now += FRESH - 0.1
+    clock.now += AHEAD - 0.1
     assert await ask(guarded, quick(issuer)) == PASSED
     await anyio.wait_all_tasks_blocked()
     assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
@@ -457,7 +458,7 @@ async def test_a_failed_fetch_does_not_burn_the_allowance_of_a_rotation(
 async def test_attempts_while_the_issuer_is_down(
     jitter: float, issuer: Issuer, upstream: Upstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.jwks.random.random", lambda: jitter)
+    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: jitter)
     server = AuthServerConfig(issuer=issuer.url, jwks_uri="https://auth.example.com/jwks")
     guarded = protect(issuer, RecordingApp(), authorization_servers=[server], http_client=upstream.client)
     upstream.down = True
@@ -487,7 +488,7 @@ async def test_hanging_keys_end_in_503(issuer: Issuer, upstream: Upstream, monke
 async def test_slow_steps_share_one_time_limit(
     issuer: Issuer, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("http", "jwks"):
+    for place in ("http", "living"):
         monkeypatch.setattr(f"asgi_mcp_auth._remote.{place}.TOTAL_SECONDS", 0.3)
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     upstream.delay = 0.2
@@ -552,8 +553,9 @@ async def test_a_bad_new_document_keeps_the_old_keys(
         assert await ask(guarded, cached) == PASSED
         await anyio.wait_all_tasks_blocked()
     assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
-    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert record.getMessage().startswith("No key set for https://auth.example.com: ")
+    [record] = [record for record in caplog.records if getattr(record, "event", "") == "keys_refresh_failed"]
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("Keeping the key set of https://auth.example.com from before, for 86400 s")
     upstream.instead.clear()
     clock.now += 1
     issuer.keys.append(SigningKey("ES256"))
@@ -595,6 +597,11 @@ async def test_a_removed_key_stops_with_the_next_refresh(issuer: Issuer, upstrea
         pytest.param({"cache-control": "max-age=99999999"}, 86_400, id="DC-8 at most a day"),
         pytest.param({"cache-control": "no-cache"}, 60, id="DC-8 no-cache"),
         pytest.param({"cache-control": "max-age=abc"}, 600, id="DC-8 nonsense"),
+        pytest.param(
+            {"expires": "Mon, 23 Nov 2026 10:15:00 GMT", "date": "Mon, 23 Nov 2026 10:00:00 GMT"},
+            900,
+            id="DC-8 Expires",
+        ),
     ],
 )
 async def test_the_life_of_a_key_set(
@@ -603,7 +610,7 @@ async def test_the_life_of_a_key_set(
     upstream.instead["/jwks"] = httpx.Response(200, json=issuer.jwks(), headers=headers)
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     assert await ask(guarded, quick(issuer)) == PASSED
-    clock.now += life - 0.1
+    clock.now += life * 0.9 - 0.1
     assert await ask(guarded, quick(issuer)) == PASSED
     await anyio.wait_all_tasks_blocked()
     assert upstream.paths.count("/jwks") == 1
@@ -618,16 +625,19 @@ async def test_the_key_url_is_discovered_again_after_an_hour(issuer: Issuer, ups
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     start = clock.now
     upstream.instead["/jwks2"] = httpx.Response(200, json=issuer.jwks())
+    plain = httpx.Response(200, json=issuer.metadata)
+    upstream.instead[DISCOVERY] = plain
     assert await ask(guarded, quick(issuer)) == PASSED
     issuer.metadata["jwks_uri"] = "https://auth.example.com/jwks2"
-    for after in (3599.0, 3665.0):
+    upstream.instead[DISCOVERY] = httpx.Response(200, json=issuer.metadata)
+    for after in (AHEAD, 3240.0):
         clock.now = start + after
         assert await ask(guarded, quick(issuer)) == PASSED
         await anyio.wait_all_tasks_blocked()
     assert upstream.paths == [DISCOVERY, "/jwks", "/jwks", DISCOVERY, "/jwks2"]
     upstream.instead[DISCOVERY] = upstream.instead[OPENID] = httpx.Response(500)
     clock.now = start + 2 * 3665.0
-    assert await ask(guarded, quick(issuer)) == PASSED
+    assert await ask(guarded, quick(issuer)) == PASSED  # two hours later
     await anyio.wait_all_tasks_blocked()
     assert upstream.paths[5:] == [DISCOVERY, OPENID, "/jwks2"]  # the metadata from before still serves
 
@@ -887,8 +897,8 @@ def test_an_entry_that_is_evicted_while_it_is_read() -> None:
 
     keys = LivingKeySet(ISS, AuthServerConfig(issuer=ISS), None, **settings())
     evicting = Evicting(ISS, AuthServerConfig(issuer=ISS), None, **settings())
-    cache = _TokenCache(1)
-    entry = _Entry(verified, 0.0, 10.0, evicting, None)
+    cache = TokenCache(1)
+    entry = Entry(verified, 0.0, 10.0, evicting, None)
     cache.put(b"mine", entry)
     assert cache.get(b"mine", 5.0) is verified
     assert cache.get(b"mine", 5.0) is None
@@ -911,8 +921,7 @@ def living(issuer: Issuer, factory: Callable[[], httpx.AsyncClient], **config: A
 
 async def select(keys: LivingKeySet, kid: str | None, alg: str) -> tuple[VerificationKey, ...]:
     found, generation = await keys.select(kid, alg, issued_at=None, leeway=30.0, most_without_kid=1)
-    assert keys.snapshot is not None
-    assert generation is keys.snapshot.generation
+    assert keys.usable(generation, keys._clock())  # pyright: ignore[reportPrivateUsage]
     return found
 
 
@@ -935,7 +944,8 @@ async def test_warm_up_never_raises(
     await keys.warm_up()
     await keys.warm_up()  # inside the back-off
     assert upstream.paths == [DISCOVERY, OPENID]
-    assert [record.levelname for record in caplog.records if record.name == "asgi_mcp_auth.keys"] == ["ERROR"]
+    told = [(record.levelname, getattr(record, "event", "")) for record in caplog.records]
+    assert told == [("WARNING", "metadata_unavailable"), ("ERROR", "keys_unavailable")]
     with pytest.raises(Unavailable) as caught:
         await select(keys, issuer.keys[0].kid, "RS256")
     assert (str(caught.value.reason), caught.value.retry_after) == ("keys_unavailable", 1.0)
@@ -952,8 +962,7 @@ async def test_a_document_of_another_issuer_is_never_used(
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     assert await ask(guarded, quick(issuer)) == (503, "1")
     assert upstream.paths == [DISCOVERY, OPENID]
-    [record] = [record for record in caplog.records if record.name == "asgi_mcp_auth.keys"]
-    assert record.levelname == "ERROR"
+    [record] = [r for r in caplog.records if r.name == "asgi_mcp_auth.keys" and r.levelname == "ERROR"]
     assert "of issuer https://auth.example.com/, not https://auth.example.com." in record.getMessage()
 
 

@@ -173,7 +173,7 @@ def no_network() -> httpx.AsyncClient:
 
 @pytest.fixture(autouse=True)
 def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.jwks.random.random", lambda: 0.0)
+    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: 0.0)
 
 
 # --- What reaches the app ---

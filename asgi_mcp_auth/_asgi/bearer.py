@@ -13,7 +13,7 @@ from asgi_mcp_auth._protocol.claims import check_audience
 from asgi_mcp_auth._protocol.problems import show
 from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth._remote.verifiers import CallableVerifier, VerifyFunction
-from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig
+from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import ConfigurationError, InsufficientScope, InvalidToken, Problem, Refusal
 from asgi_mcp_auth.exceptions import BearerAuthExceptionCode
@@ -70,8 +70,11 @@ def _narrow_config(
     config: ResourceServerConfig, audience: str | None, required_scopes: Sequence[str], leeway: float
 ) -> ResourceServerConfig:
     """The resource with the middleware's own audience, leeway and scopes."""
-    servers: list[str | AuthServerConfig] = []
+    servers: list[str | AuthServerConfig | IssuerResolver] = []
     for server in config.metadata.authorization_servers:
+        if callable(server):  # a resolver answers for itself
+            servers.append(server)
+            continue
         own = AuthServerConfig(issuer=server) if isinstance(server, str) else server
         extra = [] if audience in (None, config.metadata.resource) else [str(audience)]
         servers.append(replace(own, leeway=leeway, extra_audiences=(*own.extra_audiences, *extra)))
@@ -89,7 +92,7 @@ def _custom_verifier(auth: MCPAuth, resource: CompiledResource, verify: VerifyFu
         named = getattr(refusal.cause, "missing_scopes", None) or ()
         return InsufficientScope(required=tuple(dict.fromkeys((*resource.policy.baseline.named, *named))))
 
-    by_issuer = {trusted.rules.issuer: trusted.rules for trusted in resource.issuers}
+    by_issuer = {trusted.rules.issuer: trusted.rules for trusted in resource.trust.named}
     return CallableVerifier(
         verify,
         allowed_clients={issuer: rules.allowed_clients for issuer, rules in by_issuer.items()},

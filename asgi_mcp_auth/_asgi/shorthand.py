@@ -7,7 +7,7 @@ from typing import Any
 
 from asgi_mcp_auth._protocol.shorthand import one_resource, told_in_shorthand
 from asgi_mcp_auth.auth import MCPAuth
-from asgi_mcp_auth.config import AuthServerConfig
+from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver
 
 __all__ = ("auth_for_one", "own_root_path")
 
@@ -23,7 +23,7 @@ def own_root_path(app: object) -> str:
 
 def auth_for_one(
     resource: str | None,
-    authorization_servers: Sequence[str | AuthServerConfig],
+    authorization_servers: Sequence[str | AuthServerConfig | IssuerResolver],
     required_scopes: Sequence[str],
     options: Mapping[str, Any],
 ) -> MCPAuth:

@@ -43,6 +43,8 @@ class TokenRules:
     require_single_audience: bool = False
     scope_claims: tuple[str, ...] = DEFAULT_SCOPE_CLAIMS
     allowed_clients: frozenset[str] | None = None
+    tenant: tuple[str, str] | None = None
+    """The claim that has to name the tenant, and the tenant."""
     own_scope_prefixes: tuple[str, ...] = ()
     """Profile `no-aud`: a scope that begins so names this resource."""
 
@@ -197,6 +199,9 @@ def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthI
     """
     if claims.get("iss") != rules.issuer:
         raise InvalidToken(Reason.UNKNOWN_ISSUER, expected=rules.issuer, found=claims.get("iss"))
+    if rules.tenant is not None and claims.get(rules.tenant[0]) != rules.tenant[1]:
+        claim, tenant = rules.tenant
+        raise InvalidToken(Reason.UNKNOWN_ISSUER, expected=f"{claim} {tenant}", found=claims.get(claim))
     expires_at = check_times(claims, rules.leeway, now)
     if rules.profile == "at+jwt":
         _time(claims, "iat")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 from asgi_mcp_auth._protocol.claims import TokenRules
+from asgi_mcp_auth._protocol.freshness import check_clocks
 from asgi_mcp_auth._protocol.jose import ALGORITHMS
 from asgi_mcp_auth._protocol.jwks import KeySet, parse_key_set
 from asgi_mcp_auth._protocol.problems import Problems, show
@@ -30,6 +31,8 @@ class TrustedIssuer:
     config: AuthServerConfig
     static_keys: KeySet | None
     most_keys_without_kid: int
+    template: str | None = None
+    """For a tenant of a template: the template, which is the issuer of the metadata and of keys for all tenants."""
 
 
 def _issuer(config: AuthServerConfig, where: str, problems: Problems, *, allow_http: bool) -> str | None:
@@ -129,10 +132,10 @@ def _check_no_aud(
 
 def compile_issuer(
     config: AuthServerConfig,
+    *,
     resource: Url,
     where: str,
     problems: Problems,
-    *,
     allow_http: bool,
     own_scope_prefixes: Sequence[str],
     required: Sequence[str],
@@ -146,6 +149,7 @@ def compile_issuer(
     issuer = _issuer(config, where, problems, allow_http=allow_http)
     _check_choices(config, where, problems)
     _check_locations(config, where, problems, allow_http=allow_http)
+    check_clocks(config.key_set_clocks, f"{where}.key_set_clocks", problems)
     extra = problems.strings(config.extra_audiences, f"{where}.extra_audiences")
     prefixes = (*own_scope_prefixes, *(audience.removesuffix("/") + "/" for audience in extra))
     if config.profile == "no-aud":

@@ -58,6 +58,7 @@ class SkipReason(StrEnum):
     WEAK = "weak"
     TOO_LARGE = "too_large"
     INVALID = "invalid"
+    DUPLICATE = "duplicate"
 
 
 class Skipped(NamedTuple):
@@ -75,10 +76,14 @@ class UnknownKid(InvalidToken):
 class VerificationKey:
     """One public key, bound to the algorithms it may be used with."""
 
-    __slots__ = ("_public_key", "algorithms", "identity", "kid")
+    __slots__ = ("_public_key", "algorithms", "identity", "issuer", "kid")
 
-    def __init__(self, kid: str | None, algorithms: frozenset[str], public_key: Any, identity: object) -> None:
+    def __init__(
+        self, kid: str | None, algorithms: frozenset[str], public_key: Any, identity: object, issuer: object = None
+    ) -> None:
         self.kid = kid
+        self.issuer = issuer
+        """The entry's `issuer`, which says whose tokens it is for where many tenants share a key set; usually None."""
         self.algorithms = algorithms
         self.identity = identity
         self._public_key = public_key
@@ -186,8 +191,9 @@ def _read_key(jwk: Mapping[str, Any]) -> VerificationKey | SkipReason:
     key = _import_key(jwk, algorithms)
     if isinstance(key, SkipReason):
         return key
-    identity = (kid, algorithms, *(jwk.get(name) for name in ("kty", "crv", "n", "e", "x", "y")))
-    return VerificationKey(kid, algorithms, key, identity)
+    issuer = jwk.get("issuer")
+    identity = (kid, algorithms, repr(issuer), *(jwk.get(name) for name in ("kty", "crv", "n", "e", "x", "y")))
+    return VerificationKey(kid, algorithms, key, identity, issuer)
 
 
 def parse_key_set(document: Mapping[str, Any]) -> KeySet:
@@ -209,11 +215,13 @@ def parse_key_set(document: Mapping[str, Any]) -> KeySet:
     for index, entry in enumerate(entries):
         jwk = cast("dict[str, Any]", entry) if isinstance(entry, dict) else None
         read = SkipReason.NOT_AN_OBJECT if jwk is None else _read_key(jwk)
+        if isinstance(read, VerificationKey) and read.identity in keys:
+            read = SkipReason.DUPLICATE
         if isinstance(read, SkipReason):
             kid = None if jwk is None else jwk.get("kid")
             skipped.append(Skipped(index, None if kid is None else printable(kid), read))
         else:
-            keys.setdefault(read.identity, read)  # the same key twice is one key
+            keys[read.identity] = read
     if not keys:
         why = ", ".join(sorted({skip.reason for skip in skipped})) or "it is empty"
         msg = f"The key set holds no usable key ({why})."

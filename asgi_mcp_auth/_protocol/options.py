@@ -20,8 +20,15 @@ SWITCHES = (
     "expose_token",
     "reject_query_token",
     "republish_server_metadata",
+    "require_warm_up",
     "dangerously_allow_http",
+    "dangerously_allow_private_addresses",
 )
+SIZES = {
+    "token_cache_size": (0, "tokens"),
+    "issuer_pool_size": (1, "issuers"),
+    "new_issuers_per_minute": (1, "issuers"),
+}
 
 
 def check_options(options: Mapping[str, object], problems: Problems) -> None:
@@ -40,9 +47,10 @@ def check_options(options: Mapping[str, object], problems: Problems) -> None:
     for name in SWITCHES:
         if not isinstance(options[name], bool):
             problems.add(name, f"{show(options[name])} is not a bool.", "Write True or False.")
-    size = options["token_cache_size"]
-    if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        problems.add("token_cache_size", f"{show(size)} is not a number of tokens.", "Give 0 or more.")
+    for name, (least, what) in SIZES.items():
+        size = options[name]
+        if isinstance(size, bool) or not isinstance(size, int) or size < least:
+            problems.add(name, f"{show(size)} is not a number of {what}.", f"Give {least} or more.")
 
 
 def _check_observers(observers: object, problems: Problems) -> None:

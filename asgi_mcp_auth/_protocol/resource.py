@@ -12,7 +12,6 @@ from typing import Any
 
 from asgi_mcp_auth._protocol.challenge import BEARER
 from asgi_mcp_auth._protocol.cross_origin import OriginCheck
-from asgi_mcp_auth._protocol.issuer import TrustedIssuer, compile_issuer
 from asgi_mcp_auth._protocol.metadata import (
     LANGUAGE_MEMBERS,
     Document,
@@ -23,11 +22,12 @@ from asgi_mcp_auth._protocol.metadata import (
 )
 from asgi_mcp_auth._protocol.paths import canonical_path, is_canonical
 from asgi_mcp_auth._protocol.policy import CompiledPolicy, compile_policy, compile_scopes
-from asgi_mcp_auth._protocol.problems import Problems, as_list, as_mapping, as_strings, show
+from asgi_mcp_auth._protocol.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._protocol.responses import ChallengeSource, Response, refusal_response
 from asgi_mcp_auth._protocol.scopes import Requirement
+from asgi_mcp_auth._protocol.trust import MAX_PUBLISHED, Trust, compile_trust
 from asgi_mcp_auth._protocol.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
-from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig, ResourceServerMetadata
+from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest, NoCredential, Reason
 
 UNENFORCED = (
@@ -60,7 +60,7 @@ class CompiledResource:
     schemes: frozenset[bytes]
     challenge: ChallengeSource
     no_credential: Response
-    issuers: tuple[TrustedIssuer, ...]
+    trust: Trust
     policy: CompiledPolicy
 
     def requirement(self, rule: int | None) -> Requirement:
@@ -76,6 +76,7 @@ class Surroundings:
     metadata_signer: MetadataSigner | None
     allow_http: bool
     alone_on_origin: bool
+    new_issuers_per_minute: int
 
 
 def resource_url(text: object, where: str, problems: Problems, *, allow_http: bool) -> Url | None:
@@ -178,45 +179,6 @@ def _sign(
     return members | {"signed_metadata": signed}
 
 
-def _issuers(
-    config: ResourceServerConfig,
-    url: Url,
-    where: str,
-    problems: Problems,
-    *,
-    around: Surroundings,
-    required: Sequence[str],
-) -> tuple[TrustedIssuer, ...]:
-    servers = as_list(config.metadata.authorization_servers)
-    if not servers:
-        fix = "List at least one issuer: MCP requires it (authorization server discovery)."
-        problems.add(where, f"{show(config.metadata.authorization_servers)} is not a list of servers.", fix)
-        return ()
-    prefixes = [str(url).removesuffix("/") + "/", *([url.origin + "/"] if around.alone_on_origin else [])]
-    issuers: list[TrustedIssuer] = []
-    for index, server in enumerate(servers):
-        place = f"{where}[{index}]"
-        if not isinstance(server, (str, AuthServerConfig)):
-            problems.add(place, f"{show(server)} is not an issuer.", "Give a URL or an AuthServerConfig.")
-            continue
-        own = AuthServerConfig(issuer=server) if isinstance(server, str) else server
-        issuer = compile_issuer(
-            own,
-            url,
-            place,
-            problems,
-            allow_http=around.allow_http,
-            own_scope_prefixes=prefixes,
-            required=required,
-        )
-        if issuer is None:
-            continue
-        if any(issuer.rules.issuer == other.rules.issuer for other in issuers):
-            problems.add(place, f"The issuer {show(issuer.rules.issuer)} stands there twice.", "Remove one.")
-        issuers.append(issuer)
-    return tuple(issuers)
-
-
 def compile_resource(
     config: ResourceServerConfig, url: Url, where: str, problems: Problems, around: Surroundings
 ) -> CompiledResource | None:
@@ -230,14 +192,23 @@ def compile_resource(
         place = f"{where}.metadata.scopes_supported"
         listed = compile_scopes(metadata.scopes_supported, place, problems, published=True)
     place = f"{where}.metadata.authorization_servers"
-    issuers = _issuers(config, url, place, problems, around=around, required=policy.baseline.needed)
+    trust = compile_trust(
+        metadata.authorization_servers,
+        url,
+        place,
+        problems,
+        allow_http=around.allow_http,
+        prefixes=[str(url).removesuffix("/") + "/", *([url.origin + "/"] if around.alone_on_origin else [])],
+        required=policy.baseline.needed,
+        new_per_minute=around.new_issuers_per_minute,
+    )
     if len(problems.found) > before:
         return None
     identifier = str(url)
     members = build_members(
         metadata,
         resource=identifier,
-        issuers=[issuer.rules.issuer for issuer in issuers],
+        issuers=[issuer.rules.issuer for issuer in trust.named[:MAX_PUBLISHED]],
         scopes=policy.hierarchy.require(listed).named,
     )
     members = _sign(members, metadata, around.metadata_signer, f"{where}.metadata", problems)
@@ -254,6 +225,6 @@ def compile_resource(
         schemes=frozenset(scheme.key for scheme in schemes),
         challenge=challenge,
         no_credential=refusal_response(NoCredential(Reason.NO_CREDENTIAL), challenge),
-        issuers=issuers,
+        trust=trust,
         policy=policy,
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth._protocol.urls import is_loopback, parse_url
+from asgi_mcp_auth._protocol.urls import discovery_urls, is_loopback, parse_url
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
 from asgi_mcp_auth.errors import InvalidServerMetadata, printable
 
@@ -18,6 +18,7 @@ __all__ = (
     "AuthServerConfigWarningCode",
     "accept_metadata",
     "insecure_url",
+    "unfit_for_clients",
     "validate_server_config",
 )
 
@@ -134,3 +135,23 @@ def validate_server_config(config: AuthServerConfig) -> AuthServerConfigValidati
         [AuthServerConfigError(code, _DESCRIPTIONS[code]) for code in errors],
         [AuthServerConfigWarning(code, _DESCRIPTIONS[code]) for code in warnings],
     )
+
+
+def unfit_for_clients(
+    metadata: AuthorizationServerMetadata, config: AuthServerConfig, resources: Iterable[str]
+) -> list[str]:
+    """What in discovered metadata will make MCP clients fail, though tokens can be verified with it.
+
+    Judged only where people log in: metadata without an authorization endpoint serves machines.
+    """
+    listed = metadata.protected_resources  # RFC 9728 section 4
+    lacking = [] if listed is None else [resource for resource in resources if resource not in listed]
+    found = [f"protected_resources does not list {resource}." for resource in lacking]
+    if metadata.authorization_endpoint is None:
+        return found
+    found += [error.description for error in validate_server_config(AuthServerConfig(metadata=metadata)).errors]
+    issuer = parse_url(metadata.issuer)
+    places = () if issuer is None else discovery_urls(issuer, None)
+    if config.metadata_url is not None and config.metadata_url not in places:
+        found.append(f"MCP clients will not find it: they look at {' and '.join(places)}.")
+    return found

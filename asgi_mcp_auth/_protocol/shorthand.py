@@ -6,7 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from asgi_mcp_auth._protocol.shapes import Field, fields_of
-from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth.config import (
+    AuthServerConfig,
+    IssuerResolver,
+    ResourceServerConfig,
+    ResourceServerMetadata,
+    ScopePolicy,
+)
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
 __all__ = ("one_resource", "shorthand_fields", "told_in_shorthand")
@@ -22,7 +28,7 @@ PLACES = {
 
 def one_resource(
     resource: str = "",
-    authorization_servers: Sequence[str | AuthServerConfig] = (),
+    authorization_servers: Sequence[str | AuthServerConfig | IssuerResolver] = (),
     required_scopes: Sequence[str] = (),
 ) -> ResourceServerConfig:
     """The resource that the shorthand means."""

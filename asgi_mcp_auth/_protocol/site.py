@@ -132,6 +132,7 @@ def compile_site(
     metadata_signer: MetadataSigner | None,
     allow_http: bool,
     one_issuer: bool,
+    new_issuers_per_minute: int,
 ) -> Site:
     """Compile and check a whole configuration: one `ResourceServerConfig`, or a sequence of them.
 
@@ -162,6 +163,7 @@ def compile_site(
             allowed_origins=origins,
             metadata_signer=metadata_signer,
             allow_http=allow_http,
+            new_issuers_per_minute=new_issuers_per_minute,
             alone_on_origin=url is not None and sum(other.origin == url.origin for _, other in urls) == 1,
         )
         # Without a usable identifier the rest is still checked: every problem is to be reported at once.
@@ -169,7 +171,7 @@ def compile_site(
         if resource is not None:
             resources.append(resource)
     _check_rules(resources, problems)
-    issuers = {issuer.rules.issuer for resource in resources for issuer in resource.issuers}
+    issuers = {issuer.rules.issuer for resource in resources for issuer in resource.trust.named}
     if one_issuer and len(issuers) > 1:
         fix = "Leave it off: a document can speak for one issuer only."
         problems.add("republish_server_metadata", "There is more than one issuer.", fix)

@@ -19,6 +19,7 @@ __all__ = (
     "insert_well_known",
     "is_loopback",
     "parse_url",
+    "same_place",
     "same_resource",
 )
 
@@ -106,6 +107,12 @@ def same_resource(audience: str, resource: Url) -> bool:
     """
     url = parse_url(audience)
     return url is not None and url._replace(path=url.path or "/") == resource._replace(path=resource.path or "/")
+
+
+def same_place(url: str, other: str) -> bool:
+    """Whether two URLs are of one host, or both of this machine: whoever named the one has vouched for the other."""
+    hosts = [parsed.host for parsed in map(parse_url, (url, other)) if parsed is not None]
+    return len(hosts) == 2 and (hosts[0] == hosts[1] or all(map(is_loopback, hosts)))  # noqa: PLR2004 - two were given
 
 
 def insert_well_known(url: Url, well_known: str) -> str:

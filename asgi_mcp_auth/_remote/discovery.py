@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -28,10 +28,24 @@ __all__ = (
 logger = logging.getLogger("asgi_mcp_auth.discovery")
 
 
+class Discovered(NamedTuple):
+    """Accepted metadata, and for how many seconds its server says that it is fresh."""
+
+    metadata: AuthorizationServerMetadata
+    lifetime: float | None
+
+
 async def _fetch_metadata(
-    fetcher: Fetcher, url: str, issuer: str | None, transpile: TranspileData | None, *, allow_http: bool
-) -> AuthorizationServerMetadata:
-    document: Any = (await fetcher.fetch_json(url)).document
+    fetcher: Fetcher,
+    url: str,
+    issuer: str | None,
+    transpile: TranspileData | None,
+    *,
+    allow_http: bool,
+    public_only: bool = False,
+) -> Discovered:
+    fetched = await fetcher.fetch_json(url, public_only=public_only)
+    document: Any = fetched.document
     if transpile is not None:
         try:
             document = transpile(document)
@@ -42,26 +56,43 @@ async def _fetch_metadata(
             logger.exception("transpile_data failed for %s", url)
             msg = f"transpile_data failed for {url} with {type(error).__name__}."
             raise InvalidServerMetadata(msg, cause=error) from error
-    return accept_metadata(document, issuer=issuer, url=url, allow_http=allow_http)
+    metadata = accept_metadata(document, issuer=issuer, url=url, allow_http=allow_http)
+    return Discovered(metadata, fetched.lifetime)
 
 
-async def discover(fetcher: Fetcher, config: AuthServerConfig, *, allow_http: bool) -> AuthorizationServerMetadata:
+async def discover(
+    fetcher: Fetcher, config: AuthServerConfig, *, allow_http: bool, public_only: bool = False
+) -> Discovered:
     """Fetch and accept the metadata of a configured issuer, from its URL or from its well-known places in order.
 
     A probe that fails in any way only moves on to the next one: the issuer check makes that safe.
+
+    Args:
+        fetcher: Fetches documents.
+        config: Names the issuer.
+        allow_http: Whether plain http beyond loopback was dangerously allowed.
+        public_only: Whether addresses that are not public are refused.
 
     Raises:
         DiscoveryError: No probe succeeded; `transient` if any of them might, later.
     """
     issuer = config.issuer if config.metadata is None else config.metadata.issuer
+    fetch = partial(
+        _fetch_metadata,
+        fetcher,
+        issuer=issuer,
+        transpile=config.transpile_data,
+        allow_http=allow_http,
+        public_only=public_only,
+    )
     if config.metadata_url is not None:
-        return await _fetch_metadata(fetcher, config.metadata_url, issuer, config.transpile_data, allow_http=allow_http)
+        return await fetch(config.metadata_url)
     url = parse_url(issuer or "")
     assert url is not None  # noqa: S101 - checked at construction
     failures: list[DiscoveryError] = []
     for probe in discovery_urls(url, config.type):
         try:
-            return await _fetch_metadata(fetcher, probe, issuer, config.transpile_data, allow_http=allow_http)
+            return await fetch(probe)
         except DiscoveryError as error:
             failures.append(error)
     told = " ".join(error.message for error in failures)
@@ -101,7 +132,7 @@ async def fetch_server_config_async(
     """
     _check_fetchable(issuer, "issuer")
     config = AuthServerConfig(issuer=issuer, type=type, transpile_data=transpile_data)
-    metadata = await discover(Fetcher(http_client), config, allow_http=False)
+    metadata = (await discover(Fetcher(http_client), config, allow_http=False)).metadata
     return AuthServerConfig(issuer=issuer, type=type, metadata=metadata)
 
 
@@ -118,7 +149,8 @@ async def fetch_server_config_by_well_known_url_async(
     Raises: As `fetch_server_config_async`.
     """
     _check_fetchable(well_known_url, "well_known_url")
-    metadata = await _fetch_metadata(Fetcher(http_client), well_known_url, issuer, transpile_data, allow_http=False)
+    found = await _fetch_metadata(Fetcher(http_client), well_known_url, issuer, transpile_data, allow_http=False)
+    metadata = found.metadata
     return AuthServerConfig(issuer=metadata.issuer, type=type, metadata=metadata, metadata_url=well_known_url)
 
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import functools
 import logging
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Protocol
 
 import anyio
 
+from asgi_mcp_auth._protocol.addresses import is_public
+from asgi_mcp_auth._protocol.freshness import stated_lifetime
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.errors import DiscoveryError, printable
 
@@ -50,6 +53,8 @@ ClientFactory = Callable[[], HTTPClient]
 CONNECT_SECONDS = 3.0
 TOTAL_SECONDS = 10.0
 MAX_BYTES = 512 * 1024
+MAX_ADDRESSES = 4
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 OK = 200
 TRY_AGAIN = (408, 429)
@@ -57,11 +62,10 @@ SERVER_ERROR = 500
 
 
 class Fetched(NamedTuple):
-    """A JSON object and the headers that say how long it lives."""
+    """A JSON object, and for how many seconds its server says that it is fresh."""
 
     document: dict[str, Any]
-    cache_control: str | None
-    age: str | None
+    lifetime: float | None
 
 
 @functools.cache
@@ -70,6 +74,20 @@ def _tls_context() -> ssl.SSLContext:
     import httpx  # noqa: PLC0415 - only whoever constructs a Fetcher pays for it
 
     return httpx.create_ssl_context()
+
+
+async def _public_addresses(host: str, url: str) -> list[str]:
+    """What a host name resolves to, every one of them a public address."""
+    found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
+    private = [address for address in addresses if not is_public(address)]
+    if private or not addresses:
+        msg = (
+            f"{url} was not fetched: its host has the address {printable(' '.join(private))}, which is not public, and "
+            "the configuration does not name it. If it is to be trusted, set jwks_uri= or metadata_url= of the issuer."
+        )
+        raise DiscoveryError(msg, transient=False)
+    return addresses[:MAX_ADDRESSES]
 
 
 class Fetcher:
@@ -83,12 +101,21 @@ class Fetcher:
     def __init__(self, new_client: ClientFactory | None = None) -> None:
         import httpx  # noqa: PLC0415 - importing the package is to stay cheap
 
+        self._is_ours = new_client is None
         self._new_client = new_client or functools.partial(httpx.AsyncClient, verify=_tls_context())
         self._timeout = httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS)
-        self._failures = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError)  # TimeoutError is an OSError
+        self._URL = httpx.URL
+        self._connect_failures = (httpx.ConnectError, httpx.ConnectTimeout)
+        # TimeoutError is an OSError; a name that cannot be one is a UnicodeError.
+        self._failures = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError)
 
-    async def fetch_json(self, url: str) -> Fetched:
+    async def fetch_json(self, url: str, *, public_only: bool = False) -> Fetched:
         """GET a JSON object from `url`.
+
+        Args:
+            url: Where it is.
+            public_only: Whether to refuse hosts with an address that is not public, and to connect to an address
+                that was checked. A client of the user's own resolves names itself, and is not guarded.
 
         Raises:
             DiscoveryError: For all that can go wrong; `transient` for time-outs, refused connections and 5xx.
@@ -96,7 +123,9 @@ class Fetcher:
         try:
             with anyio.fail_after(TOTAL_SECONDS):
                 async with self._new_client() as client:
-                    return await self._exchange(client, url)
+                    if not (public_only and self._is_ours):
+                        return await self._exchange(client, url, url)
+                    return await self._exchange_guarded(client, url)
         except DiscoveryError:
             raise
         except self._failures as error:
@@ -107,10 +136,26 @@ class Fetcher:
             msg = f"{url} could not be fetched: the http_client failed with {type(error).__name__}."
             raise DiscoveryError(msg, transient=True, cause=error) from error
 
-    async def _exchange(self, client: HTTPClient, url: str) -> Fetched:
-        headers = {"accept": "application/json", "accept-encoding": "identity"}
-        options: dict[str, Any] = {"headers": headers, "follow_redirects": False, "timeout": self._timeout}
-        async with client.stream("GET", url, **options) as response:
+    async def _exchange_guarded(self, client: HTTPClient, url: str) -> Fetched:
+        """The exchange with an address that was checked; the certificate is still held to the name (RFC 9110 4.3.4)."""
+        named = self._URL(url)
+        name, addresses = named.host, await _public_addresses(named.host, url)
+        headers, extensions = {"host": named.netloc.decode("ascii")}, {"sni_hostname": name}
+        for place, address in enumerate(addresses, 1):
+            try:
+                at = str(named.copy_with(host=address))
+                return await self._exchange(client, url, at, headers=headers, extensions=extensions)
+            except self._connect_failures:
+                if place == len(addresses):
+                    raise
+        raise AssertionError  # pragma: no cover - there is at least one address
+
+    async def _exchange(
+        self, client: HTTPClient, url: str, at: str, *, headers: Mapping[str, str] = NOTHING, **options: Any
+    ) -> Fetched:
+        headers = {"accept": "application/json", "accept-encoding": "identity", **headers}
+        options |= {"headers": headers, "follow_redirects": False, "timeout": self._timeout}
+        async with client.stream("GET", at, **options) as response:
             status, coding = response.status_code, response.headers.get("content-encoding", "identity")
             if status != OK:  # RFC 8414 section 3.2; a redirect is not followed
                 msg = f"{url} answered {status}."
@@ -129,4 +174,5 @@ class Fetcher:
             except JSONRefused as error:
                 msg = f"{url} did not answer with a JSON object: {error}."
                 raise DiscoveryError(msg, transient=False) from None
-            return Fetched(document, response.headers.get("cache-control"), response.headers.get("age"))
+            named = (response.headers.get(name) for name in ("cache-control", "age", "expires", "date"))
+            return Fetched(document, stated_lifetime(*named))

@@ -1,40 +1,29 @@
-"""The living key set of one issuer: fetched on first use, refreshed as `_protocol.freshness` decides.
-
-One fetch at a time per event loop, in the background: whoever needs its result waits for it, and a waiter's
-cancellation does not touch it. No lock, client or task exists before the first request.
-"""
+"""The living key set of one issuer: its metadata and its keys as living documents, and choosing a key among them."""
 
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
-import anyio
-
-from asgi_mcp_auth._protocol.freshness import (
-    Freshness,
-    Lifetimes,
-    State,
-    max_age,
-    may_fetch,
-    stage,
-    suspects_rotation,
-)
+from asgi_mcp_auth._protocol.freshness import Freshness, may_fetch, stage, suspects_rotation
 from asgi_mcp_auth._protocol.jwks import KeySet, UnknownKid, VerificationKey, parse_key_set
+from asgi_mcp_auth._protocol.server_metadata import unfit_for_clients
+from asgi_mcp_auth._protocol.urls import same_place
 from asgi_mcp_auth._remote.discovery import discover
-from asgi_mcp_auth._remote.http import TOTAL_SECONDS, Fetcher
-from asgi_mcp_auth._remote.tasks import SingleFlight
-from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
-from asgi_mcp_auth.errors import DiscoveryError, InvalidServerMetadata, Reason, Unavailable
+from asgi_mcp_auth._remote.http import Fetcher
+from asgi_mcp_auth._remote.living import LivingDocument
+from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, KeySetClocks
+from asgi_mcp_auth.errors import DiscoveryError, InvalidServerMetadata, Reason, Unavailable, printable
+from asgi_mcp_auth.status import Event, IssuerStatus, KeyStatus, SkippedKey
 
 __all__ = ("LivingKeySet", "Snapshot")
 
 logger = logging.getLogger("asgi_mcp_auth.keys")
 
-METADATA_LIFETIME = 3600.0
-OVERDUE = DiscoveryError(f"Metadata and key set took more than {TOTAL_SECONDS:.0f} s.", transient=True)
+METADATA_CLOCKS = KeySetClocks(lifetime=3600.0, shortest_lifetime=300.0)
+MAX_UNKNOWN_KIDS = 1000
 
 
 class Snapshot(NamedTuple):
@@ -49,12 +38,13 @@ class LivingKeySet:
 
     Args:
         issuer: The issuer identifier.
-        config: Where its keys come from.
+        config: Where its keys come from, and their clocks.
         static_keys: Keys given in the configuration; then nothing is ever fetched.
         fetcher: Fetches documents.
         clock: Seconds since the epoch.
         allow_http: Whether plain http beyond loopback was dangerously allowed.
-        lifetimes: The clocks.
+        operator_named: Whether the configuration names the issuer.
+        allow_private: Whether places that the configuration does not name may have addresses that are not public.
     """
 
     def __init__(
@@ -66,42 +56,56 @@ class LivingKeySet:
         fetcher: Fetcher,
         clock: Callable[[], float],
         allow_http: bool,
-        lifetimes: Lifetimes | None = None,
+        operator_named: bool = True,
+        allow_private: bool = False,
     ) -> None:
         self.issuer = issuer
-        self.snapshot: Snapshot | None = None
-        self.state = State()
+        self.resources: set[str] = set()
+        """The protected resources that trust it, as far as they are known."""
+        self.refusals: Counter[str] = Counter()
         self._config = config
         self._fetcher = fetcher
         self._clock = clock
         self._allow_http = allow_http
-        self._lifetimes = lifetimes or Lifetimes()
-        self._discovered: tuple[float, AuthorizationServerMetadata] | None = None
-        self._asked = self._answered = 0  # key-set fetches begun, and the newest that succeeded
-        self._metadata_state = State()
-        self._keys_flight = SingleFlight(self._attempt_keys)
-        self._metadata_flight = SingleFlight(self._attempt_metadata)
+        self._operator_named = operator_named
+        self._allow_private = allow_private
+        self._hits = 0
+        self._unknown_kids: dict[str, None] = {}
+        self._told_unfit: set[str] = set()
+        self._metadata = LivingDocument("metadata", issuer, self._fetch_metadata, clock=clock, clocks=METADATA_CLOCKS)
+        self._keys = LivingDocument("keys", issuer, self._fetch_keys, clock=clock, clocks=config.key_set_clocks)
+        if config.metadata is not None and config.metadata.jwks_uri is not None:
+            self._metadata.give(config.metadata)
         if static_keys is not None:
-            self.snapshot = Snapshot(static_keys, object())
-            self.state = State(fetched_at=float("-inf"), fresh_until=float("inf"), usable_until=float("inf"))
-        self._static = static_keys is not None
+            self._keys.give(Snapshot(static_keys, object()))
 
-    async def warm_up(self) -> None:
-        """Fetch if nothing usable is held; a failure is logged and tried again at the first request."""
+    @property
+    def usable_now(self) -> bool:
+        """Whether tokens can be verified now."""
+        return stage(self._keys.state, self._clock()) is not Freshness.UNUSABLE
+
+    async def warm_up(self) -> bool:
+        """Fetch unless fresh keys are held; whether keys can be used then."""
+        if stage(self._keys.state, self._clock()) is not Freshness.FRESH:
+            await self._keys.renew()
+        return self.usable_now
+
+    def refresh_beside(self) -> None:
+        """Have the keys fetched in the background if they are not fresh and no pause forbids it."""
         now = self._clock()
-        if stage(self.state, now) is not Freshness.FRESH and not may_fetch(self.state, now):
-            await self._keys_flight.join()
+        if stage(self._keys.state, now) is not Freshness.FRESH:
+            self._keys.refresh_beside(now)
 
     def usable(self, generation: object, now: float) -> bool:
-        """Whether something verified with `generation` may still be believed; a stale set is refreshed beside."""
-        snapshot = self.snapshot
+        """Whether something verified with `generation` may still be believed; a set that is due is refreshed beside."""
+        snapshot, state = self._keys.value, self._keys.state
         if snapshot is None or snapshot.generation is not generation:
             return False
-        if self.state.fetched_at <= now < self.state.fresh_until:
+        if state.fetched_at <= now < state.refresh_from:
             return True
-        if stage(self.state, now) is Freshness.UNUSABLE:
+        if stage(state, now) is Freshness.UNUSABLE:
             return False
-        self._refresh_beside(now)
+        self._keys.refresh_beside(now)
         return True
 
     async def select(
@@ -120,140 +124,141 @@ class LivingKeySet:
             InvalidToken: No such key, or not exactly one.
             Unavailable: We hold no usable keys, or cannot tell yet.
         """
-        asked_before = self._asked
-        snapshot = await self._current()
+        begun_before = self._keys.begun
+        held = await self._keys.current()
+        if held is None:
+            raise self._unavailable()
         try:
-            return snapshot.keys.select(kid, alg, most_without_kid=most_without_kid), snapshot.generation
+            found = held.keys.select(kid, alg, most_without_kid=most_without_kid)
         except UnknownKid:
-            if self._static or self._answered > asked_before:  # asked since the token arrived: nobody has this key
+            if self._keys.given or self._keys.answered > begun_before:  # asked since the token arrived: nobody has it
                 raise
-            wait = may_fetch(self.state, self._clock(), cool_down=self._lifetimes.cool_down)
-            if wait and suspects_rotation(self.state, issued_at, leeway):
-                raise self._not_yet_known(kid, alg, wait) from None
-            if wait:
-                raise
-            logger.info("Unknown key id at %s: fetching its key set", self.issuer)
-            snapshot = await self._fetched(self._clock())
+            held = await self._look_for(kid, alg, issued_at, leeway)
+        else:
+            self._hits += 1
+            return found, held.generation
         try:
-            return snapshot.keys.select(kid, alg, most_without_kid=most_without_kid), snapshot.generation
+            return held.keys.select(kid, alg, most_without_kid=most_without_kid), held.generation
         except UnknownKid:
             # A fetch that was under way may have begun before the key was published.
-            if self._answered <= asked_before and suspects_rotation(self.state, issued_at, leeway):
-                raise self._not_yet_known(kid, alg, self._lifetimes.cool_down) from None
+            if self._keys.answered <= begun_before and suspects_rotation(self._keys.state, issued_at, leeway):
+                raise self._not_yet_known(kid, alg, self._config.key_set_clocks.cool_down) from None
+            self._remember_unknown(kid)
             raise
 
+    async def _look_for(self, kid: str | None, alg: str, issued_at: float | None, leeway: float) -> Snapshot:
+        """The key set fetched again for a kid that it did not have, unless that was done only just now.
+
+        Raises:
+            InvalidToken: It was, and the token is older than that.
+            Unavailable: It was, and the key may have been published since; or it cannot be had.
+        """
+        state = self._keys.state
+        wait = may_fetch(state, self._clock(), cool_down=self._config.key_set_clocks.cool_down)
+        if wait:
+            # A kid that was looked for is known not to be there; of any other, the clocks may differ by the leeway.
+            if suspects_rotation(state, issued_at, 0.0 if kid in self._unknown_kids else leeway):
+                raise self._not_yet_known(kid, alg, wait)
+            raise UnknownKid(Reason.UNKNOWN_KID, kid=kid, alg=alg)
+        told = "Unknown key id %s: fetching the key set of %s"
+        logger.info(told, printable(kid), self.issuer, extra={"event": Event.UNKNOWN_KID.value, "issuer": self.issuer})
+        if not await self._keys.renew() or self._keys.value is None:
+            raise self._unavailable()
+        return self._keys.value
+
+    def _remember_unknown(self, kid: str | None) -> None:
+        if kid is not None:
+            if len(self._unknown_kids) >= MAX_UNKNOWN_KIDS:
+                self._unknown_kids.pop(next(iter(self._unknown_kids)), None)
+            self._unknown_kids[kid] = None
+
+    def _unavailable(self) -> Unavailable:
+        wait, error = may_fetch(self._keys.state, self._clock()), self._keys.error
+        found = None if error is None else error.message
+        return Unavailable(Reason.KEYS_UNAVAILABLE, issuer=self.issuer, found=found, retry_after=wait)
+
     def _not_yet_known(self, kid: str | None, alg: str, wait: float) -> Unavailable:
-        age = self._clock() - self.state.fetched_at
+        age = self._clock() - self._keys.state.fetched_at
         found = f"a key set fetched {age:.0f} s ago, and no other fetch for {wait:.0f} s"
         reason = Reason.KEY_NOT_YET_KNOWN
         return Unavailable(reason, issuer=self.issuer, kid=kid, alg=alg, found=found, retry_after=wait)
 
     async def metadata(self) -> AuthorizationServerMetadata:
-        """The issuer's metadata to republish, fetched under brakes of its own. Raises `DiscoveryError`."""
-        if self._config.metadata is not None:
-            return self._config.metadata
-        held, now = self._discovered, self._clock()
-        overdue = held is None or not 0 <= now - held[0] < METADATA_LIFETIME
-        if overdue and (self._metadata_flight.under_way or not may_fetch(self._metadata_state, now)):
-            await self._metadata_flight.join()
-        if self._discovered is None:
-            msg = f"There is no metadata of {self.issuer} yet."
-            raise DiscoveryError(msg, transient=True)
-        return self._discovered[1]
+        """The issuer's metadata to republish. Raises `DiscoveryError`."""
+        held = self._config.metadata or await self._metadata.current()
+        if held is None:
+            msg = f"There is no metadata of {self.issuer}."
+            raise self._metadata.error or DiscoveryError(msg, transient=True)
+        return held
 
-    async def _discover(self) -> AuthorizationServerMetadata:
-        now = self._clock()
-        if self._discovered is not None and 0 <= now - self._discovered[0] < METADATA_LIFETIME:
-            return self._discovered[1]
-        try:
-            metadata = await discover(self._fetcher, self._config, allow_http=self._allow_http)
-        except DiscoveryError as error:
-            if self._discovered is None:
-                raise
-            logger.warning("Keeping the metadata of %s from before: %s", self.issuer, error.message)
-            self._discovered = (now, self._discovered[1])
-            return self._discovered[1]
-        self._discovered = (now, metadata)
-        return metadata
+    async def _fetch_metadata(self) -> tuple[AuthorizationServerMetadata, float | None]:
+        public_only = not (self._operator_named or self._allow_private)
+        found = await discover(self._fetcher, self._config, allow_http=self._allow_http, public_only=public_only)
+        for problem in unfit_for_clients(found.metadata, self._config, self.resources):
+            if problem not in self._told_unfit:
+                self._told_unfit.add(problem)
+                extra = {"event": Event.METADATA_UNFIT.value, "issuer": self.issuer}
+                logger.warning("The metadata of %s: %s", self.issuer, problem, extra=extra)
+        return found
 
-    async def _current(self) -> Snapshot:
-        now = self._clock()
-        held = stage(self.state, now)
-        if self.snapshot is None or held is Freshness.UNUSABLE:
-            return await self._fetched(now)
-        if held is Freshness.STALE:
-            self._refresh_beside(now)
-        return self.snapshot
-
-    async def _fetched(self, now: float) -> Snapshot:
-        """Keys fetched now, by us or by a flight under way."""
-        wait = may_fetch(self.state, now)
-        if wait and not self._keys_flight.under_way:
-            raise Unavailable(Reason.KEYS_UNAVAILABLE, issuer=self.issuer, retry_after=wait)
-        error = await self._keys_flight.join()
-        if error is not None or self.snapshot is None:
-            wait = may_fetch(self.state, self._clock())
-            reason = Reason.KEYS_UNAVAILABLE
-            raise Unavailable(reason, issuer=self.issuer, found=error and error.message, retry_after=wait) from None
-        return self.snapshot
-
-    def _refresh_beside(self, now: float) -> None:
-        if not may_fetch(self.state, now):
-            self._keys_flight.start()
-
-    async def _attempt_keys(self) -> DiscoveryError | None:
-        error = await self._bounded(self._refresh)
-        if error is not None:
-            self.state = self._failed(self.state, f"No key set for {self.issuer}", error)
-        return error
-
-    async def _attempt_metadata(self) -> DiscoveryError | None:
-        error = await self._bounded(self._discover)
-        if error is not None:
-            self._metadata_state = self._failed(self._metadata_state, f"No metadata of {self.issuer}", error)
-        return error
-
-    async def _bounded(self, work: Callable[[], Awaitable[object]]) -> DiscoveryError | None:
-        """Run `work`, discovery and keys together bounded in time; whatever goes wrong is an error to back off from."""
-        error: DiscoveryError | None = OVERDUE
-        try:
-            with anyio.move_on_after(TOTAL_SECONDS):
-                await work()
-                error = None
-        except DiscoveryError as failed:
-            error = failed
-        except Exception as failed:
-            logger.exception("Refreshing what is known of %s failed in an unforeseen way", self.issuer)
-            error = DiscoveryError(f"Refreshing failed with {type(failed).__name__}.", transient=True, cause=failed)
-        return error
-
-    async def _refresh(self) -> None:
-        self._asked += 1
-        number, started = self._asked, self._clock()  # the keys are at least as new as this
-        fetched = await self._fetcher.fetch_json(await self._jwks_uri())
-        self._keep(parse_key_set(fetched.document))
-        self._answered = max(self._answered, number)
-        age_limit = max_age(fetched.cache_control, fetched.age)
-        self.state = self.state.succeeded(started, age_limit, random.random(), self._lifetimes)  # noqa: S311
-
-    def _failed(self, state: State, what: str, error: DiscoveryError) -> State:
-        logger.error("%s: %s", what, error.message)
-        return state.failed(self._clock(), random.random(), self._lifetimes)  # noqa: S311 - spreads load
-
-    async def _jwks_uri(self) -> str:
+    async def _fetch_keys(self) -> tuple[Snapshot, float | None]:
         config = self._config
-        given = config.jwks_uri or (config.metadata.jwks_uri if config.metadata is not None else None)
-        if given is not None:
-            return given
-        metadata = await self._discover()
+        url = config.jwks_uri or (config.metadata.jwks_uri if config.metadata is not None else None)
+        discovered = url is None
+        if url is None:
+            url = await self._discovered_jwks_uri()
+        source = config.metadata_url or self.issuer  # what the operator named
+        named = self._operator_named and (not discovered or same_place(url, source))
+        try:
+            fetched = await self._fetcher.fetch_json(url, public_only=not (named or self._allow_private))
+            keys = parse_key_set(fetched.document)
+        except DiscoveryError as error:
+            if discovered and not error.transient:  # the key set may have moved
+                self._metadata.outdate()
+            raise
+        self._unknown_kids.clear()
+        return self._snapshot(keys), fetched.lifetime
+
+    async def _discovered_jwks_uri(self) -> str:
+        """From metadata of our own time; it needs no brakes beside those of the keys."""
+        if stage(self._metadata.state, self._clock()) is not Freshness.FRESH:
+            await self._metadata.renew_at_once()
+        metadata = self._metadata.value
+        if metadata is None or stage(self._metadata.state, self._clock()) is Freshness.UNUSABLE:
+            msg = f"There is no metadata of {self.issuer}."
+            raise self._metadata.error or DiscoveryError(msg, transient=True)
         if metadata.jwks_uri is None:
             msg = f"The metadata of {self.issuer} has no jwks_uri."
             raise InvalidServerMetadata(msg)
         return metadata.jwks_uri
 
-    def _keep(self, keys: KeySet) -> None:
+    def _snapshot(self, keys: KeySet) -> Snapshot:
+        """The keys as they are held from now on; with the generation from before if they are the same."""
+        held = self._keys.value
+        if held is not None and held.keys.identity == keys.identity:
+            return Snapshot(keys, held.generation)
         for skipped in keys.skipped:
-            logger.debug("Key %s of %s is not used: %s", skipped.kid, self.issuer, skipped.reason)
-        if self.snapshot is None or self.snapshot.keys.identity != keys.identity:
-            self.snapshot = Snapshot(keys, object())
-            logger.info("Holding %d keys of %s (%d skipped)", len(keys.keys), self.issuer, len(keys.skipped))
+            extra = {"event": Event.KEY_SKIPPED.value, "issuer": self.issuer}
+            logger.info("Key %s of %s is not used: %s", skipped.kid, self.issuer, skipped.reason, extra=extra)
+        if held is not None:
+            extra = {"event": Event.KEYS_CHANGED.value, "issuer": self.issuer}
+            told = "The key set of %s has changed: %d keys (%d skipped)"
+            logger.info(told, self.issuer, len(keys.keys), len(keys.skipped), extra=extra)
+        return Snapshot(keys, object())
+
+    def status(self) -> IssuerStatus:
+        """Its picture at this moment."""
+        now, held = self._clock(), self._keys.value
+        needs_metadata = not (self._keys.given or self._config.jwks_uri)
+        keys = () if held is None else held.keys.keys
+        skipped = () if held is None else held.keys.skipped
+        return IssuerStatus(
+            issuer=self.issuer,
+            key_set=self._keys.status(now),
+            metadata=self._metadata.status(now) if needs_metadata else None,
+            keys=tuple(KeyStatus(kid=key.kid, algorithms=tuple(sorted(key.algorithms))) for key in keys),
+            skipped=tuple(SkippedKey(position=n, kid=kid, reason=reason.value) for n, kid, reason in skipped),
+            hits=self._hits,
+            unknown_kids=len(self._unknown_kids),
+            refusals=dict(self.refusals),
+        )

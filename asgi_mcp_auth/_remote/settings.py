@@ -20,7 +20,7 @@ from asgi_mcp_auth._remote.imports import import_object
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
 if TYPE_CHECKING:
-    from asgi_mcp_auth.auth import MCPAuthOptions
+    from asgi_mcp_auth._remote.options import MCPAuthOptions
 
 __all__ = ("FromSettings", "settings_of")
 

@@ -14,7 +14,7 @@ from contextvars import Context
 from typing import Generic, TypeVar
 
 import anyio
-from anyio.lowlevel import current_token
+from anyio.lowlevel import EventLoopToken, current_token
 
 __all__ = ("Background", "SingleFlight", "spawn")
 
@@ -55,6 +55,7 @@ def spawn(work: Callable[[], Awaitable[None]]) -> Background:
         trio.lowlevel.spawn_system_task(background.run, context=Context())
     else:
         task = asyncio.get_running_loop().create_task(background.run(), context=Context())
+        _running.difference_update([other for other in _running if other.get_loop().is_closed()])
         _running.add(task)
         task.add_done_callback(_running.discard)
     return background
@@ -77,7 +78,7 @@ class SingleFlight(Generic[T]):
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
         self._work = work
-        self._flights: dict[object, _Flight[T]] = {}
+        self._flights: dict[EventLoopToken, _Flight[T]] = {}
 
     @property
     def under_way(self) -> bool:
@@ -89,17 +90,24 @@ class SingleFlight(Generic[T]):
         loop = current_token()
         flight = self._flights.get(loop)
         if flight is None:
+            self._forget_closed_loops()
             begun = flight = self._flights[loop] = _Flight[T]()
 
             async def run() -> None:
                 try:
                     begun.results.append(await self._work())
                 finally:
-                    del self._flights[loop]
+                    self._flights.pop(loop, None)
                     begun.done.set()
 
             spawn(run)
         return flight
+
+    def _forget_closed_loops(self) -> None:
+        """An asyncio loop that is closed before its tasks have ended never runs their last lines."""
+        for token in tuple(self._flights):
+            if isinstance(loop := token.native_token, asyncio.AbstractEventLoop) and loop.is_closed():
+                self._flights.pop(token, None)
 
     async def join(self) -> T | None:
         """The result of that run; None when it was cut off. The caller's cancellation does not touch it."""

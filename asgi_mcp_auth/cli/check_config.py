@@ -44,11 +44,15 @@ def check_config(file: str | None) -> int:
 def _resource(config: ResourceServerConfig, compiled: CompiledResource) -> Iterator[tuple[str, str]]:
     yield "resource", compiled.identifier
     yield "metadata", compiled.metadata_url
-    servers = as_list(config.metadata.authorization_servers) or []
-    for server, issuer in zip(servers, compiled.issuers, strict=True):
-        own = server if isinstance(server, AuthServerConfig) else AuthServerConfig()
-        details = [f"{name} = {text}" for name, text in _written(own, fields_of(AuthServerConfig)) if name != "issuer"]
-        yield "issuer", " ".join([issuer.rules.issuer, *([f"({', '.join(details)})"] if details else [])])
+    for server in config.metadata.authorization_servers:
+        if isinstance(server, AuthServerConfig):
+            written = dict(_written(server, fields_of(AuthServerConfig)))
+            named = server.issuer or ("" if server.metadata is None else server.metadata.issuer)
+            written.pop("issuer", None)
+            details = ", ".join(f"{name} = {text}" for name, text in written.items())
+            yield "issuer", f"{named} {f'({details})' if details else ''}".strip()
+        else:
+            yield "issuer", server if isinstance(server, str) else "by a resolver"
     for name, text in _written(config.policy, fields_of(ScopePolicy)):
         yield "policy", f"{name} = {text}"
 

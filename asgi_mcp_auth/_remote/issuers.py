@@ -1,0 +1,197 @@
+"""The issuers that one resource trusts: those the configuration names, and those that a pattern or a resolver admits.
+
+Named ones cost a look-up. Others live in a bounded pool, the least recently used leaving first; what admits them
+is asked once at a time for each, and their names came with an unverified token, so everything here is bounded.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, cast
+
+import anyio
+
+from asgi_mcp_auth._protocol.admission import Allowance, may_be_issuer
+from asgi_mcp_auth._protocol.claims import TokenRules
+from asgi_mcp_auth._protocol.issuer import TrustedIssuer
+from asgi_mcp_auth._protocol.jwks import VerificationKey
+from asgi_mcp_auth._protocol.trust import Trust
+from asgi_mcp_auth._remote.jwks import LivingKeySet
+from asgi_mcp_auth._remote.key_sets import KeySets
+from asgi_mcp_auth._remote.tasks import SingleFlight
+from asgi_mcp_auth.config import AuthServerConfig
+from asgi_mcp_auth.errors import ConfigurationError, InvalidToken, Reason, Unavailable, printable
+from asgi_mcp_auth.status import Event, PoolStatus
+
+__all__ = ("Issuers", "Trusted")
+
+logger = logging.getLogger("asgi_mcp_auth.issuers")
+
+MAX_DENIED = 1000
+MAX_ASKING = 64
+DENIED_SECONDS = 30.0
+TRUSTED_SECONDS = 300.0
+RESOLVER_SECONDS = 10.0
+
+
+class Trusted(NamedTuple):
+    """An issuer, its keys, and how long it may be trusted without asking again."""
+
+    issuer: TrustedIssuer
+    keys: LivingKeySet
+    until: float = float("inf")
+
+    @property
+    def rules(self) -> TokenRules:
+        """What its tokens have to be like."""
+        return self.issuer.rules
+
+    def check_key_issuers(self, keys: tuple[VerificationKey, ...]) -> None:
+        """With a key set for many tenants, a key that names an issuer is for that one's tokens only.
+
+        Raises:
+            InvalidToken: The key is another tenant's.
+        """
+        template = self.issuer.template
+        if template is None:
+            return
+        for key in keys:
+            if key.issuer not in (None, template, self.rules.issuer):
+                raise InvalidToken(Reason.KEY_MISMATCH, expected=self.rules.issuer, found=f"a key of {key.issuer}")
+
+
+class Issuers:
+    """Finds what verifies an issuer's tokens, or refuses the issuer.
+
+    Args:
+        trust: The issuers that the resource names, tenants included, and what admits others.
+        key_sets: Makes and shares their key sets.
+        clock: Seconds since the epoch.
+        pool_size: How many others to hold.
+    """
+
+    def __init__(
+        self,
+        trust: Trust,
+        key_sets: KeySets,
+        *,
+        clock: Callable[[], float],
+        pool_size: int,
+    ) -> None:
+        self._named = {issuer.rules.issuer: Trusted(issuer, key_sets.named(issuer)) for issuer in trust.named}
+        self._others = trust.others
+        self._key_sets = key_sets
+        self._clock = clock
+        self._size = pool_size
+        self._evictions = 0
+        self._pool: OrderedDict[str, Trusted] = OrderedDict()
+        self._denied: OrderedDict[str, float] = OrderedDict()
+        self._asking: dict[str, SingleFlight[Trusted | Reason]] = {}
+        self._allowance = Allowance(1 if trust.others is None else trust.others.new_per_minute)
+
+    async def find(self, claimed: object) -> Trusted:
+        """The issuer that a token claims to be of.
+
+        Raises:
+            InvalidToken: It is not trusted.
+            Unavailable: That cannot be told now.
+        """
+        trusted = self._named.get(claimed) if type(claimed) is str else None
+        if trusted is not None:
+            return trusted
+        if self._others is None or not may_be_issuer(claimed):
+            raise self._unknown(claimed)
+        issuer = cast("str", claimed)
+        now = self._clock()
+        resident = self._pool.get(issuer)
+        if resident is not None and now < resident.until:
+            self._pool.move_to_end(issuer)
+            return resident
+        matching = self._others.match(issuer)
+        if matching is not None:
+            wait = self._allowance.take(now)
+            if wait:
+                found = f"more than {self._others.new_per_minute} new issuers in a minute"
+                raise Unavailable(Reason.KEYS_UNAVAILABLE, issuer=issuer, found=found, retry_after=wait)
+            return self._admit(issuer, matching, float("inf"))
+        if self._others.resolver is None or now < self._denied.get(issuer, now):
+            raise self._unknown(issuer)
+        return await self._ask(issuer)
+
+    def pool_status(self) -> PoolStatus | None:
+        """The picture of the pool; None where nothing can get into it."""
+        if self._others is None:
+            return None
+        return PoolStatus(entries=len(self._pool), size=self._size, evictions=self._evictions)
+
+    def _unknown(self, claimed: object) -> InvalidToken:
+        named = list(self._named)
+        expected = " ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")  # noqa: PLR2004
+        return InvalidToken(Reason.UNKNOWN_ISSUER, expected=expected, found=claimed)
+
+    def _admit(self, issuer: str, trusted: TrustedIssuer, until: float) -> Trusted:
+        resident = self._pool.get(issuer)
+        admitted = self._pool[issuer] = Trusted(trusted, self._key_sets.admitted(trusted), until)
+        self._pool.move_to_end(issuer)
+        if resident is None:
+            self._log(Event.ISSUER_ADMITTED, "Trusting the issuer %s", issuer)
+        if len(self._pool) > self._size:
+            evicted, _ = self._pool.popitem(last=False)
+            self._evictions += 1
+            self._log(Event.ISSUER_EVICTED, "Forgetting the issuer %s, the least recently used", evicted)
+        return admitted
+
+    async def _ask(self, issuer: str) -> Trusted:
+        """Ask the resolver, once at a time for each issuer."""
+        flight = self._asking.get(issuer)
+        if flight is None:
+            if len(self._asking) >= MAX_ASKING:
+                raise Unavailable(Reason.KEYS_UNAVAILABLE, issuer=issuer, found=f"{MAX_ASKING} others being resolved")
+            flight = self._asking[issuer] = SingleFlight(partial(self._resolve, issuer))
+        answer = await flight.join()
+        if isinstance(answer, Trusted):
+            return answer
+        if answer is Reason.UNKNOWN_ISSUER:
+            raise self._unknown(issuer)
+        raise Unavailable(Reason.HOOK_FAILED, issuer=issuer, found="the issuer resolver", retry_after=1.0)
+
+    async def _resolve(self, issuer: str) -> Trusted | Reason:
+        others = self._others
+        assert others is not None  # noqa: S101 - asked only then
+        assert others.resolver is not None  # noqa: S101
+        config: object = Ellipsis
+        try:
+            with anyio.move_on_after(RESOLVER_SECONDS):
+                answer = others.resolver(issuer)
+                config = await answer if inspect.isawaitable(answer) else answer
+            if config is None:
+                self._deny(issuer)
+                return Reason.UNKNOWN_ISSUER
+            if not isinstance(config, AuthServerConfig):
+                told = "no answer in time" if config is Ellipsis else type(config).__name__
+                logger.error("The issuer resolver gave %s for %s, not an AuthServerConfig", told, printable(issuer))
+                return Reason.HOOK_FAILED
+            return self._admit(issuer, others.compile(issuer, config), self._clock() + TRUSTED_SECONDS)
+        except ConfigurationError as error:
+            logger.error("The issuer resolver's configuration of %s: %s", printable(issuer), error)  # noqa: TRY400 - it says it all
+            return Reason.HOOK_FAILED
+        except Exception:
+            logger.exception("The issuer resolver failed for %s", printable(issuer))
+            return Reason.HOOK_FAILED
+        finally:
+            self._asking.pop(issuer, None)
+
+    def _deny(self, issuer: str) -> None:
+        if self._pool.pop(issuer, None) is not None:
+            self._log(Event.ISSUER_WITHDRAWN, "The issuer %s is no longer trusted", issuer)
+        if len(self._denied) >= MAX_DENIED:
+            self._denied.popitem(last=False)
+        self._denied[issuer] = self._clock() + DENIED_SECONDS
+        self._denied.move_to_end(issuer)
+
+    def _log(self, event: Event, message: str, issuer: str) -> None:
+        logger.info(message, printable(issuer), extra={"event": event.value, "issuer": issuer})

@@ -1,0 +1,37 @@
+"""The keyword options that a configuration and the shorthand share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+from asgi_mcp_auth._protocol.resource import MetadataSigner
+from asgi_mcp_auth._remote.http import ClientFactory
+from asgi_mcp_auth._remote.verifiers import IsRevoked, Verifier
+from asgi_mcp_auth.decisions import Observer
+
+__all__ = ("MCPAuthOptions",)
+
+
+class MCPAuthOptions(TypedDict, total=False):
+    """The keyword options of `MCPAuth`, which `MCPAuthMiddleware` takes too."""
+
+    public_paths: Sequence[str]
+    allowed_origins: Sequence[str]
+    allowed_hosts: Sequence[str]
+    websockets: bool
+    expose_token: bool
+    reject_query_token: bool
+    republish_server_metadata: bool
+    metadata_signer: MetadataSigner | None
+    verifier: Verifier | None
+    is_revoked: IsRevoked | None
+    on_decision: Sequence[Observer]
+    http_client: ClientFactory | None
+    token_cache_size: int
+    issuer_pool_size: int
+    new_issuers_per_minute: int
+    require_warm_up: bool
+    clock: Callable[[], float]
+    dangerously_allow_http: bool
+    dangerously_allow_private_addresses: bool
