@@ -467,3 +467,9 @@ def test_the_readmes_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     auth = MCPAuth.from_toml(written(tmp_path, text))
     assert [resource.identifier for resource in auth.site.resources] == ["https://api.example.com/notes"]
     assert schema().is_valid(tomllib.loads(text))
+
+
+def test_check_config_shows_what_is_nested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = f'resource = "{R}"\nauthorization_servers = [{{issuer = "{ISS}", key_set_clocks = {{lifetime = 300}}}}]'
+    assert main(["check-config", str(written(tmp_path, text))]) == 0
+    assert '"lifetime": 300' in capsys.readouterr().out

@@ -71,7 +71,12 @@ def _text(value: object, field: Field) -> str:
     if Kind.DOCUMENT in kinds or Kind.OBJECT in kinds:
         return "…"
     plain = as_mapping(value) or as_list(value) or value
-    return json.dumps(plain, default=list, ensure_ascii=False)
+    return json.dumps(plain, default=_nested, ensure_ascii=False)
+
+
+def _nested(record: Any) -> object:
+    """What JSON has no word for: a record within a record."""
+    return {name: getattr(record, name) for name in fields_of(type(record))}
 
 
 def print_schema() -> int:
