@@ -76,7 +76,8 @@ def _text(value: object, field: Field) -> str:
 
 def _nested(record: Any) -> object:
     """What JSON has no word for: a record within a record."""
-    return {name: getattr(record, name) for name in fields_of(type(record))}
+    kind: type[Any] = record.__class__
+    return {name: getattr(record, name) for name in fields_of(kind)}
 
 
 def print_schema() -> int:
