@@ -313,7 +313,9 @@ def test_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (config,) = auth.configs
     assert (config.metadata.resource, list(config.policy.default)) == (R, ["mcp:read", "mcp:write"])
     assert auth.token_cache_size == 7
-    assert auth.site.resources[0].trust.named[0].static_keys is not None
+    (server,) = config.metadata.authorization_servers
+    assert isinstance(server, AuthServerConfig)
+    assert (server.issuer, list(server.jwks or ())) == (ISS, ["keys"])
 
 
 @pytest.mark.parametrize(
@@ -361,7 +363,7 @@ def test_the_schema_knows_a_good_file() -> None:
     "bad",
     [
         pytest.param(NOTHING, id="nothing"),
-        pytest.param(SHORT | {"publc_paths": []}, id="unknown key"),
+        pytest.param(SHORT | {"publc_paths": 3}, id="unknown key"),
         pytest.param(SHORT | {"websockets": "no"}, id="wrong type"),
         pytest.param(BOTH, id="both"),
         pytest.param(NO_METADATA, id="missing"),
@@ -465,3 +467,9 @@ def test_the_readmes_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     auth = MCPAuth.from_toml(written(tmp_path, text))
     assert [resource.identifier for resource in auth.site.resources] == ["https://api.example.com/notes"]
     assert schema().is_valid(tomllib.loads(text))
+
+
+def test_check_config_shows_what_is_nested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = f'resource = "{R}"\nauthorization_servers = [{{issuer = "{ISS}", key_set_clocks = {{lifetime = 300}}}}]'
+    assert main(["check-config", str(written(tmp_path, text))]) == 0
+    assert '"lifetime": 300' in capsys.readouterr().out
