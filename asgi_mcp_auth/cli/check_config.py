@@ -44,22 +44,21 @@ def check_config(file: str | None) -> int:
 def _resource(config: ResourceServerConfig, compiled: CompiledResource) -> Iterator[tuple[str, str]]:
     yield "resource", compiled.identifier
     yield "metadata", compiled.metadata_url
-    for issuer in compiled.trust.named:
-        yield "issuer", " ".join([issuer.rules.issuer, *_details(issuer.config)])
-    others = compiled.trust.others
-    for pattern in () if others is None else others.patterns:
-        yield "issuers", " ".join([str(pattern.trusted.config.issuer_pattern), *_details(pattern.trusted.config)])
-    if others is not None and others.resolver is not None:
-        yield "issuers", "those that the resolver names"
+    for server in config.metadata.authorization_servers:
+        if isinstance(server, AuthServerConfig):
+            written = dict(_written(server, fields_of(AuthServerConfig)))
+            named = (
+                server.issuer or server.issuer_pattern or ("" if server.metadata is None else server.metadata.issuer)
+            )
+            details = ", ".join(f"{name} = {text}" for name, text in written.items() if name not in NAMES)
+            yield "issuer", f"{named} {f'({details})' if details else ''}".strip()
+        else:
+            yield "issuer", server if isinstance(server, str) else "by a resolver"
     for name, text in _written(config.policy, fields_of(ScopePolicy)):
         yield "policy", f"{name} = {text}"
 
 
-def _details(config: AuthServerConfig) -> list[str]:
-    """What was written about an issuer, beside its name."""
-    written = _written(config, fields_of(AuthServerConfig))
-    details = [f"{name} = {text}" for name, text in written if name not in ("issuer", "issuer_pattern", "tenants")]
-    return [f"({', '.join(details)})"] if details else []
+NAMES = ("issuer", "issuer_pattern")
 
 
 def _written(record: Any, fields: Mapping[str, Field]) -> Iterator[tuple[str, str]]:
@@ -76,7 +75,13 @@ def _text(value: object, field: Field) -> str:
     if Kind.DOCUMENT in kinds or Kind.OBJECT in kinds:
         return "…"
     plain = as_mapping(value) or as_list(value) or value
-    return json.dumps(plain, default=list, ensure_ascii=False)
+    return json.dumps(plain, default=_nested, ensure_ascii=False)
+
+
+def _nested(record: Any) -> object:
+    """What JSON has no word for: a record within a record."""
+    kind: type[Any] = record.__class__
+    return {name: getattr(record, name) for name in fields_of(kind)}
 
 
 def print_schema() -> int:
