@@ -9,11 +9,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import anyio
-import httpx
 import pytest
 from harness import ISS, PRM_PATH, Answer, Clock, R, RecordingApp, bearer, call, protect, token
 from hypothesis import given
 from hypothesis import strategies as st
+from internet import Internet
 
 from asgi_mcp_auth import (
     AuthorizationServerMetadata,
@@ -37,38 +37,6 @@ KEYS = "https://login.example.com/common/keys"
 def covers(ids: str) -> pytest.MarkDecorator:
     """Requirement ids in the id of a test without parameters."""
     return pytest.mark.parametrize((), [pytest.param(id=ids)])
-
-
-class Internet(httpx.AsyncBaseTransport):
-    """Hosts that are issuers, and single documents; every other name cannot be resolved."""
-
-    def __init__(self, *issuers: Issuer) -> None:
-        self.hosts = {urlsplit(issuer.url).netloc: issuer for issuer in issuers}
-        self.documents: dict[str, Any] = {}
-        self.asked: list[str] = []
-
-    def add(self, url: str, like: Issuer) -> Issuer:
-        """One more issuer, with keys of its own kids."""
-        issuer = Issuer(url, algorithms=(), clock=like.clock)
-        issuer.keys = [SigningKey("Ed25519")]
-        self.hosts[urlsplit(url).netloc] = issuer
-        return issuer
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        url = str(request.url)
-        self.asked.append(url)
-        if url in self.documents:
-            return httpx.Response(200, json=self.documents[url])
-        issuer = self.hosts.get(request.url.netloc.decode())
-        if issuer is None:
-            raise httpx.ConnectError("no such host", request=request)
-        return await httpx.ASGITransport(app=issuer).handle_async_request(request)
-
-    def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=self)
-
-    def hosts_asked(self) -> set[str]:
-        return {urlsplit(url).netloc for url in self.asked}
 
 
 @pytest.fixture
@@ -282,7 +250,9 @@ pytestmark = pytest.mark.anyio
 
 
 @covers("issue 3.5 a pattern admits, and each issuer has its own keys")
-async def test_issuers_that_match_are_trusted(issuer: Issuer, internet: Internet, caplog: Any) -> None:
+async def test_issuers_that_match_are_trusted(
+    issuer: Issuer, internet: Internet, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     acme, other = internet.add(ACME, issuer), internet.add("https://other.id.example.com", issuer)
     stranger = internet.add("https://id.example.net", issuer)
@@ -652,7 +622,8 @@ def tenant(name: str) -> str:
 
 
 def tenants(**changes: Any) -> AuthServerConfig:
-    return AuthServerConfig(**({"issuer": TEMPLATE, "metadata_url": META, "tenants": ["t1", "t2"]} | changes))
+    settings: dict[str, Any] = {"issuer": TEMPLATE, "metadata_url": META, "tenants": ["t1", "t2"]}
+    return AuthServerConfig(**(settings | changes))
 
 
 def directory(internet: Internet, keys: Any, **metadata: Any) -> None:
