@@ -17,6 +17,8 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, Reason
+from asgi_mcp_auth.config import KeySetClocks
+from asgi_mcp_auth.status import Event
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -87,7 +89,15 @@ def test_the_table_of_authorization_server_fields_is_complete() -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(AuthServerConfig)}
     documented = {name: row[0] for name, row in rows("Authorization servers").items()}
     written = {name: f"`{value!r}`".replace("'", '"') for name, value in defaults.items()}
-    assert documented == written | {"issuer": "required", "algorithms": "all asymmetric"}
+    special = {"issuer": "required", "algorithms": "all asymmetric", "key_set_clocks": "`KeySetClocks()`"}
+    assert documented == written | special
+
+
+def test_the_tables_of_clocks_and_of_events_are_complete() -> None:
+    clocks = {field.name: f"`{field.default!r}`" for field in dataclasses.fields(KeySetClocks)}
+    documented = rows("Key sets")
+    assert set(documented) == set(clocks) | set(Event)
+    assert {name: documented[name][0] for name in clocks} == clocks
 
 
 def test_the_table_of_reason_codes_is_complete() -> None:

@@ -28,9 +28,11 @@ def is_public(text: str) -> bool:
     except ValueError:
         return False
     if isinstance(address, IPv6Address):
+        if address.scope_id is not None:
+            return False
         embedded = _embedded(address)
         if embedded is not None:
             address = embedded
-        elif address.scope_id is not None or address.teredo is not None or address.is_site_local:
-            return False
+        elif address.teredo is not None or address.is_site_local or address.is_reserved:
+            return False  # reserved: beyond what is given out, IPv4-compatible addresses among it
     return address.is_global and not address.is_multicast

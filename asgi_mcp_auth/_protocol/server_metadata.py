@@ -150,6 +150,8 @@ def unfit_for_clients(
     if metadata.authorization_endpoint is None:
         return found
     found += [error.description for error in validate_server_config(AuthServerConfig(metadata=metadata)).errors]
+    if not (metadata.registration_endpoint or metadata.client_id_metadata_document_supported is True):
+        found.append("It takes neither registrations nor client id metadata documents: register clients by hand.")
     issuer = parse_url(metadata.issuer)
     places = () if issuer is None else discovery_urls(issuer, None)
     if config.metadata_url is not None and config.metadata_url not in places:

@@ -109,7 +109,10 @@ class Issuers:
         now = self._clock()
         resident = self._pool.get(issuer)
         if resident is not None and now < resident.until:
-            self._pool.move_to_end(issuer)
+            try:  # noqa: SIM105 - as in the token cache
+                self._pool.move_to_end(issuer)
+            except KeyError:  # evicted meanwhile by another thread's event loop
+                pass
             return resident
         matching = self._others.match(issuer)
         if matching is not None:
@@ -134,9 +137,9 @@ class Issuers:
         return InvalidToken(Reason.UNKNOWN_ISSUER, expected=expected, found=claimed)
 
     def _admit(self, issuer: str, trusted: TrustedIssuer, until: float) -> Trusted:
-        resident = self._pool.get(issuer)
-        admitted = self._pool[issuer] = Trusted(trusted, self._key_sets.admitted(trusted), until)
-        self._pool.move_to_end(issuer)
+        admitted = Trusted(trusted, self._key_sets.admitted(trusted), until)
+        resident = self._pool.pop(issuer, None)
+        self._pool[issuer] = admitted
         if resident is None:
             self._log(Event.ISSUER_ADMITTED, "Trusting the issuer %s", issuer)
         if len(self._pool) > self._size:
