@@ -76,6 +76,14 @@ def _tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+def _words(error: BaseException) -> str:
+    """What an exception says, or else what lies below it: on trio a refused certificate stands two deeper."""
+    below: BaseException | None = error
+    while below is not None and not str(below):
+        below = below.__cause__ or below.__context__
+    return str(below or "")
+
+
 async def _public_addresses(host: str, url: str) -> list[str]:
     """What a host name resolves to, every one of them a public address."""
     found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -129,7 +137,7 @@ class Fetcher:
         except DiscoveryError:
             raise
         except self._failures as error:
-            msg = f"{url} could not be fetched: {type(error).__name__} {printable(str(error))}".rstrip() + "."
+            msg = f"{url} could not be fetched: {type(error).__name__} {printable(_words(error))}".rstrip() + "."
             raise DiscoveryError(msg, transient=True, cause=error) from error
         except Exception as error:  # a client of the user's own
             logger.exception("The client that http_client made failed")

@@ -207,8 +207,8 @@ class LivingKeySet:
         discovered = url is None
         if url is None:
             url = await self._discovered_jwks_uri()
-        source = config.metadata_url or self.issuer  # what the operator named
-        named = self._operator_named and (not discovered or same_place(url, source))
+        vouched = not discovered or any(same_place(url, own) for own in (self.issuer, config.metadata_url or ""))
+        named = self._operator_named and vouched
         try:
             fetched = await self._fetcher.fetch_json(url, public_only=not (named or self._allow_private))
             keys = parse_key_set(fetched.document)
