@@ -193,7 +193,7 @@ async def test_a_list_for_nobody(issuer: Issuer, policy: Any, expected: list[str
 )
 async def test_a_public_method_with_a_bad_credential(issuer: Issuer, credential: bytes) -> None:
     app = EchoApp()
-    headers = [("authorization", credential), ("content-type", "application/json")]
+    headers: list[tuple[str, str | bytes]] = [("authorization", credential), ("content-type", "application/json")]
     scope = http_scope(headers=headers)
     answer = await send_scope(guarded(issuer, app, public_methods=["ping"]), scope, json.dumps(rpc("ping")).encode())
     assert (answer.status in (400, 401), app.calls) == (True, 0)
@@ -232,7 +232,7 @@ async def feed(issuer: Issuer, messages: list[Any], app: Any = None) -> int:
         if message["type"] == "http.response.start":
             statuses.append(message["status"])
 
-    headers = [*bearer(token(issuer)), ("content-type", "application/json")]
+    headers: list[tuple[str, str | bytes]] = [*bearer(token(issuer)), ("content-type", "application/json")]
     await guarded(issuer, app)(http_scope(headers=headers), receive, send)
     return statuses[0]
 

@@ -33,6 +33,7 @@ _NO_URI = re.compile(r'["<>\\^`|]')  # RFC 3986 has no place for them, and parse
 _CONTROL = re.compile(r"[\x00-\x20\x7f]")
 _DOTS = re.compile(r"(?:\A|/)\.{1,2}(?:/|\Z)")
 _ENCODED_DOTS = re.compile(r"(?:(?<=/)|\A)(?:\.|%2[eE]){1,2}(?=/|\Z)")
+_PORT = re.compile(r":[0-9]*\Z")
 _USER = re.compile(r"[A-Za-z0-9._~\-]+")
 _NUMBER = re.compile(r"(?:\A|\.)(?:[0-9]+|0[xX][0-9a-fA-F]*)\Z")  # the URL standard takes such a host for IPv4
 _RESERVED = "!#$%&'()*+,/:;=?@[]{}"
@@ -89,7 +90,7 @@ def _is_unreadable(uri: str) -> bool:
     user, at, place = parts[2].removeprefix("//").rpartition("@")
     if at and _USER.fullmatch(user) is None:
         return True
-    host = re.sub(r":\d*\Z", "", place).removesuffix(".")
+    host = _PORT.sub("", place).removesuffix(".")
     if _SPECIAL.fullmatch(uri) is None:
         return host.startswith("[") and not _is_canonical(host[1:-1])
     if not host.isascii() or "%" in host:
@@ -114,7 +115,8 @@ def _forms(uri: str) -> set[str]:
     host = ""
     if authority:
         user, at, place = authority[2:].rpartition("@")
-        name, port = (place, "") if place.endswith("]") else re.fullmatch(r"(.*?)(:\d*)?", place, re.DOTALL).groups("")
+        name = _PORT.sub("", place)
+        port = place[len(name) :]
         host = name.lower()
         ports = {port, "", f":{port[1:].lstrip('0') or '0'}"} if port[1:] else {port, ""}
         starts |= {f"//{u}{h}{p}" for u in {user + at, ""} for h in (name, host) for p in ports}
