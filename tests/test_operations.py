@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import anyio
+import pydantic_core
 import pytest
 from harness import PRM, Answer, R, RecordingApp, bearer, chs, http_scope, send_scope, token
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mcp.shared.inbound import InboundLadderRejection, classify_inbound_request
 from mcp_types.jsonrpc import JSONRPCNotification, JSONRPCRequest, jsonrpc_message_adapter
 
 from asgi_mcp_auth import (
@@ -29,6 +33,7 @@ from asgi_mcp_auth import (
     ScopePolicy,
     ScopeRule,
 )
+from asgi_mcp_auth._protocol.mcp_headers import MCPFields, check_fields
 from asgi_mcp_auth._protocol.operations import operations
 from asgi_mcp_auth._protocol.rpc import read_messages
 from asgi_mcp_auth.message_errors import MessageRefused
@@ -582,6 +587,7 @@ def test_configuration(issuer: Issuer, policy: Any, where: str) -> None:
 
 # Whatever the SDK would run as tool X was authorized as tool X.
 
+META = (VERSION.encode(), MODERN.encode())
 NAMES = st.sampled_from(["x", "delete_file", "tools/call", "tools/list", "1"]) | st.text(max_size=3)
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | NAMES,
@@ -602,11 +608,17 @@ def bodies(draw: Callable[[Any], Any]) -> bytes:
     return ("{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}").encode()
 
 
+def runs(value: object) -> list[tuple[str, str | None]]:
+    """The methods, and the tools, that the SDK would run for one JSON value; ValueError where it refuses it."""
+    message = jsonrpc_message_adapter.validate_python(value, by_name=False)
+    if not isinstance(message, (JSONRPCRequest, JSONRPCNotification)):
+        return []
+    return [(message.method, (message.params or {})["name"] if message.method == "tools/call" else None)]
+
+
 @settings(max_examples=500, deadline=None)
 @given(bodies() | st.binary(max_size=40))
 def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
-    import pydantic_core
-
     try:
         messages, batch = read_messages(body)
         judged = operations(messages, {})
@@ -614,12 +626,67 @@ def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
         return
     assert not batch
     try:
-        message = jsonrpc_message_adapter.validate_python(pydantic_core.from_json(body), by_name=False)
+        run = runs(pydantic_core.from_json(body))
     except ValueError:
         return  # it runs nothing
-    if isinstance(message, (JSONRPCRequest, JSONRPCNotification)):
-        assert [operation.method for operation in judged] == [message.method]
-        if message.method == "tools/call":
-            assert judged[0].tool == (message.params or {})["name"]
-    else:
-        assert judged == []
+    assert [(operation.method, operation.tool) for operation in judged] == run
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(bodies(), max_size=4))
+def test_of_a_batch_everything_was_judged(elements: list[bytes]) -> None:
+    body = b"[" + b",".join(elements) + b"]"
+    try:
+        messages, batch = read_messages(body)
+        judged = operations(messages, {})
+    except MessageRefused:
+        return
+    assert batch
+    run: list[tuple[str, str | None]] = []
+    for value in pydantic_core.from_json(body):  # SDKs that knew batches took the elements one by one
+        with contextlib.suppress(ValueError):
+            run += runs(value)
+    assert not Counter(run) - Counter((operation.method, operation.tool) for operation in judged)
+
+
+HEADER_NAMES = st.sampled_from(["x", "delete_file", "=?base64?eA==?=", "=?base64?eA=?=", " x", "tools/call", ""])
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    bodies() | bodies().map(lambda body: body.replace(b'"params":{', b'"params":{"_meta":{"%b":"%b"},' % META)),
+    st.sampled_from([MODERN, LEGACY, "2025-03-26", "9999-01-01", None]),
+    st.sampled_from(["tools/call", "tools/list", "x", "TOOLS/CALL", None]),
+    HEADER_NAMES | st.none(),
+)
+def test_what_the_modern_sdk_runs_is_what_was_judged(
+    body: bytes, version: str | None, method: str | None, name: str | None
+) -> None:
+    given = {
+        "mcp-protocol-version": version,
+        "mcp-method": method,
+        "mcp-name": name,
+        "content-type": "application/json",
+    }
+    headers = [(key.encode(), value.encode()) for key, value in given.items() if value is not None]
+    fields = MCPFields.read(headers)
+    try:
+        messages, _ = read_messages(body)
+        for message in messages:
+            check_fields(fields, message)
+        judged = operations(messages, {})
+    except MessageRefused:
+        return
+    if not fields.modern:
+        return  # the property above
+    decoded = json.loads(body)
+    seen = {key: value for key, value in given.items() if value is not None}
+    try:
+        request = JSONRPCRequest.model_validate(decoded)
+    except ValueError:
+        return  # a notification, or nothing: it runs nothing
+    if isinstance(classify_inbound_request(decoded, headers=seen), InboundLadderRejection):
+        return
+    assert [operation.method for operation in judged] == [request.method]
+    if request.method == "tools/call":
+        assert judged[0].tool == (request.params or {})["name"]

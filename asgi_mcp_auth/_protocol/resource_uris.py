@@ -95,6 +95,8 @@ def _is_unreadable(uri: str) -> bool:
         return host.startswith("[") and not _is_canonical(host[1:-1])
     if not host.isascii() or "%" in host:
         return True  # to be decoded, or to be encoded (IDNA); perhaps a look-alike
+    if parts[1].lower() == "file" and ":" in place:
+        return True  # a drive
     number = host.startswith("[") or _NUMBER.search(host) is not None
     return number and not _is_canonical(host.strip("[]"))
 
