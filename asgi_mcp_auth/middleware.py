@@ -148,7 +148,7 @@ class MCPAuthMiddleware:
         passage = decided.passage
         scope, receive = passage.scope or scope, passage.receive or receive
         if decided.verified is None:
-            await run_public(self._running, decided.cors, scope, receive, send)
+            await run_public(self._running, decided.cors, scope, receive, send, passage.wrap_send)
         else:
             await run_app(self._running, decided.verified, decided.cors, scope, receive, send, passage.wrap_send)
 

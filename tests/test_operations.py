@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import anyio
+import pydantic_core
 import pytest
 from harness import PRM, Answer, R, RecordingApp, bearer, chs, http_scope, send_scope, token
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from mcp.shared.inbound import InboundLadderRejection, classify_inbound_request
 from mcp_types.jsonrpc import JSONRPCNotification, JSONRPCRequest, jsonrpc_message_adapter
 
 from asgi_mcp_auth import (
@@ -29,6 +33,7 @@ from asgi_mcp_auth import (
     ScopePolicy,
     ScopeRule,
 )
+from asgi_mcp_auth._protocol.mcp_headers import MCPFields, check_fields
 from asgi_mcp_auth._protocol.operations import operations
 from asgi_mcp_auth._protocol.rpc import read_messages
 from asgi_mcp_auth.message_errors import MessageRefused
@@ -602,11 +607,17 @@ def bodies(draw: Callable[[Any], Any]) -> bytes:
     return ("{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}").encode()
 
 
+def runs(value: object) -> list[tuple[str, str | None]]:
+    """The methods, and the tools, that the SDK would run for one JSON value; ValueError where it refuses it."""
+    message = jsonrpc_message_adapter.validate_python(value, by_name=False)
+    if not isinstance(message, (JSONRPCRequest, JSONRPCNotification)):
+        return []
+    return [(message.method, (message.params or {})["name"] if message.method == "tools/call" else None)]
+
+
 @settings(max_examples=500, deadline=None)
 @given(bodies() | st.binary(max_size=40))
 def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
-    import pydantic_core
-
     try:
         messages, batch = read_messages(body)
         judged = operations(messages, {})
@@ -614,12 +625,71 @@ def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
         return
     assert not batch
     try:
-        message = jsonrpc_message_adapter.validate_python(pydantic_core.from_json(body), by_name=False)
+        run = runs(pydantic_core.from_json(body))
     except ValueError:
         return  # it runs nothing
-    if isinstance(message, (JSONRPCRequest, JSONRPCNotification)):
-        assert [operation.method for operation in judged] == [message.method]
-        if message.method == "tools/call":
-            assert judged[0].tool == (message.params or {})["name"]
-    else:
-        assert judged == []
+    assert [(operation.method, operation.tool) for operation in judged] == run
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(bodies(), max_size=4))
+def test_of_a_batch_everything_was_judged(elements: list[bytes]) -> None:
+    body = b"[" + b",".join(elements) + b"]"
+    try:
+        messages, batch = read_messages(body)
+        judged = operations(messages, {})
+    except MessageRefused:
+        return
+    assert batch
+    run: list[tuple[str, str | None]] = []
+    for value in pydantic_core.from_json(body):  # SDKs that knew batches took the elements one by one
+        with contextlib.suppress(ValueError):
+            run += runs(value)
+    assert not Counter(run) - Counter((operation.method, operation.tool) for operation in judged)
+
+
+META = {VERSION: MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
+
+
+@st.composite
+def modern_posts(draw: Callable[[Any], Any]) -> tuple[bytes, dict[str, str]]:
+    """A body of 2026-07-28 and the fields that describe it; one thing or another may be wrong."""
+
+    def often(right: Any, wrong: Any) -> Any:
+        return right if draw(st.integers(0, 7)) else draw(wrong)
+
+    method, name = draw(st.sampled_from(["tools/call", "tools/list", "x"])), draw(NAMES)
+    params = {"name": name, "_meta": often(META, VALUES), **often({}, st.dictionaries(NAMES, VALUES, max_size=1))}
+    body = {"jsonrpc": "2.0", "id": often(1, VALUES), "method": method, "params": often(params, VALUES)}
+    odd = st.sampled_from(["delete_file", "=?base64?eA==?=", "=?base64?eA=?=", "TOOLS/CALL", "tools/list", ""])
+    literal = name if name.isascii() and name.isprintable() and name.strip() == name else "x"
+    fields = {"mcp-protocol-version": often(MODERN, st.sampled_from([LEGACY, "9999-01-01"]))}
+    fields |= {"mcp-method": often(method, odd), "mcp-name": often(literal, odd)}
+    return json.dumps(often(body, st.just([body]))).encode(), fields
+
+
+@settings(max_examples=500, deadline=None)
+@given(modern_posts())
+def test_what_the_modern_sdk_runs_is_what_was_judged(sent: tuple[bytes, dict[str, str]]) -> None:
+    body, given_fields = sent
+    fields = MCPFields.read([(name.encode(), value.encode()) for name, value in given_fields.items()])
+    try:
+        messages, batch = read_messages(body)
+        for message in messages:
+            check_fields(fields, message)
+        judged = operations(messages, {})
+    except MessageRefused:
+        event("refused")
+        return
+    decoded = json.loads(body)
+    try:
+        request = JSONRPCRequest.model_validate(decoded)
+    except ValueError:
+        return  # a notification, a batch, or nothing: it runs nothing
+    if isinstance(classify_inbound_request(decoded, headers=given_fields), InboundLadderRejection):
+        return
+    event("run")
+    assert not batch
+    assert [operation.method for operation in judged] == [request.method]
+    if request.method == "tools/call":
+        assert judged[0].tool == (request.params or {})["name"]

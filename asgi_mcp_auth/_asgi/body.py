@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import anyio
@@ -13,7 +14,9 @@ from asgi_mcp_auth.reasons import Reason
 
 __all__ = ("read_body", "replay", "without_body")
 
-LONGEST_WAIT = 30.0  # for a body that does not come in one piece
+LONGEST_WAIT = 30.0  # for a whole body
+# JSON is UTF-8 (RFC 8259 section 8.1), but an app may heed the parameter: in UTF-7, ASCII hides other JSON.
+_CHARSET = re.compile(rb"(?:\A|;)[ \t]*charset=(?:utf-?8|\"utf-?8\")[ \t]*(?=;|\Z)")
 
 
 def _check_content(fields: MCPFields, limit: int) -> None:
@@ -21,8 +24,8 @@ def _check_content(fields: MCPFields, limit: int) -> None:
     if fields.repeated is not None and fields.repeated.startswith("Content-"):
         what = f"two {fields.repeated} lines"
         raise malformed(what)
-    media_type = (fields.content_type or b"").partition(b";")[0].strip(b" \t").lower()
-    if media_type != b"application/json":
+    media_type, _, params = (fields.content_type or b"").lower().partition(b";")
+    if media_type.strip(b" \t") != b"application/json" or params.count(b"charset") != len(_CHARSET.findall(params)):
         raise UnsupportedContent(Reason.UNSUPPORTED_CONTENT, found=fields.content_type)
     if fields.content_encoding is not None and fields.content_encoding.lower() not in (b"", b"identity"):
         raise UnsupportedContent(Reason.UNSUPPORTED_CONTENT, found=fields.content_encoding)
@@ -43,31 +46,28 @@ async def read_body(receive: Any, fields: MCPFields, limit: int) -> bytes:
             slow, or cut off.
     """
     _check_content(fields, limit)
-    message = await receive()
-    body: bytes = message.get("body", b"") if message["type"] == "http.request" else b""
-    if message["type"] != "http.request" or len(body) > limit or message.get("more_body"):
-        body = await _read_on(receive, message, limit)
+    body = await _read(receive, limit)
     if fields.content_length is not None and int(fields.content_length) != len(body):
         what = "a body of another length than declared"
         raise malformed(what)
     return body
 
 
-async def _read_on(receive: Any, message: Any, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
+async def _read(receive: Any, limit: int) -> bytes:
+    body = bytearray()  # one buffer: a list of tiny pieces would take many times their size
     with anyio.move_on_after(LONGEST_WAIT):
         while True:
+            message = await receive()
             if message["type"] != "http.request":
                 what = "the client left"
                 raise malformed(what)
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > limit:
-                raise MessageTooLarge(Reason.BODY_TOO_LARGE, expected=limit, found=f"at least {size}")
+            piece: bytes = message.get("body", b"")
+            if len(body) + len(piece) > limit:
+                found = f"at least {len(body) + len(piece)}"
+                raise MessageTooLarge(Reason.BODY_TOO_LARGE, expected=limit, found=found)
             if not message.get("more_body"):
-                return b"".join(parts)
-            message = await receive()
+                return bytes(body + piece) if body else piece
+            body += piece
     what = f"a body that took more than {LONGEST_WAIT:.0f} s"
     raise MessageRefused(Reason.MALFORMED_MESSAGE, found=what)
 

@@ -18,7 +18,8 @@ __all__ = ("filter_lists",)
 
 MAX_HELD = 4_194_304  # bytes of one response or event; a longer one passes unchanged
 REQUIRED_SCOPES = "asgi-mcp-auth/requiredScopes"
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_EVENT_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r\r\n?")  # a \r at the end may be half of one
+LONGEST_END = 4
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 Lacks = Callable[[Any, str], tuple[str, ...] | None]
@@ -99,7 +100,7 @@ class _Sender:
         self._send = send
         self._rewriting = rewriting
         self._start: Any = None
-        self._held = b""
+        self._held = bytearray()
         self._next: Callable[[Any], Awaitable[None]] = self._decide
 
     async def send(self, message: Any) -> None:
@@ -119,28 +120,32 @@ class _Sender:
         if message["type"] != "http.response.body" or len(self._held) > MAX_HELD:
             self._next = self._send  # a way of sending a body that we do not know, or too much to hold
             await self._send(self._start)
-            await self._send({"type": "http.response.body", "body": self._held, "more_body": True})
+            await self._send({"type": "http.response.body", "body": bytes(self._held), "more_body": True})
             await self._send({**message, "body": b""} if "body" in message else message)
         elif not message.get("more_body"):
             self._next = self._send
-            body = self._rewriting.data(self._held)
+            whole = bytes(self._held)
+            body = self._rewriting.data(whole)
             if body is not None:
                 length = (b"content-length", str(len(body)).encode("ascii"))
                 others = [field for field in self._start["headers"] if bytes(field[0]).lower() != b"content-length"]
                 self._start = {**self._start, "headers": [*others, length]}
             await self._send(self._start)
-            await self._send({**message, "body": self._held if body is None else body})
+            await self._send({**message, "body": whole if body is None else body})
 
     async def _events(self, message: Any) -> None:
         last = not message.get("more_body")
+        searched = max(0, len(self._held) - LONGEST_END)
         self._held += message.get("body", b"")
         out: list[bytes] = []
-        while (end := _EVENT_END.search(self._held)) is not None:
-            out.append(self._rewriting.event(self._held[: end.end()]))
-            self._held = self._held[end.end() :]
+        begin = 0
+        for end in _EVENT_END.finditer(self._held, searched):
+            out.append(self._rewriting.event(bytes(self._held[begin : end.end()])))
+            begin = end.end()
+        del self._held[:begin]
         if last or len(self._held) > MAX_HELD:
             self._next = self._send
-            out.append(self._held)
+            out.append(bytes(self._held))
         if out or last:
             await self._send({**message, "body": b"".join(out)})
 

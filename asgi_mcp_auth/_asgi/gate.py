@@ -22,6 +22,7 @@ from asgi_mcp_auth._remote.authorizers import ask_authorize
 from asgi_mcp_auth._remote.verifiers import Verified
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.authorization import Operation
+from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import Forbidden, InsufficientAuthentication, InsufficientScope, Refusal
 from asgi_mcp_auth.message_errors import MessageRefused
 from asgi_mcp_auth.reasons import Reason
@@ -86,13 +87,13 @@ class Gate:
             return bound
         return passage._replace(scope=bound.scope, wrap_send=_both(passage.wrap_send, bound.wrap_send))
 
-    async def _admit_message(  # noqa: C901, PLR0917 - as above; each step has its exit
+    async def _admit_message(  # noqa: PLR0917 - as above; each step has its exit
         self, request: Request, path: Requirement, receive: Any, verified: Verified, fields: MCPFields, token: bytes
     ) -> Passage | Refusal:
         if not self._reads:
             return self._lacking(request, [path], verified) or OPEN
         if request.method in WITHOUT_MESSAGE:
-            filtering = self._filtering(verified, fields, None) if request.method == "GET" else None
+            filtering = self._filtering(verified.auth_info, fields, None) if request.method == "GET" else None
             return self._lacking(request, [path], verified) or Passage(without_body(receive), (), filtering)
         try:
             asked, receive = await self._read(request, receive, fields, self._max_body)
@@ -118,10 +119,7 @@ class Gate:
                 return more_scopes
             if more_scopes:
                 return self._wanted_by_hook(request, needed, more_scopes, verified, asked)
-        if not self._rules.filter_lists:
-            return Passage(receive, tuple(asked))
-        lists = {op.message_id: op.method for op in asked if op.method in LISTS}
-        return Passage(receive, tuple(asked), self._filtering(verified, fields, lists) if lists else None)
+        return Passage(receive, tuple(asked), self._filtering(verified.auth_info, fields, asked))
 
     async def admit_public(self, request: Request, plain: bool, receive: Any) -> Passage | None:
         """The way for a request without a token that asks for nothing but public methods; None for any other."""
@@ -136,7 +134,7 @@ class Gate:
             return None
         if not asked or any(operation.method not in self.public_methods for operation in asked):
             return None
-        return Passage(receive, tuple(asked))
+        return Passage(receive, tuple(asked), self._filtering(None, fields, asked))
 
     async def _read(self, request: Request, receive: Any, fields: MCPFields, limit: int) -> tuple[list[Operation], Any]:
         """The operations of a request, and `receive` for the app.
@@ -220,24 +218,28 @@ class Gate:
         return Forbidden(Reason.DENIED_BY_HOOK, found=found, client_id=verified.auth_info.client_id)
 
     def _filtering(
-        self, verified: Verified, fields: MCPFields, lists: dict[str | int | None, str] | None
+        self, info: AuthInfo | None, fields: MCPFields, asked: Iterable[Operation] | None
     ) -> Callable[[Any], Any] | None:
-        """What takes unusable entries out of lists on their way to the client."""
+        """What takes unusable entries out of lists on their way to the client: None for nobody, who has no scopes."""
         if not self._rules.filter_lists:
             return None
-        granted, claims = verified.auth_info.scopes, verified.auth_info.claims
-        now, leeway = self._clock(), self._leeways.get(verified.auth_info.issuer, 0.0)
+        lists = None if asked is None else {op.message_id: op.method for op in asked if op.method in LISTS}
+        if lists is not None and not lists:
+            return None
+        granted, claims, issuer = ((), {}, "") if info is None else (info.scopes, info.claims, info.issuer)
+        now, leeway = self._clock(), self._leeways.get(issuer, 0.0)
+        baseline = self._resource.policy.baseline
 
         def lacks(kind: Any, name: str) -> tuple[str, ...] | None:
             needed = self._rules.listed(kind, name)
             if isinstance(needed, Forbidden):
                 return None
             if needed is None:
-                return ()
+                needed = baseline
             weak = needed.strength is not None and not needed.strength.met_by(claims, now, leeway)
-            if needed.met_by(granted) and not weak:
+            if needed.met_by(granted) and baseline.met_by(granted) and not weak:
                 return ()
-            return tuple(dict.fromkeys((*self._resource.policy.baseline.named, *needed.named))) or None
+            return tuple(dict.fromkeys((*baseline.named, *needed.named))) or None
 
         return lambda send: filter_lists(send, lists, lacks, mark=self._rules.mark_reachable, modern=fields.modern)
 

@@ -63,7 +63,14 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
             around.bridge.context_var.reset(reset_bridge)
 
 
-async def run_public(around: Surroundings, cors: Cors | None, scope: Any, receive: Any, send: Any) -> None:
+async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
+    around: Surroundings,
+    cors: Cors | None,
+    scope: Any,
+    receive: Any,
+    send: Any,
+    wrap_send: Callable[[Any], Any] | None = None,
+) -> None:
     """Run the app for nobody: servers start a pipelined request in the context of the one before."""
 
     async def with_cors(message: Any) -> None:
@@ -72,7 +79,8 @@ async def run_public(around: Surroundings, cors: Cors | None, scope: Any, receiv
     reset_bridge = None if around.bridge is None else around.bridge.context_var.set(None)
     reset = current_auth_var.set(None)
     try:
-        await around.app(scope, receive, send if cors is None else with_cors)
+        watched = send if cors is None else with_cors
+        await around.app(scope, receive, watched if wrap_send is None else wrap_send(watched))
     finally:
         current_auth_var.reset(reset)
         if around.bridge is not None and reset_bridge is not None:

@@ -24,7 +24,9 @@ TARGETED: Final[Mapping[str, tuple[TargetKind, str]]] = {
     "resources/subscribe": ("resource", "uri"),
     "resources/unsubscribe": ("resource", "uri"),
 }
-IN_BODY_ONLY: Final = frozenset(("completion/complete", "subscriptions/listen", "resources/subscribe"))
+IN_BODY_ONLY: Final = frozenset(
+    ("completion/complete", "subscriptions/listen", "resources/subscribe", "resources/unsubscribe")
+)
 """Methods whose targets no header field has."""
 
 LISTS: Final[Mapping[str, tuple[TargetKind, str, str]]] = {
@@ -124,7 +126,7 @@ def operation_of_fields(fields: MCPFields, header_params: Mapping[str, str]) -> 
     Raises:
         MessageRefused: -32020: not MCP 2026-07-28, or a field is missing, repeated or malformed.
     """
-    if fields.repeated in ("MCP-Protocol-Version", "Mcp-Method", "Mcp-Name"):
+    if fields.repeated is not None:
         raise mismatch(fields.repeated)
     if not fields.modern:
         field = "MCP-Protocol-Version"

@@ -68,25 +68,15 @@ def _glob(literals: tuple[str, ...], name: str) -> bool:
 
 def _overlap(one: str, two: str) -> bool:
     """Whether two `*` patterns have a name in common."""
+    if _ANY not in one:
+        return _glob(tuple(two.split(_ANY)), one)
+    if _ANY not in two:
+        return _glob(tuple(one.split(_ANY)), two)
     heads = one.partition(_ANY)[0], two.partition(_ANY)[0]
     tails = one.rpartition(_ANY)[2], two.rpartition(_ANY)[2]
     head, tail = min(map(len, heads)), min(map(len, tails))
-    if heads[0][:head] != heads[1][:head] or tails[0][len(tails[0]) - tail :] != tails[1][len(tails[1]) - tail :]:
-        return False  # the usual case, told at once
-    reachable = {0}  # places in `two` that the part of `one` read so far can reach
-    for char in (*one, None):
-        for place in sorted(reachable):  # a `*` of the other side may stand for nothing
-            while place < len(two) and two[place] == _ANY:
-                place += 1  # noqa: PLW2901 - walks on
-                reachable.add(place)
-        if char is None:
-            return len(two) in reachable
-        if char == _ANY:
-            reachable = set(range(min(reachable), len(two) + 1)) if reachable else set[int]()
-            continue
-        after = {place + 1 for place in reachable if place < len(two) and two[place] == char}
-        reachable = after | {place for place in reachable if place < len(two) and two[place] == _ANY}
-    return False
+    # Where beginnings and ends agree, one wildcard of each has room for all that the other has in its middle.
+    return heads[0][:head] == heads[1][:head] and tails[0][len(tails[0]) - tail :] == tails[1][len(tails[1]) - tail :]
 
 
 def parse_pattern(text: str, *, templates: bool) -> Pattern | str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from asgi_mcp_auth._protocol.operations import LISTS, TARGETED
+from asgi_mcp_auth._protocol.operations import IN_BODY_ONLY, LISTS, TARGETED
 from asgi_mcp_auth._protocol.patterns import Pattern, PatternTable, parse_pattern
 from asgi_mcp_auth._protocol.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._protocol.resource_uris import is_usual, readings
@@ -104,16 +104,18 @@ class OperationRules:
         found = [] if index is None else [index]
         if kind != "resource" or not self.targets[kind].requirements:
             return found
-        if operation.method == "completion/complete" and "{" in name:
-            if len(name) > LONGEST_TEMPLATE:
-                what = "a URI template that is too long"
-                raise malformed(what, INVALID_PARAMS, operation.message_id, description="Invalid params")
-            return sorted({*found, *names.reachable(name)})  # its completions tell of every URI it stands for
-        if not is_usual(name):
-            forms = readings(name)
-            if forms is None or any(names.find(form) != index for form in forms):
-                what = f"the ambiguous URI {name}"
-                raise malformed(what, INVALID_PARAMS, operation.message_id, description="Ambiguous resource URI")
+        if is_usual(name):
+            return found
+        forms = readings(name)
+        template = operation.method == "completion/complete" and any("{" in form for form in forms or ())
+        if template and len(name) > LONGEST_TEMPLATE:
+            what = "a URI template that is too long"
+            raise malformed(what, INVALID_PARAMS, operation.message_id, description="Invalid params")
+        if forms is None or not (template or all(names.find(form) == index for form in forms)):
+            what = "an ambiguous URI"
+            raise malformed(what, INVALID_PARAMS, operation.message_id, description="Ambiguous resource URI")
+        if template:  # its completions tell of every URI it stands for
+            return sorted({*found, *(rule for form in forms for rule in names.reachable(form))})
         return found
 
     def listed(self, kind: TargetKind, name: str) -> Requirement | Forbidden | None:
@@ -166,7 +168,7 @@ def compile_operation_rules(
             problems.add(f"{where}.{name}", f"{show(getattr(policy, name))} is none of its values.", fix)
     public = problems.strings(policy.public_methods, f"{where}.public_methods")
     for method in public:
-        if method in TARGETED or method == "completion/complete" or "*" in method:
+        if method in TARGETED or method in IN_BODY_ONLY or "*" in method:
             fix = "Name methods without a tool, resource or prompt: no rule for one would apply."
             problems.add(f"{where}.public_methods", f"{show(method)} cannot be public.", fix)
     if public and policy.headers_only:

@@ -15,9 +15,9 @@ __all__ = ("MAX_DEPTH", "JSONRefused", "NotJSON", "load_object", "load_value")
 
 MAX_DEPTH = 32
 
-# Possessive, and an unclosed string matches to the end: linear on any bytes.
-_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
+_STRING = re.compile(rb'"[^"]*+"?')  # without escapes; an unclosed one goes to the end
+_ONE_KIND = bytes.maketrans(b"{}", b"[]")
+_NO_STRUCTURE = bytes(set(range(256)) - set(b'{}[]"'))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
@@ -54,14 +54,20 @@ _decode = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse
 
 
 def _too_deep(data: bytes, limit: int) -> bool:
-    if data.count(b"[") + data.count(b"{") <= limit:  # the usual case, without a scan
+    """Whether the decoder would go deeper than `limit`: told before it goes there, without a step per bracket."""
+    if data.count(b"[") + data.count(b"{") <= limit:  # the usual case
         return False
-    depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", data)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > limit:
-            return True
-    return False
+    if b"\\" in data:
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    structure = data.translate(_ONE_KIND, _NO_STRUCTURE).replace(b'""', b"")  # two adjacent quotes change nothing
+    if b'"' in structure:
+        structure = _STRING.sub(b"", structure)
+    for removed in range(limit):  # each round takes the innermost level away
+        inner = structure.replace(b"[]", b"")
+        if len(inner) == len(structure):  # what never closes is no JSON
+            return removed + inner.count(b"[") > limit
+        structure = inner
+    return b"[" in structure
 
 
 def load_value(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:

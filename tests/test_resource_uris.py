@@ -1,0 +1,131 @@
+"""The URIs that a server may take a resource's URI for (RS-192), held against the parser of real servers."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pydantic import AnyUrl, ValidationError
+
+from asgi_mcp_auth._protocol.resource_uris import LONGEST_URI, is_usual, readings
+
+SECRET = "file:///secret/a"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:///secret/a",
+        "notes://users/1?x=y#z",
+        "https://api.example.com/a;b",
+        "x:a",
+        "urn:isbn:1",
+        "ui://widget/a.html",
+        "file:///a/b.c/",
+        "x-y.z+1://h/a",
+    ],
+)
+def test_usual(uri: str) -> None:
+    assert is_usual(uri)
+    assert str(AnyUrl(uri)) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "reading"),
+    [
+        pytest.param("FILE:///secret/a", SECRET, id="RS-192 scheme"),
+        pytest.param("file:/secret/a", SECRET, id="RS-192 a file without slashes"),
+        pytest.param("file:secret/a", SECRET, id="RS-192 a file without any"),
+        pytest.param("file:%5Csecret%5Ca", SECRET, id="RS-192 encoded backslashes"),
+        pytest.param("file://localhost/secret/a", SECRET, id="RS-192 localhost"),
+        pytest.param("file:////secret//a", SECRET, id="RS-192 slashes"),
+        pytest.param("file:///x/../secret/./a", SECRET, id="RS-192 dots"),
+        pytest.param("file:///x/%2E%2e/secret/a", SECRET, id="RS-192 encoded dots"),
+        pytest.param("file:///secret%2Fa", SECRET, id="RS-192 an encoded slash"),
+        pytest.param("file:///%2573ecret/a", SECRET, id="RS-192 encoded twice"),
+        pytest.param("file:///C:/../x", "file:///C:/x", id="RS-192 a drive"),
+        pytest.param("https:h/a", "https://h/a", id="RS-192 a host without slashes"),
+        pytest.param("https:////h/a", "https://h/a", id="RS-192 a host behind too many"),
+        pytest.param("https://H:443/a", "https://h/a", id="RS-192 the default port"),
+        pytest.param("x://h:0080/a", "x://h:80/a", id="RS-192 zeros"),
+        pytest.param("https://h", "https://h/", id="RS-192 no path"),
+        pytest.param("x://h/\u00e9", "x://h/%C3%A9", id="RS-192 to be encoded"),
+    ],
+)
+def test_readings(uri: str, reading: str) -> None:
+    assert not is_usual(uri)
+    assert {uri, reading} <= (readings(uri) or set())
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        pytest.param("file:///secret/a\n", id="RS-192 a newline"),
+        pytest.param("file:///sec%0Aret/a", id="RS-192 an encoded newline"),
+        pytest.param("file:///secret/a%00", id="RS-192 NUL"),
+        pytest.param(" file:///secret/a", id="RS-192 a space"),
+        pytest.param("x:%25252541", id="RS-192 encoded four times"),
+        pytest.param("file:\\secret\\a", id="RS-192 backslashes"),
+        pytest.param("file:///C|/a", id="RS-192 a drive of old"),
+        pytest.param("file://C:/a", id="RS-192 a drive for a host"),
+        pytest.param("http://127.1/a", id="RS-192 a short address"),
+        pytest.param("http://2130706433/a", id="RS-192 an address in one number"),
+        pytest.param("http://0x7f.1/a", id="RS-192 an address in base 16"),
+        pytest.param("http:0x7f.1/a", id="RS-192 one without slashes"),
+        pytest.param("http://[0::1]/a", id="RS-192 an address in brackets"),
+        pytest.param("http://\uff48/a", id="RS-192 a look-alike host"),
+        pytest.param("http://%EF%BD%88/a", id="RS-192 an encoded look-alike host"),
+    ],
+)
+def test_not_to_be_read(uri: str) -> None:
+    assert not is_usual(uri)
+    assert readings(uri) is None
+
+
+PARTS = st.sampled_from(
+    [
+        *("file:", "http:", "HTTPS:", "x:", "ws:", "//", "/", "\\", "..", ".", "%2e", "%2F", "%41", "%25", "%"),
+        *("h", "H.example", "localhost", "127.0.0.1", "1", "0x1", ":80", ":", ":0443", "@", "u", "?", "#", "q", "a"),
+        *("C:", "C|", "[::1]", "\u00e9", "|", "^", "`", "'", "~", ";", "=", "&", "+", "*", ",", "!", "$", "("),
+    ]
+)
+URIS = st.lists(PARTS, min_size=1, max_size=8).map("".join)
+
+
+@settings(deadline=None, max_examples=2000)
+@given(st.builds("{}{}".format, st.sampled_from(["file:", "http:", "https://", "x:", "x://", "ws:", ""]), URIS))
+@example("file:/secret/a")
+@example("http:example.com/x")
+@example("http://0x7f.1/a")
+def test_what_pydantic_reads_was_among_the_readings(uri: str) -> None:
+    try:
+        read = str(AnyUrl(uri))
+    except ValidationError:
+        return
+    if is_usual(uri):
+        assert read == uri
+        return
+    found = readings(uri)
+    assert found is None or read in found
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text(max_size=40) | URIS)
+def test_any_text_has_readings_or_none(uri: str) -> None:
+    found = readings(uri)
+    assert found is None or uri in found
+    assert len(found or ()) < 1000
+
+
+@pytest.mark.parametrize(
+    "unit", ["%41", "a/../", "%2541/", "\u00e9", "//", "[", "@", "a.", "1.", "\\", "a:", "{a}"], ids="RS-192 {}".format
+)
+def test_a_long_uri_takes_linear_time(unit: str) -> None:
+    for start in ("x://h/", "file:", "http://", ""):
+        uri = (start + unit * LONGEST_URI)[:LONGEST_URI]
+        began = time.perf_counter()
+        is_usual(uri)
+        readings(uri)
+        assert time.perf_counter() - began < 0.5
