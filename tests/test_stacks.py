@@ -9,7 +9,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +50,9 @@ SERVERS = {
     "granian": Server("granian --interface asgi --port {port} stack_apps:app", FEW),
     "granian-h2": Server("granian --interface asgi --port {port} stack_apps:app", FEW, http2=True),
     "daphne": Server("daphne --port {port} stack_apps:app", f"{FEW} django-wrap", refusal=403, lifespan=False),
-    "gunicorn": Server("gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket stack_apps:app", FEW, refusal=403),
+    "gunicorn": Server(
+        "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket stack_apps:app", FEW, refusal=403
+    ),
     "uvicorn-worker": Server(
         "gunicorn --worker-class uvicorn_worker.UvicornWorker --bind 127.0.0.1:{port} --no-control-socket stack_apps:app",
         FEW,
@@ -88,8 +90,8 @@ class Stack:
     def get(self, path: str, **headers: str) -> httpx.Response:
         return self.client.get(f"{self.url}/{path}", headers=self.bearer() | headers)
 
-    def control(self, method: str = "GET") -> dict[str, Any]:
-        answer: dict[str, Any] = self.client.request(method, f"{self.root}/control/{self.name}").json()
+    def control(self, query: str = "") -> dict[str, Any]:
+        answer: dict[str, Any] = self.client.get(f"{self.root}/control/{self.name}?{query}").json()
         return answer
 
 
@@ -113,7 +115,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(server: str, apps: list[str], issuer: Issuer) -> Generator[AsgiServer]:
+def serving(server: str, apps: Sequence[str], issuer: Issuer) -> Generator[AsgiServer]:
     port = free_port()
     argv = [sys.executable, "-m", *SERVERS[server].arguments.format(port=port).split()]
     env = importing_from(COUNTERPARTS, {"STACK_APPS": " ".join(apps), "STACK_KEYS": json.dumps(issuer.jwks())})
@@ -130,7 +132,7 @@ def issuer() -> Issuer:
 
 @pytest.fixture(scope="module")
 def started(issuer: Issuer, pytestconfig: pytest.Config) -> Generator[Running]:
-    processes = Running(issuer, whole=pytestconfig.getoption("full"))
+    processes = Running(issuer, whole=bool(pytestconfig.getoption("full")))
     yield processes
     processes.close()
 
@@ -209,7 +211,7 @@ def streaming(stack: Stack) -> None:
         chunks = answer.iter_raw()
         assert next(chunks) == b"first\n"
         assert stack.control()["finished"] == before
-        stack.control("POST")
+        stack.control("release")
         assert b"".join(chunks) == b"second\n"
     assert eventually(lambda: stack.control()["finished"] == before + 1)
 

@@ -12,7 +12,7 @@ The app `x` is the resource https://mcp.example.com/x. Below /x it has, read the
 
 `wrap` is the middleware around the whole app, `native` the framework's own way of adding middleware. Other middlewares
 stand outside and inside, in another order for each. /control/x is no part of the apps: GET says what became of streams,
-POST releases them.
+and with the query `release` lets them go on.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import os
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from typing import Any
+from inspect import get_annotations
+from typing import Any, cast
 
 import anyio
 from starlette.applications import Starlette
@@ -105,7 +106,7 @@ OUTER = Middleware(Stamp, name=b"x-outer")
 INNER = Middleware(Stamp, name=b"x-inner")
 CORS = Middleware(CORSMiddleware, allow_origins=[ORIGIN], allow_headers=["authorization"])
 GZIP = Middleware(GZipMiddleware)
-SESSION = Middleware(SessionMiddleware, secret_key="s3cret")  # noqa: S106 - of nobody
+SESSION = Middleware(SessionMiddleware, secret_key="s3cret")
 
 
 def layers(name: str, auth: MCPAuth, session: Middleware | None = SESSION) -> tuple[list[Middleware], list[Middleware]]:
@@ -277,7 +278,7 @@ def quart(name: str) -> Any:
 
     seen = SEEN[name]
     app = Quart(name)
-    app.secret_key = "s3cret"  # noqa: S105 - of nobody
+    app.secret_key = "s3cret"
 
     async def whoami() -> dict[str, Any]:
         scope: Any = request.scope
@@ -325,8 +326,9 @@ def quart(name: str) -> Any:
 
 
 def litestar(name: str) -> Any:
-    from litestar import Litestar, WebSocket, get, websocket
+    from litestar import Litestar, get, websocket
     from litestar import Request as LitestarRequest
+    from litestar import WebSocket as LitestarWebSocket
     from litestar.handlers import asgi
     from litestar.middleware import DefineMiddleware
     from litestar.middleware.session.client_side import CookieBackendConfig
@@ -344,24 +346,22 @@ def litestar(name: str) -> Any:
         return BIG
 
     async def visits(request: LitestarRequest[Any, Any, Any]) -> str:
-        request.set_session({"visits": request.session.get("visits", 0) + 1})
+        cast("Any", request).set_session({"visits": request.session.get("visits", 0) + 1})
         return str(request.session["visits"])
 
     async def boom() -> str:
         msg = "the app's own failure"
         raise RuntimeError(msg)
 
-    async def ws(socket: WebSocket[Any, Any, Any]) -> None:
+    async def ws(socket: LitestarWebSocket[Any, Any, Any]) -> None:
         await socket.accept()
         await socket.send_text(socket.user.display_name)
-        async for text in socket.iter_data("text"):
-            await socket.send_text(text)
+        while True:
+            await socket.send_text(await socket.receive_text())
 
+    names = globals() | locals()  # where Litestar looks up annotations, it would not find those of this function
     for function in (whoami, stream, big, visits, boom, ws):
-        # Litestar resolves annotations where the function is defined; here they are names of this function.
-        function.__annotations__ = {
-            key: eval(value, globals(), locals()) for key, value in function.__annotations__.items()
-        }  # noqa: S307
+        function.__annotations__ = get_annotations(function, globals=names, eval_str=True)
     handlers: list[Any] = [get(f"/{name}/{view.__name__}")(view) for view in (stream, big, visits, boom)]
     handlers += [get([f"/{name}/whoami", f"/{name}/admin"])(whoami), websocket(f"/{name}/ws")(ws)]
     auth = auth_of(name)
@@ -402,7 +402,7 @@ def django(name: str) -> Any:
     views = {"whoami": whoami, "admin": whoami, "stream": stream, "big": big, "visits": visits, "boom": boom}
     routes: Any = type("Urls", (), {"urlpatterns": [urls.path(f"{name}/{path}", view) for path, view in views.items()]})
     conf.settings.configure(
-        SECRET_KEY="s3cret of nobody",  # noqa: S106
+        SECRET_KEY="s3cret of nobody",
         ROOT_URLCONF=routes,
         ALLOWED_HOSTS=["*"],
         SESSION_ENGINE="django.contrib.sessions.backends.signed_cookies",
@@ -440,7 +440,7 @@ APPS: dict[str, Any] = {name: MAKERS[name.partition("-")[0]](name) for name in S
 
 async def control(name: str, scope: Any, send: Any) -> None:
     seen = SEEN[name]
-    seen.released = seen.released or scope["method"] == "POST"
+    seen.released = seen.released or scope["query_string"] == b"release"
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": json.dumps(asdict(seen)).encode()})
 
