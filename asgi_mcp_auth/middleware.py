@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack, cast
+from urllib.parse import urlsplit
 
 from asgi_mcp_auth._asgi.gate import Gate, Passage
 from asgi_mcp_auth._asgi.identity import sdk_bridge
@@ -157,10 +158,10 @@ class MCPAuthMiddleware:
         site, auth = self._site, self.auth
         if (misdirected := site.hosts.refuse(request)) is not None:  # 1
             return self._refuse(misdirected)
-        document = None if request.is_websocket else site.documents.get(request.raw_path)  # 2
+        document = None if request.is_websocket else site.documents.get(request.well_known_path)  # 2
         if document is not None:
             return _Answer("metadata", document.answer(request))
-        if auth.republished is not None and request.raw_path == REPUBLISHED_PATH and not request.is_websocket:
+        if auth.republished is not None and request.well_known_path == REPUBLISHED_PATH and not request.is_websocket:
             return _Answer("metadata", await self._republish(auth.republished))
         try:
             verdict = site.paths.judge(request.method, request.path, self._root_path or request.root_path)
@@ -168,7 +169,7 @@ class MCPAuthMiddleware:
             return self._refuse(ambiguous)
         if verdict.public:  # 3
             return _Admitted("public")
-        if verdict.owner is None or is_well_known(request.path):  # 4
+        if verdict.owner is None or is_well_known(request.path, request.root_path):  # 4
             return self._refuse(NotFound(Reason.NO_SUCH_RESOURCE, response_headers=(ANY_ORIGIN,)))
         resource = site.resources[verdict.owner]
         cors = resource.origins.check(request)  # 5
@@ -283,13 +284,13 @@ class MCPAuthMiddleware:
 
     def _check_mount(self, root_path: str) -> None:
         """Below a mount, the host root's `/.well-known/*` does not arrive here by itself."""
-        if self._site.documents:
-            self._tell_once(
-                "Mounted below %r: make sure that requests for %s reach this middleware, or serve "
-                "MCPAuth.metadata_app() at the host root.",
-                root_path,
-                ", ".join(resource.metadata_url for resource in self._site.resources),
-            )
+        paths = ", ".join(urlsplit(resource.metadata_url).path for resource in self._site.resources)
+        self._tell_once(
+            "Mounted below %r: %s of the host root has to be routed to this middleware, as it is or below the mount; "
+            "or serve MCPAuth.metadata_app() at the host root.",
+            root_path,
+            paths,
+        )
 
     def _app_answered_401(self) -> None:
         self._tell_once(

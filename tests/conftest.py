@@ -15,6 +15,19 @@ from asgi_mcp_auth.testing import Issuer
 Fetcher()  # loads httpx, which a test that constructs an MCPAuth inside an event loop would otherwise do there
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run every pair of server and framework, not a third of them")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("full"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("full") is not None]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item.get_closest_marker("full") is None]
+
+
 @pytest.fixture(autouse=True)
 def _no_blocking_calls() -> Generator[None]:
     with blockbuster_ctx("asgi_mcp_auth") as blockbuster:

@@ -209,7 +209,7 @@ def uvicorn(
         [*argv, *args],
         ready_line="Uvicorn running on",
         ready_port=port,
-        env=_importing_from(app_dir, env),
+        env=importing_from(app_dir, env),
     ) as process:
         yield AsgiServer(f"http://127.0.0.1:{port}", port, process)
 
@@ -231,12 +231,12 @@ def hypercorn(
         [*argv, "--worker-class", worker, *args],
         ready_line="Running on http",
         ready_port=port,
-        env=_importing_from(app_dir, env),
+        env=importing_from(app_dir, env),
     ) as process:
         yield AsgiServer(f"http://127.0.0.1:{port}", port, process)
 
 
-def _importing_from(directory: Path, env: Mapping[str, str] | None) -> dict[str, str]:
+def importing_from(directory: Path, env: Mapping[str, str] | None) -> dict[str, str]:
     added = dict(env or {})
     path = added.get("PYTHONPATH", os.environ.get("PYTHONPATH"))
     added["PYTHONPATH"] = os.pathsep.join([str(directory), *([path] if path else [])])

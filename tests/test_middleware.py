@@ -914,9 +914,33 @@ async def test_one_warning_below_a_mount(issuer: Issuer, caplog: pytest.LogCaptu
         await call(guarded, path="/api/mcp", root_path="/api")
     [record] = [record for record in caplog.records if record.levelname == "WARNING"]
     assert record.getMessage() == (
-        f"Mounted below '/api': make sure that requests for {PRM} reach this middleware, or serve "
-        "MCPAuth.metadata_app() at the host root."
+        f"Mounted below '/api': {PRM_PATH} of the host root has to be routed to this middleware, as it is or below "
+        "the mount; or serve MCPAuth.metadata_app() at the host root."
     )
+
+
+@covers("RS-53")
+@pytest.mark.parametrize(
+    ("path", "root_path", "raw_path", "status"),
+    [
+        pytest.param(PRM_PATH, "/api", None, 200, id="as hypercorn and granian give it"),
+        pytest.param("/api" + PRM_PATH, "/api", None, 200, id="as uvicorn gives it"),
+        pytest.param("/api" + PRM_PATH, "/api/", None, 200, id="a root path with a slash"),
+        pytest.param("/é" + PRM_PATH, "/é", None, 200, id="a root path in raw UTF-8"),
+        pytest.param("/é" + PRM_PATH, "/é", b"/%C3%A9" + PRM_PATH.encode(), 200, id="an encoded root path"),
+        pytest.param("/api/.well-known/other", "/api", None, 404, id="an unknown well-known path"),
+        pytest.param("/x/api" + PRM_PATH, "/api", None, 400, id="the root path further inside"),
+        pytest.param("/apix" + PRM_PATH, "/api", None, 400, id="another first segment"),
+        pytest.param("/api" + PRM_PATH, "", None, 401, id="below no mount it is nobody's"),
+    ],
+)
+async def test_the_document_below_a_root_path(
+    issuer: Issuer, path: str, root_path: str, raw_path: bytes | None, status: int
+) -> None:
+    guarded = protect(issuer, RecordingApp())
+    assert (await call(guarded, "GET", path, root_path=root_path, raw_path=raw_path)).status == status
+    alone = await call(guarded.auth.metadata_app(), "GET", path, root_path=root_path, raw_path=raw_path)
+    assert alone.status == (200 if status == 200 else 404)
 
 
 # --- Several resources, path rules, hierarchy ---

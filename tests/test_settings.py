@@ -473,3 +473,39 @@ def test_check_config_shows_what_is_nested(tmp_path: Path, capsys: pytest.Captur
     text = f'resource = "{R}"\nauthorization_servers = [{{issuer = "{ISS}", key_set_clocks = {{lifetime = 300}}}}]'
     assert main(["check-config", str(written(tmp_path, text))]) == 0
     assert '"lifetime": 300' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param('resource = {from_env = "X"}\nauthorization_servers = ["https://a.example"]', 1, id="resource"),
+        pytest.param(f'resource = "{R}"\nauthorization_servers = [{{from_env = "X"}}]', 1, id="issuer"),
+        pytest.param(f'resource = "{R}"\nauthorization_servers = [{{issuer = {{from_file = "x"}}}}]', 1, id="file"),
+        pytest.param(
+            f'resource = "{R}"\nauthorization_servers = [{{issuer = "{ISS}", jwks_uri = {{from_env = "X"}}, '
+            'extra_audiences = [{from_env = "X"}, "other"]}]',
+            2,
+            id="fields of an issuer",
+        ),
+        pytest.param(
+            f'resource = "{R}"\nauthorization_servers = ["{ISS}"]\nrequired_scopes = {{from_env = "X"}}', 1, id="a list"
+        ),
+        pytest.param(
+            f'protected_resources = [{{metadata = {{resource = "{R}", authorization_servers = ["{ISS}"]}}, '
+            'policy = {wire_names = {from_env = "J"}}}]',
+            2,
+            id="a table as JSON, its keys too",
+        ),
+    ],
+)
+def test_check_config_does_not_show_what_is_referred_to(
+    text: str, shown: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "https://s3cret.example.com/mcp"
+    monkeypatch.setenv("X", secret)
+    monkeypatch.setenv("J", json.dumps({"a-s3cret": "b-s3cret"}))
+    (tmp_path / "x").write_text(secret)
+    assert main(["check-config", str(written(tmp_path, text))]) == 0
+    told = capsys.readouterr()
+    assert "s3cret" not in told.out + told.err
+    assert told.out.count("(from_") == shown

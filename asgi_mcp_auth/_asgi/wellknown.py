@@ -30,7 +30,7 @@ class MetadataApp:
             await send({"type": "lifespan.shutdown.complete"})
             return
         request = Request(scope)
-        document = None if request.is_websocket else self._documents.get(request.raw_path)
+        document = None if request.is_websocket else self._documents.get(request.well_known_path)
         answer = json_response(404, {"detail": "Not found"}) if document is None else document.answer(request)
         await send_response(answer, request, receive, send)
 

@@ -210,5 +210,5 @@ def _mark(value: Any, origin: str | None) -> Any:
     if isinstance(value, list):
         return [_mark(item, origin) for item in cast("list[object]", value)]
     if isinstance(value, dict):
-        return {name: _mark(item, origin) for name, item in cast("dict[str, object]", value).items()}
+        return {_mark(name, origin): _mark(item, origin) for name, item in cast("dict[str, object]", value).items()}
     return value

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 __all__ = ("Request",)
 
@@ -21,6 +22,7 @@ READ = frozenset(
         b"dpop",
     }
 )
+WELL_KNOWN = b"/.well-known/"
 CREDENTIAL_FIELDS = frozenset({b"authorization", b"dpop"})
 
 
@@ -57,6 +59,24 @@ class Request:
         if raw is None:
             return self.path.encode("utf-8", "surrogatepass")
         return raw if b"?" not in raw else raw.partition(b"?")[0]
+
+    @property
+    def well_known_path(self) -> bytes:
+        """The raw path; less the root path where that stands in front of a well-known path.
+
+        Well-known paths are those of the host root (RFC 8615 section 3), but servers that are told a root path, uvicorn
+        for one, put it in front of every path that a proxy gives them, whether the proxy has cut it off or not.
+        """
+        raw = self.raw_path
+        if self.root_path:
+            root = self.root_path.rstrip("/")
+            for spelling in (
+                root.encode("utf-8", "surrogatepass"),
+                quote(root, errors="surrogatepass").encode("ascii"),
+            ):
+                if raw.startswith(spelling + WELL_KNOWN):
+                    return raw.removeprefix(spelling)
+        return raw
 
     @property
     def query_string(self) -> bytes:

@@ -37,9 +37,9 @@ class Site:
     paths: PathTable
 
 
-def is_well_known(path: str) -> bool:
+def is_well_known(path: str, root_path: str = "") -> bool:
     """A well-known path: ours or nobody's, unless it is public; clients probe them and need a clean 404."""
-    return path.startswith("/.well-known/")
+    return path.startswith(("/.well-known/", root_path.rstrip("/") + "/.well-known/"))
 
 
 def _public_paths(paths: object, problems: Problems) -> tuple[PathRule, ...]:

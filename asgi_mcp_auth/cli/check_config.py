@@ -6,10 +6,11 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from asgi_mcp_auth._protocol.config_schema import config_schema
-from asgi_mcp_auth._protocol.problems import as_list, as_mapping
+from asgi_mcp_auth._protocol.problems import Referenced, as_list, as_mapping
 from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth._protocol.shapes import Field, Kind, fields_of
 from asgi_mcp_auth._protocol.shorthand import shorthand_fields
@@ -42,23 +43,32 @@ def check_config(file: str | None) -> int:
 
 
 def _resource(config: ResourceServerConfig, compiled: CompiledResource) -> Iterator[tuple[str, str]]:
-    yield "resource", compiled.identifier
-    yield "metadata", compiled.metadata_url
-    for server in config.metadata.authorization_servers:
-        if isinstance(server, AuthServerConfig):
-            written = dict(_written(server, fields_of(AuthServerConfig)))
-            named = (
-                server.issuer or server.issuer_pattern or ("" if server.metadata is None else server.metadata.issuer)
-            )
-            details = ", ".join(f"{name} = {text}" for name, text in written.items() if name not in NAMES)
-            yield "issuer", f"{named} {f'({details})' if details else ''}".strip()
-        else:
-            yield "issuer", server if isinstance(server, str) else "by a resolver"
+    resource = config.metadata.resource
+    if isinstance(resource, Referenced):
+        yield "resource", _origin(resource)
+        yield "metadata", "the well-known URL of that resource"
+    else:
+        yield "resource", compiled.identifier
+        yield "metadata", compiled.metadata_url
+    for issuer in compiled.trust.named:
+        named = issuer.config.issuer
+        name = _origin(named) if isinstance(named, Referenced) else issuer.rules.issuer
+        yield "issuer", " ".join([name, *_details(issuer.config)])
+    others = compiled.trust.others
+    for pattern in () if others is None else others.patterns:
+        written = pattern.trusted.config
+        yield "issuers", " ".join([str(_showable(written.issuer_pattern)), *_details(written)])
+    if others is not None and others.resolver is not None:
+        yield "issuers", "those that the resolver names"
     for name, text in _written(config.policy, fields_of(ScopePolicy)):
         yield "policy", f"{name} = {text}"
 
 
-NAMES = ("issuer", "issuer_pattern")
+def _details(config: AuthServerConfig) -> list[str]:
+    """What was written about an issuer, beside its name."""
+    written = _written(config, fields_of(AuthServerConfig))
+    details = [f"{name} = {text}" for name, text in written if name not in ("issuer", "issuer_pattern", "tenants")]
+    return [f"({', '.join(details)})"] if details else []
 
 
 def _written(record: Any, fields: Mapping[str, Field]) -> Iterator[tuple[str, str]]:
@@ -74,14 +84,23 @@ def _text(value: object, field: Field) -> str:
     kinds = {shape.kind for shape in field.shapes}
     if Kind.DOCUMENT in kinds or Kind.OBJECT in kinds:
         return "…"
-    plain = as_mapping(value) or as_list(value) or value
-    return json.dumps(plain, default=_nested, ensure_ascii=False)
+    return json.dumps(_showable(value), default=list, ensure_ascii=False)
 
 
-def _nested(record: Any) -> object:
-    """What JSON has no word for: a record within a record."""
-    kind: type[Any] = record.__class__
-    return {name: getattr(record, name) for name in fields_of(kind)}
+def _showable(value: object) -> object:
+    """The same value, with the origin in place of every text that was referred to: it may be a secret."""
+    if isinstance(value, Referenced):
+        return _origin(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    mapping, items = as_mapping(value), as_list(value)
+    if mapping is not None:
+        return {str(_showable(name)): _showable(item) for name, item in mapping.items()}
+    return value if items is None else [_showable(item) for item in items]
+
+
+def _origin(text: Referenced) -> str:
+    return f"({text.origin})"
 
 
 def print_schema() -> int:

@@ -1,0 +1,303 @@
+"""Servers and frameworks: every pair is a real server process with the app on it, asked over HTTP and websockets.
+
+`pytest` runs a third of the pairs, `pytest --full` all of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Generator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from processes import AsgiServer, free_port, importing_from, running
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from asgi_mcp_auth.testing import Issuer
+
+COUNTERPARTS = Path(__file__).parent / "counterparts"
+ORIGIN = "https://page.example.com"
+
+
+class Server(NamedTuple):
+    """How a server is run, and what it has."""
+
+    arguments: str
+    apps: str
+    """The first of them is run by default, the others with `--full`."""
+    refusal: int = 401
+    """The status of a refused handshake: 403 where the server has no `websocket.http.response`."""
+    lifespan: bool = True
+    http2: bool = False
+
+
+FEW = "starlette-native raw-wrap"
+SERVERS = {
+    "uvicorn": Server(
+        "uvicorn stack_apps:app --port {port}",
+        "starlette-wrap fastapi-native quart-native litestar-wrap django-wrap mount-native "
+        "raw-wrap raw-native starlette-native fastapi-wrap quart-wrap litestar-native mount-wrap",
+    ),
+    "hypercorn": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port}", FEW),
+    "hypercorn-trio": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port} --worker-class trio", FEW),
+    "hypercorn-h2": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port}", FEW, http2=True),
+    "granian": Server("granian --interface asgi --port {port} stack_apps:app", FEW),
+    "granian-h2": Server("granian --interface asgi --port {port} stack_apps:app", FEW, http2=True),
+    "daphne": Server("daphne --port {port} stack_apps:app", f"{FEW} django-wrap", refusal=403, lifespan=False),
+    "gunicorn": Server(
+        "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket stack_apps:app", FEW, refusal=403
+    ),
+    "uvicorn-worker": Server(
+        "gunicorn --worker-class uvicorn_worker.UvicornWorker --bind 127.0.0.1:{port} --no-control-socket stack_apps:app",
+        FEW,
+    ),
+}
+BY_DEFAULT = {
+    *(("uvicorn", f"{name}") for name in SERVERS["uvicorn"].apps.split()[:6]),
+    ("hypercorn-trio", "starlette-native"),
+    ("granian", "starlette-native"),
+    ("daphne", "django-wrap"),
+}
+PAIRS = [(server, app) for server, how in SERVERS.items() for app in how.apps.split()]
+MARKED = [
+    pytest.param(pair, id="-on-".join(reversed(pair)), marks=[] if pair in BY_DEFAULT else [pytest.mark.full])
+    for pair in PAIRS
+]
+
+
+class Stack:
+    """One app on a running server."""
+
+    def __init__(self, server: AsgiServer, how: Server, name: str, issuer: Issuer) -> None:
+        self.how = how
+        self.name = name
+        self.root = server.url
+        self.url = f"{server.url}/{name}"
+        self.websocket = f"{self.url}/ws".replace("http", "ws", 1)
+        self.issuer = issuer
+        self.client = httpx.Client(http1=not how.http2, http2=how.http2, trust_env=False, timeout=10)
+
+    def bearer(self, scope: str = "mcp:read") -> dict[str, str]:
+        raw = self.issuer.mint(f"https://mcp.example.com/{self.name}", scope=scope)
+        return {"authorization": f"Bearer {raw}"}
+
+    def get(self, path: str, **headers: str) -> httpx.Response:
+        return self.client.get(f"{self.url}/{path}", headers=self.bearer() | headers)
+
+    def control(self, query: str = "") -> dict[str, Any]:
+        answer: dict[str, Any] = self.client.get(f"{self.root}/control/{self.name}?{query}").json()
+        return answer
+
+
+class Running:
+    """The server processes of this module, each started when it is first needed."""
+
+    def __init__(self, issuer: Issuer, *, whole: bool) -> None:
+        self.issuer = issuer
+        self.whole = whole
+        self._stack = contextlib.ExitStack()
+        self._servers: dict[str, AsgiServer] = {}
+
+    def __call__(self, server: str) -> AsgiServer:
+        if server not in self._servers:
+            wanted = [app for name, app in PAIRS if name == server and (self.whole or (name, app) in BY_DEFAULT)]
+            self._servers[server] = self._stack.enter_context(serving(server, wanted, self.issuer))
+        return self._servers[server]
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@contextlib.contextmanager
+def serving(server: str, apps: Sequence[str], issuer: Issuer) -> Generator[AsgiServer]:
+    port = free_port()
+    argv = [sys.executable, "-m", *SERVERS[server].arguments.format(port=port).split()]
+    env = importing_from(COUNTERPARTS, {"STACK_APPS": " ".join(apps), "STACK_KEYS": json.dumps(issuer.jwks())})
+    # Not in the repository, where gunicorn, or a framework, might find a file of its own.
+    url = f"http://127.0.0.1:{port}"
+    with running(argv, ready_url=f"{url}/control/{apps[0]}", env=env, cwd=COUNTERPARTS) as process:
+        yield AsgiServer(url, port, process)
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer("https://auth.example.com")
+
+
+@pytest.fixture(scope="module")
+def started(issuer: Issuer, pytestconfig: pytest.Config) -> Generator[Running]:
+    processes = Running(issuer, whole=bool(pytestconfig.getoption("full")))
+    yield processes
+    processes.close()
+
+
+@pytest.fixture
+def stack(request: pytest.FixtureRequest, started: Running) -> Generator[Stack]:
+    server, app = request.param
+    made = Stack(started(server), SERVERS[server], app, started.issuer)
+    with made.client:
+        yield made
+
+
+def eventually(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + 5
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def metadata(stack: Stack) -> None:
+    """The document is at its public path, and names what is configured, not where it was asked."""
+    answer = stack.client.get(f"{stack.root}/.well-known/oauth-protected-resource/{stack.name}")
+    assert answer.status_code == 200
+    assert answer.json()["resource"] == f"https://mcp.example.com/{stack.name}"
+    assert answer.http_version == ("HTTP/2" if stack.how.http2 else "HTTP/1.1")
+
+
+def unauthenticated(stack: Stack) -> None:
+    answer = stack.client.get(f"{stack.url}/whoami")
+    assert answer.status_code == 401
+    url = f"https://mcp.example.com/.well-known/oauth-protected-resource/{stack.name}"
+    assert answer.headers.get_list("www-authenticate") == [f'Bearer scope="mcp:read", resource_metadata="{url}"']
+    forged = Issuer("https://auth.example.com", algorithms=("ES256",)).mint(f"https://mcp.example.com/{stack.name}")
+    refused = stack.client.get(f"{stack.url}/whoami", headers={"authorization": f"Bearer {forged}"})
+    assert refused.status_code == 401
+    assert 'error="invalid_token"' in refused.headers["www-authenticate"]
+
+
+def claims(stack: Stack) -> None:
+    answer = stack.get("whoami")
+    assert answer.status_code == 200
+    told = answer.json()
+    assert (told["sub"], told["scopes"]) == ("alice", ["mcp:read"])
+
+
+def insufficient(stack: Stack) -> None:
+    refused = stack.get("admin")
+    assert refused.status_code == 403
+    assert 'error="insufficient_scope"' in refused.headers["www-authenticate"]
+    allowed = stack.get("admin", **stack.bearer("mcp:read mcp:admin"))
+    assert allowed.status_code == 200
+
+
+def websocket_refused(stack: Stack) -> None:
+    with pytest.raises(InvalidStatus) as raised, connect(stack.websocket, proxy=None):
+        pass
+    assert raised.value.response.status_code == stack.how.refusal
+    if stack.how.refusal == 401:
+        assert "resource_metadata=" in raised.value.response.headers["www-authenticate"]
+
+
+def websocket_accepted(stack: Stack) -> None:
+    with connect(stack.websocket, additional_headers=stack.bearer(), proxy=None) as websocket:
+        assert websocket.recv(5) == "alice"
+        websocket.send("hello")
+        assert websocket.recv(5) == "hello"
+
+
+def streaming(stack: Stack) -> None:
+    """The first word is there while the app still waits to be told to go on."""
+    before = stack.control()["finished"]
+    headers = stack.bearer() | {"accept-encoding": "identity"}
+    with stack.client.stream("GET", f"{stack.url}/stream", headers=headers) as answer:
+        chunks = answer.iter_raw()
+        assert next(chunks) == b"first\n"
+        assert stack.control()["finished"] == before
+        stack.control("release")
+        assert b"".join(chunks) == b"second\n"
+    assert eventually(lambda: stack.control()["finished"] == before + 1)
+
+
+def disconnect(stack: Stack) -> None:
+    """The app's stream ends when the client leaves."""
+    before = stack.control()
+    headers = stack.bearer() | {"accept-encoding": "identity"}
+    with (
+        httpx.Client(http1=not stack.how.http2, http2=stack.how.http2, trust_env=False) as client,
+        client.stream("GET", f"{stack.url}/stream", headers=headers) as answer,
+    ):
+        chunks = answer.iter_raw()
+        assert next(chunks) == b"first\n"
+        assert stack.control()["ended"] == before["ended"]
+    assert eventually(lambda: stack.control()["ended"] == before["ended"] + 1)
+    assert stack.control()["finished"] == before["finished"]
+
+
+def start_up(stack: Stack) -> None:
+    assert stack.get("whoami").json()["started"] is (stack.how.lifespan and "django" not in stack.name)
+
+
+def stamps(stack: Stack) -> None:
+    """The middleware outside sees every answer, the one inside the app's only."""
+    refused, allowed = stack.client.get(f"{stack.url}/whoami"), stack.get("whoami")
+    assert [refused.headers.get_list(name) for name in ("x-outer", "x-inner")] == [["1"], []]
+    assert [allowed.headers.get_list(name) for name in ("x-outer", "x-inner")] == [["1"], ["1"]]
+
+
+def gzip(stack: Stack) -> None:
+    answer = stack.get("big", **{"accept-encoding": "gzip"})
+    assert answer.headers.get_list("content-encoding") == ["gzip"]
+    assert answer.text == "x" * 10_000
+
+
+def cors(stack: Stack) -> None:
+    """A CORS middleware beside ours: preflights are answered, and no field is sent twice."""
+    asked = {
+        "origin": ORIGIN,
+        "access-control-request-method": "GET",
+        "access-control-request-headers": "authorization",
+    }
+    preflight = stack.client.options(f"{stack.url}/whoami", headers=asked)
+    assert preflight.status_code in (200, 204)
+    answers = [preflight, stack.get("whoami", origin=ORIGIN)]
+    assert [answer.headers.get_list("access-control-allow-origin") for answer in answers] == [[ORIGIN], [ORIGIN]]
+    assert answers[1].status_code == 200
+
+
+def session(stack: Stack) -> None:
+    stack.client.cookies.clear()
+    assert [stack.get("visits").text for _ in range(3)] == ["1", "2", "3"]
+
+
+def failure(stack: Stack) -> None:
+    """What the app raises is the app's 500, and the server goes on; the connection some servers close, without a word."""
+    url, close = f"{stack.url}/boom", {"connection": "close"}
+    assert httpx.get(url, headers=stack.bearer() | close, trust_env=False).status_code == 500
+    assert stack.get("whoami").status_code == 200
+
+
+PROBES = [
+    *(metadata, unauthenticated, claims, insufficient, websocket_refused, websocket_accepted, streaming, disconnect),
+    *(start_up, stamps, gzip, cors, session, failure),
+]
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.__name__)
+@pytest.mark.parametrize("stack", MARKED, indirect=True)
+def test_stack(stack: Stack, probe: Callable[[Stack], None]) -> None:
+    if probe is websocket_accepted and stack.name.startswith("django"):
+        pytest.skip("Django has no websockets")
+    probe(stack)
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        pytest.param(name, marks=[] if name == "uvicorn" else [pytest.mark.full])
+        for name, how in SERVERS.items()
+        if how.lifespan and not how.http2
+    ],
+)
+def test_shutdown_reaches_the_app(server: str, issuer: Issuer) -> None:
+    apps = FEW.split()
+    with serving(server, apps, issuer) as running_server:
+        running_server.process.stop()
+        assert all(f"shutdown of {app}" in running_server.process.output for app in apps)
