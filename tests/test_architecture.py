@@ -115,7 +115,7 @@ ALLOWED: dict[str, set[str]] = {
     "types": BELOW_AUTH,
     "utils": BELOW_AUTH,
     "": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware", "exceptions"},
-    "testing": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware"},
+    "testing": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware", "testing"},
     "cli": BELOW_AUTH | {"", "stores", "auth", "_asgi", "middleware", "testing", "cli"},
     "__main__": {"cli"},
 }
@@ -185,7 +185,7 @@ def reexports(tree: ast.Module) -> set[str]:
 
 
 PACKAGES = {f"{NAME}._protocol", f"{NAME}._remote", f"{NAME}._asgi", f"{NAME}.__main__"}
-REEXPORTING = {NAME, f"{NAME}.types", f"{NAME}.utils"}
+REEXPORTING = {NAME, f"{NAME}.types", f"{NAME}.utils", f"{NAME}.testing"}
 PUBLIC = [name for name in SOURCES if name not in PACKAGES]
 
 

@@ -1,17 +1,10 @@
-"""For tests and demonstrations: an issuer with real keys, and reading challenges.
-
-    issuer = Issuer("https://auth.example.com")
-    app = MCPAuthMiddleware(app, resource=..., authorization_servers=[issuer.url], http_client=issuer.http_client)
-    token = issuer.mint(audience="https://api.example.com/mcp", scope="notes:read")
-
-The issuer is an ASGI app too (metadata, key set, a token endpoint that grants whatever is asked), so it can run
-in process behind `http_client` or under a server. It is for loopback and tests only: it trusts everybody.
-"""
+"""An authorization server reduced to its keys, with faults on demand."""
 
 from __future__ import annotations
 
 import base64
 import json
+import math
 import secrets
 import time
 from collections import Counter
@@ -19,16 +12,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
-
 from asgi_mcp_auth._asgi.sending import send_response
-from asgi_mcp_auth._protocol.challenge import Challenge, parse_challenges
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.responses import Response, json_response
 from asgi_mcp_auth.config import ServerMetadataPaths
+from asgi_mcp_auth.testing.faults import Fault, Faults, send_slowly, stall
+from asgi_mcp_auth.testing.keys import SigningKey
 
-__all__ = ("Challenge", "Issuer", "SigningKey", "parse_challenges")
+__all__ = ("Issuer",)
 
 MAX_FORM = 64 * 1024
 
@@ -36,43 +27,6 @@ MAX_FORM = 64 * 1024
 def _encode(part: bytes | Mapping[str, Any]) -> bytes:
     data = part if isinstance(part, bytes) else json.dumps(part, separators=(",", ":")).encode("utf-8")
     return base64.urlsafe_b64encode(data).rstrip(b"=")
-
-
-class SigningKey:
-    """A fresh private key for one algorithm.
-
-    Args:
-        alg: A JWS algorithm: RS*, PS*, ES*, `Ed25519`, `Ed448` or `EdDSA` (an Ed25519 key).
-        kid: Default: a random one.
-        bits: For RSA keys.
-    """
-
-    def __init__(self, alg: str = "RS256", kid: str | None = None, *, bits: int = 2048) -> None:
-        self.alg = alg
-        self.kid = kid if kid is not None else f"{alg.lower()}-{secrets.token_hex(4)}"
-        curves: dict[str, ec.EllipticCurve] = {
-            "ES256": ec.SECP256R1(),
-            "ES384": ec.SECP384R1(),
-            "ES512": ec.SECP521R1(),
-        }
-        self.private: Any
-        if alg in curves:
-            self.private = ec.generate_private_key(curves[alg])
-            public = ECAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
-        elif alg in ("Ed25519", "EdDSA", "Ed448"):
-            self.private = (ed448.Ed448PrivateKey if alg == "Ed448" else ed25519.Ed25519PrivateKey).generate()
-            public = OKPAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
-        else:
-            self.private = rsa.generate_private_key(public_exponent=65537, key_size=bits)
-            public = RSAAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
-        members = {name: value for name, value in public.items() if name != "key_ops"}
-        self.jwk: dict[str, Any] = {**members, "kid": self.kid, "alg": alg, "use": "sig"}
-        """The public JWK, as published."""
-
-    def signature(self, signing_input: bytes) -> bytes:
-        """Sign bytes."""
-        name = "EdDSA" if self.alg.startswith("Ed") else self.alg
-        return get_default_algorithms()[name].sign(signing_input, self.private)
 
 
 class Issuer:
@@ -86,7 +40,12 @@ class Issuer:
     Attributes:
         keys: The published keys; change the list to rotate by hand.
         metadata: The published document; change it to misbehave.
-        requests: How often each path was asked for.
+        requests: How often each path was asked for, the requests that met a fault included.
+        cache_control: The `Cache-Control` of the metadata and the key set; None for none.
+
+    Faults: `fail`, `answer`, `stall`, `trickle` and `cut` put one in force, `heal` ends it. Each is for the paths that
+    match a pattern, in which `*` stands for anything (`"/jwks"`, `"*/.well-known/*"`, all of them if it is left out),
+    and for the next `times` requests, or for all if that is left out. Of several for a path the newest is met.
     """
 
     def __init__(
@@ -100,6 +59,8 @@ class Issuer:
         self.clock = clock
         self.keys = [SigningKey(alg) for alg in algorithms]
         self.requests: Counter[str] = Counter()
+        self.cache_control: str | None = "no-store"
+        self._faults = Faults()
         base = url.rstrip("/")
         self._path = urlsplit(base).path
         self.metadata: dict[str, Any] = {
@@ -170,9 +131,54 @@ class Issuer:
 
     def http_client(self) -> Any:
         """A client whose requests come here, without a network: for `MCPAuth(http_client=issuer.http_client)`."""
-        import httpx  # noqa: PLC0415 - importing this module does not need it
+        from asgi_mcp_auth.testing.client import client_of  # noqa: PLC0415 - httpx, which this module does not need
 
-        return httpx.AsyncClient(transport=httpx.ASGITransport(app=self))
+        return client_of(self, self._is_cut)
+
+    def fail(self, path: str = "*", *, status: int = 500, times: int | None = None) -> None:
+        """Answer with an error."""
+        self.answer(path, {"error": "fault"}, status=status, times=times)
+
+    def answer(
+        self,
+        path: str,
+        body: object,
+        *,
+        status: int = 200,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+        times: int | None = None,
+    ) -> None:
+        """Answer with something else: bytes as they are, anything else as JSON; without a Content-Length."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode("utf-8")
+        fields = {"content-type": content_type, **(headers or {})}
+        lines = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items())
+        self._faults.add(Fault(path=path, times=times, instead=Response(status, lines, data)))
+
+    def stall(self, path: str = "*", *, seconds: float = math.inf, times: int | None = None) -> None:
+        """Answer as usual, but only after some seconds, or when this is healed."""
+        self._faults.add(Fault(path=path, times=times, stall=seconds))
+
+    def trickle(self, path: str = "*", *, seconds: float = 1.0, times: int | None = None) -> None:
+        """Answer as usual, but one byte at a time with so many seconds after each. Needs a server to be seen."""
+        self._faults.add(Fault(path=path, times=times, trickle=seconds))
+
+    def cut(self, path: str = "*", *, times: int | None = None) -> None:
+        """Refuse connections of `http_client`; under a server, which cannot do that, close without a whole answer."""
+        self._faults.add(Fault(path=path, times=times, cut=True))
+
+    def heal(self, path: str = "*") -> None:
+        """End the faults whose own path matches, all if it is left out; stalled requests get their answer."""
+        self._faults.heal(path)
+
+    def _is_cut(self, path: str) -> bool:
+        """Whether `http_client` is to fail now, which counts as a request."""
+        fault = self._faults.find(path)
+        if fault is None or not fault.cut:
+            return False
+        self._faults.meet(path)
+        self.requests[path] += 1
+        return True
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve metadata at the RFC 8414 and OpenID Connect places, the key set at `/jwks`, tokens at `/token`."""
@@ -180,18 +186,30 @@ class Issuer:
             msg = f"an issuer serves http, not {scope['type']}"
             raise NotImplementedError(msg)
         request = Request(scope)
+        self.requests[request.path] += 1
+        form = await _read_form(receive) if request.method == "POST" else {}
+        fault = self._faults.meet(request.path)
+        if fault is None:
+            await send_response(self._answer(request, form), request, receive, send)
+            return
+        if fault.stall:
+            await stall(fault, receive)
+        answer = self._answer(request, form) if fault.instead is None else fault.instead
+        await send_slowly(answer, fault, send)
+
+    def _answer(self, request: Request, form: dict[str, str]) -> Response:
         path = request.path
-        self.requests[path] += 1
-        places = (ServerMetadataPaths.OAUTH + self._path, self._path + ServerMetadataPaths.OIDC)
-        if path in places:
-            answer = json_response(200, self.metadata)
-        elif path == f"{self._path}/jwks":
-            answer = json_response(200, self.jwks())
-        elif path == f"{self._path}/token" and request.method == "POST":
-            answer = self._token(await _read_form(receive))
-        else:
-            answer = json_response(404, {"error": "not_found"})
-        await send_response(answer, request, receive, send)
+        if path in (ServerMetadataPaths.OAUTH + self._path, self._path + ServerMetadataPaths.OIDC):
+            return self._document(self.metadata)
+        if path == f"{self._path}/jwks":
+            return self._document(self.jwks())
+        if path == f"{self._path}/token" and request.method == "POST":
+            return self._token(form)
+        return json_response(404, {"error": "not_found"})
+
+    def _document(self, content: dict[str, Any]) -> Response:
+        held = () if self.cache_control is None else ((b"cache-control", self.cache_control.encode("latin-1")),)
+        return json_response(200, content, held, store=True)
 
     def _token(self, form: dict[str, str]) -> Response:
         """Client credentials (RFC 6749 section 4.4) with a resource indicator (RFC 8707)."""

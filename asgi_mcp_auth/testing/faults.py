@@ -1,0 +1,90 @@
+"""Faults of a server on demand: another answer, a late one, one in drops, none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import anyio
+
+from asgi_mcp_auth._protocol.responses import Response
+
+__all__ = ("Fault", "Faults", "send_slowly", "stall")
+
+CHUNK = 64 * 1024
+POLL_SECONDS = 0.01
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Fault:
+    """What happens to the next `times` requests (None: to all) for paths that match `path`, until it is healed."""
+
+    path: str
+    times: int | None = None
+    instead: Response | None = None
+    stall: float = 0.0
+    trickle: float = 0.0
+    cut: bool = False
+    healed: bool = False
+
+
+class Faults:
+    """Those in force, the newest first. A test may change them from another thread than the server's."""
+
+    def __init__(self) -> None:
+        self._found: tuple[Fault, ...] = ()
+
+    def add(self, fault: Fault) -> None:
+        """Put a fault in force."""
+        self._found = (fault, *self._found)
+
+    def heal(self, path: str) -> None:
+        """End those whose own path matches, for requests that they hold too."""
+        for fault in self._found:
+            if fnmatchcase(fault.path, path):
+                fault.healed = True
+        self._found = tuple(fault for fault in self._found if not fault.healed)
+
+    def find(self, path: str) -> Fault | None:
+        """What a request for `path` will meet."""
+        return next((fault for fault in self._found if fnmatchcase(path, fault.path)), None)
+
+    def meet(self, path: str) -> Fault | None:
+        """The same for a request that does so now."""
+        fault = self.find(path)
+        if fault is not None and fault.times is not None:
+            fault.times -= 1
+            if fault.times <= 0:
+                self._found = tuple(other for other in self._found if other is not fault)
+        return fault
+
+
+async def stall(fault: Fault, receive: Any) -> None:
+    """Wait until the time is over, the fault is healed, or the client has gone."""
+    async with anyio.create_task_group() as group:
+
+        async def until_gone() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            group.cancel_scope.cancel()
+
+        group.start_soon(until_gone)
+        with anyio.move_on_after(fault.stall):
+            while not fault.healed:  # noqa: ASYNC110 - a test may heal it from another thread
+                await anyio.sleep(POLL_SECONDS)
+        group.cancel_scope.cancel()
+
+
+async def send_slowly(answer: Response, fault: Fault, send: Any) -> None:
+    """The answer in pieces, one byte at a time with a pause after each for a trickle, and cut short for a cut."""
+    await send({"type": "http.response.start", "status": answer.status, "headers": list(answer.headers)})
+    if fault.cut:  # a server that is left with a part of an answer closes the connection
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        return
+    body, size = memoryview(answer.body), 1 if fault.trickle else CHUNK
+    for start in range(0, len(body), size):
+        await send({"type": "http.response.body", "body": bytes(body[start : start + size]), "more_body": True})
+        if not fault.healed:
+            await anyio.sleep(fault.trickle)
+    await send({"type": "http.response.body", "body": b""})

@@ -1,0 +1,48 @@
+"""Private keys that a test signs with, and the public JWKs that go with them."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
+
+__all__ = ("SigningKey",)
+
+
+class SigningKey:
+    """A fresh private key for one algorithm.
+
+    Args:
+        alg: A JWS algorithm: RS*, PS*, ES*, `Ed25519`, `Ed448` or `EdDSA` (an Ed25519 key).
+        kid: Default: a random one.
+        bits: For RSA keys.
+    """
+
+    def __init__(self, alg: str = "RS256", kid: str | None = None, *, bits: int = 2048) -> None:
+        self.alg = alg
+        self.kid = kid if kid is not None else f"{alg.lower()}-{secrets.token_hex(4)}"
+        curves: dict[str, ec.EllipticCurve] = {
+            "ES256": ec.SECP256R1(),
+            "ES384": ec.SECP384R1(),
+            "ES512": ec.SECP521R1(),
+        }
+        self.private: Any
+        if alg in curves:
+            self.private = ec.generate_private_key(curves[alg])
+            public = ECAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
+        elif alg in ("Ed25519", "EdDSA", "Ed448"):
+            self.private = (ed448.Ed448PrivateKey if alg == "Ed448" else ed25519.Ed25519PrivateKey).generate()
+            public = OKPAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
+        else:
+            self.private = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+            public = RSAAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
+        members = {name: value for name, value in public.items() if name != "key_ops"}
+        self.jwk: dict[str, Any] = {**members, "kid": self.kid, "alg": alg, "use": "sig"}
+        """The public JWK, as published."""
+
+    def signature(self, signing_input: bytes) -> bytes:
+        """Sign bytes."""
+        name = "EdDSA" if self.alg.startswith("Ed") else self.alg
+        return get_default_algorithms()[name].sign(signing_input, self.private)
