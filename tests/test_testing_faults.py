@@ -1,0 +1,173 @@
+"""The faults of `asgi_mcp_auth.testing.Issuer`, in process; tests/test_upstream.py meets them over sockets."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from asgi_mcp_auth.testing import Issuer
+
+pytestmark = pytest.mark.anyio
+
+OAUTH = "/.well-known/oauth-authorization-server"
+OPENID = "/.well-known/openid-configuration"
+
+
+async def get(issuer: Issuer, path: str = "/jwks", **options: Any) -> httpx.Response:
+    async with issuer.http_client() as client:
+        return await client.get(f"https://auth.example.com{path}", **options)
+
+
+@pytest.mark.parametrize(
+    ("put", "status", "kind", "body"),
+    [
+        pytest.param(lambda i: i.fail("/jwks"), 500, "application/json", b'{"error": "fault"}', id="fail"),
+        pytest.param(lambda i: i.fail(status=404), 404, "application/json", b'{"error": "fault"}', id="fail, all paths"),
+        pytest.param(lambda i: i.answer("/jwks", {"keys": []}), 200, "application/json", b'{"keys": []}', id="answer JSON"),
+        pytest.param(lambda i: i.answer("/jwks", b"\xff"), 200, "application/json", b"\xff", id="answer bytes"),
+        pytest.param(
+            lambda i: i.answer("/jwks", b"<p>", content_type="text/html", status=203), 203, "text/html", b"<p>", id="answer HTML"
+        ),
+        pytest.param(lambda i: i.answer("/j*", b""), 200, "application/json", b"", id="a pattern, no body"),
+    ],
+)  # fmt: skip
+async def test_another_answer(
+    issuer: Issuer, put: Callable[[Issuer], None], status: int, kind: str, body: bytes
+) -> None:
+    put(issuer)
+    response = await get(issuer)
+    assert (response.status_code, response.headers["content-type"], response.content) == (status, kind, body)
+    issuer.heal()
+    healthy = await get(issuer)
+    assert (healthy.status_code, healthy.json()) == (200, issuer.jwks())
+    assert issuer.requests == {"/jwks": 2}
+
+
+async def test_headers_of_an_answer(issuer: Issuer) -> None:
+    issuer.answer("/jwks", b"", status=302, headers={"Location": "/elsewhere"})
+    response = await get(issuer)
+    assert (response.status_code, response.headers["location"]) == (302, "/elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "failing"),
+    [
+        pytest.param("*", {OAUTH, OPENID, "/jwks"}, id="everything"),
+        pytest.param("*/.well-known/*", {OAUTH, OPENID}, id="metadata"),
+        pytest.param("/jwks", {"/jwks"}, id="one path"),
+        pytest.param("/JWKS", set[str](), id="paths are compared as they are"),
+        pytest.param("/jwk", set[str](), id="not by their beginning"),
+    ],
+)
+async def test_a_fault_is_for_matching_paths(issuer: Issuer, pattern: str, failing: set[str]) -> None:
+    issuer.fail(pattern)
+    assert {path for path in (OAUTH, OPENID, "/jwks") if (await get(issuer, path)).is_server_error} == failing
+
+
+async def test_times_counts_down(issuer: Issuer) -> None:
+    issuer.fail("/jwks", times=2)
+    assert [(await get(issuer)).status_code for _ in range(3)] == [500, 500, 200]
+
+
+async def test_the_newest_fault_is_met(issuer: Issuer) -> None:
+    issuer.fail(status=500)
+    issuer.fail("/jwks", status=503, times=1)
+    assert [(await get(issuer)).status_code for _ in range(2)] == [503, 500]
+
+
+async def test_healing_by_path(issuer: Issuer) -> None:
+    issuer.fail("/jwks")
+    issuer.fail(OAUTH)
+    issuer.heal("/jwks")
+    assert [(await get(issuer, path)).status_code for path in ("/jwks", OAUTH)] == [200, 500]
+    issuer.heal("*/.well-known/*")
+    assert (await get(issuer, OAUTH)).status_code == 200
+
+
+async def test_a_cut_connection(issuer: Issuer) -> None:
+    issuer.cut("/jwks", times=1)
+    with pytest.raises(httpx.ConnectError):
+        await get(issuer)
+    assert (await get(issuer, OAUTH)).status_code == 200
+    assert (await get(issuer)).status_code == 200
+    assert issuer.requests == {"/jwks": 2, OAUTH: 1}
+
+
+async def test_a_stall_ends_after_its_seconds(issuer: Issuer) -> None:
+    issuer.stall("/jwks", seconds=0.05)
+    begun = anyio.current_time()
+    assert (await get(issuer)).json() == issuer.jwks()
+    assert 0.05 <= anyio.current_time() - begun < 5
+
+
+async def test_a_stall_ends_when_it_is_healed_even_in_another_thread(issuer: Issuer) -> None:
+    issuer.stall("/jwks", times=1)
+    threading.Timer(0.05, issuer.heal, ["/jwks"]).start()
+    with anyio.move_on_after(0.02) as hasty:
+        await get(issuer)
+    assert hasty.cancelled_caught
+    with anyio.fail_after(5):
+        assert (await get(issuer)).status_code == 200  # `times` was used up
+
+
+async def test_stalled_requests_go_on_when_healed(issuer: Issuer) -> None:
+    answers: list[int] = []
+    issuer.stall("/jwks")
+
+    async def one() -> None:
+        answers.append((await get(issuer)).status_code)
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(one)
+            while issuer.requests["/jwks"] < 3:  # noqa: ASYNC110 - a counter has nothing to wait for
+                await anyio.sleep(0.01)
+            assert answers == []
+            issuer.heal()
+    assert answers == [200, 200, 200]
+
+
+async def test_a_stalled_post_keeps_its_body(issuer: Issuer) -> None:
+    issuer.stall("/token", seconds=0.01)
+    async with issuer.http_client() as client:
+        form = {"grant_type": "client_credentials", "resource": "https://api.example.com/mcp"}
+        response = await client.post("https://auth.example.com/token", data=form)
+    assert response.status_code == 200
+    assert response.json()["token_type"] == "Bearer"
+
+
+async def test_a_trickle_is_the_usual_answer_byte_by_byte(issuer: Issuer) -> None:
+    issuer.answer("/other", b"")
+    issuer.trickle("/jwks", seconds=0.0001)
+    sent: list[bytes] = []
+
+    async def receive() -> Any:
+        await anyio.sleep_forever()
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            sent.append(message["body"])
+
+    scope = {"type": "http", "method": "GET", "path": "/jwks", "headers": [], "query_string": b"", "scheme": "http"}
+    await issuer(scope, receive, send)
+    assert {len(piece) for piece in sent} == {1, 0}
+    assert b"".join(sent) == (await get(issuer)).content
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"), [("public, max-age=600", "public, max-age=600"), ("no-store", "no-store"), (None, None)]
+)
+async def test_cache_control(issuer: Issuer, value: str | None, seen: str | None) -> None:
+    issuer.cache_control = value
+    for path in ("/jwks", OAUTH):
+        assert (await get(issuer, path)).headers.get("cache-control") == seen
+
+
+async def test_the_default_is_not_to_be_stored() -> None:
+    assert (await get(Issuer(algorithms=("Ed25519",)))).headers["cache-control"] == "no-store"

@@ -1,0 +1,514 @@
+"""What reaches an authorization server, counted by a real HTTP server, and what its faults do to us.
+
+The issuer of `asgi_mcp_auth.testing` runs under uvicorn in a thread; the protected app is called in process and
+fetches over real sockets with its own client. Its clock is moved by hand.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import json
+import secrets
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from typing import Any
+
+import anyio
+import pytest
+import uvicorn
+from harness import Clock, R, RecordingApp, bearer, call
+
+from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth.testing import Issuer, SigningKey
+
+pytestmark = pytest.mark.anyio
+
+OAUTH = "/.well-known/oauth-authorization-server"
+OPENID = "/.well-known/openid-configuration"
+COLD = {OAUTH: 1, "/jwks": 1}
+COOL_DOWN = 31.0  # seconds, and one more
+BACK_OFF = 40.0  # longer than any pause after a failure
+STALE = 700.0  # a key set without Cache-Control is fresh for ten minutes
+SOON = 0.15  # seconds, for a fetch as a whole
+
+
+def covers(ids: str) -> pytest.MarkDecorator:
+    """Requirement ids in the id of a test without parameters."""
+    return pytest.mark.parametrize((), [pytest.param(id=ids)])
+
+
+class Upstream:
+    """A server on loopback for one issuer at a time, which tests can stop and start."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as reserved:
+            self.port: int = reserved.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.issuer = Issuer(self.url, algorithms=())
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.issuer(scope, receive, send)
+
+    def start(self) -> None:
+        if self._server is not None:
+            return
+        options: dict[str, Any] = {"lifespan": "off", "ws": "none", "log_level": "critical", "access_log": False}
+        config = uvicorn.Config(self, host="127.0.0.1", port=self.port, timeout_graceful_shutdown=1, **options)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run)
+        self._thread.start()
+        deadline = time.monotonic() + 10
+        while not self._server.started:
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        if self._server is None or self._thread is None:
+            return
+        self._server.should_exit = True
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+        self._server = self._thread = None
+
+
+@pytest.fixture(scope="module")
+def _server() -> Generator[Upstream]:
+    server = Upstream()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def _key() -> SigningKey:
+    return SigningKey("Ed25519", "the-good-one")
+
+
+@pytest.fixture
+def upstream(_server: Upstream, _key: SigningKey, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Generator[Upstream]:
+    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: 0.0)
+    issuer = Issuer(_server.url, algorithms=(), clock=clock)
+    issuer.keys, issuer.cache_control = [_key], None
+    _server.issuer = issuer
+    _server.start()
+    yield _server
+    issuer.heal()
+
+
+@pytest.fixture
+def hasty() -> Generator[pytest.MonkeyPatch]:
+    """Fetches have little time, until it is undone."""
+    haste = pytest.MonkeyPatch()
+    haste.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", SOON)
+    haste.setattr("asgi_mcp_auth._remote.living.TOTAL_SECONDS", 3 * SOON)
+    yield haste
+    haste.undo()
+
+
+class Site:
+    """A protected app, called in process."""
+
+    def __init__(self, issuer: Issuer, clock: Clock, **options: Any) -> None:
+        metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
+        config = ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"]))
+        self.clock = clock
+        self.auth = MCPAuth(config, clock=clock, **options)
+        self.app = self.auth.wrap(RecordingApp())
+
+    async def ask(self, token: str) -> int:
+        """The status; a 503 has to say when to try again, a 401 has to have a challenge."""
+        answer = await call(self.app, headers=bearer(token))
+        assert (answer.status == 503) == (answer.header("retry-after") is not None)
+        assert (answer.status == 401) == (answer.challenge is not None)
+        return answer.status
+
+    async def settle(self) -> None:
+        """Let background fetches end."""
+        with anyio.fail_after(10):
+            while any(  # noqa: ASYNC110 - nothing to wait for
+                document._flight._flights
+                for keys in self.auth._key_sets._named.values()
+                for document in (keys._metadata, keys._keys)
+            ):
+                await anyio.sleep(0.005)
+
+    @property
+    def keys(self) -> Any:
+        (issuer,) = self.auth.status().issuers
+        return issuer.key_set
+
+
+@pytest.fixture
+def site(upstream: Upstream, clock: Clock) -> Site:
+    return Site(upstream.issuer, clock)
+
+
+def good(upstream: Upstream, sub: str | None = None, **changes: Any) -> str:
+    return upstream.issuer.mint(R, **({"scope": "mcp:read", "sub": sub or secrets.token_hex(8)} | changes))
+
+
+def encode(value: object) -> str:
+    data = json.dumps(value, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def unsigned(issuer: Issuer, **changes: Any) -> Callable[[str], str]:
+    """Makes tokens that are good but for their kid and their signature."""
+    payload, signature = encode(issuer.claims(R, scope="mcp:read") | changes), "A" * 86
+    return lambda kid: f"{encode({'alg': 'Ed25519', 'typ': 'at+jwt', 'kid': kid})}.{payload}.{signature}"
+
+
+# --- How much reaches the server ---
+
+
+@covers("DC-7 DC-8 RS-6 500 at once, cold")
+async def test_500_cold_requests_cost_one_fetch(upstream: Upstream, site: Site) -> None:
+    upstream.issuer.stall("/jwks", seconds=0.1)
+    tokens = [good(upstream) for _ in range(500)]
+    statuses: Counter[int] = Counter()
+
+    async def one(token: str) -> None:
+        statuses[await site.ask(token)] += 1
+
+    async with anyio.create_task_group() as group:
+        for token in tokens:
+            group.start_soon(one, token)
+    assert statuses == {200: 500}
+    assert upstream.issuer.requests == COLD
+
+
+@pytest.mark.parametrize(
+    ("issued", "inside"),
+    [
+        pytest.param(-200.0, {401}, id="DC-10 RS-77 kids from before the fetch"),
+        pytest.param(COOL_DOWN, {503}, id="DC-10 RS-77 kids that may be new"),
+    ],
+)
+async def test_10000_random_kids(upstream: Upstream, site: Site, clock: Clock, issued: float, inside: set[int]) -> None:
+    assert await site.ask(good(upstream)) == 200
+    assert upstream.issuer.requests == COLD
+    clock.now += COOL_DOWN
+    make = unsigned(upstream.issuer, iat=int(clock.now + issued - COOL_DOWN))
+    # The first one outside the cool-down costs the one fetch, and is answered by what that says.
+    assert await site.ask(make("the-first")) == 401
+    statuses: Counter[int] = Counter()
+    for n in range(10_000):
+        statuses[await site.ask(make(secrets.token_urlsafe(9)))] += 1
+        if n % 1000 == 0:
+            assert await site.ask(good(upstream)) == 200
+    assert set(statuses) == inside
+    assert upstream.issuer.requests == {OAUTH: 1, "/jwks": 2}
+    (issuer,) = site.auth.status().issuers
+    assert issuer.unknown_kids <= 1000
+
+
+@covers("DC-10 a flood that goes on")
+async def test_random_kids_cost_one_fetch_per_cool_down(upstream: Upstream, site: Site, clock: Clock) -> None:
+    assert await site.ask(good(upstream)) == 200
+    make = unsigned(upstream.issuer, iat=int(clock.now) - 200)
+    for _ in range(500):  # 250 seconds
+        clock.now += 0.5
+        assert await site.ask(make(secrets.token_urlsafe(9))) == 401
+    assert upstream.issuer.requests["/jwks"] == 1 + 250 // 30
+
+
+@covers("DC-7 RS-89 10,000 unknown issuers")
+async def test_10000_unknown_issuers_cost_nothing(upstream: Upstream, site: Site) -> None:
+    for n in range(10_000):
+        iss = f"{upstream.url}/{n}" if n % 2 else f"https://{secrets.token_hex(6)}.example.com"
+        assert await site.ask(unsigned(upstream.issuer, iss=iss)("the-good-one")) == 401
+    assert upstream.issuer.requests == {}
+    assert await site.ask(good(upstream)) == 200
+
+
+# --- Faults, and getting well again ---
+
+BIG = 100 * 1024 * 1024
+MANY = [{"kty": "OKP", "crv": "Ed25519", "alg": "Ed25519", "kid": f"k{n}", "x": "A" * 43} for n in range(100_000)]
+
+
+def elsewhere(issuer: Issuer) -> None:
+    """A redirect to a place that has good keys, of somebody else."""
+    issuer.answer("/elsewhere", {"keys": [SigningKey("Ed25519", "the-good-one").jwk]})
+    issuer.answer("/jwks", b"", status=302, headers={"location": f"{issuer.url}/elsewhere"})
+
+
+def answers(body: object, **how: Any) -> Callable[[Issuer], None]:
+    return lambda issuer: issuer.answer("/jwks", body, **how)
+
+
+KEY_SET_FAULTS = [
+    pytest.param(lambda issuer: issuer.fail("/jwks"), id="DC-4 500"),
+    pytest.param(lambda issuer: issuer.fail("/jwks", status=404), id="DC-4 404"),
+    pytest.param(lambda issuer: issuer.fail(), id="DC-4 500 for everything"),
+    pytest.param(lambda issuer: issuer.cut("/jwks"), id="DC-4 cut short"),
+    pytest.param(answers(b"<html>Down for maintenance</html>", content_type="text/html"), id="DC-5 HTML"),
+    pytest.param(answers({}), id="DC-5 {}"),
+    pytest.param(answers({"keys": []}), id="DC-5 no keys"),
+    pytest.param(answers({"keys": [{"kty": "oct", "k": "AAAA", "kid": "the-good-one"}]}), id="DC-5 no usable key"),
+    pytest.param(answers({"keys": {}}), id="DC-5 keys as an object"),
+    pytest.param(answers([]), id="DC-5 an array"),
+    pytest.param(answers(b""), id="DC-5 nothing"),
+    pytest.param(answers(b'{"keys":[{"kty":"OKP","crv":"Ed25519","x'), id="DC-5 half of it"),
+    pytest.param(answers(b"[" * 100_000), id="DC-5 deep"),
+    pytest.param(answers(b" " * BIG), id="DC-5 100 MB"),
+    pytest.param(answers({"keys": MANY}), id="DC-5 100,000 keys"),
+    pytest.param(answers({"keys": MANY[:2000]}), id="DC-5 2,000 keys, within the limit of bytes"),
+    pytest.param(answers(gzip.compress(b" " * BIG), headers={"content-encoding": "gzip"}), id="DC-5 a gzip bomb"),
+    pytest.param(elsewhere, id="DC-6 a redirect"),
+]
+LATE_FAULTS = [
+    pytest.param(lambda issuer: issuer.stall("/jwks"), id="DC-4 hanging"),
+    pytest.param(lambda issuer: issuer.stall(), id="DC-4 hanging everywhere"),
+    pytest.param(lambda issuer: issuer.trickle("/jwks", seconds=0.02), id="DC-4 trickling"),
+]
+METADATA_FAULTS = [
+    pytest.param(lambda issuer: issuer.fail("*/.well-known/*"), id="DC-2 metadata 500"),
+    pytest.param(lambda issuer: issuer.metadata.update(issuer="https://other.example.com"), id="DC-2 wrong issuer"),
+    pytest.param(lambda issuer: issuer.metadata.update(issuer=f"{issuer.url}/"), id="DC-2 issuer with a slash more"),
+    pytest.param(lambda issuer: issuer.metadata.pop("jwks_uri"), id="DC-2 no jwks_uri"),
+    pytest.param(
+        lambda issuer: issuer.metadata.update(jwks_uri="http://keys.example.com/jwks"), id="DC-2 jwks_uri without TLS"
+    ),
+    pytest.param(lambda issuer: issuer.answer("*/.well-known/*", b"<p>", content_type="text/html"), id="DC-2 HTML"),
+    pytest.param(
+        lambda issuer: issuer.answer("*/.well-known/*", b"", status=302, headers={"location": "/x"}), id="DC-2 redirect"
+    ),
+]
+
+
+def heal(issuer: Issuer, haste: pytest.MonkeyPatch | None = None) -> None:
+    if haste is not None:
+        haste.undo()
+    issuer.heal()
+    issuer.metadata |= {"issuer": issuer.url, "jwks_uri": f"{issuer.url}/jwks"}
+
+
+async def outage_when_cold(
+    upstream: Upstream, site: Site, break_it: Callable[[Issuer], object], haste: pytest.MonkeyPatch | None = None
+) -> None:
+    """Good tokens get 503, with one attempt per back-off, and pass again as soon as it is over."""
+    break_it(upstream.issuer)
+    tokens = [good(upstream) for _ in range(20)]
+    assert await site.ask(tokens[0]) == 503
+    asked = upstream.issuer.requests.total()
+    assert [await site.ask(token) for token in tokens] == [503] * 20
+    assert upstream.issuer.requests.total() == asked
+    assert upstream.issuer.requests["/elsewhere"] == 0
+    assert (site.keys.state, site.keys.failures) == ("empty", 1)
+    assert site.keys.last_error
+    heal(upstream.issuer, haste)
+    assert await site.ask(tokens[0]) == 503  # the back-off is not over
+    assert upstream.issuer.requests.total() == asked
+    site.clock.now += BACK_OFF
+    assert await site.ask(tokens[0]) == 200
+    assert (site.keys.state, site.keys.failures, site.keys.last_error) == ("fresh", 0, None)
+
+
+async def outage_when_warm(
+    upstream: Upstream, site: Site, break_it: Callable[[Issuer], object], haste: pytest.MonkeyPatch | None = None
+) -> None:
+    """Good tokens, new ones and known ones, keep passing with the keys from before."""
+    known = good(upstream, exp=int(site.clock.now) + 3600)
+    assert await site.ask(known) == 200
+    break_it(upstream.issuer)
+    site.clock.now += STALE
+    for _ in range(3):
+        assert await site.ask(known) == 200
+        assert await site.ask(good(upstream)) == 200
+        await site.settle()
+        assert (site.keys.state, site.keys.failures) == ("stale", 1)
+    assert site.keys.last_error
+    # A kid that is new just now cannot be looked for: that is 503, and no good token suffers.
+    assert await site.ask(unsigned(upstream.issuer)("new")) == 503
+    assert await site.ask(good(upstream)) == 200
+    heal(upstream.issuer, haste)
+    site.clock.now += BACK_OFF
+    assert await site.ask(good(upstream)) == 200
+    await site.settle()
+    assert (site.keys.state, site.keys.failures, site.keys.last_error) == ("fresh", 0, None)
+    assert await site.ask(good(upstream)) == 200
+    assert upstream.issuer.requests["/elsewhere"] == 0
+
+
+@pytest.mark.parametrize("break_it", [*KEY_SET_FAULTS, *METADATA_FAULTS])
+async def test_an_outage_when_cold(upstream: Upstream, site: Site, break_it: Callable[[Issuer], object]) -> None:
+    await outage_when_cold(upstream, site, break_it)
+
+
+@pytest.mark.parametrize("break_it", KEY_SET_FAULTS)
+async def test_an_outage_when_warm(upstream: Upstream, site: Site, break_it: Callable[[Issuer], object]) -> None:
+    await outage_when_warm(upstream, site, break_it)
+
+
+@pytest.mark.parametrize("break_it", LATE_FAULTS)
+async def test_an_outage_when_cold_that_takes_time(
+    upstream: Upstream, hasty: pytest.MonkeyPatch, site: Site, break_it: Callable[[Issuer], object]
+) -> None:
+    await outage_when_cold(upstream, site, break_it, hasty)
+
+
+@pytest.mark.parametrize("break_it", LATE_FAULTS)
+async def test_an_outage_when_warm_that_takes_time(
+    upstream: Upstream, hasty: pytest.MonkeyPatch, site: Site, break_it: Callable[[Issuer], object]
+) -> None:
+    await outage_when_warm(upstream, site, break_it, hasty)
+
+
+@pytest.mark.parametrize(
+    "outage", [pytest.param(outage_when_cold, id="DC-4 cold"), pytest.param(outage_when_warm, id="DC-4 warm")]
+)
+async def test_a_server_that_is_down(upstream: Upstream, site: Site, outage: Any) -> None:
+    """Nobody listens on its port, and then somebody does again."""
+    heal_it = upstream.issuer.heal
+
+    def start_again(path: str = "*") -> None:
+        heal_it(path)
+        upstream.start()
+
+    upstream.issuer.heal = start_again  # type: ignore[method-assign]
+    await outage(upstream, site, lambda issuer: upstream.stop())
+
+
+@pytest.mark.parametrize("break_it", METADATA_FAULTS)
+async def test_metadata_that_breaks_when_warm_touches_no_key(
+    upstream: Upstream, site: Site, clock: Clock, break_it: Callable[[Issuer], object]
+) -> None:
+    """Also when both are long stale: good tokens pass throughout, and a rotated key is found when it is over."""
+    assert await site.ask(good(upstream)) == 200
+    break_it(upstream.issuer)
+    clock.now += 5000  # metadata is fresh for an hour
+    for _ in range(3):
+        assert await site.ask(good(upstream)) == 200
+        await site.settle()
+        clock.now += BACK_OFF
+    heal(upstream.issuer)
+    upstream.issuer.keys = [SigningKey("Ed25519")]
+    assert await site.ask(good(upstream)) == 200
+    assert (site.keys.state, site.keys.failures) == ("fresh", 0)
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/octet-stream", "application/jwk-set+json", "text/html", ""]
+)
+async def test_any_label_for_what_is_json(upstream: Upstream, site: Site, kind: str) -> None:
+    """The document counts, not its label; HTML is no JSON (RFC 7517 section 8.5 has a type that few servers send)."""
+    upstream.issuer.answer("/jwks", upstream.issuer.jwks(), content_type=kind)
+    upstream.issuer.answer(OAUTH, upstream.issuer.metadata, content_type=kind)
+    assert await site.ask(good(upstream)) == 200
+
+
+@covers("DC-5 the hard limit")
+async def test_an_outage_that_lasts(upstream: Upstream, site: Site, clock: Clock) -> None:
+    """For a day the keys from before serve, at one attempt in 30 s; then nothing can be told: 503, not 401."""
+    assert await site.ask(good(upstream)) == 200
+    upstream.issuer.requests.clear()
+    upstream.issuer.fail()
+    clock.now += STALE
+    start = clock.now
+    while clock.now < start + 3600:
+        assert await site.ask(good(upstream)) == 200
+        await site.settle()
+        clock.now += 6
+    assert 100 <= upstream.issuer.requests["/jwks"] <= 3600 / 30 + 6
+    clock.now += 86_400
+    assert await site.ask(good(upstream)) == 503
+    assert not site.auth.status().ready
+    upstream.issuer.heal()
+    clock.now += BACK_OFF
+    assert await site.ask(good(upstream)) == 200
+    assert site.auth.status().ready
+
+
+# --- What raw sockets do ---
+
+
+@contextlib.contextmanager
+def raw_server(port: int, behave: Callable[[socket.socket], None]) -> Generator[Counter[str]]:
+    """Accepts connections and does with each what no ASGI server would."""
+    counts: Counter[str] = Counter()
+    listener = socket.create_server(("127.0.0.1", port))
+    connections: list[socket.socket] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            counts["connections"] += 1
+            connections.append(connection)
+            with contextlib.suppress(OSError):
+                behave(connection)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield counts
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(10)
+        for connection in connections:
+            connection.close()
+
+
+def close(connection: socket.socket) -> None:
+    connection.close()
+
+
+def garbage(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(secrets.token_bytes(4096))
+    connection.close()
+
+
+def endless_headers(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    for n in range(100_000):
+        connection.sendall(b"x-%d: y\r\n" % n)
+    connection.close()
+
+
+def short(connection: socket.socket) -> None:
+    connection.recv(65536)
+    connection.sendall(b'HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{"issuer":')
+    connection.close()
+
+
+def mute(connection: socket.socket) -> None:
+    """Take the request and never answer."""
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        pytest.param(close, id="DC-4 hangs up"),
+        pytest.param(garbage, id="DC-4 garbage"),
+        pytest.param(endless_headers, id="DC-4 endless headers"),
+        pytest.param(short, id="DC-4 less than it said"),
+        pytest.param(mute, id="DC-4 never answers"),
+    ],
+)
+async def test_a_server_that_does_not_speak_http(
+    upstream: Upstream, hasty: pytest.MonkeyPatch, site: Site, behave: Callable[[socket.socket], None]
+) -> None:
+    upstream.stop()
+    with raw_server(upstream.port, behave) as counts:
+        assert await site.ask(good(upstream)) == 503
+        asked = counts["connections"]
+        assert asked <= 2  # metadata has two places
+        assert [await site.ask(good(upstream)) for _ in range(10)] == [503] * 10
+        assert counts["connections"] == asked
+    hasty.undo()
+    upstream.start()
+    site.clock.now += BACK_OFF
+    assert await site.ask(good(upstream)) == 200
