@@ -427,13 +427,17 @@ def authorization_server(
     ttl: int = 300,
     path: str = "",
     scopes: str = "mcp:read mcp:write mcp:admin",
+    port: int | None = None,
+    keys: Sequence[Mapping[str, Any]] | None = None,
+    ahead: float = 0.0,
 ) -> Generator[AuthorizationServer, None, None]:
     """Run the authorization server; `path` ("/tenant1") becomes part of the issuer.
 
-    Its access tokens are signed with `alg` and live for `ttl` seconds. See
-    `require_authorization_server` for what it takes.
+    Its access tokens are signed with `alg` and live for `ttl` seconds. `port` and `keys` (private
+    JWKs, the signer's first) are for one that is restarted; its clock is `ahead` by so many seconds.
+    See `require_authorization_server` for what it takes.
     """
-    port = free_port()
+    port = port or free_port()
     issuer = f"http://127.0.0.1:{port}{path}"
     env = {
         "PORT": str(port),
@@ -441,6 +445,8 @@ def authorization_server(
         "AT_ALG": alg,
         "AT_TTL": str(ttl),
         "SCOPES": scopes,
+        "AHEAD": str(ahead),
+        **({"KEYS": json.dumps(list(keys))} if keys else {}),
     }
     with (
         running(

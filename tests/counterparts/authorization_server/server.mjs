@@ -6,6 +6,8 @@
 //   AT_ALG   algorithm of the access tokens (RS256): PS256, ES256, EdDSA, Ed25519, ...
 //   AT_TTL   lifetime of the access tokens in seconds (300)
 //   SCOPES   scopes of every protected resource ("mcp:read mcp:write mcp:admin")
+//   AHEAD    seconds that its clock is ahead of the real one (0)
+//   KEYS     private JWKs as a JSON array, the signing key first (a new one)
 //
 // Control API, outside of the issuer's path and of the statistics:
 //   GET  /__control/stats         {"/path": requests, ...}; POST resets
@@ -25,6 +27,8 @@ const ISSUER = process.env.ISSUER ?? `http://127.0.0.1:${PORT}`;
 const ALG = process.env.AT_ALG ?? 'RS256';
 const TTL = Number(process.env.AT_TTL ?? 300);
 const SCOPES = process.env.SCOPES ?? 'mcp:read mcp:write mcp:admin';
+const now = Date.now;
+Date.now = () => now() + Number(process.env.AHEAD ?? 0) * 1000;
 const MOUNT = new URL(ISSUER).pathname.replace(/\/$/, '');
 
 // --- keys
@@ -36,7 +40,7 @@ async function newKey() {
   return { ...(await jose.exportJWK(privateKey)), kid, alg: ALG, use: 'sig' };
 }
 
-let keys = [await newKey()]; // the provider signs with the first key that fits
+let keys = process.env.KEYS ? JSON.parse(process.env.KEYS) : [await newKey()]; // the provider signs with the first key that fits
 let staged = null;
 
 async function rotate(mode) {

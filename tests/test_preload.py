@@ -1,0 +1,107 @@
+"""Keys that are fetched before a server forks its workers serve in every one of them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from processes import free_port, running
+from upstream import Upstream
+
+from asgi_mcp_auth.testing import Issuer
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork.")
+
+COUNTERPARTS = Path(__file__).parent / "counterparts"
+WORKERS = 3
+
+
+@pytest.mark.parametrize((), [pytest.param(id="DC-9 gunicorn --preload")])
+def test_workers_of_gunicorn_use_what_was_fetched_before_the_fork() -> None:
+    upstream, port = Upstream(), free_port()
+    upstream.issuer = Issuer(upstream.url, algorithms=("ES256",))
+    resource = f"http://127.0.0.1:{port}/mcp"
+    token = upstream.issuer.mint(resource, scope="mcp:read")
+    argv = [sys.executable, "-m", "gunicorn", "preloaded:app", "--preload", "--workers", str(WORKERS)]
+    argv += ["--worker-class", "uvicorn_worker.UvicornWorker", "--bind", f"127.0.0.1:{port}"]
+    env = {"PYTHONPATH": str(COUNTERPARTS), "RESOURCE": resource, "ISSUER": upstream.url}
+
+    def ask(_: int) -> dict[str, Any]:
+        response = httpx.get(resource, headers={"authorization": f"Bearer {token}"}, trust_env=False)
+        assert response.status_code == 200, response.text
+        told: dict[str, Any] = response.json()
+        return told
+
+    upstream.start()
+    try:
+        with running(argv, ready_port=port, env=env, cwd=COUNTERPARTS) as process, ThreadPoolExecutor(12) as pool:
+            told: list[dict[str, Any]] = []
+            for _ in range(20):
+                told += pool.map(ask, range(24))
+                if len({answer["pid"] for answer in told}) == WORKERS:
+                    break
+    finally:
+        upstream.stop()
+    assert len({answer["pid"] for answer in told}) == WORKERS
+    assert {answer["parent"] for answer in told} == {process.pid}
+    assert {json.dumps(answer["failed"]) for answer in told} == {"[]"}
+    assert {answer["fetches"] for answer in told} == {1}
+    assert upstream.issuer.requests == {"/.well-known/oauth-authorization-server": 1, "/jwks": 1}
+
+
+FORK = """
+import json, os, sys
+import anyio
+from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata
+from asgi_mcp_auth.testing import Issuer
+
+now = 1_800_000_000.0
+issuer = Issuer(algorithms=("Ed25519",), clock=lambda: now)
+metadata = ResourceServerMetadata(resource="https://mcp.example.com/mcp", authorization_servers=[issuer.url])
+auth = MCPAuth(ResourceServerConfig(metadata=metadata), http_client=issuer.http_client, clock=lambda: now)
+(keys,) = auth._key_sets._named.values()
+
+def tell():
+    document, state = keys._keys, keys._keys.state
+    print(json.dumps({"flights": len(document._flight._flights), "refresh_from": state.refresh_from - now,
+        "fresh_until": state.fresh_until - now, "keys": len(keys.status().keys)}), flush=True)
+
+async def main():
+    global now
+    issuer.cache_control = None
+    assert await auth.warm_up() == ()
+    issuer.stall()
+    now += 590.0
+    keys.refresh_beside()  # is under way when the process forks
+    now -= 590.0
+    while not sum(issuer.requests.values()) > 2:
+        await anyio.sleep(0.01)
+    if (child := os.fork()) == 0:
+        tell()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    tell()
+
+anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("backend", [pytest.param(name, id=f"DC-9 {name}") for name in ("asyncio", "trio")])
+def test_a_fork_keeps_the_keys_and_nothing_that_is_under_way(backend: str) -> None:
+    argv = [sys.executable, "-W", "error", "-c", FORK, backend]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    child, parent = map(json.loads, done.stdout.splitlines())
+    assert (child["flights"], parent["flights"]) == (0, 1)
+    assert (child["keys"], parent["keys"]) == (1, 1)
+    assert child["fresh_until"] == parent["fresh_until"] == 600
+    # Each has its own place in the last fifth of that.
+    assert child["refresh_from"] != parent["refresh_from"]
+    assert min(child["refresh_from"], parent["refresh_from"]) >= 480
+    assert max(child["refresh_from"], parent["refresh_from"]) <= 540
