@@ -18,22 +18,27 @@ OAUTH = "/.well-known/oauth-authorization-server"
 OPENID = "/.well-known/openid-configuration"
 
 
-async def get(issuer: Issuer, path: str = "/jwks", **options: Any) -> httpx.Response:
+async def get(issuer: Issuer, path: str = "/jwks") -> httpx.Response:
     async with issuer.http_client() as client:
-        return await client.get(f"https://auth.example.com{path}", **options)
+        response: httpx.Response = await client.get(f"https://auth.example.com{path}")
+        return response
+
+
+def fault(put: Callable[[Issuer], None], status: int, kind: str, body: bytes, *, id: str) -> Any:  # noqa: A002 - as pytest.param
+    return pytest.param(put, status, kind, body, id=id)
 
 
 @pytest.mark.parametrize(
     ("put", "status", "kind", "body"),
     [
-        pytest.param(lambda i: i.fail("/jwks"), 500, "application/json", b'{"error": "fault"}', id="fail"),
-        pytest.param(lambda i: i.fail(status=404), 404, "application/json", b'{"error": "fault"}', id="fail, all paths"),
-        pytest.param(lambda i: i.answer("/jwks", {"keys": []}), 200, "application/json", b'{"keys": []}', id="answer JSON"),
-        pytest.param(lambda i: i.answer("/jwks", b"\xff"), 200, "application/json", b"\xff", id="answer bytes"),
-        pytest.param(
+        fault(lambda i: i.fail("/jwks"), 500, "application/json", b'{"error": "fault"}', id="fail"),
+        fault(lambda i: i.fail(status=404), 404, "application/json", b'{"error": "fault"}', id="fail, all paths"),
+        fault(lambda i: i.answer("/jwks", {"keys": []}), 200, "application/json", b'{"keys": []}', id="answer JSON"),
+        fault(lambda i: i.answer("/jwks", b"\xff"), 200, "application/json", b"\xff", id="answer bytes"),
+        fault(
             lambda i: i.answer("/jwks", b"<p>", content_type="text/html", status=203), 203, "text/html", b"<p>", id="answer HTML"
         ),
-        pytest.param(lambda i: i.answer("/j*", b""), 200, "application/json", b"", id="a pattern, no body"),
+        fault(lambda i: i.answer("/j*", b""), 200, "application/json", b"", id="a pattern, no body"),
     ],
 )  # fmt: skip
 async def test_another_answer(
@@ -143,8 +148,7 @@ async def test_a_stalled_post_keeps_its_body(issuer: Issuer) -> None:
 
 
 async def test_a_trickle_is_the_usual_answer_byte_by_byte(issuer: Issuer) -> None:
-    issuer.answer("/other", b"")
-    issuer.trickle("/jwks", seconds=0.0001)
+    issuer.trickle("/none", seconds=0.001)
     sent: list[bytes] = []
 
     async def receive() -> Any:
@@ -154,10 +158,19 @@ async def test_a_trickle_is_the_usual_answer_byte_by_byte(issuer: Issuer) -> Non
         if message["type"] == "http.response.body":
             sent.append(message["body"])
 
-    scope = {"type": "http", "method": "GET", "path": "/jwks", "headers": [], "query_string": b"", "scheme": "http"}
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "GET",
+        "path": "/none",
+        "headers": [],
+        "query_string": b"",
+        "scheme": "http",
+    }
+    begun = anyio.current_time()
     await issuer(scope, receive, send)
+    assert anyio.current_time() - begun >= 0.001 * (len(sent) - 1)
     assert {len(piece) for piece in sent} == {1, 0}
-    assert b"".join(sent) == (await get(issuer)).content
+    assert b"".join(sent) == (await get(issuer, "/none")).content
 
 
 @pytest.mark.parametrize(

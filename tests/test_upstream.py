@@ -4,6 +4,8 @@ The issuer of `asgi_mcp_auth.testing` runs under uvicorn in a thread; the protec
 fetches over real sockets with its own client. Its clock is moved by hand.
 """
 
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import base64
@@ -117,7 +119,8 @@ def site(upstream: Upstream, clock: Clock) -> Site:
 
 
 def good(upstream: Upstream, sub: str | None = None, **changes: Any) -> str:
-    return upstream.issuer.mint(R, **({"scope": "mcp:read", "sub": sub or secrets.token_hex(8)} | changes))
+    claims: dict[str, Any] = {"scope": "mcp:read", "sub": sub or secrets.token_hex(8)} | changes
+    return upstream.issuer.mint(R, **claims)
 
 
 def encode(value: object) -> str:
@@ -199,6 +202,10 @@ async def test_10000_unknown_issuers_cost_nothing(upstream: Upstream, site: Site
 BIG = 100 * 1024 * 1024
 
 
+def fault(put: Callable[[Issuer], object], *, id: str) -> Any:  # noqa: A002 - as pytest.param
+    return pytest.param(put, id=id)
+
+
 def many_keys(count: int) -> bytes:
     entry = b'{"kty":"OKP","crv":"Ed25519","alg":"Ed25519","x":"' + b"A" * 43 + b'","kid":"k%d"}'
     return b'{"keys":[' + b",".join(entry % n for n in range(count)) + b"]}"
@@ -218,40 +225,40 @@ def answers(body: object, **how: Any) -> Callable[[Issuer], None]:
 
 
 KEY_SET_FAULTS = [
-    pytest.param(lambda issuer: issuer.fail("/jwks"), id="DC-4 500"),
-    pytest.param(lambda issuer: issuer.fail("/jwks", status=404), id="DC-4 404"),
-    pytest.param(lambda issuer: issuer.fail(), id="DC-4 500 for everything"),
-    pytest.param(lambda issuer: issuer.cut("/jwks"), id="DC-4 cut short"),
-    pytest.param(answers(b"<html>Down for maintenance</html>", content_type="text/html"), id="DC-5 HTML"),
-    pytest.param(answers({}), id="DC-5 {}"),
-    pytest.param(answers({"keys": []}), id="DC-5 no keys"),
-    pytest.param(answers({"keys": [{"kty": "oct", "k": "AAAA", "kid": "the-good-one"}]}), id="DC-5 no usable key"),
-    pytest.param(answers({"keys": {}}), id="DC-5 keys as an object"),
-    pytest.param(answers([]), id="DC-5 an array"),
-    pytest.param(answers(b""), id="DC-5 nothing"),
-    pytest.param(answers(b'{"keys":[{"kty":"OKP","crv":"Ed25519","x'), id="DC-5 half of it"),
-    pytest.param(answers(b"[" * 100_000), id="DC-5 deep"),
-    pytest.param(lambda issuer: issuer.answer("/jwks", b" " * BIG), id="DC-5 100 MB"),
-    pytest.param(answers(MANY), id="DC-5 100,000 keys"),
-    pytest.param(answers(many_keys(2000)), id="DC-5 2,000 keys, within the limit of bytes"),
-    pytest.param(answers(gzip.compress(b" " * BIG), headers={"content-encoding": "gzip"}), id="DC-5 a gzip bomb"),
-    pytest.param(elsewhere, id="DC-6 a redirect"),
+    fault(lambda issuer: issuer.fail("/jwks"), id="DC-4 500"),
+    fault(lambda issuer: issuer.fail("/jwks", status=404), id="DC-4 404"),
+    fault(lambda issuer: issuer.fail(), id="DC-4 500 for everything"),
+    fault(lambda issuer: issuer.cut("/jwks"), id="DC-4 cut short"),
+    fault(answers(b"<html>Down for maintenance</html>", content_type="text/html"), id="DC-5 HTML"),
+    fault(answers({}), id="DC-5 {}"),
+    fault(answers({"keys": []}), id="DC-5 no keys"),
+    fault(answers({"keys": [{"kty": "oct", "k": "AAAA", "kid": "the-good-one"}]}), id="DC-5 no usable key"),
+    fault(answers({"keys": {}}), id="DC-5 keys as an object"),
+    fault(answers([]), id="DC-5 an array"),
+    fault(answers(b""), id="DC-5 nothing"),
+    fault(answers(b'{"keys":[{"kty":"OKP","crv":"Ed25519","x'), id="DC-5 half of it"),
+    fault(answers(b"[" * 100_000), id="DC-5 deep"),
+    fault(lambda issuer: issuer.answer("/jwks", b" " * BIG), id="DC-5 100 MB"),
+    fault(answers(MANY), id="DC-5 100,000 keys"),
+    fault(answers(many_keys(2000)), id="DC-5 2,000 keys, within the limit of bytes"),
+    fault(answers(gzip.compress(b" " * BIG), headers={"content-encoding": "gzip"}), id="DC-5 a gzip bomb"),
+    fault(elsewhere, id="DC-6 a redirect"),
 ]
 LATE_FAULTS = [
-    pytest.param(lambda issuer: issuer.stall("/jwks"), id="DC-4 hanging"),
-    pytest.param(lambda issuer: issuer.stall(), id="DC-4 hanging everywhere"),
-    pytest.param(lambda issuer: issuer.trickle("/jwks", seconds=0.02), id="DC-4 trickling"),
+    fault(lambda issuer: issuer.stall("/jwks"), id="DC-4 hanging"),
+    fault(lambda issuer: issuer.stall(), id="DC-4 hanging everywhere"),
+    fault(lambda issuer: issuer.trickle("/jwks", seconds=0.02), id="DC-4 trickling"),
 ]
 METADATA_FAULTS = [
-    pytest.param(lambda issuer: issuer.fail("*/.well-known/*"), id="DC-2 metadata 500"),
-    pytest.param(lambda issuer: issuer.metadata.update(issuer="https://other.example.com"), id="DC-2 wrong issuer"),
-    pytest.param(lambda issuer: issuer.metadata.update(issuer=f"{issuer.url}/"), id="DC-2 issuer with a slash more"),
-    pytest.param(lambda issuer: issuer.metadata.pop("jwks_uri"), id="DC-2 no jwks_uri"),
-    pytest.param(
+    fault(lambda issuer: issuer.fail("*/.well-known/*"), id="DC-2 metadata 500"),
+    fault(lambda issuer: issuer.metadata.update(issuer="https://other.example.com"), id="DC-2 wrong issuer"),
+    fault(lambda issuer: issuer.metadata.update(issuer=f"{issuer.url}/"), id="DC-2 issuer with a slash more"),
+    fault(lambda issuer: issuer.metadata.pop("jwks_uri"), id="DC-2 no jwks_uri"),
+    fault(
         lambda issuer: issuer.metadata.update(jwks_uri="http://keys.example.com/jwks"), id="DC-2 jwks_uri without TLS"
     ),
-    pytest.param(lambda issuer: issuer.answer("*/.well-known/*", b"<p>", content_type="text/html"), id="DC-2 HTML"),
-    pytest.param(
+    fault(lambda issuer: issuer.answer("*/.well-known/*", b"<p>", content_type="text/html"), id="DC-2 HTML"),
+    fault(
         lambda issuer: issuer.answer("*/.well-known/*", b"", status=302, headers={"location": "/x"}), id="DC-2 redirect"
     ),
 ]
@@ -346,8 +353,11 @@ async def test_a_server_that_is_down(upstream: Upstream, site: Site, outage: Any
         heal_it(path)
         upstream.start()
 
+    def down(issuer: Issuer) -> None:
+        upstream.stop()
+
     upstream.issuer.heal = start_again  # type: ignore[method-assign]
-    await outage(upstream, site, lambda issuer: upstream.stop())
+    await outage(upstream, site, down)
 
 
 @pytest.mark.parametrize("break_it", METADATA_FAULTS)
@@ -505,7 +515,7 @@ def test_100_event_loops_leave_nothing_behind(
     counts: list[tuple[int, int]] = []
     for n in range(100):
         clock.now += (STALE + 86_400) * (n % 2)
-        assert client.post("/mcp", headers=dict(bearer(good(upstream)))).status_code == 200
+        assert client.post("/mcp", headers={"authorization": f"Bearer {good(upstream)}"}).status_code == 200
         assert flights(site) == []
         counts.append((threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))))
     assert upstream.issuer.requests["/jwks"] == 51
@@ -521,15 +531,15 @@ def test_100_event_loops_that_end_amid_a_refresh(
     """In process, since a loop that ends while anyio connects warns of a coroutine of anyio's own."""
     site = Site(upstream.issuer, clock, http_client=upstream.issuer.http_client)
     client = TestClient(site.app, base_url="https://mcp.example.com", backend=backend)
-    assert client.post("/mcp", headers=dict(bearer(good(upstream)))).status_code == 200
+    assert client.post("/mcp", headers={"authorization": f"Bearer {good(upstream)}"}).status_code == 200
     upstream.issuer.stall()
     clock.now += STALE
     for _ in range(100):
-        assert client.post("/mcp", headers=dict(bearer(good(upstream)))).status_code == 200
+        assert client.post("/mcp", headers={"authorization": f"Bearer {good(upstream)}"}).status_code == 200
         assert tasks._running == set()
     assert len(flights(site)) <= 1  # of a closed asyncio loop, forgotten with the next
     assert upstream.issuer.requests["/jwks"] + upstream.issuer.requests[OAUTH] >= 50
     upstream.issuer.heal()
     clock.now += 86_400
-    assert client.post("/mcp", headers=dict(bearer(good(upstream)))).status_code == 200
+    assert client.post("/mcp", headers={"authorization": f"Bearer {good(upstream)}"}).status_code == 200
     assert flights(site) == []
