@@ -53,6 +53,7 @@ def test_every_snippet_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["transpiled"].metadata.response_types_supported == ["code"]
     protected = names["protected"] = names["protected"].auth.wrap(RecordingApp())
     names["test_only_with_a_token"]()
+    names["test_an_outage"]()
 
     async def use() -> list[int]:
         return [(await call(protected, headers=bearer(names[name]))).status for name in ("token", "expired")]
