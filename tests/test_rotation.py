@@ -102,7 +102,7 @@ def guess(token: str, site: Site) -> str:
     return f"{encode(header)}.{encode(claims)}.{signature}"
 
 
-@covers("DC-10 DC-11 RS-77 rotation by restarts, under load and a flood of random kids")
+@covers("DC-10 RS-77 rotation by restarts, under load and a flood of random kids")
 async def test_no_good_token_is_refused_while_keys_change(server: Server, first: dict[str, Any]) -> None:
     site = Site(server.now.issuer)
     goods = [await server.mint() for _ in range(5)]
@@ -151,7 +151,7 @@ async def test_no_good_token_is_refused_while_keys_change(server: Server, first:
     assert flood.total() > 1000
 
 
-@covers("DC-10 DC-11 keys published before use")
+@covers("DC-10 keys published before use")
 async def test_keys_published_before_they_are_used_cost_no_fetch(server: Server, first: dict[str, Any]) -> None:
     site, second = Site(server.now.issuer), new_key()
     assert await site.ask(await server.mint()) == 200
@@ -167,7 +167,7 @@ async def test_keys_published_before_they_are_used_cost_no_fetch(server: Server,
     assert await server.fetches() == 0
 
 
-@covers("DC-10 DC-11 without a flood")
+@covers("DC-10 without a flood")
 async def test_a_new_key_passes_on_its_first_request(server: Server) -> None:
     site = Site(server.now.issuer)
     assert await site.ask(await server.mint()) == 200
