@@ -172,11 +172,15 @@ class Fetcher:
                 msg = f"{url} answered with the content coding {printable(coding)}, which was not asked for."
                 raise DiscoveryError(msg, transient=False)
             body = bytearray()
-            async for chunk in response.aiter_bytes():  # nothing to decode: see above
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    msg = f"{url} answered with more than {MAX_BYTES} bytes."
-                    raise DiscoveryError(msg, transient=False)
+            # Left by cancellation, because trio complains of the generators inside when one is left by an exception.
+            with anyio.CancelScope() as reading:
+                async for chunk in response.aiter_bytes():  # nothing to decode: see above
+                    body += chunk
+                    if len(body) > MAX_BYTES:
+                        reading.cancel()
+            if len(body) > MAX_BYTES:
+                msg = f"{url} answered with more than {MAX_BYTES} bytes."
+                raise DiscoveryError(msg, transient=False)
             try:
                 document = load_object(bytes(body))
             except JSONRefused as error:

@@ -228,6 +228,7 @@ class LivingKeySet:
             msg = f"There is no metadata of {self.issuer}."
             raise self._metadata.error or DiscoveryError(msg, transient=True)
         if metadata.jwks_uri is None:
+            self._metadata.outdate()  # it may have one when next asked
             msg = f"The metadata of {self.issuer} has no jwks_uri."
             raise InvalidServerMetadata(msg)
         return metadata.jwks_uri
