@@ -42,7 +42,7 @@ def test_every_snippet_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(httpx, "AsyncClient", client)
     document = Sybil(parsers=[PythonCodeBlockParser()]).parse(ROOT / "README.md")
-    document.namespace["app"] = RecordingApp()
+    document.namespace |= {"__name__": __name__, "app": RecordingApp()}  # Litestar asks for the module of a handler
     django: Any = import_module("django.conf")
     django.settings.configure(SECRET_KEY="of nobody", ROOT_URLCONF="django.contrib.staticfiles.urls")
     examples = list(document.examples())
