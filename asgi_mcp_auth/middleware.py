@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 from asgi_mcp_auth._asgi.gate import Gate, Passage
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.running import Surroundings, run_app, run_public
-from asgi_mcp_auth._asgi.sending import send_response
+from asgi_mcp_auth._asgi.sending import incoming, send_response
 from asgi_mcp_auth._asgi.shorthand import auth_for_one, own_root_path
 from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
 from asgi_mcp_auth._protocol.cross_origin import Cors, is_preflight
@@ -140,7 +140,7 @@ class MCPAuthMiddleware:
             raise NotImplementedError(msg)
         if scope.get("root_path"):
             self._check_mount(scope["root_path"])
-        request = Request(scope)
+        request, receive = Request(scope), incoming(scope, receive)
         decided = await self._decide(request, receive)
         self._report(request, decided)
         if isinstance(decided, _Answer):
@@ -284,12 +284,11 @@ class MCPAuthMiddleware:
 
     def _check_mount(self, root_path: str) -> None:
         """Below a mount, the host root's `/.well-known/*` does not arrive here by itself."""
-        paths = ", ".join(urlsplit(resource.metadata_url).path for resource in self._site.resources)
         self._tell_once(
             "Mounted below %r: %s of the host root has to be routed to this middleware, as it is or below the mount; "
             "or serve MCPAuth.metadata_app() at the host root.",
             root_path,
-            paths,
+            ", ".join(urlsplit(resource.metadata_url).path for resource in self._site.resources),
         )
 
     def _app_answered_401(self) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from harness import RecordingApp, bearer, call
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
+from test_stacks import SERVERS
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, Reason
 from asgi_mcp_auth.config import KeySetClocks
@@ -42,7 +44,9 @@ def test_every_snippet_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(httpx, "AsyncClient", client)
     document = Sybil(parsers=[PythonCodeBlockParser()]).parse(ROOT / "README.md")
-    document.namespace["app"] = RecordingApp()
+    document.namespace |= {"__name__": __name__, "app": RecordingApp()}  # Litestar asks for the module of a handler
+    django: Any = import_module("django.conf")
+    django.settings.configure(SECRET_KEY="of nobody", ROOT_URLCONF="django.contrib.staticfiles.urls")
     examples = list(document.examples())
     assert len(examples) == README.count("```python")
     for example in examples:
@@ -103,6 +107,13 @@ def test_the_tables_of_clocks_and_of_events_are_complete() -> None:
 
 def test_the_table_of_reason_codes_is_complete() -> None:
     assert set(rows("Errors and reason codes")) == {reason.value for reason in Reason}
+
+
+def test_the_table_of_stacks_is_what_is_run() -> None:
+    documented = {
+        name: (row[1], row[2].removesuffix(" |").split(", ")) for name, row in rows("Frameworks and servers").items()
+    }
+    assert documented == {name: (str(how.refusal), how.apps.split()) for name, how in SERVERS.items()}
 
 
 def test_the_test_command_is_what_ci_runs() -> None:

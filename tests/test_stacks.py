@@ -173,6 +173,20 @@ def unauthenticated(stack: Stack) -> None:
     assert 'error="invalid_token"' in refused.headers["www-authenticate"]
 
 
+def refused_post(stack: Stack) -> None:
+    """A body that nobody reads does not cost the connection, which over HTTP/2 carries other requests."""
+    with stack.client.stream(
+        "GET", f"{stack.url}/stream", headers=stack.bearer() | {"accept-encoding": "identity"}
+    ) as other:
+        chunks = other.iter_raw()
+        assert next(chunks) == b"first\n"
+        expected = 405 if stack.name == "litestar-native" else 401  # no such route, which is what Litestar sees first
+        for _ in range(5):
+            assert stack.client.post(f"{stack.url}/whoami", json={"a": "b" * 5000}).status_code == expected
+        stack.control("release")
+        assert b"".join(chunks) == b"second\n"
+
+
 def claims(stack: Stack) -> None:
     answer = stack.get("whoami")
     assert answer.status_code == 200
@@ -275,7 +289,17 @@ def failure(stack: Stack) -> None:
 
 
 PROBES = [
-    *(metadata, unauthenticated, claims, insufficient, websocket_refused, websocket_accepted, streaming, disconnect),
+    *(
+        metadata,
+        unauthenticated,
+        refused_post,
+        claims,
+        insufficient,
+        websocket_refused,
+        websocket_accepted,
+        streaming,
+        disconnect,
+    ),
     *(start_up, stamps, gzip, cors, session, failure),
 ]
 
@@ -301,3 +325,58 @@ def test_shutdown_reaches_the_app(server: str, issuer: Issuer) -> None:
     with serving(server, apps, issuer) as running_server:
         running_server.process.stop()
         assert all(f"shutdown of {app}" in running_server.process.output for app in apps)
+
+
+SHOP = """\
+from asgi_mcp_auth import load_app
+
+async def whoami(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": scope["state"]["claims"]["sub"].encode()})
+
+app = load_app("shop:whoami")
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param("uvicorn shop:app --port {port} --root-path /api", id="uvicorn"),
+        pytest.param("hypercorn shop:app --bind 127.0.0.1:{port} --root-path /api", id="hypercorn"),
+        pytest.param("daphne --port {port} --root-path /api shop:app", id="daphne", marks=pytest.mark.full),
+        pytest.param(
+            "granian --interface asgi --port {port} --url-path-prefix /api shop:app",
+            id="granian",
+            marks=pytest.mark.full,
+        ),
+    ],
+)
+def test_behind_a_proxy_that_cuts_off_the_root_path(arguments: str, tmp_path: Path, issuer: Issuer) -> None:
+    """The public https://mcp.example.com/api/mcp is /mcp here; its document is routed to us as it is."""
+    (tmp_path / "shop.py").write_text(SHOP)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    env = {
+        "MCP_AUTH_RESOURCE": "https://mcp.example.com/api/mcp",
+        "MCP_AUTH_AUTHORIZATION_SERVERS": json.dumps([{"issuer": issuer.url, "jwks": issuer.jwks()}]),
+    }
+    argv = [sys.executable, "-m", *arguments.format(port=port).split()]
+    with (
+        running(argv, ready_url=url, env=importing_from(tmp_path, env), cwd=tmp_path) as process,
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        document = "/.well-known/oauth-protected-resource/api/mcp"
+        answer = client.get(document)
+        assert (answer.status_code, answer.json()["resource"]) == (200, "https://mcp.example.com/api/mcp")
+        refused = client.get("/mcp")
+        assert refused.status_code == 401
+        assert f'resource_metadata="https://mcp.example.com{document}"' in refused.headers["www-authenticate"]
+        bearer = {"authorization": f"Bearer {issuer.mint('https://mcp.example.com/api/mcp')}"}
+        assert client.get("/mcp", headers=bearer).text == "alice"
+        assert process.output.count(f"{document} of the host root has to be routed") == 1
