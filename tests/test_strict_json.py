@@ -178,7 +178,7 @@ def test_deep_values_never_reach_the_decoder(data: bytes) -> None:
 def depth(value: Any) -> int:
     if isinstance(value, dict):
         value = [*cast("dict[str, Any]", value).values()]
-    return 1 + max(map(depth, cast("list[Any]", value)), default=0) if isinstance(value, list) else 0
+    return 1 + max([depth(item) for item in value], default=0) if isinstance(value, list) else 0
 
 
 BRACKETS: Final = st.recursive(
