@@ -314,3 +314,29 @@ async def test_the_principal_outlives_a_token(issuer: Issuer) -> None:
     for changes in ({}, {"jti": "another"}, {"scope": "mcp:read files:write"}, {"sub": "bob"}):
         await post(app, token(issuer, **changes), call_tool("x"))
     assert keys[0] == keys[1] == keys[2] != keys[3]  # RS-216
+
+
+EVENTS = [b"id: 7", b"data: " + reply(TOOLS), b""]
+
+
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"], ids=["RS-213 LF", "RS-213 CRLF", "RS-213 CR"])
+async def test_events_split_at_every_byte(issuer: Issuer, newline: bytes) -> None:
+    whole = newline.join([b": ping", b"", *EVENTS, *EVENTS, b"data: last", b"", b""])
+    app = guarded(issuer, Replies(whole, content_type=b"text/event-stream"), filter_lists=True)
+    expected = (await post(app, token(issuer), rpc("tools/list"))).body
+    assert expected.count(b'{"name":"x"}') == 2
+    assert b"delete_file" not in expected
+    for at in range(len(whole)):
+        app = guarded(issuer, Replies(whole[:at], whole[at:], content_type=b"text/event-stream"), filter_lists=True)
+        got = (await post(app, token(issuer), rpc("tools/list"))).body
+        assert got.replace(b"\r\n", b"\n") == expected.replace(b"\r\n", b"\n"), at
+    app = guarded(issuer, Replies(*[bytes([b]) for b in whole], content_type=b"text/event-stream"), filter_lists=True)
+    assert (await post(app, token(issuer), rpc("tools/list"))).body.count(b'{"name":"x"}') == 2
+
+
+async def test_large_streams_take_linear_time(issuer: Issuer) -> None:
+    many, long = b"data: 1\n\n" * 200_000, [b"x" * 500] * 8000
+    with anyio.fail_after(10):  # by squares it would be minutes
+        for chunks in ([many], long):
+            app = guarded(issuer, Replies(*chunks, content_type=b"text/event-stream"), filter_lists=True)
+            assert (await post(app, token(issuer), rpc("tools/list"))).body == b"".join(chunks)

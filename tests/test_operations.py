@@ -648,7 +648,7 @@ def test_of_a_batch_everything_was_judged(elements: list[bytes]) -> None:
     assert not Counter(run) - Counter((operation.method, operation.tool) for operation in judged)
 
 
-META = {VERSION: MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
+META: dict[str, Any] = {VERSION: MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
 
 
 @st.composite

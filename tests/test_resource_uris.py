@@ -69,6 +69,7 @@ def test_readings(uri: str, reading: str) -> None:
         pytest.param("x:%25252541", id="RS-192 encoded four times"),
         pytest.param("file:\\secret\\a", id="RS-192 backslashes"),
         pytest.param("file:///C|/a", id="RS-192 a drive of old"),
+        pytest.param("http://127.0.0.1./a", id="RS-192 a dot behind an address"),
         pytest.param("file://C:/a", id="RS-192 a drive for a host"),
         pytest.param("http://127.1/a", id="RS-192 a short address"),
         pytest.param("http://2130706433/a", id="RS-192 an address in one number"),

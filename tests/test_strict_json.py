@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.strict_json import MAX_DEPTH, JSONRefused, load_object
+from asgi_mcp_auth._protocol.strict_json import MAX_DEPTH, JSONRefused, load_object, load_value
 
 ACCEPTED = [
     pytest.param(b"{}", {}, id="empty"),
@@ -154,3 +154,46 @@ def test_any_bytes_give_an_object_or_json_refused_and_never_more_than_json_loads
         return
     assert json.loads(data) == value
     json.dumps(value, ensure_ascii=False).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"[" * 100_000 + b"]" * 100_000, id="RS-70 arrays that close"),
+        pytest.param(b"[[]," * 100_000, id="RS-70 with siblings that close"),
+        pytest.param(b'["\\\\",' * 100_000, id="RS-70 escaped backslashes"),
+        pytest.param(b'["\\"",' * 100_000, id="RS-70 escaped quotes"),
+        pytest.param(b'["]]","[",' * 100_000, id="RS-70 brackets in strings"),
+        pytest.param(b'{"\\\\\\"]":[' * 50_000, id="RS-70 escapes in names"),
+        pytest.param(b'[{"a":' * 50_000 + b"1" + b"}]" * 50_000, id="RS-70 of both kinds"),
+    ],
+)
+def test_deep_values_never_reach_the_decoder(data: bytes) -> None:
+    start = time.perf_counter()
+    with pytest.raises(JSONRefused, match=r"^nested too deeply$"):
+        load_value(data, max_depth=64)
+    assert time.perf_counter() - start < 1.0
+
+
+def depth(value: Any) -> int:
+    if isinstance(value, dict):
+        value = [*cast("dict[str, Any]", value).values()]
+    return 1 + max([depth(item) for item in value], default=0) if isinstance(value, list) else 0
+
+
+BRACKETS: Final = st.recursive(
+    st.text('[]{}"\\\n:,', max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('[]{}"\\', max_size=3), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(BRACKETS, st.integers(0, 5))
+def test_the_depth_is_exact_whatever_strings_hold(value: Any, limit: int) -> None:
+    data = json.dumps(value).encode()
+    if depth(value) <= limit:
+        assert load_value(data, max_depth=limit) == value
+    else:
+        with pytest.raises(JSONRefused, match=r"^nested too deeply$"):
+            load_value(data, max_depth=limit)

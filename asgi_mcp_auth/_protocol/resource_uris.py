@@ -35,7 +35,7 @@ _DOTS = re.compile(r"(?:\A|/)\.{1,2}(?:/|\Z)")
 _ENCODED_DOTS = re.compile(r"(?:(?<=/)|\A)(?:\.|%2[eE]){1,2}(?=/|\Z)")
 _PORT = re.compile(r":[0-9]*\Z")
 _USER = re.compile(r"[A-Za-z0-9._~\-]+")
-_NUMBER = re.compile(r"(?:\A|\.)(?:[0-9]+|0[xX][0-9a-fA-F]*)\Z")  # the URL standard takes such a host for IPv4
+_NUMBER = re.compile(r"(?:\A|\.)(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?\Z")  # the URL standard takes such a host for IPv4
 _RESERVED = "!#$%&'()*+,/:;=?@[]{}"
 
 
@@ -90,7 +90,7 @@ def _is_unreadable(uri: str) -> bool:
     user, at, place = parts[2].removeprefix("//").rpartition("@")
     if at and _USER.fullmatch(user) is None:
         return True
-    host = _PORT.sub("", place).removesuffix(".")
+    host = _PORT.sub("", place)
     if _SPECIAL.fullmatch(uri) is None:
         return host.startswith("[") and not _is_canonical(host[1:-1])
     if not host.isascii() or "%" in host:
