@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
@@ -176,9 +176,8 @@ def test_deep_values_never_reach_the_decoder(data: bytes) -> None:
 
 
 def depth(value: Any) -> int:
-    if isinstance(value, dict):
-        value = [*cast("dict[str, Any]", value).values()]
-    return 1 + max([depth(item) for item in value], default=0) if isinstance(value, list) else 0
+    inner: Any = [*value.values()] if isinstance(value, dict) else value  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]
+    return 1 + max(map(depth, inner), default=0) if isinstance(inner, list) else 0  # pyright: ignore[reportUnknownArgumentType,reportUnknownVariableType]
 
 
 BRACKETS: Final = st.recursive(
