@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from email.utils import format_datetime
 from typing import Final
 
 import pytest
@@ -244,6 +245,35 @@ MAX_AGE = [
 @pytest.mark.parametrize(("cache_control", "age", "expected"), MAX_AGE)
 def test_the_freshness_that_headers_state(cache_control: str | None, age: str | None, expected: float | None) -> None:
     assert stated_lifetime(cache_control, age, None, None) == expected
+
+
+NOON, QUARTER_PAST = "Mon, 23 Nov 2026 12:00:00 GMT", "Mon, 23 Nov 2026 12:15:00 GMT"
+EXPIRES = [
+    pytest.param(None, None, QUARTER_PAST, NOON, 900.0, id="DC-8 Expires less Date"),
+    pytest.param(None, "100", QUARTER_PAST, NOON, 800.0, id="DC-8 Expires less Date less Age"),
+    pytest.param("max-age=5", None, QUARTER_PAST, NOON, 5.0, id="DC-8 max-age goes before Expires"),
+    pytest.param("no-store", None, QUARTER_PAST, NOON, 0.0, id="DC-8 no-store goes before Expires"),
+    pytest.param(None, None, NOON, QUARTER_PAST, 0.0, id="DC-8 Expires is past"),
+    pytest.param(None, None, "0", NOON, 0.0, id="DC-8 Expires is no date"),
+    pytest.param(None, None, QUARTER_PAST, None, 0.0, id="DC-8 Expires without a Date"),
+    pytest.param(None, None, None, NOON, None, id="DC-8 a Date alone"),
+    pytest.param(None, None, "Mon, 23 Nov 99999999999 12:00:00 GMT", NOON, 0.0, id="DC-8 a year beyond years"),
+]
+
+
+@pytest.mark.parametrize(("cache_control", "age", "expires", "date", "expected"), EXPIRES)
+def test_the_freshness_that_dates_state(
+    cache_control: str | None, age: str | None, expires: str | None, date: str | None, expected: float | None
+) -> None:
+    assert stated_lifetime(cache_control, age, expires, date) == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.none() | st.text(max_size=80), st.none() | st.text(max_size=80) | st.datetimes().map(format_datetime))
+def test_any_dates_give_seconds_or_nothing(expires: str | None, date: str | None) -> None:
+    for one, other in ((expires, date), (date, expires)):
+        seconds = stated_lifetime(None, None, one, other)
+        assert seconds is None or 0.0 <= seconds < 1e12
 
 
 @settings(deadline=None, max_examples=200)

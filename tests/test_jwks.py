@@ -286,6 +286,13 @@ def test_several_candidates_are_an_option(kid: str | None, most: int, expected: 
     assert caught.value.reason is expected
 
 
+@pytest.mark.parametrize((), [pytest.param(id="DC-11 the same key twice")])
+def test_a_duplicate_is_skipped_and_told() -> None:
+    keys = parse_key_set({"keys": [jwk("RS256"), jwk("RS256", x5t="x")]})
+    assert [key.kid for key in keys.keys] == ["k1"]
+    assert [(skip.position, skip.kid, skip.reason.value) for skip in keys.skipped] == [(1, "k1", "duplicate")]
+
+
 def test_a_duplicate_kid_stays_ambiguous_whatever_the_option() -> None:
     """RS-75: the option is for tokens without a kid."""
     keys = parse_key_set({"keys": [jwk("ES256", name=name, kid="k1") for name in "ab"]})

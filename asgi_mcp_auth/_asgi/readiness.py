@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from asgi_mcp_auth._asgi.sending import send_response
+from asgi_mcp_auth._asgi.sending import complete_lifespan, send_response
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.responses import json_response
 
@@ -30,9 +30,7 @@ class ReadinessApp:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request; a lifespan is completed at once."""
         if scope["type"] == "lifespan":
-            while (await receive())["type"] == "lifespan.startup":
-                await send({"type": "lifespan.startup.complete"})
-            await send({"type": "lifespan.shutdown.complete"})
+            await complete_lifespan(receive, send)
             return
         missing = self._unusable()
         if missing:

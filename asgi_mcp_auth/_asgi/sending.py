@@ -9,7 +9,7 @@ from anyio import move_on_after
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.responses import Response
 
-__all__ = ("incoming", "send_response")
+__all__ = ("complete_lifespan", "incoming", "send_response")
 
 LONGEST_WAIT = 1.0  # seconds
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
@@ -43,6 +43,13 @@ class Incoming:
 def incoming(scope: Any, receive: Any) -> Any:
     """The `receive` to read a request from, so that `send_response` knows what is unread."""
     return Incoming(receive) if scope.get("http_version") == "2" and scope["type"] == "http" else receive
+
+
+async def complete_lifespan(receive: Any, send: Any) -> None:
+    """The lifespan of an app that has nothing to start."""
+    while (await receive())["type"] == "lifespan.startup":
+        await send({"type": "lifespan.startup.complete"})
+    await send({"type": "lifespan.shutdown.complete"})
 
 
 async def send_response(response: Response, request: Request, receive: Any, send: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from asgi_mcp_auth._asgi.sending import send_response
+from asgi_mcp_auth._asgi.sending import complete_lifespan, send_response
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.responses import json_response
 from asgi_mcp_auth._protocol.site import Site
@@ -25,9 +25,7 @@ class MetadataApp:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request; a lifespan is completed at once."""
         if scope["type"] == "lifespan":
-            while (await receive())["type"] == "lifespan.startup":
-                await send({"type": "lifespan.startup.complete"})
-            await send({"type": "lifespan.shutdown.complete"})
+            await complete_lifespan(receive, send)
             return
         request = Request(scope)
         document = None if request.is_websocket else self._documents.get(request.well_known_path)
