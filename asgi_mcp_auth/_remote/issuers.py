@@ -182,7 +182,7 @@ class Issuers:
         except ConfigurationError as error:
             logger.error("The issuer resolver's configuration of %s: %s", printable(issuer), error)  # noqa: TRY400 - it says it all
             return Reason.HOOK_FAILED
-        except Exception:
+        except Exception:  # the user's code: whatever it is, it names no issuer
             logger.exception("The issuer resolver failed for %s", printable(issuer))
             return Reason.HOOK_FAILED
         finally:
