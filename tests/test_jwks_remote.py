@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import logging
@@ -835,6 +836,28 @@ def test_successive_event_loops(backends: tuple[str, str], issuer: Issuer, upstr
 
         on(backend, main)
     assert upstream.paths.count("/jwks") == 3
+
+
+@covers("RS-245 a loop closed with its tasks")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio remarks on such tasks
+def test_loops_that_are_closed_without_cancelling_do_not_pile_up() -> None:
+    def pile_up() -> None:
+        flight = tasks.SingleFlight(anyio.sleep_forever)
+
+        async def begin() -> None:
+            flight.start()
+            await asyncio.sleep(0)
+
+        for _ in range(3):
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(begin())
+            loop.close()
+            assert len(flight._flights) == 1  # pyright: ignore[reportPrivateUsage]
+            assert len(tasks._running) == 1  # pyright: ignore[reportPrivateUsage]
+
+    pile_up()
+    tasks._running.clear()  # pyright: ignore[reportPrivateUsage]
+    gc.collect()  # what asyncio remarks, it remarks here
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"], ids=lambda backend: f"RS-245 {backend}")
