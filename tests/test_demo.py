@@ -1,6 +1,5 @@
 """`python -m asgi_mcp_auth demo`, as a user runs it: a process, its output and its exit status."""
 
-import importlib.metadata
 import os
 import re
 import shlex
@@ -12,8 +11,6 @@ import httpx
 import jwt
 import processes
 import pytest
-
-from asgi_mcp_auth.cli import main
 
 DEMO = [sys.executable, "-m", "asgi_mcp_auth", "demo"]
 
@@ -158,15 +155,3 @@ sys.exit(demo.run_demo())
     assert "← 500 Internal Server Error" in result.stdout  # in plain text, from uvicorn
     assert result.stdout.endswith("\n1 step(s) failed.\n")
     assert "Traceback" not in result.stderr
-
-
-def test_no_command(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([])
-    assert ended.value.code == 2
-    assert "usage: asgi-mcp-auth" in capsys.readouterr().err
-
-
-def test_the_console_script_is_the_same_program() -> None:
-    (script,) = importlib.metadata.entry_points(group="console_scripts", name="asgi-mcp-auth")
-    assert script.load() is main

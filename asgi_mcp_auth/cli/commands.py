@@ -1,0 +1,100 @@
+"""The commands and their options; a command's work is in a module of its own, loaded when it runs.
+
+A command returns its exit status. Colours, where there are any, are for terminals only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import click
+import rich.console
+
+__all__ = ("check_config", "commands", "completion", "config_schema", "console", "demo", "run")
+
+PROGRAM = "asgi-mcp-auth"
+SHELLS = ("bash", "zsh", "fish")
+
+
+def console(*, stderr: bool = False) -> rich.console.Console:
+    """Where people read: coloured on a terminal, unless NO_COLOR is set, plain and never folded elsewhere."""
+    return rich.console.Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit status; an error is one line that says what to do next."""
+    try:
+        status: Any = commands.main(argv, prog_name=PROGRAM, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as no_arguments:
+        no_arguments.show()
+        return no_arguments.exit_code
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = PROGRAM if context is None else context.command_path
+        click.echo(f"{command}: {error.format_message()} See '{command} --help'.", err=True)
+        return error.exit_code
+    except click.Abort:
+        return 130  # as a shell says it of an interrupted program
+    return int(status or 0)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version(PROGRAM), prog_name=PROGRAM, message="%(prog)s %(version)s")
+def commands() -> None:
+    """OAuth 2.1 protection for MCP servers: try it, configure it, find out what is wrong."""
+
+
+@commands.command()
+@click.option("--serve", is_flag=True, help="Keep the app and its issuer up, and print how to call them.")
+def demo(*, serve: bool) -> int:
+    """Show a protected app at work, over real HTTP on loopback."""
+    from asgi_mcp_auth.cli.demo import run_demo  # noqa: PLC0415
+
+    return run_demo(serve=serve)
+
+
+@commands.command("check-config")
+@click.argument("file", required=False)
+def check_config(file: str | None) -> int:
+    """Judge a configuration FILE (TOML), and show what it means.
+
+    Without a file, the MCP_AUTH_… variables of the environment are judged.
+    """
+    from asgi_mcp_auth.cli.check_config import check_config as check  # noqa: PLC0415
+
+    return check(file)
+
+
+@commands.command("config-schema")
+def config_schema() -> int:
+    """Print the JSON Schema of a configuration file, for editors.
+
+    For Even Better TOML, say: asgi-mcp-auth config-schema > mcp-auth.schema.json, and in the file's first line
+    #:schema ./mcp-auth.schema.json
+    """
+    from asgi_mcp_auth.cli.check_config import print_schema  # noqa: PLC0415
+
+    return print_schema()
+
+
+@commands.command()
+@click.argument("shell", type=click.Choice(SHELLS))
+def completion(shell: str) -> int:
+    """Print the completion script of a SHELL.
+
+    For bash: eval "$(asgi-mcp-auth completion bash)"
+    """
+    from click.shell_completion import get_completion_class  # noqa: PLC0415
+
+    found = get_completion_class(shell)
+    if found is None:
+        click.echo(f"{PROGRAM}: click knows no {shell}.", err=True)
+        return 2
+    try:
+        click.echo(found(commands, {}, PROGRAM, "_ASGI_MCP_AUTH_COMPLETE").source())
+    except RuntimeError as too_old:  # bash before 4.4
+        click.echo(f"{PROGRAM}: {too_old}", err=True)
+        return 1
+    return 0
