@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -20,9 +21,10 @@ import anyio
 from asgi_mcp_auth._protocol.addresses import is_public
 from asgi_mcp_auth._protocol.freshness import stated_lifetime
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._protocol.urls import is_loopback
 from asgi_mcp_auth.errors import DiscoveryError, printable
 
-__all__ = ("ClientFactory", "Fetched", "Fetcher", "HTTPClient")
+__all__ = ("ClientFactory", "Fetched", "Fetcher", "HTTPClient", "Strangers")
 
 logger = logging.getLogger("asgi_mcp_auth.http")
 
@@ -57,6 +59,7 @@ MAX_ADDRESSES = 4
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 OK = 200
+_JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;|\Z)", re.IGNORECASE)
 TRY_AGAIN = (408, 429)
 SERVER_ERROR = 500
 
@@ -66,6 +69,20 @@ class Fetched(NamedTuple):
 
     document: dict[str, Any]
     lifetime: float | None
+
+
+class Strangers(NamedTuple):
+    """Tighter bounds, for documents whose URLs come from strangers: JSON by its media type, fewer bytes, less time.
+
+    Attributes:
+        max_bytes: How long a document may be.
+        seconds: How long the whole fetch may take.
+        loopback: Whether, of the addresses that are not public, those of this machine may be asked.
+    """
+
+    max_bytes: int
+    seconds: float
+    loopback: bool = False
 
 
 @functools.cache
@@ -84,11 +101,11 @@ def _words(error: BaseException) -> str:
     return str(below or "")
 
 
-async def _public_addresses(host: str, url: str) -> list[str]:
-    """What a host name resolves to, every one of them a public address."""
+async def _public_addresses(host: str, url: str, *, loopback: bool) -> list[str]:
+    """What a host name resolves to, every one of them a public address, or one of this machine if those may be."""
     found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
-    private = [address for address in addresses if not is_public(address)]
+    private = [a for a in addresses if not (is_public(a) or (loopback and _of_this_machine(a)))]
     if private or not addresses:
         msg = (
             f"{url} was not fetched: its host has the address {printable(' '.join(private))}, which is not public, and "
@@ -96,6 +113,10 @@ async def _public_addresses(host: str, url: str) -> list[str]:
         )
         raise DiscoveryError(msg, transient=False)
     return addresses[:MAX_ADDRESSES]
+
+
+def _of_this_machine(address: str) -> bool:
+    return is_loopback(f"[{address}]" if ":" in address else address)
 
 
 class Fetcher:
@@ -117,23 +138,24 @@ class Fetcher:
         # TimeoutError is an OSError; a name that cannot be one is a UnicodeError.
         self._failures = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError)
 
-    async def fetch_json(self, url: str, *, public_only: bool = False) -> Fetched:
+    async def fetch_json(self, url: str, *, public_only: bool = False, strangers: Strangers | None = None) -> Fetched:
         """GET a JSON object from `url`.
 
         Args:
             url: Where it is.
             public_only: Whether to refuse hosts with an address that is not public, and to connect to an address
                 that was checked. A client of the user's own resolves names itself, and is not guarded.
+            strangers: Tighter bounds; None for those of documents that the configuration leads to.
 
         Raises:
             DiscoveryError: For all that can go wrong; `transient` for time-outs, refused connections and 5xx.
         """
         try:
-            with anyio.fail_after(TOTAL_SECONDS):
+            with anyio.fail_after(TOTAL_SECONDS if strangers is None else strangers.seconds):
                 async with self._new_client() as client:
                     if not (public_only and self._is_ours):
-                        return await self._exchange(client, url, url)
-                    return await self._exchange_guarded(client, url)
+                        return await self._exchange(client, url, url, strangers)
+                    return await self._exchange_guarded(client, url, strangers)
         except DiscoveryError:
             raise
         except self._failures as error:
@@ -144,23 +166,32 @@ class Fetcher:
             msg = f"{url} could not be fetched: the http_client failed with {type(error).__name__}."
             raise DiscoveryError(msg, transient=True, cause=error) from error
 
-    async def _exchange_guarded(self, client: HTTPClient, url: str) -> Fetched:
+    async def _exchange_guarded(self, client: HTTPClient, url: str, strangers: Strangers | None) -> Fetched:
         """The exchange with an address that was checked; the certificate is still held to the name (RFC 9110 4.3.4)."""
         named = self._URL(url)
-        name, addresses = named.host, await _public_addresses(named.host, url)
+        loopback = strangers is not None and strangers.loopback
+        name, addresses = named.host, await _public_addresses(named.host, url, loopback=loopback)
         headers, extensions = {"host": named.netloc.decode("ascii")}, {"sni_hostname": name}
         for place, address in enumerate(addresses, 1):
             try:
                 at = str(named.copy_with(host=address))
-                return await self._exchange(client, url, at, headers=headers, extensions=extensions)
+                return await self._exchange(client, url, at, strangers, headers=headers, extensions=extensions)
             except self._connect_failures:
                 if place == len(addresses):
                     raise
         raise AssertionError  # pragma: no cover - there is at least one address
 
     async def _exchange(
-        self, client: HTTPClient, url: str, at: str, *, headers: Mapping[str, str] = NOTHING, **options: Any
+        self,
+        client: HTTPClient,
+        url: str,
+        at: str,
+        strangers: Strangers | None,
+        *,
+        headers: Mapping[str, str] = NOTHING,
+        **options: Any,
     ) -> Fetched:
+        max_bytes = MAX_BYTES if strangers is None else strangers.max_bytes
         headers = {"accept": "application/json", "accept-encoding": "identity", **headers}
         options |= {"headers": headers, "follow_redirects": False, "timeout": self._timeout}
         async with client.stream("GET", at, **options) as response:
@@ -171,15 +202,18 @@ class Fetcher:
             if coding != "identity":
                 msg = f"{url} answered with the content coding {printable(coding)}, which was not asked for."
                 raise DiscoveryError(msg, transient=False)
+            if strangers is not None and not _JSON_TYPE.match(response.headers.get("content-type", "")):
+                msg = f"{url} answered with {printable(response.headers.get('content-type'))}, not application/json."
+                raise DiscoveryError(msg, transient=False)
             body = bytearray()
             # Left by cancellation, because trio complains of the generators inside when one is left by an exception.
             with anyio.CancelScope() as reading:
                 async for chunk in response.aiter_bytes():  # nothing to decode: see above
                     body += chunk
-                    if len(body) > MAX_BYTES:
+                    if len(body) > max_bytes:
                         reading.cancel()
-            if len(body) > MAX_BYTES:
-                msg = f"{url} answered with more than {MAX_BYTES} bytes."
+            if len(body) > max_bytes:
+                msg = f"{url} answered with more than {max_bytes} bytes."
                 raise DiscoveryError(msg, transient=False)
             try:
                 document = load_object(bytes(body))
