@@ -206,15 +206,16 @@ class Issuer:
         """The answer that a request gets where no fault is in force; `body` may be cut after `MAX_BODY` bytes."""
         path = request.path
         if path in (ServerMetadataPaths.OAUTH + self._path, self._path + ServerMetadataPaths.OIDC):
-            return self._document(self.metadata)
+            return self.document(self.metadata)
         if path == f"{self._path}/jwks":
-            return self._document(self.jwks())
+            return self.document(self.jwks())
         if path == f"{self._path}/token" and request.method == "POST":
             form = {name: values[0] for name, values in parse_qs(body.decode("ascii", "replace")).items()}
             return self._token(form)
         return json_response(404, {"error": "not_found"})
 
-    def _document(self, content: dict[str, Any]) -> Response:
+    def document(self, content: dict[str, Any]) -> Response:
+        """A document as it is published, with `cache_control`."""
         held = () if self.cache_control is None else ((b"cache-control", self.cache_control.encode("latin-1")),)
         return json_response(200, content, held, store=True)
 
