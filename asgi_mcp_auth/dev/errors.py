@@ -2,6 +2,8 @@
 
 OAuthError     at an endpoint that answers JSON; at the authorization endpoint: by redirect
 PageRefused    where nobody can be redirected to: an HTML page for the person at the browser
+
+Neither ever carries a code, a token or a secret.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ def error_page(refused: PageRefused, *, issuer: str) -> Response:
 def home_page(metadata: Mapping[str, object], *, issuer: str, switches: Iterable[str]) -> Response:
     """What is here, for whoever opens the issuer's URL in a browser."""
     rows = [
-        (name.removesuffix("_endpoint").replace("_", " ").capitalize(), f"<code>{_text(url)}</code>")
+        ("Key set" if name == "jwks_uri" else name.removesuffix("_endpoint").capitalize(), f"<code>{_text(url)}</code>")
         for name, url in metadata.items()
         if name.endswith("_endpoint") or name == "jwks_uri"
     ]
