@@ -18,6 +18,7 @@ __all__ = ("AUTH_METHODS", "GRANT_TYPES", "Client", "ClientRules", "load_client_
 
 AUTH_METHODS: Final = ("none", "client_secret_basic", "client_secret_post")
 GRANT_TYPES: Final = ("authorization_code", "refresh_token", "client_credentials")
+OF_USERS: Final = GRANT_TYPES[:2]
 MAX_REDIRECTS = 32
 MAX_NAME = 200
 MAX_TEXT = 2048
@@ -145,11 +146,17 @@ def _application_type(members: Mapping[str, Any], uris: tuple[str, ...], rules: 
 
 
 def read_client(
-    members: Mapping[str, Any], *, client_id: str, rules: ClientRules, default_auth_method: str, secret: str | None
+    members: Mapping[str, Any],
+    *,
+    client_id: str,
+    rules: ClientRules,
+    default_auth_method: str,
+    secret: str | None = None,
+    known_grants: tuple[str, ...] = OF_USERS,
 ) -> Client:
     """Read a client's metadata (RFC 7591 section 2).
 
-    Unknown members are left out, and so are grant and response types that this server has not.
+    Unknown members are left out, and so are grant and response types that are not known here.
 
     Args:
         members: The metadata.
@@ -157,11 +164,13 @@ def read_client(
         rules: What is accepted.
         default_auth_method: For metadata that names none.
         secret: What it authenticates with, should its method need one.
+        known_grants: What it may use. Whoever comes along gets tokens through a user only: registration is open to
+            the pages of any site.
 
     Raises:
         OAuthError: `invalid_redirect_uri` or `invalid_client_metadata`.
     """
-    grants = _supported(members, "grant_types", ("authorization_code",), GRANT_TYPES)
+    grants = _supported(members, "grant_types", ("authorization_code",), known_grants)
     with_code = "authorization_code" in grants
     uris = _redirects(members, rules, needed=with_code)
     responses = _supported(members, "response_types", ("code",), ("code",)) if with_code else []

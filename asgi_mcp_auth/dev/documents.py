@@ -63,7 +63,7 @@ def read_document(fetched: Fetched, *, client_id: str, rules: ClientRules) -> Cl
     if members.get("token_endpoint_auth_method") not in (None, "none"):
         raise OAuthError("invalid_client", "The document's token_endpoint_auth_method is not none.")
     try:
-        client = read_client(members, client_id=client_id, rules=rules, default_auth_method="none", secret=None)
+        client = read_client(members, client_id=client_id, rules=rules, default_auth_method="none")
     except OAuthError as error:
         raise OAuthError("invalid_client", f"The document is refused: {error.description}") from None
     if not client.redirect_uris:

@@ -14,7 +14,7 @@ from asgi_mcp_auth._protocol.problems import Problems, as_mapping, show
 from asgi_mcp_auth._protocol.scopes import is_scope
 from asgi_mcp_auth._protocol.server_metadata import insecure_url
 from asgi_mcp_auth._protocol.urls import Url, is_loopback, parse_url
-from asgi_mcp_auth.dev.clients import AUTH_METHODS, Client, ClientRules, read_client
+from asgi_mcp_auth.dev.clients import AUTH_METHODS, GRANT_TYPES, Client, ClientRules, read_client
 from asgi_mcp_auth.dev.dialects import DIALECTS, Dialect
 from asgi_mcp_auth.dev.errors import OAuthError
 from asgi_mcp_auth.dev.policy import OFFLINE, OPENID, Policy
@@ -114,6 +114,7 @@ def _check_clients(entries: object, rules: ClientRules, problems: Problems) -> d
                 rules=rules,
                 default_auth_method=default,
                 secret=secret if isinstance(secret, str) else None,
+                known_grants=GRANT_TYPES,
             )
         except OAuthError as error:
             problems.add(where, error.description, "Give metadata as for registration (RFC 7591 section 2).")
