@@ -113,7 +113,7 @@ curl -s {base}/dev/forget -H 'Content-Type: application/json' -d '{{}}'
 
 
 def _issuer(host: str, port: int, path: str) -> str:
-    """The issuer of an address; of one that is not this machine's, what it is here by a forwarded port (a container's)."""
+    """The issuer of an address; for one beyond this machine, what a forwarded port is here (a container, say)."""
     named = f"[{host}]" if ":" in host else host
     if not is_loopback(named):
         named = "127.0.0.1"

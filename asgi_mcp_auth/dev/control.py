@@ -83,7 +83,7 @@ def _members(request: Request, body: bytes) -> dict[str, Any]:
 
 def _names(members: dict[str, Any], member: str) -> list[str]:
     value = members.get(member, [])
-    known = {str(switch) for switch in Switch}
+    known = [str(switch) for switch in Switch]  # a list: what is asked for may be anything
     if not isinstance(value, list) or not all(name in known for name in cast("list[object]", value)):
         raise OAuthError("invalid_request", f"{member} is no list of known faults: GET shows them.")
     return cast("list[str]", value)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Response, json_response
+from asgi_mcp_auth._protocol.responses import Header, Response, json_response
 from asgi_mcp_auth.dev.clients import Client, ClientRules, load_client_object, read_client
 from asgi_mcp_auth.dev.documents import ClientDocuments
 from asgi_mcp_auth.dev.errors import OAuthError
@@ -18,6 +18,7 @@ __all__ = ("Directory",)
 
 MAX_REGISTRATION = 16 * 1024
 CREATED = 201
+BASIC: Final[tuple[Header, ...]] = ((b"www-authenticate", b'Basic realm="token"'),)
 
 
 class Directory:
@@ -137,7 +138,8 @@ class Directory:
 
 
 def _unauthenticated(what: str, *, challenge: bool) -> OAuthError:
-    return OAuthError("invalid_client", what, status=401, challenge=challenge)
+    """RFC 6749 section 5.2: challenged with the scheme that was used."""
+    return OAuthError("invalid_client", what, status=401, headers=BASIC if challenge else ())
 
 
 def _same(secret: str, other: str) -> bool:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from asgi_mcp_auth._protocol.responses import Header
+
 __all__ = ("OAuthError", "PageRefused")
 
 
@@ -20,15 +22,15 @@ class OAuthError(Exception):
         error: The code.
         description: For the developer, in the characters of RFC 6749 section 5.2; it quotes no secret.
         status: The HTTP status, where the answer is not a redirect.
-        challenge: Whether `WWW-Authenticate: Basic` goes with it (RFC 6749 section 5.2).
+        headers: Header fields that go with it: `Allow`, `WWW-Authenticate`.
     """
 
-    def __init__(self, error: str, description: str, *, status: int = 400, challenge: bool = False) -> None:
+    def __init__(self, error: str, description: str, *, status: int = 400, headers: tuple[Header, ...] = ()) -> None:
         super().__init__(f"{error}: {description}")
         self.error = error
         self.description = description
         self.status = status
-        self.challenge = challenge
+        self.headers = headers
 
     def members(self) -> dict[str, str]:
         """As it is sent."""

@@ -64,8 +64,7 @@ class Routes:
         try:
             reply = await self._reply(request, body)
         except OAuthError as error:
-            challenge = ((b"www-authenticate", b'Basic realm="token"'),) if error.challenge else ()
-            reply = Reply(json_response(error.status, error.members(), challenge), str(error))
+            reply = Reply(json_response(error.status, error.members(), error.headers), str(error))
         except PageRefused as refused:
             reply = Reply(error_page(refused, issuer=self._core.iss), str(refused))
         if self._is_open(request.path):
@@ -154,7 +153,8 @@ class Routes:
 
 def _allow(request: Request, *methods: str) -> None:
     if request.method not in methods:
-        raise OAuthError("invalid_request", f"Use {' or '.join(methods)} here.", status=405)
+        allow = (b"allow", ", ".join(methods).encode("ascii"))
+        raise OAuthError("invalid_request", f"Use {' or '.join(methods)} here.", status=405, headers=(allow,))
 
 
 def _is_elsewhere(address: str) -> bool:
