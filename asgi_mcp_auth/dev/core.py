@@ -90,6 +90,7 @@ class Core:
         if dialect.opaque:
             token = f"at_{secrets.token_urlsafe(32)}"
         else:
-            token = self.mint(dialect.translate(claims), typ=dialect.typ, header=dialect.header)
+            spoken = dialect.claims(claims, openid=grant.asked.openid)
+            token = self.mint(spoken, typ=dialect.typ, header=dialect.header)
         self.memory.keep_access_token(token, AccessToken(grant, claims))
         return token

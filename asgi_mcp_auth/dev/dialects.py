@@ -30,6 +30,7 @@ class Dialect:
         typ: The header's `typ`; None for a header without.
         header: More header members.
         translate: The provider's claims from those of RFC 9068.
+        userinfo: Whether a token of a sign-in with `openid` is for the userinfo endpoint too.
         algorithm: What the provider signs with, where it is not RS256.
         opaque: Whether its access tokens are no JWTs at all.
     """
@@ -37,8 +38,16 @@ class Dialect:
     typ: str | None = "at+jwt"
     header: Mapping[str, str] = field(default_factory=dict[str, str])
     translate: Callable[[Claims], Claims] = _unchanged
+    userinfo: bool = False
     algorithm: str | None = None
     opaque: bool = False
+
+    def claims(self, claims: Claims, *, openid: bool) -> Claims:
+        """The provider's claims, of a sign-in with the scope `openid` or without."""
+        if openid and self.userinfo:
+            userinfo = f"{str(claims.get('iss')).rstrip('/')}/userinfo"
+            claims = {**claims, "aud": [*_audience(claims), userinfo]}
+        return self.translate(claims)
 
 
 def entra_api(resource: str) -> str:
@@ -160,8 +169,8 @@ def _supabase(claims: Claims) -> Claims:
 DIALECTS: Final[Mapping[str, Dialect]] = {
     "entra-v2": Dialect(typ="JWT", translate=_entra_v2),
     "entra-v1": Dialect(typ="JWT", header={"x5t": "of-no-certificate"}, translate=_entra_v1),
-    "auth0": Dialect(typ="JWT", translate=_auth0),
-    "auth0-rfc9068": Dialect(translate=_auth0_rfc9068),
+    "auth0": Dialect(typ="JWT", translate=_auth0, userinfo=True),
+    "auth0-rfc9068": Dialect(translate=_auth0_rfc9068, userinfo=True),
     "okta": Dialect(typ=None, translate=_okta),
     "okta-org": Dialect(typ="application/okta-internal-at+jwt", translate=_okta_org),
     "cognito": Dialect(typ=None, translate=_cognito),
