@@ -400,7 +400,9 @@ async def test_denying_goes_back(decision: dict[str, str]) -> None:
 async def test_a_forged_answer_gets_a_page(fields: dict[str, Any], headers: dict[str, str]) -> None:
     async with Asked(dev_server(auto_approve=False)) as asked:
         _, form = await ask(asked)
-        sent = {name: value for name, value in (form.fields | {"decision": "allow"} | fields).items() if value is not ...}
+        sent = {
+            name: value for name, value in (form.fields | {"decision": "allow"} | fields).items() if value is not ...
+        }
         cookies = dict(asked.http.cookies)
         if "cookie" in headers:
             asked.http.cookies.clear()

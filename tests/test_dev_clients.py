@@ -401,7 +401,9 @@ async def test_the_documents_kept_and_fetched_are_bounded() -> None:
     assert sorted(statuses) == [302] * MAX_AT_ONCE + [503]
 
 
-@pytest.mark.parametrize("url", ["https://10.0.0.1/c", "https://169.254.169.254/latest/meta-data", "https://[fe80::1]/c"])
+@pytest.mark.parametrize(
+    "url", ["https://10.0.0.1/c", "https://169.254.169.254/latest/meta-data", "https://[fe80::1]/c"]
+)
 async def test_private_addresses_are_not_asked(url: str) -> None:
     """AS-46: special-use addresses blocked."""
     async with Asked(dev_server()) as asked:

@@ -3,6 +3,8 @@ refused by profile `at+jwt` where it deviates from RFC 9068. The tokens come out
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jwt
@@ -27,7 +29,7 @@ class Shape(NamedTuple):
     typ: str | None
     has: dict[str, Any]
     lacks: tuple[str, ...]
-    config: dict[str, Any] | None = {}
+    config: Mapping[str, Any] | None = MappingProxyType({})
     strict: Reason | None = Reason.TYP_NOT_ACCEPTED
     refused: Reason | None = None
     scopes: tuple[str, ...] = ("mcp:read",)
@@ -58,9 +60,7 @@ SHAPES = {
         refused=Reason.TYP_NOT_ACCEPTED,
     ),
     "cognito": Shape(None, {"client_id": CLIENT, "token_use": "access", "username": "alice"}, ("scp",)),
-    "keycloak": Shape(
-        "JWT", {"aud": [MCP, "account"], "azp": CLIENT, "typ": "Bearer", "acr": "1"}, ("client_id",)
-    ),
+    "keycloak": Shape("JWT", {"aud": [MCP, "account"], "azp": CLIENT, "typ": "Bearer", "acr": "1"}, ("client_id",)),
     "workos": Shape(None, {"client_id": CLIENT, "permissions": ["mcp:read"]}, ("azp",)),
     "descope": Shape("JWT", {"azp": CLIENT, "amr": ["email"]}, ("client_id", "jti")),
     "logto": Shape("at+jwt", {"client_id": CLIENT}, ("auth_time",), strict=None),
@@ -116,7 +116,7 @@ async def test_the_shape_of_a_token(slug: str, clock: Clock) -> None:
     assert not set(shape.lacks) & set(claims)
     assert (claims["sub"], claims["iss"]) == ("alice", server.url)
 
-    strict = await reason(server, token, **((shape.config or {}) | {"profile": "at+jwt"}))
+    strict = await reason(server, token, **{**(shape.config or {}), "profile": "at+jwt"})
     assert strict.reason == shape.strict
     if shape.config is None:
         assert (await reason(server, token)).reason is shape.refused

@@ -96,7 +96,10 @@ async def test_revocation_of_what_is_not_there_or_not_theirs() -> None:
         token = (await asked.login(owner))["refresh_token"]
         unknown = await asked.post("/revoke", data={"token": "unknown", "client_id": owner})
         assert unknown.status_code == 200, "AS-60: 200 even for unknown tokens"
-        assert error_of(await asked.post("/revoke", data={"token": token, "client_id": other})) == (400, "invalid_grant")
+        assert error_of(await asked.post("/revoke", data={"token": token, "client_id": other})) == (
+            400,
+            "invalid_grant",
+        )
         assert await asked.is_active(token, owner)
         assert error_of(await asked.post("/revoke", data={"token": token})) == (401, "invalid_client")
 

@@ -137,8 +137,12 @@ async def test_an_id_token_is_no_access_token(clock: Clock) -> None:
         tokens = await asked.login(client_id, scope="openid mcp:read", nonce="n")
         claims = claims_of(tokens["id_token"])
         assert (claims["aud"], claims["nonce"], claims["sub"]) == (client_id, "n", "alice")
-        assert (await call(protected, path="/mcp", headers=bearer(tokens["access_token"]), host="localhost:8000")).status == 200
-        assert (await call(protected, path="/mcp", headers=bearer(tokens["id_token"]), host="localhost:8000")).status == 401
+        assert (
+            await call(protected, path="/mcp", headers=bearer(tokens["access_token"]), host="localhost:8000")
+        ).status == 200
+        assert (
+            await call(protected, path="/mcp", headers=bearer(tokens["id_token"]), host="localhost:8000")
+        ).status == 401
 
 
 def protect(server: Any, **config: Any) -> MCPAuthMiddleware:
@@ -192,7 +196,7 @@ SECRETS = [
 @pytest.mark.parametrize(("method", "use_basic", "right", "status", "error"), SECRETS)
 @pytest.mark.parametrize("raw", [False, True], ids=["as the Python SDK encodes", "as the TypeScript SDK encodes"])
 async def test_client_authentication(
-    method: str, use_basic: bool, right: bool, status: int, error: str | None, raw: bool
+    method: str, use_basic: bool, right: bool, status: int, *, error: str | None, raw: bool
 ) -> None:
     async with Asked(dev_server()) as asked:
         client = await asked.register(token_endpoint_auth_method=method)

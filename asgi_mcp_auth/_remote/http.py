@@ -1,4 +1,4 @@
-"""One bounded exchange: GET a JSON object (OAuth 2.1 section 1.5, RFC 9728 section 7.7).
+"""One bounded exchange, most often: GET a JSON object (OAuth 2.1 section 1.5, RFC 9728 section 7.7).
 
 Bounded in time and in bytes, no redirects, no cookies, no credentials, and no content coding, so that
 a small answer cannot unpack into a large one.
@@ -11,10 +11,10 @@ import logging
 import re
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import anyio
 
@@ -24,13 +24,16 @@ from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._protocol.urls import is_loopback
 from asgi_mcp_auth.errors import DiscoveryError, printable
 
-__all__ = ("ClientFactory", "Fetched", "Fetcher", "HTTPClient", "Strangers")
+__all__ = ("MAX_BYTES", "ClientFactory", "Fetched", "Fetcher", "HTTPClient", "Strangers", "read_body")
 
 logger = logging.getLogger("asgi_mcp_auth.http")
 
 
+T = TypeVar("T")
+
+
 class HTTPClient(Protocol):
-    """What is used of httpx's `AsyncClient`: it opens, streams one GET, and closes."""
+    """What is used of httpx's `AsyncClient`: it opens, streams one answer, and closes."""
 
     async def __aenter__(self) -> Any:
         """Give the client."""
@@ -72,11 +75,11 @@ class Fetched(NamedTuple):
 
 
 class Strangers(NamedTuple):
-    """Tighter bounds, for documents whose URLs come from strangers: JSON by its media type, fewer bytes, less time.
+    """Tighter bounds, for documents whose URLs come from strangers, which have to be JSON by their media type too.
 
     Attributes:
         max_bytes: How long a document may be.
-        seconds: How long the whole fetch may take.
+        seconds: How long the whole exchange may take.
         loopback: Whether, of the addresses that are not public, those of this machine may be asked.
     """
 
@@ -101,6 +104,10 @@ def _words(error: BaseException) -> str:
     return str(below or "")
 
 
+def _of_this_machine(address: str) -> bool:
+    return is_loopback(f"[{address}]" if ":" in address else address)
+
+
 async def _public_addresses(host: str, url: str, *, loopback: bool) -> list[str]:
     """What a host name resolves to, every one of them a public address, or one of this machine if those may be."""
     found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
@@ -113,10 +120,6 @@ async def _public_addresses(host: str, url: str, *, loopback: bool) -> list[str]
         )
         raise DiscoveryError(msg, transient=False)
     return addresses[:MAX_ADDRESSES]
-
-
-def _of_this_machine(address: str) -> bool:
-    return is_loopback(f"[{address}]" if ":" in address else address)
 
 
 class Fetcher:
@@ -139,13 +142,28 @@ class Fetcher:
         self._failures = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError)
 
     async def fetch_json(self, url: str, *, public_only: bool = False, strangers: Strangers | None = None) -> Fetched:
-        """GET a JSON object from `url`.
+        """GET a JSON object from `url`; the parameters and what is raised are those of `exchange`."""
+        read = functools.partial(_read_json, url, strangers)
+        return await self.exchange(url, read, public_only=public_only, strangers=strangers)
+
+    async def exchange(
+        self,
+        url: str,
+        read: Callable[[Any], Awaitable[T]],
+        *,
+        public_only: bool = False,
+        strangers: Strangers | None = None,
+        **request: Any,
+    ) -> T:
+        """Ask for `url`, and read the answer with `read`; redirects are not followed.
 
         Args:
             url: Where it is.
+            read: Makes something of httpx's unread `Response`; raises `DiscoveryError` for what it does not want.
             public_only: Whether to refuse hosts with an address that is not public, and to connect to an address
                 that was checked. A client of the user's own resolves names itself, and is not guarded.
             strangers: Tighter bounds; None for those of documents that the configuration leads to.
+            request: `method`, `headers` and `content`; a GET of JSON without them.
 
         Raises:
             DiscoveryError: For all that can go wrong; `transient` for time-outs, refused connections and 5xx.
@@ -154,8 +172,9 @@ class Fetcher:
             with anyio.fail_after(TOTAL_SECONDS if strangers is None else strangers.seconds):
                 async with self._new_client() as client:
                     if not (public_only and self._is_ours):
-                        return await self._exchange(client, url, url, strangers)
-                    return await self._exchange_guarded(client, url, strangers)
+                        return await self._exchange(client, url, read, **request)
+                    loopback = strangers is not None and strangers.loopback
+                    return await self._exchange_guarded(client, url, read, loopback=loopback, **request)
         except DiscoveryError:
             raise
         except self._failures as error:
@@ -166,16 +185,17 @@ class Fetcher:
             msg = f"{url} could not be fetched: the http_client failed with {type(error).__name__}."
             raise DiscoveryError(msg, transient=True, cause=error) from error
 
-    async def _exchange_guarded(self, client: HTTPClient, url: str, strangers: Strangers | None) -> Fetched:
+    async def _exchange_guarded(
+        self, client: HTTPClient, url: str, read: Callable[[Any], Awaitable[T]], *, loopback: bool, **request: Any
+    ) -> T:
         """The exchange with an address that was checked; the certificate is still held to the name (RFC 9110 4.3.4)."""
         named = self._URL(url)
-        loopback = strangers is not None and strangers.loopback
         name, addresses = named.host, await _public_addresses(named.host, url, loopback=loopback)
-        headers, extensions = {"host": named.netloc.decode("ascii")}, {"sni_hostname": name}
+        headers = {"host": named.netloc.decode("ascii"), **request.pop("headers", NOTHING)}
+        request |= {"headers": headers, "extensions": {"sni_hostname": name}}
         for place, address in enumerate(addresses, 1):
             try:
-                at = str(named.copy_with(host=address))
-                return await self._exchange(client, url, at, strangers, headers=headers, extensions=extensions)
+                return await self._exchange(client, str(named.copy_with(host=address)), read, **request)
             except self._connect_failures:
                 if place == len(addresses):
                     raise
@@ -184,41 +204,52 @@ class Fetcher:
     async def _exchange(
         self,
         client: HTTPClient,
-        url: str,
         at: str,
-        strangers: Strangers | None,
+        read: Callable[[Any], Awaitable[T]],
         *,
+        method: str = "GET",
         headers: Mapping[str, str] = NOTHING,
         **options: Any,
-    ) -> Fetched:
-        max_bytes = MAX_BYTES if strangers is None else strangers.max_bytes
+    ) -> T:
         headers = {"accept": "application/json", "accept-encoding": "identity", **headers}
         options |= {"headers": headers, "follow_redirects": False, "timeout": self._timeout}
-        async with client.stream("GET", at, **options) as response:
-            status, coding = response.status_code, response.headers.get("content-encoding", "identity")
-            if status != OK:  # RFC 8414 section 3.2; a redirect is not followed
-                msg = f"{url} answered {status}."
-                raise DiscoveryError(msg, transient=status >= SERVER_ERROR or status in TRY_AGAIN)
-            if coding != "identity":
-                msg = f"{url} answered with the content coding {printable(coding)}, which was not asked for."
-                raise DiscoveryError(msg, transient=False)
-            if strangers is not None and not _JSON_TYPE.match(response.headers.get("content-type", "")):
-                msg = f"{url} answered with {printable(response.headers.get('content-type'))}, not application/json."
-                raise DiscoveryError(msg, transient=False)
-            body = bytearray()
-            # Left by cancellation, because trio complains of the generators inside when one is left by an exception.
-            with anyio.CancelScope() as reading:
-                async for chunk in response.aiter_bytes():  # nothing to decode: see above
-                    body += chunk
-                    if len(body) > max_bytes:
-                        reading.cancel()
-            if len(body) > max_bytes:
-                msg = f"{url} answered with more than {max_bytes} bytes."
-                raise DiscoveryError(msg, transient=False)
-            try:
-                document = load_object(bytes(body))
-            except JSONRefused as error:
-                msg = f"{url} did not answer with a JSON object: {error}."
-                raise DiscoveryError(msg, transient=False) from None
-            named = (response.headers.get(name) for name in ("cache-control", "age", "expires", "date"))
-            return Fetched(document, stated_lifetime(*named))
+        async with client.stream(method, at, **options) as response:
+            return await read(response)
+
+
+async def read_body(response: Any, limit: int | None = None) -> bytes | None:
+    """The body of an answer, or None if it is longer than `limit`, or than `MAX_BYTES`."""
+    limit = MAX_BYTES if limit is None else limit
+    body = bytearray()
+    # Left by cancellation, because trio complains of the generators inside when one is left by an exception.
+    with anyio.CancelScope() as reading:
+        async for chunk in response.aiter_bytes():  # nothing to decode: identity was asked for
+            body += chunk
+            if len(body) > limit:
+                reading.cancel()
+    return bytes(body) if len(body) <= limit else None
+
+
+async def _read_json(url: str, strangers: Strangers | None, response: Any) -> Fetched:
+    status, coding = response.status_code, response.headers.get("content-encoding", "identity")
+    if status != OK:  # RFC 8414 section 3.2; a redirect is not followed
+        msg = f"{url} answered {status}."
+        raise DiscoveryError(msg, transient=status >= SERVER_ERROR or status in TRY_AGAIN)
+    if coding != "identity":
+        msg = f"{url} answered with the content coding {printable(coding)}, which was not asked for."
+        raise DiscoveryError(msg, transient=False)
+    if strangers is not None and not _JSON_TYPE.match(response.headers.get("content-type", "")):
+        msg = f"{url} answered with {printable(response.headers.get('content-type'))}, not application/json."
+        raise DiscoveryError(msg, transient=False)
+    limit = MAX_BYTES if strangers is None else strangers.max_bytes
+    body = await read_body(response, limit)
+    if body is None:
+        msg = f"{url} answered with more than {limit} bytes."
+        raise DiscoveryError(msg, transient=False)
+    try:
+        document = load_object(body)
+    except JSONRefused as error:
+        msg = f"{url} did not answer with a JSON object: {error}."
+        raise DiscoveryError(msg, transient=False) from None
+    named = (response.headers.get(name) for name in ("cache-control", "age", "expires", "date"))
+    return Fetched(document, stated_lifetime(*named))
