@@ -6,6 +6,7 @@ import re
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+import httpx
 import pytest
 from dev import BASE, CALLBACK, CHALLENGE, MCP, VERIFIER, Asked, Form, answer_of, claims_of, dev_server
 from harness import Clock
@@ -89,9 +90,9 @@ async def test_redirects_fit_to_the_letter(registered: str, requested: str, fits
         assert is_page(response)
 
 
-def answer_of_any(response: Any) -> dict[str, str]:
+def answer_of_any(response: httpx.Response) -> dict[str, str]:
     """As `answer_of`, for redirect URIs with a query or a scheme of their own."""
-    query = urlsplit(response.headers["location"].replace("cursor:", "http:")).query
+    query: str = urlsplit(response.headers["location"].replace("cursor:", "http:")).query
     return dict(pair.split("=", 1) for pair in query.split("&"))
 
 

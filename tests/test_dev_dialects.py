@@ -33,6 +33,7 @@ class Shape(NamedTuple):
     strict: Reason | None = Reason.TYP_NOT_ACCEPTED
     refused: Reason | None = None
     scopes: tuple[str, ...] = ("mcp:read",)
+    required: tuple[str, ...] = ()
 
 
 CLIENT = "<the client>"
@@ -61,8 +62,17 @@ SHAPES = {
     ),
     "cognito": Shape(None, {"client_id": CLIENT, "token_use": "access", "username": "alice"}, ("scp",)),
     "keycloak": Shape("JWT", {"aud": [MCP, "account"], "azp": CLIENT, "typ": "Bearer", "acr": "1"}, ("client_id",)),
+    "cognito-no-aud": Shape(
+        None,
+        {"client_id": CLIENT, "token_use": "access", "scope": f"{MCP}/read"},
+        ("aud",),
+        {"profile": "no-aud", "allowed_clients": [CLIENT]},
+        scopes=(f"{MCP}/read",),
+        required=(f"{MCP}/read",),
+    ),
     "workos": Shape(None, {"client_id": CLIENT, "permissions": ["mcp:read"]}, ("azp",)),
     "descope": Shape("JWT", {"azp": CLIENT, "amr": ["email"]}, ("client_id", "jti")),
+    "descope-project": Shape("JWT", {"azp": CLIENT, "aud": "P2dev"}, ("client_id",), {"extra_audiences": ["P2dev"]}),
     "logto": Shape("at+jwt", {"client_id": CLIENT}, ("auth_time",), strict=None),
     "clerk": Shape("at+jwt", {"client_id": CLIENT}, ("azp",), strict=None),
     "supabase": Shape(
@@ -80,12 +90,13 @@ def test_every_dialect_is_tested() -> None:
     assert {*SHAPES, "google"} == set(DIALECTS)
 
 
-def decide(server: DevServer, **config: Any) -> tuple[MCPAuthMiddleware, list[Decision]]:
+def decide(server: DevServer, required: tuple[str, ...], **config: Any) -> tuple[MCPAuthMiddleware, list[Decision]]:
     decisions: list[Decision] = []
     app = MCPAuthMiddleware(
         RecordingApp(),
         resource=MCP,
         authorization_servers=[AuthServerConfig(issuer=server.url, **config)],
+        required_scopes=required,
         http_client=server.http_client,
         clock=server.clock,
         on_decision=[decisions.append],
@@ -93,18 +104,19 @@ def decide(server: DevServer, **config: Any) -> tuple[MCPAuthMiddleware, list[De
     return app, decisions
 
 
-async def reason(server: DevServer, token: str, **config: Any) -> Decision:
-    app, decisions = decide(server, **config)
+async def reason(server: DevServer, token: str, required: tuple[str, ...] = (), **config: Any) -> Decision:
+    app, decisions = decide(server, required, **config)
     await call(app, headers=bearer(token), host="localhost:8000")
     return decisions[-1]
 
 
 @pytest.mark.parametrize("slug", SLUGS)
 async def test_the_shape_of_a_token(slug: str, clock: Clock) -> None:
-    shape, server = SHAPES[slug], dev_server(dialect=slug, clock=clock)
+    shape = SHAPES[slug]
+    server = dev_server(dialect=slug, clock=clock, scopes=shape.required or ["mcp:read"])
     async with Asked(server) as asked:
         client_id = (await asked.register())["client_id"]
-        tokens = await asked.login(client_id)
+        tokens = await asked.login(client_id, scope=...)
         token = tokens["access_token"]
         assert await asked.is_active(token, client_id), "AS-60: introspection knows it in any shape"
     header, claims = header_of(token), claims_of(token)
@@ -116,17 +128,20 @@ async def test_the_shape_of_a_token(slug: str, clock: Clock) -> None:
     assert not set(shape.lacks) & set(claims)
     assert (claims["sub"], claims["iss"]) == ("alice", server.url)
 
-    strict = await reason(server, token, **{**(shape.config or {}), "profile": "at+jwt"})
+    config = dict(shape.config or {})
+    if "allowed_clients" in config:
+        config["allowed_clients"] = [client_id]
+    strict = await reason(server, token, **(config | {"profile": "at+jwt"}))
     assert strict.reason == shape.strict
     if shape.config is None:
         assert (await reason(server, token)).reason is shape.refused
         return
-    decision = await reason(server, token, **shape.config)
+    decision = await reason(server, token, shape.required, **config)
     assert decision.reason is None
     assert decision.auth_info is not None
     assert decision.auth_info.client_id == client_id
     assert decision.auth_info.scopes == shape.scopes
-    if "extra_audiences" in shape.config:
+    if "extra_audiences" in config:
         assert (await reason(server, token)).reason is Reason.WRONG_AUDIENCE
 
 

@@ -104,7 +104,8 @@ async def test_all_problems_are_told_at_once() -> None:
     ],
 )
 async def test_it_serves_its_own_machine(options: dict[str, Any], scope: dict[str, Any], status: int) -> None:
-    answer = await call(dev_server(**options), "GET", OAUTH, **({"host": "localhost:9000"} | scope))
+    more: dict[str, Any] = {"host": "localhost:9000"} | scope
+    answer = await call(dev_server(**options), "GET", OAUTH, **more)
     assert answer.status == status
 
 

@@ -8,7 +8,7 @@ import json
 import secrets
 import socket
 import time
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import click
 from rich.text import Text
@@ -60,7 +60,7 @@ def _clients(file: BinaryIO | None) -> list[Any]:
     if not isinstance(found, list):
         msg = f"{file.name} is no JSON list. Write a list of objects, each as for registration (RFC 7591)."
         raise _mistake(msg)
-    return found
+    return cast("list[Any]", found)  # type: ignore[redundant-cast]  # pyright sees a list of unknowns
 
 
 def exchange_line(exchange: Exchange, now: float) -> Text:

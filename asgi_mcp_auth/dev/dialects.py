@@ -15,6 +15,7 @@ __all__ = ("DIALECTS", "Dialect", "entra_api")
 
 Claims = dict[str, Any]
 
+PROJECT: Final = "P2dev"
 TENANT: Final = "6babcaad-604b-40ac-a9d7-9fd97c0b779f"
 
 
@@ -121,9 +122,13 @@ def _okta_org(claims: Claims) -> Claims:
 
 
 def _cognito(claims: Claims) -> Claims:
-    """With resource binding, as the request named a resource; without it Cognito's tokens have no audience."""
+    """With resource binding."""
     more = {} if _is_app(claims) else {"username": claims.get("sub"), "origin_jti": claims.get("jti")}
     return {**claims, "token_use": "access", "version": 2, **more}
+
+
+def _cognito_no_aud(claims: Claims) -> Claims:
+    return _less(_cognito(claims), "aud")
 
 
 def _keycloak(claims: Claims) -> Claims:
@@ -146,6 +151,10 @@ def _workos(claims: Claims) -> Claims:
 
 def _descope(claims: Claims) -> Claims:
     return {**_less(claims, "client_id", "jti", "auth_time"), "azp": claims.get("client_id"), "amr": ["email"]}
+
+
+def _descope_project(claims: Claims) -> Claims:
+    return {**_descope(claims), "aud": PROJECT}
 
 
 def _logto(claims: Claims) -> Claims:
@@ -174,10 +183,12 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     "okta": Dialect(typ=None, translate=_okta),
     "okta-org": Dialect(typ="application/okta-internal-at+jwt", translate=_okta_org),
     "cognito": Dialect(typ=None, translate=_cognito),
+    "cognito-no-aud": Dialect(typ=None, translate=_cognito_no_aud),
     "keycloak": Dialect(typ="JWT", translate=_keycloak),
     "google": Dialect(opaque=True),
     "workos": Dialect(typ=None, translate=_workos),
     "descope": Dialect(typ="JWT", translate=_descope),
+    "descope-project": Dialect(typ="JWT", translate=_descope_project),
     "logto": Dialect(algorithm="ES384", translate=_logto),
     "clerk": Dialect(translate=_clerk),
     "supabase": Dialect(typ="JWT", translate=_supabase),

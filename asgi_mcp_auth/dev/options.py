@@ -5,12 +5,12 @@ Nothing but this machine is served unless it is said in so many words: the serve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from asgi_mcp_auth._protocol.jose import ALGORITHMS
-from asgi_mcp_auth._protocol.problems import Problems, as_mapping, show
+from asgi_mcp_auth._protocol.problems import Problems, as_list, as_mapping, show
 from asgi_mcp_auth._protocol.scopes import is_scope
 from asgi_mcp_auth._protocol.server_metadata import insecure_url
 from asgi_mcp_auth._protocol.urls import Url, is_loopback, parse_url
@@ -96,10 +96,10 @@ def _check_lifetime(value: object, where: str, most: int, problems: Problems) ->
 
 def _check_clients(entries: object, rules: ClientRules, problems: Problems) -> dict[str, Client]:
     found: dict[str, Client] = {}
-    listed: Iterable[object] = entries if isinstance(entries, (list, tuple)) else ()
-    if not isinstance(entries, (list, tuple)):
+    listed = as_list(entries)
+    if listed is None:
         problems.add("clients", f"{show(entries)} is not a list.", "Give a list of tables, as for registration.")
-    for index, entry in enumerate(listed):
+    for index, entry in enumerate(listed or ()):
         where = f"clients[{index}]"
         members = as_mapping(entry) or {}
         client_id, secret = members.get("client_id"), members.get("client_secret")
