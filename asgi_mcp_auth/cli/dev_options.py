@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,9 @@ class _WithTables(click.Command):
         with formatter.section('Faults, also at run time: POST {issuer}/dev/faults with {"on": ["no-iss"]}'):
             formatter.write_dl(list(_faults().items()))
         with formatter.section("Dialects"):
-            formatter.write_text(", ".join(_dialects()))
+            width = formatter.width - formatter.current_indent
+            for line in textwrap.wrap(", ".join(_dialects()), width, break_on_hyphens=False):
+                formatter.write(f"{' ' * formatter.current_indent}{line}\n")
 
 
 @click.command("dev-server", cls=_WithTables, short_help="Run an authorization server for development.")
