@@ -131,7 +131,8 @@ async def test_the_shape_of_a_token(slug: str, clock: Clock) -> None:
     config = dict(shape.config or {})
     if "allowed_clients" in config:
         config["allowed_clients"] = [client_id]
-    strict = await reason(server, token, **(config | {"profile": "at+jwt"}))
+    strictly: dict[str, Any] = config | {"profile": "at+jwt"}
+    strict = await reason(server, token, **strictly)
     assert strict.reason == shape.strict
     if shape.config is None:
         assert (await reason(server, token)).reason is shape.refused

@@ -133,15 +133,17 @@ def test_the_lines_to_paste_work(running: tuple[str, processes.Process], protect
     for argv in lines:
         given = dict(itertools.pairwise(argv))
         content = "&".join(value for flag, value in itertools.pairwise(argv) if flag == "-d")
-        auth = tuple(given["-u"].split(":")) if "-u" in given else None
+        user, _, password = given.get("-u", "").partition(":")
         kind = "application/json" if "-H" in given else "application/x-www-form-urlencoded"
-        headers = {"content-type": kind}
         response = browser.post(
-            argv[2], content=content.replace(" ", "+") if auth else content, headers=headers, auth=auth
-        )  # type: ignore[arg-type]
+            argv[2],
+            content=content if "-H" in given else content.replace(" ", "+"),
+            headers={"content-type": kind},
+            auth=httpx.BasicAuth(user, password) if user else httpx.Auth(),
+        )
         assert response.status_code == 200, argv
         answers.append(response.json())
-        if auth is not None:
+        if user:
             token = answers[0]["access_token"]
             assert browser.post(protected, headers={"authorization": f"Bearer {token}"}).status_code == 200
     assert len(answers) == 4

@@ -118,7 +118,8 @@ def test_the_tables_of_the_development_server_are_complete() -> None:
         assert documented.pop(switch.value) == [switch.meaning]
     parameters = dict(inspect.signature(DevServer.__init__).parameters)
     del parameters["self"]
-    shown = {name: parameter.default for name, parameter in parameters.items()} | {"clock": "time.time"}
+    shown: dict[str, object] = {name: parameter.default for name, parameter in parameters.items()}
+    shown["clock"] = "time.time"
     assert {name: row[1] for name, row in documented.items()} == {name: f"`{value}`" for name, value in shown.items()}
     flags = {flag for row in documented.values() for flag in re.findall(r"--[\w-]+", row[0])}
     assert flags == {param.opts[0] for param in dev_server.params}
