@@ -6,10 +6,10 @@ from typing import Any
 
 import httpx
 import pytest
-from dev import BASE, MCP, Asked, dev_server, error_of
-from harness import Clock, call
+from dev import BASE, M2M, MCP, VERIFIER, Asked, dev_server, error_of
+from harness import Clock, call, websocket
 
-from asgi_mcp_auth.dev import DevServer
+from asgi_mcp_auth.dev import DevServer, Exchange
 from asgi_mcp_auth.dev.server import MAX_KEYS
 from asgi_mcp_auth.errors import ConfigurationError
 
@@ -96,6 +96,7 @@ async def test_all_problems_are_told_at_once() -> None:
         pytest.param({}, {"client": ("127.0.0.1", 1)}, 200, id="AS-1 this machine"),
         pytest.param({}, {"client": ("::1", 1)}, 200, id="AS-1 this machine, IPv6"),
         pytest.param({}, {"client": None}, 200, id="AS-1 a socket in the file system"),
+        pytest.param({}, {"client": ("testclient", 1)}, 200, id="AS-1 a test client"),
         pytest.param({}, {"client": ("192.0.2.1", 1)}, 403, id="AS-1 another machine"),
         pytest.param({}, {"host": "evil.example"}, 421, id="AS-1 a name rebound to this machine"),
         pytest.param({}, {"host": "localhost.evil.example:9000"}, 421, id="AS-1 a name that looks like it"),
@@ -286,6 +287,48 @@ async def test_a_lifespan_is_completed() -> None:
 
     await dev_server()({"type": "lifespan"}, receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+@pytest.mark.parametrize("denial", [True, False])
+async def test_a_websocket_is_refused(denial: bool) -> None:
+    handshake = await websocket(dev_server(), "/token", denial=denial)
+    assert not handshake.accepted
+    assert (handshake.denial.status if handshake.denial else handshake.closed) == (404 if denial else 1008)
+
+
+async def test_paths_are_counted_but_not_without_end() -> None:
+    server = dev_server()
+    for path in ("/" + "x" * 2000, *(f"/{number}" for number in range(1100))):
+        await call(server, "GET", path, host="localhost:9000")
+    assert len(server.requests) == 1000
+
+
+async def test_exchanges_are_told_without_secrets() -> None:
+    """What a log may say: never a code, a token, a secret, a verifier or a query."""
+    told: list[Exchange] = []
+    async with Asked(dev_server(on_exchange=told.append, clients=[M2M])) as asked:
+        client = await asked.register(token_endpoint_auth_method="client_secret_post")
+        client_id, secret = client["client_id"], client["client_secret"]
+        code = (await asked.authorize(client_id, scope="mcp:read offline_access"))["code"]
+        tokens = (await asked.exchange(client_id, code, client_secret=secret)).json()
+        access, refresh = tokens["access_token"], tokens["refresh_token"]
+        for attempt in (
+            asked.exchange(client_id, code, client_secret=secret),
+            asked.exchange(client_id, code, client_secret=secret + "x"),
+            asked.refresh(client_id, refresh, client_secret=secret, scope="other"),
+            asked.refresh(access, refresh),
+            asked.post("/introspect", data={"token": access, "client_id": client_id, "client_secret": secret}),
+            asked.post("/revoke", data={"token": refresh, "client_id": client_id, "client_secret": secret}),
+            asked.post("/token", data={"grant_type": code, "client_id": client_id, "client_secret": secret}),
+            asked.get("/authorize", params={"client_id": access, "code": code}),
+            asked.get("/authorize", params=asked.request(client_id, redirect_uri=f"http://localhost/{refresh}")),
+            asked.get("/authorize", params=asked.request(client_id, scope=refresh, state=access)),
+        ):
+            await attempt
+    assert [exchange.status for exchange in told[:3]] == [201, 302, 200]
+    assert told[2].note == f"authorization_code client={client_id} scope=mcp:read"
+    shown = repr(told)
+    assert not [name for name in (code, access, refresh, secret, VERIFIER) if name in shown]
 
 
 async def test_the_issuer_s_page_shows_what_is_in_force() -> None:

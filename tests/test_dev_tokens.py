@@ -73,6 +73,7 @@ async def test_the_audience_is_the_configured_identifier(configured: list[str], 
         pytest.param([], ..., id="AS-22 none of any"),
         pytest.param([], "https://mcp.example.com/mcp", id="AS-20 any on this machine, and no other"),
         pytest.param([], "ftp://localhost/x", id="AS-20 no http"),
+        pytest.param([], [f"http://localhost/{n}" for n in range(17)], id="AS-20 too many"),
     ],
 )
 async def test_other_resources_are_refused(configured: list[str], asked_for: Any) -> None:

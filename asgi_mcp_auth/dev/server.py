@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth._asgi.sending import complete_lifespan
+from asgi_mcp_auth._asgi.sending import complete_lifespan, send_response
 from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Response
+from asgi_mcp_auth._protocol.responses import Response, json_response
 from asgi_mcp_auth._remote.http import ClientFactory
 from asgi_mcp_auth.dev.core import Core
 from asgi_mcp_auth.dev.directory import Directory
@@ -199,9 +199,12 @@ class DevServer(Issuer):
     # --- answering ----------------------------------------------------------------------------------------------------
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve HTTP; a lifespan has nothing to start."""
+        """Serve HTTP; a lifespan has nothing to start, and a websocket nothing to find."""
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
+            return
+        if scope["type"] == "websocket":
+            await send_response(json_response(404, {"error": "not_found"}), Request(scope), receive, send)
             return
         await super().__call__(scope, receive, send)
 

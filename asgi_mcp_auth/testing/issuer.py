@@ -24,7 +24,8 @@ from asgi_mcp_auth.testing.keys import SigningKey
 __all__ = ("MAX_BODY", "Issuer")
 
 MAX_BODY = 64 * 1024
-MAX_COUNTED = 10_000
+MAX_COUNTED = 1000
+MAX_COUNTED_LENGTH = 1000
 BODY_SECONDS = 30.0
 
 
@@ -181,8 +182,12 @@ class Issuer:
         if fault is None or not fault.cut:
             return False
         self._faults.meet(path)
-        self.requests[path] += 1
+        self._count(path)
         return True
+
+    def _count(self, path: str) -> None:
+        if path in self.requests or (len(self.requests) < MAX_COUNTED and len(path) <= MAX_COUNTED_LENGTH):
+            self.requests[path] += 1
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve metadata at the RFC 8414 and OpenID Connect places, the key set at `/jwks`, tokens at `/token`."""
@@ -190,8 +195,7 @@ class Issuer:
             msg = f"an issuer serves http, not {scope['type']}"
             raise NotImplementedError(msg)
         request = Request(scope)
-        if request.path in self.requests or len(self.requests) < MAX_COUNTED:
-            self.requests[request.path] += 1
+        self._count(request.path)
         body = await _read_body(receive) if request.method not in ("GET", "HEAD") else b""
         fault = self._faults.meet(request.path)
         if fault is None:
