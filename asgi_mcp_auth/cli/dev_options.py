@@ -170,10 +170,8 @@ class _WithTables(click.Command):
 )
 @click.option(
     "--no-registration",
-    "registration",
-    flag_value=False,
-    default=True,
-    type=bool,
+    "no_registration",
+    is_flag=True,
     help="Let no client register itself.",
 )
 @click.option(
@@ -185,10 +183,8 @@ class _WithTables(click.Command):
 )
 @click.option(
     "--no-cimd",
-    "client_documents",
-    flag_value=False,
-    default=True,
-    type=bool,
+    "no_client_documents",
+    is_flag=True,
     help="Accept no client id metadata documents.",
 )
 @click.option(
@@ -196,14 +192,12 @@ class _WithTables(click.Command):
 )
 @click.option(
     "--no-private-schemes",
-    "private_schemes",
-    flag_value=False,
-    default=True,
-    type=bool,
+    "no_private_schemes",
+    is_flag=True,
     help="Refuse redirect URIs with an app's own scheme (cursor://…).",
 )
 @click.option("--strict-application-type", is_flag=True, help="Refuse loopback redirect URIs to clients of type web.")
-@click.option("--no-oidc", "oidc", flag_value=False, default=True, type=bool, help="Serve no OpenID Connect documents.")
+@click.option("--no-oidc", "no_oidc", is_flag=True, help="Serve no OpenID Connect documents.")
 @click.option(
     "--dangerously-allow-remote",
     "--i-know",
@@ -219,4 +213,6 @@ def dev_server(**options: Any) -> int:
     """
     from asgi_mcp_auth.cli.dev_server import run_dev_server  # noqa: PLC0415
 
+    for name in ("registration", "client_documents", "private_schemes", "oidc"):
+        options[name] = not options.pop(f"no_{name}")
     return run_dev_server(**options)
