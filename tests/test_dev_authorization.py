@@ -113,6 +113,7 @@ def answer_of_any(response: httpx.Response) -> dict[str, str]:
         pytest.param("file:///etc/passwd", False, id="AS-12 file"),
         pytest.param("vbscript:x", False, id="AS-12 vbscript"),
         pytest.param("blob:https://x/1", False, id="AS-12 blob"),
+        pytest.param("ms-msdt:/id", False, id="AS-12 a program of the system"),
         pytest.param("https://app.example/cb#f", False, id="AS-12 fragment"),
         pytest.param("https://u:p@app.example/cb", False, id="AS-12 user information"),
         pytest.param("https:///cb", False, id="AS-12 no host"),
@@ -130,7 +131,7 @@ async def test_which_redirects_may_be_registered(uri: str, accepted: bool) -> No
     assert (why_not_redirect(uri) is None) is accepted
 
 
-async def test_private_schemes_can_be_refused() -> None:
+async def test_as_12_private_schemes_can_be_refused() -> None:
     assert why_not_redirect("cursor://x/cb", private_schemes=False) is not None, "AS-12"
 
 
@@ -186,7 +187,7 @@ async def test_errors_go_back_by_redirect(changes: dict[str, Any], error: str, a
     assert response.headers["location"].endswith("&state=s&iss=http%3A%2F%2Flocalhost%3A9000")
 
 
-async def test_a_state_that_is_repeated_is_not_sent_back() -> None:
+async def test_as_15_a_state_that_is_repeated_is_not_sent_back() -> None:
     async with Asked(dev_server()) as asked:
         client = await asked.register()
         answer = await asked.authorize(client["client_id"], state=["a", "b"])
@@ -225,7 +226,7 @@ async def test_success_goes_back_by_redirect(changes: dict[str, Any], state: str
     assert set(answer) == {"code", "iss"} | ({"state"} if state is not None else set[str]())
 
 
-async def test_a_state_that_is_no_text_comes_back_as_it_was() -> None:
+async def test_as_16_a_state_that_is_no_text_comes_back_as_it_was() -> None:
     """AS-16: verbatim, to the byte."""
     async with Asked(dev_server()) as asked:
         client = await asked.register()
@@ -234,7 +235,7 @@ async def test_a_state_that_is_no_text_comes_back_as_it_was() -> None:
     assert "&state=%FF%00%E9&iss=" in response.headers["location"]
 
 
-async def test_a_post_of_a_form_is_a_request_too() -> None:
+async def test_as_15_as_16_a_post_of_a_form_is_a_request_too() -> None:
     async with Asked(dev_server()) as asked:
         client = await asked.register()
         params = asked.request(client["client_id"])
@@ -253,7 +254,7 @@ async def test_a_query_stays_in_the_redirect_uri() -> None:
 # --- codes ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_code_works_once_and_its_reuse_revokes() -> None:
+async def test_as_18_a_code_works_once_and_its_reuse_revokes() -> None:
     """AS-18: second exchange → 400 invalid_grant; first access token introspects inactive."""
     async with Asked(dev_server()) as asked:
         client_id = (await asked.register())["client_id"]
@@ -267,7 +268,7 @@ async def test_a_code_works_once_and_its_reuse_revokes() -> None:
         assert (await asked.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
 
 
-async def test_a_code_lives_a_minute_at_most(clock: Clock) -> None:
+async def test_as_18_a_code_lives_a_minute_at_most(clock: Clock) -> None:
     async with Asked(dev_server(clock=clock)) as asked:
         client_id = (await asked.register())["client_id"]
         young, old = [(await asked.authorize(client_id))["code"] for _ in range(2)]
@@ -330,7 +331,7 @@ async def ask(asked: Asked, **changes: Any) -> tuple[str, Form]:
     return response.text, Form(response.text)
 
 
-async def test_the_page_says_what_is_asked() -> None:
+async def test_as_17_the_page_says_what_is_asked() -> None:
     """AS-17: client, redirect host, scopes in words, resource, loopback warning."""
     scopes = {"mcp:read": "Read <everything>", "files:write": ""}
     async with Asked(dev_server(auto_approve=False, scopes=scopes)) as asked:
@@ -348,7 +349,7 @@ async def test_the_page_says_what_is_asked() -> None:
     assert " on" not in re.sub(r">[^<]*<", "><", page.partition("</style>")[2]).replace(" only", "")
 
 
-async def test_no_loopback_warning_for_a_web_application() -> None:
+async def test_as_17_no_loopback_warning_for_a_web_application() -> None:
     async with Asked(dev_server(auto_approve=False)) as asked:
         client = await asked.register(redirect_uris=["https://app.example/cb"])
         page = await asked.get("/authorize", params=asked.request(client["client_id"], redirect_uri=...))
@@ -357,7 +358,7 @@ async def test_no_loopback_warning_for_a_web_application() -> None:
 
 
 @pytest.mark.parametrize("user", ["alice", "bob"])
-async def test_allowing_gives_a_code(user: str) -> None:
+async def test_as_16_allowing_gives_a_code(user: str) -> None:
     async with Asked(dev_server(auto_approve=False)) as asked:
         page, form = await ask(asked)
         response = await asked.post(form.action, data=form.fields | {"decision": "allow", "user": user})

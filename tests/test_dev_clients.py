@@ -33,7 +33,7 @@ REAL = [
 # --- registration -----------------------------------------------------------------------------------------------------
 
 
-async def test_registration_echoes_what_was_registered() -> None:
+async def test_as_40_as_43_as_44_registration_echoes_what_was_registered() -> None:
     """AS-40 AS-43, literally."""
     async with Asked(dev_server()) as asked:
         response = await asked.post("/register", json=INSPECTOR)
@@ -102,7 +102,7 @@ async def test_what_is_registered(sent: dict[str, Any], registered: dict[str, An
         assert re.fullmatch(r"[A-Za-z0-9_-]{22,}", content["client_secret"]), "AS-31: alike in every encoding"
 
 
-async def test_the_default_method_can_be_none() -> None:
+async def test_as_41_the_default_method_can_be_none() -> None:
     async with Asked(dev_server(default_auth_method="none")) as asked:
         content = await asked.register(token_endpoint_auth_method=...)
     assert (content["token_endpoint_auth_method"], "client_secret" in content) == ("none", False), "AS-41"
@@ -185,7 +185,7 @@ async def test_registered_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         assert (await asked.get("/authorize", params=asked.request(ids[2]))).status_code == 302
 
 
-async def test_a_configured_client_needs_nothing_else() -> None:
+async def test_as_50_a_configured_client_needs_nothing_else() -> None:
     """AS-50: static id works with CIMD and DCR disabled."""
     static = {"client_id": "static", "redirect_uris": ["http://localhost/oauth/callback"]}
     async with Asked(dev_server(clients=[static], registration=False, client_documents=False)) as asked:
@@ -284,7 +284,7 @@ class Web:
         return httpx.AsyncClient(transport=httpx.MockTransport(self.answer))
 
 
-async def test_a_document_makes_a_client() -> None:
+async def test_as_45_as_49_a_document_makes_a_client() -> None:
     """AS-45 AS-49: with the port-less loopback URI of Claude Code; the host is shown."""
     web = Web({CLIENT_URL: document()})
     async with Asked(dev_server(document_client=web.client, auto_approve=False)) as asked:
@@ -336,7 +336,7 @@ async def test_documents_that_are_refused(web: Web) -> None:
         assert error_of(response) == (401, "invalid_client"), "AS-38"
 
 
-async def test_without_a_method_it_is_none() -> None:
+async def test_as_47_without_a_method_it_is_none() -> None:
     web = Web({CLIENT_URL: document(token_endpoint_auth_method=...)}, {"content-type": "application/cimd+json; x=y"})
     async with Asked(dev_server(document_client=web.client)) as asked:
         assert (await asked.login(CLIENT_URL))["token_type"] == "Bearer", "AS-47"
@@ -362,7 +362,7 @@ async def test_documents_are_kept(clock: Clock, cache_control: str | None, fresh
             assert len(web.asked) == fetches
 
 
-async def test_errors_are_not_kept() -> None:
+async def test_as_48_errors_are_not_kept() -> None:
     """AS-48: failed fetch then fixed → works immediately."""
     web = Web()
     async with Asked(dev_server(document_client=web.client)) as asked:
@@ -405,7 +405,7 @@ async def test_the_documents_kept_and_fetched_are_bounded() -> None:
 @pytest.mark.parametrize(
     "url", ["https://10.0.0.1/c", "https://169.254.169.254/latest/meta-data", "https://[fe80::1]/c"]
 )
-async def test_private_addresses_are_not_asked(url: str) -> None:
+async def test_as_46_private_addresses_are_not_asked(url: str) -> None:
     """AS-46: special-use addresses blocked."""
     async with Asked(dev_server()) as asked:
         page = await asked.get("/authorize", params=asked.request(url))

@@ -146,7 +146,7 @@ async def test_the_shape_of_a_token(slug: str, clock: Clock) -> None:
         assert (await reason(server, token)).reason is Reason.WRONG_AUDIENCE
 
 
-async def test_google_s_tokens_are_opaque(clock: Clock) -> None:
+async def test_as_34_google_s_tokens_are_opaque(clock: Clock) -> None:
     server = dev_server(dialect="google", clock=clock)
     async with Asked(server) as asked:
         client_id = (await asked.register())["client_id"]

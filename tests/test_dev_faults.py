@@ -65,7 +65,7 @@ async def test_the_iss_of_responses(faults: list[str], iss: str | None) -> None:
         assert refused.get("iss") == iss
 
 
-async def test_another_issuer_in_the_metadata_is_refused() -> None:
+async def test_as_63_another_issuer_in_the_metadata_is_refused() -> None:
     server = dev_server(faults=[Switch.ISSUER_MISMATCH])
     with pytest.raises((InvalidServerMetadata, DiscoveryError), match="not-this-issuer"):
         await discovered(server)
@@ -73,7 +73,7 @@ async def test_another_issuer_in_the_metadata_is_refused() -> None:
     assert (await discovered(server)).issuer == BASE, "AS-63"
 
 
-async def test_a_trailing_slash_makes_another_issuer() -> None:
+async def test_as_63_a_trailing_slash_makes_another_issuer() -> None:
     server = dev_server(faults=[Switch.TRAILING_SLASH])
     with pytest.raises((InvalidServerMetadata, DiscoveryError)):
         await discovered(server)
@@ -88,7 +88,7 @@ async def test_a_trailing_slash_makes_another_issuer() -> None:
     assert await status(protect(dev_server()), token) == 401
 
 
-async def test_no_pkce_metadata_makes_it_unfit() -> None:
+async def test_as_63_no_pkce_metadata_makes_it_unfit() -> None:
     metadata = await discovered(dev_server(faults=[Switch.NO_PKCE]))
     result = validate_server_config(AuthServerConfig(metadata=metadata))
     assert [error.code for error in result.errors] == ["pkce_not_supported"], "AS-63"
@@ -114,7 +114,7 @@ async def test_token_responses(fault: Switch, changed: dict[str, Any]) -> None:
     assert {name: value for name, value in bad.items() if name not in fresh} == expected
 
 
-async def test_a_key_set_that_answers_503(clock: Clock) -> None:
+async def test_as_63_a_key_set_that_answers_503(clock: Clock) -> None:
     server = dev_server(faults=[Switch.JWKS_ERROR], clock=clock)
     app, token = protect(server), server.mint(MCP)
     assert await status(app, token) == 503, "AS-63"
@@ -123,7 +123,7 @@ async def test_a_key_set_that_answers_503(clock: Clock) -> None:
     assert await status(app, token) == 200
 
 
-async def test_a_key_set_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_as_63_a_key_set_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asgi_mcp_auth.dev.routes.JWKS_SECONDS", 0.5)
     monkeypatch.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", 0.1)
     server = dev_server(faults=[Switch.JWKS_SLOW])
@@ -132,7 +132,7 @@ async def test_a_key_set_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     assert await status(protect(server), server.mint(MCP)) == 200
 
 
-async def test_a_key_that_is_not_published(clock: Clock) -> None:
+async def test_as_63_a_key_that_is_not_published(clock: Clock) -> None:
     server = dev_server(faults=[Switch.UNKNOWN_KID], clock=clock)
     app = protect(server)
     async with Asked(server) as asked:
@@ -144,7 +144,7 @@ async def test_a_key_that_is_not_published(clock: Clock) -> None:
     assert server.requests["/jwks"] == 1
 
 
-async def test_a_key_for_every_token(clock: Clock) -> None:
+async def test_as_63_a_key_for_every_token(clock: Clock) -> None:
     server = dev_server(faults=[Switch.ROTATE], clock=clock)
     app = protect(server)
     async with Asked(server) as asked:

@@ -6,7 +6,7 @@ from typing import Any
 
 import jwt
 import pytest
-from dev import BASE, MCP, Asked, claims_of, dev_server, error_of, header_of
+from dev import BASE, M2M, MCP, Asked, claims_of, dev_server, error_of, header_of
 from harness import Clock
 
 pytestmark = pytest.mark.anyio
@@ -15,7 +15,7 @@ RS: dict[str, Any] = {"client_id": "rs", "client_secret": "rs-secret", "grant_ty
 AS_RS = ("rs", "rs-secret")
 
 
-async def test_introspection_of_an_access_token(clock: Clock) -> None:
+async def test_as_60_introspection_of_an_access_token(clock: Clock) -> None:
     async with Asked(dev_server(clients=[RS], clock=clock)) as asked:
         client_id = (await asked.register())["client_id"]
         token = (await asked.login(client_id))["access_token"]
@@ -41,7 +41,7 @@ async def test_introspection_of_a_refresh_token() -> None:
     }
 
 
-async def test_introspection_as_a_signed_answer() -> None:
+async def test_as_60_introspection_as_a_signed_answer() -> None:
     """AS-60: RFC 9701 on `Accept`."""
     async with Asked(dev_server(clients=[RS])) as asked:
         client_id = (await asked.register())["client_id"]
@@ -54,6 +54,14 @@ async def test_introspection_as_a_signed_answer() -> None:
         claims = jwt.decode(response.text, jwt.PyJWK(public).key, algorithms=["ES256"], audience="rs", issuer=BASE)
     assert set(claims) == {"iss", "aud", "iat", "token_introspection"}
     assert claims["token_introspection"]["sub"] == "alice"
+
+
+async def test_introspection_of_a_client_s_own_token() -> None:
+    async with Asked(dev_server()) as asked:
+        auth = (M2M["client_id"], M2M["client_secret"])
+        token = (await asked.token("client_credentials", auth=auth)).json()["access_token"]
+        content = (await asked.post("/introspect", data={"token": token}, auth=auth)).json()
+    assert (content["active"], content["sub"], "username" in content) == (True, "m2m", False)
 
 
 async def test_who_may_ask() -> None:
@@ -90,7 +98,7 @@ async def test_revocation(revoked: str, dead: tuple[str, ...]) -> None:
         assert again.status_code == (400 if "refresh_token" in dead else 200)
 
 
-async def test_revocation_of_what_is_not_there_or_not_theirs() -> None:
+async def test_as_60_revocation_of_what_is_not_there_or_not_theirs() -> None:
     async with Asked(dev_server()) as asked:
         owner, other = [(await asked.register())["client_id"] for _ in range(2)]
         token = (await asked.login(owner))["refresh_token"]
@@ -107,7 +115,7 @@ async def test_revocation_of_what_is_not_there_or_not_theirs() -> None:
 # --- control ----------------------------------------------------------------------------------------------------------
 
 
-async def test_faults_change_at_run_time() -> None:
+async def test_as_63_faults_change_at_run_time() -> None:
     async with Asked(dev_server()) as asked:
         shown = (await asked.get("/dev/faults")).json()
         assert shown["faults"] == []
@@ -121,7 +129,7 @@ async def test_faults_change_at_run_time() -> None:
         assert metadata["code_challenge_methods_supported"] == ["S256"]
 
 
-async def test_rotating_and_forgetting_at_run_time() -> None:
+async def test_as_7_rotating_and_forgetting_at_run_time() -> None:
     async with Asked(dev_server()) as asked:
         client_id = (await asked.register())["client_id"]
         assert len((await asked.post("/dev/rotate", json={})).json()["kids"]) == 2, "AS-7"

@@ -9,6 +9,7 @@ import pytest
 from dev import BASE, M2M, MCP, VERIFIER, Asked, dev_server, error_of
 from harness import Clock, call, websocket
 
+from asgi_mcp_auth import fetch_server_config_async
 from asgi_mcp_auth.dev import DevServer, Exchange
 from asgi_mcp_auth.dev.server import MAX_KEYS
 from asgi_mcp_auth.errors import ConfigurationError
@@ -137,6 +138,19 @@ async def test_the_metadata_is_the_block(issuer: str, path: str, content: dict[s
     assert response.json() == content
 
 
+@pytest.mark.parametrize("path", ["", "/t1"])
+async def test_as_2_an_issuer_with_a_slash_at_the_end(path: str) -> None:
+    """Auth0's way: the slash is part of the identifier, and of no place."""
+    server = dev_server(f"{BASE}{path}/")
+    config = await fetch_server_config_async(server.url, http_client=server.http_client)
+    assert config.metadata is not None
+    assert config.metadata.token_endpoint == f"{BASE}{path}/token"
+    async with Asked(server) as asked:
+        asked.http.base_url = f"{BASE}{path}"
+        client_id = (await asked.register())["client_id"]
+        assert (await asked.authorize(client_id))["iss"] == f"{BASE}{path}/"
+
+
 @pytest.mark.parametrize(
     ("issuer", "path"),
     [
@@ -158,7 +172,7 @@ async def test_the_oidc_document(issuer: str, path: str) -> None:
     }
 
 
-async def test_without_oidc_its_places_are_404() -> None:
+async def test_as_4_without_oidc_its_places_are_404() -> None:
     async with Asked(dev_server(f"{BASE}/t1", oidc=False)) as asked:
         for path in (f"{OIDC}/t1", f"/t1{OIDC}", OIDC):
             response = await asked.get(f"{BASE}{path}")
@@ -180,7 +194,7 @@ async def test_the_metadata_promises_what_is_there(options: dict[str, Any], abse
 
 
 @pytest.mark.parametrize("path", ["/token", "/register", "/revoke", "/jwks", OAUTH, OIDC])
-async def test_any_origin_may_ask_the_endpoints_of_programs(path: str) -> None:
+async def test_as_5_any_origin_may_ask_the_endpoints_of_programs(path: str) -> None:
     """AS-5."""
     headers = {
         "origin": "https://app.example",
@@ -199,7 +213,7 @@ async def test_any_origin_may_ask_the_endpoints_of_programs(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/authorize", "/consent", "/introspect", "/dev/faults", "/"])
-async def test_the_pages_and_controls_are_of_no_other_origin(path: str) -> None:
+async def test_as_5_the_pages_and_controls_are_of_no_other_origin(path: str) -> None:
     """AS-5: none on /authorize."""
     async with Asked(dev_server()) as asked:
         for method in ("OPTIONS", "GET", "POST"):
@@ -209,7 +223,7 @@ async def test_the_pages_and_controls_are_of_no_other_origin(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/authorize", "/token", "/register"])
-async def test_the_paths_of_clients_without_metadata(path: str) -> None:
+async def test_as_6_the_paths_of_clients_without_metadata(path: str) -> None:
     """AS-6: below a path, the endpoints are at the origin's root too."""
     async with Asked(dev_server(f"{BASE}/t1")) as asked:
         here = await asked.http.request("POST" if path != "/authorize" else "GET", f"{BASE}{path}")
@@ -220,7 +234,7 @@ async def test_the_paths_of_clients_without_metadata(path: str) -> None:
     assert elsewhere.status_code == 404
 
 
-async def test_the_key_set_is_public_and_has_both_algorithms() -> None:
+async def test_as_7_the_key_set_is_public_and_has_both_algorithms() -> None:
     """AS-7: `/jwks` has no `d`."""
     async with Asked(DevServer(BASE)) as asked:
         response = await asked.get("/jwks")
@@ -231,7 +245,7 @@ async def test_the_key_set_is_public_and_has_both_algorithms() -> None:
     assert not {"d", "p", "q", "dp", "dq", "qi", "k"} & {member for key in keys for member in key}
 
 
-async def test_old_keys_stay_for_the_lifetime_of_tokens(clock: Clock) -> None:
+async def test_as_7_old_keys_stay_for_the_lifetime_of_tokens(clock: Clock) -> None:
     """AS-7: rotate → both kids listed."""
     server = dev_server(clock=clock, token_lifetime=100)
     (old,) = (key["kid"] for key in server.jwks()["keys"])
@@ -331,7 +345,7 @@ async def test_exchanges_are_told_without_secrets() -> None:
     assert not [name for name in (code, access, refresh, secret, VERIFIER) if name in shown]
 
 
-async def test_the_issuer_s_page_shows_what_is_in_force() -> None:
+async def test_as_1_the_issuer_s_page_shows_what_is_in_force() -> None:
     async with Asked(dev_server(faults=["no-iss"])) as asked:
         page = await asked.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"

@@ -67,7 +67,7 @@ def browser() -> Iterator[httpx.Client]:
         yield client
 
 
-def test_the_whole_flow_over_http(
+def test_as_34_the_whole_flow_over_http(
     running: tuple[str, processes.Process], protected: str, browser: httpx.Client
 ) -> None:
     """From the 401 to the app's answer, by what each answer says; consent is given on the page."""
@@ -124,7 +124,9 @@ def test_the_whole_flow_over_http(
     assert "\x1b[" not in shown, "no colours where there is no terminal"
 
 
-def test_the_lines_to_paste_work(running: tuple[str, processes.Process], protected: str, browser: httpx.Client) -> None:
+def test_as_1_the_lines_to_paste_work(
+    running: tuple[str, processes.Process], protected: str, browser: httpx.Client
+) -> None:
     shown = running[1].output
     assert shown.startswith("DEVELOPMENT ONLY"), "AS-1"
     assert f'authorization_servers=["{running[0]}"]' in shown
@@ -154,7 +156,7 @@ def test_the_lines_to_paste_work(running: tuple[str, processes.Process], protect
     assert browser.get(metadata[1]).json()["issuer"] == running[0]
 
 
-def test_options_reach_the_server_and_ctrl_c_ends_it(tmp_path: Path, browser: httpx.Client) -> None:
+def test_as_63_options_reach_the_server_and_ctrl_c_ends_it(tmp_path: Path, browser: httpx.Client) -> None:
     clients = tmp_path / "clients.json"
     clients.write_text(json.dumps([{"client_id": "static", "redirect_uris": [CALLBACK]}]), "utf-8")
     options = ["--auto-approve", "--clients", str(clients), "--dialect", "okta", "--fault", "no-iss", "--user", "carol"]
@@ -226,7 +228,7 @@ def test_a_port_in_use(running: tuple[str, processes.Process], capsys: pytest.Ca
     assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use" in capsys.readouterr().err
 
 
-def test_beyond_this_machine_takes_a_word() -> None:
+def test_as_1_beyond_this_machine_takes_a_word() -> None:
     with serving("--host", "0.0.0.0", "--i-know") as (issuer, _):
         assert issuer.startswith("http://127.0.0.1:"), "AS-1"
         assert httpx.get(f"{issuer}/jwks", trust_env=False).status_code == 200

@@ -87,7 +87,7 @@ async def test_other_resources_are_refused(configured: list[str], asked_for: Any
 M2M_AUTH: dict[str, Any] = {"auth": ("m2m", "m2m-secret")}
 
 
-async def test_a_token_request_narrows_and_never_widens() -> None:
+async def test_as_22_a_token_request_narrows_and_never_widens() -> None:
     """AS-22: authorised A, token asks B → 400 invalid_target."""
     async with Asked(dev_server(resources=[MCP, OTHER])) as asked:
         client_id = (await asked.register())["client_id"]
@@ -179,7 +179,7 @@ async def test_only_forms(content: Any, headers: dict[str, str], error: str) -> 
         assert error_of(await asked.post("/token", content=content, headers=headers)) == (400, error)
 
 
-async def test_a_body_without_end_is_refused() -> None:
+async def test_as_30_a_body_without_end_is_refused() -> None:
     answer = await call(dev_server(), "POST", "/token", FORM, body=b"a=" + b"x" * 70_000, host="localhost:9000")
     assert (answer.status, answer.json()["error"]) == (413, "invalid_request"), "AS-30"
 
@@ -243,7 +243,7 @@ async def test_what_the_token_endpoint_refuses(form: dict[str, str], headers: di
     assert ("www-authenticate" in response.headers) is (expected[0] == 401 and "authorization" in headers)
 
 
-async def test_two_authorization_lines_are_refused() -> None:
+async def test_as_31_two_authorization_lines_are_refused() -> None:
     async with Asked(dev_server()) as asked:
         line = ("authorization", basic("m2m", "m2m-secret")["authorization"])
         content = "grant_type=client_credentials"
@@ -251,7 +251,7 @@ async def test_two_authorization_lines_are_refused() -> None:
     assert error_of(response) == (400, "invalid_request"), "AS-31"
 
 
-async def test_a_public_client_cannot_use_client_credentials() -> None:
+async def test_as_38_a_public_client_cannot_use_client_credentials() -> None:
     async with Asked(dev_server()) as asked:
         client = await asked.register()
         response = await asked.token("client_credentials", client_id=client["client_id"])
@@ -272,7 +272,7 @@ async def test_pkce(verifier: str, challenge: str, fits: bool) -> None:
     assert verifies(verifier, challenge) is fits
 
 
-async def test_the_response() -> None:
+async def test_as_33_as_34_the_response() -> None:
     """AS-33, and the exchange of part H."""
     async with Asked(dev_server()) as asked:
         client_id = (await asked.register())["client_id"]
@@ -288,7 +288,7 @@ async def test_the_response() -> None:
     assert content["refresh_token"].startswith("rt_")
 
 
-async def test_the_token_is_an_rfc_9068_token(clock: Clock) -> None:
+async def test_as_34_the_token_is_an_rfc_9068_token(clock: Clock) -> None:
     """AS-34: validates under profile `at+jwt`."""
     server = dev_server(clock=clock)
     async with Asked(server) as asked:
@@ -303,7 +303,7 @@ async def test_the_token_is_an_rfc_9068_token(clock: Clock) -> None:
     assert answer.json()["client_id"] == client_id
 
 
-async def test_client_credentials() -> None:
+async def test_as_62_client_credentials() -> None:
     async with Asked(dev_server()) as asked:
         response = await asked.token("client_credentials", **M2M_AUTH, scope="mcp:read", resource=MCP)
     content = response.json()
@@ -316,7 +316,7 @@ async def test_client_credentials() -> None:
 # --- refreshing -------------------------------------------------------------------------------------------------------
 
 
-async def test_refresh_tokens_rotate_and_reuse_revokes_the_family() -> None:
+async def test_as_35_refresh_tokens_rotate_and_reuse_revokes_the_family() -> None:
     """AS-35: R1→R2; R1 again → 400 invalid_grant, then R2 → 400 invalid_grant."""
     async with Asked(dev_server()) as asked:
         client_id = (await asked.register())["client_id"]
@@ -329,7 +329,7 @@ async def test_refresh_tokens_rotate_and_reuse_revokes_the_family() -> None:
         assert not await asked.is_active(first["access_token"], client_id)
 
 
-async def test_a_refresh_token_is_bound_to_its_client_and_scope() -> None:
+async def test_as_36_a_refresh_token_is_bound_to_its_client_and_scope() -> None:
     """AS-36."""
     async with Asked(dev_server()) as asked:
         client_id, thief = [(await asked.register())["client_id"] for _ in range(2)]
@@ -364,7 +364,7 @@ async def test_who_gets_refresh_tokens(changes: dict[str, Any], scope: str, issu
             assert refreshed.status_code == 200
 
 
-async def test_a_refresh_token_ends(clock: Clock) -> None:
+async def test_as_38_a_refresh_token_ends(clock: Clock) -> None:
     async with Asked(dev_server(clock=clock, refresh_lifetime=100)) as asked:
         client_id = (await asked.register())["client_id"]
         token = (await asked.login(client_id))["refresh_token"]
@@ -374,7 +374,7 @@ async def test_a_refresh_token_ends(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("how", ["a new process", "forget"])
-async def test_after_a_restart_clients_register_again(how: str) -> None:
+async def test_as_38_after_a_restart_clients_register_again(how: str) -> None:
     """AS-38: restart, then refresh → 401 invalid_client."""
     first = dev_server()
     async with Asked(first) as asked:
@@ -398,7 +398,7 @@ async def test_grants_are_of_who_signed_in() -> None:
             assert claims_of(token)["sub"] == user
 
 
-async def test_an_exchange_names_no_redirect_uri_of_oauth_2_1() -> None:
+async def test_as_32_an_exchange_names_no_redirect_uri_of_oauth_2_1() -> None:
     async with Asked(dev_server()) as asked:
         client_id = (await asked.register(redirect_uris=[CALLBACK, f"{BASE}/cb"]))["client_id"]
         answer = answer_of(await asked.get("/authorize", params=asked.request(client_id)))

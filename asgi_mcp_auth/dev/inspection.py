@@ -56,7 +56,8 @@ def _state(core: Core, client: Client, token: str) -> dict[str, Any]:
     if access is not None:
         if not _may_ask(client, access.grant) or access.grant.revoked or core.now >= access.claims["exp"]:
             return dict(INACTIVE)
-        return {"active": True, "token_type": "Bearer", "username": access.grant.subject, **access.claims}
+        user = {} if access.grant.auth_time is None else {"username": access.grant.subject}  # none signed in
+        return {"active": True, "token_type": "Bearer", **user, **access.claims}
     refresh = core.memory.refresh_token(token)
     if refresh is None or refresh.used or core.now >= refresh.expires_at:
         return dict(INACTIVE)

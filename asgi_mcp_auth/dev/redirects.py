@@ -23,8 +23,10 @@ NOT_PRIVATE: Final = frozenset(
         *("about", "blob", "cid", "data", "file", "filesystem", "ftp", "ftps", "intent", "jar", "javascript"),
         *("mailto", "mid", "res", "resource", "sms", "tel", "urn", "vbscript", "view-source", "ws", "wss"),
         *("chrome", "chrome-extension", "devtools", "edge", "livescript", "mocha", "moz-extension", "wyciwyg"),
+        *("search", "search-ms", "shell", "steam"),
     }
 )
+NOT_PRIVATE_PREFIX: Final = "ms-"  # Windows' own programs
 RESERVED: Final = frozenset({"code", "state", "iss", "error", "error_description"})  # each is there exactly once
 _PRIVATE: Final = re.compile(rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*):{REST}")
 
@@ -50,7 +52,7 @@ def why_not_redirect(uri: str, *, private_schemes: bool = True) -> str | None:
         return None
     if _PRIVATE.fullmatch(uri) is None:
         return "is not an absolute URI"
-    if scheme in NOT_PRIVATE:
+    if scheme in NOT_PRIVATE or scheme.startswith(NOT_PRIVATE_PREFIX):
         return f"has the scheme {scheme}, which is no app's own"
     return None if private_schemes else "has a private-use scheme"
 
