@@ -22,10 +22,11 @@ from asgi_mcp_auth._remote.authorizers import Authorize
 from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
 from asgi_mcp_auth._remote.interface import MCPAuthInterface
 from asgi_mcp_auth._remote.issuers import Issuers
+from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
 from asgi_mcp_auth._remote.key_sets import KeySets
 from asgi_mcp_auth._remote.options import MCPAuthOptions
 from asgi_mcp_auth._remote.settings import FromSettings
-from asgi_mcp_auth._remote.verifiers import IsRevoked, JWTVerifier, RevocationCheck, Verifier
+from asgi_mcp_auth._remote.verifiers import IsRevoked, RevocationCheck, Verifier
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.decisions import Observer, RefusalLog
 from asgi_mcp_auth.status import Status
@@ -72,6 +73,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         on_decision: Observers, each called with one `Decision` per request; they must not block.
         http_client: A zero-argument factory of an `httpx.AsyncClient`, used for one fetch and closed.
         token_cache_size: How many verified tokens to remember per resource; 0 for none.
+        token_cache_bytes: How much memory they may take per resource, estimated: never less than it is.
         issuer_pool_size: How many issuers that a pattern or a resolver admitted to hold per resource.
         new_issuers_per_minute: How many issuers the patterns of a resource may admit in a minute; more get 503.
         require_warm_up: Fail the app's lifespan start-up when the keys of an issuer cannot be had.
@@ -106,6 +108,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         on_decision: Sequence[Observer] = (),
         http_client: ClientFactory | None = None,
         token_cache_size: int = 10_000,
+        token_cache_bytes: int = 67_108_864,
         issuer_pool_size: int = 10_000,
         new_issuers_per_minute: int = 60,
         require_warm_up: bool = False,
@@ -129,6 +132,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
                 "on_decision": on_decision,
                 "http_client": http_client,
                 "token_cache_size": token_cache_size,
+                "token_cache_bytes": token_cache_bytes,
                 "issuer_pool_size": issuer_pool_size,
                 "new_issuers_per_minute": new_issuers_per_minute,
                 "require_warm_up": require_warm_up,
@@ -165,6 +169,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         self.max_body_size = max_body_size
         self.session_store = session_store
         self.token_cache_size = token_cache_size
+        self.token_cache_bytes = token_cache_bytes
         self.issuer_pool_size = issuer_pool_size
         self.require_warm_up = require_warm_up
         self._key_sets = KeySets(
@@ -200,7 +205,11 @@ class MCPAuth(MCPAuthInterface, FromSettings):
                 continue
             issuers = Issuers(resource.trust, self._key_sets, clock=self.clock, pool_size=self.issuer_pool_size)
             jwts = JWTVerifier(
-                issuers, clock=self.clock, cache_size=self.token_cache_size, expose_token=self.expose_token
+                issuers,
+                clock=self.clock,
+                cache_size=self.token_cache_size,
+                cache_bytes=self.token_cache_bytes,
+                expose_token=self.expose_token,
             )
             self._jwt_verifiers.append(jwts)
             verifiers.append(jwts)

@@ -22,6 +22,8 @@ from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.running import Surroundings, run_app, run_public
 from asgi_mcp_auth._asgi.sending import incoming, send_response
 from asgi_mcp_auth._asgi.shorthand import auth_for_one, own_root_path
+from asgi_mcp_auth._asgi.usual import usual_requests
+from asgi_mcp_auth._protocol.challenge import BEARER
 from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
 from asgi_mcp_auth._protocol.cross_origin import Cors, is_preflight
 from asgi_mcp_auth._protocol.problems import show
@@ -125,6 +127,7 @@ class MCPAuthMiddleware:
         self._site = auth.site
         self._verifiers = auth.verifiers
         self._gates = tuple(Gate(resource, auth) for resource in auth.site.resources)
+        self._usual = usual_requests(auth, self._gates)
         self._told: set[str] = set()
         self._root_path = own_root_path(app)
         tell = None if auth.expose_token else self._app_answered_401
@@ -132,6 +135,10 @@ class MCPAuthMiddleware:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one ASGI connection."""
+        usual = self._usual.judge(scope) if scope["type"] == "http" else None
+        if usual is not None and isinstance(usual.decided, Verified):
+            await run_app(self._running, usual.decided, None, scope, receive, send, headers=usual.headers)
+            return
         if scope["type"] == "lifespan":
             await self._start_up(scope, receive, send)
             return
@@ -141,7 +148,10 @@ class MCPAuthMiddleware:
         if scope.get("root_path"):
             self._check_mount(scope["root_path"])
         request, receive = Request(scope), incoming(scope, receive)
-        decided = await self._decide(request, receive)
+        if usual is not None and isinstance(usual.decided, Refusal):
+            decided: _Answer | _Admitted = self._refuse(usual.decided, usual.resource, used=BEARER.key)
+        else:
+            decided = await self._decide(request, receive)
         self._report(request, decided)
         if isinstance(decided, _Answer):
             await send_response(decided.response, request, receive, send)
@@ -158,11 +168,12 @@ class MCPAuthMiddleware:
         site, auth = self._site, self.auth
         if (misdirected := site.hosts.refuse(request)) is not None:  # 1
             return self._refuse(misdirected)
-        document = None if request.is_websocket else site.documents.get(request.well_known_path)  # 2
-        if document is not None:
-            return _Answer("metadata", document.answer(request))
-        if auth.republished is not None and request.well_known_path == REPUBLISHED_PATH and not request.is_websocket:
-            return _Answer("metadata", await self._republish(auth.republished))
+        if request.may_be_well_known and not request.is_websocket:  # 2
+            document = site.documents.get(request.well_known_path)
+            if document is not None:
+                return _Answer("metadata", document.answer(request))
+            if auth.republished is not None and request.well_known_path == REPUBLISHED_PATH:
+                return _Answer("metadata", await self._republish(auth.republished))
         try:
             verdict = site.paths.judge(request.method, request.path, self._root_path or request.root_path)
         except BadRequest as ambiguous:
