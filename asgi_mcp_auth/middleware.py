@@ -26,6 +26,7 @@ from asgi_mcp_auth._asgi.usual import usual_requests
 from asgi_mcp_auth._protocol.challenge import BEARER
 from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
 from asgi_mcp_auth._protocol.cross_origin import Cors, is_preflight
+from asgi_mcp_auth._protocol.paths import Verdict
 from asgi_mcp_auth._protocol.problems import show
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.resource import CompiledResource
@@ -136,7 +137,7 @@ class MCPAuthMiddleware:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one ASGI connection."""
         usual = self._usual.judge(scope) if scope["type"] == "http" else None
-        if usual is not None and isinstance(usual.decided, Verified):
+        if usual is not None and usual.endpoint.requirement is not None and isinstance(usual.decided, Verified):
             await run_app(self._running, usual.decided, None, scope, receive, send, headers=usual.headers)
             return
         if scope["type"] == "lifespan":
@@ -148,10 +149,11 @@ class MCPAuthMiddleware:
         if scope.get("root_path"):
             self._check_mount(scope["root_path"])
         request, receive = Request(scope), incoming(scope, receive)
-        if usual is not None and isinstance(usual.decided, Refusal):
-            decided: _Answer | _Admitted = self._refuse(usual.decided, usual.resource, used=BEARER.key)
-        else:
+        if usual is None:
             decided = await self._decide(request, receive)
+        else:
+            credential, (resource, verdict, *_) = Credential(BEARER.key, usual.token), usual.endpoint
+            decided = await self._admit(request, receive, verdict, resource, None, credential, usual.decided)
         self._report(request, decided)
         if isinstance(decided, _Answer):
             await send_response(decided.response, request, receive, send)
@@ -201,9 +203,23 @@ class MCPAuthMiddleware:
                     return _Admitted("public", resource, None, cors, unasked)
             return self._refuse(credential, resource, cors)
         verified = await self._verify(self._verifiers[verdict.owner], credential, request)  # 7, 8
+        return await self._admit(request, receive, verdict, resource, cors, credential, verified)  # 9
+
+    async def _admit(  # noqa: PLR0917 - the request and what is known of it
+        self,
+        request: Request,
+        receive: Any,
+        verdict: Verdict,
+        resource: CompiledResource,
+        cors: Cors | None,
+        credential: Credential,
+        verified: Verified | Refusal,
+    ) -> _Answer | _Admitted:
+        """Step 9, if it gets there."""
         if isinstance(verified, Refusal):
             return self._refuse(verified, resource, cors, used=credential.scheme)
-        passage = await gate.admit(request, verdict.rule, verdict.plain, receive, verified, credential.token)  # 9
+        gate = self._gates[cast("int", verdict.owner)]
+        passage = await gate.admit(request, verdict.rule, verdict.plain, receive, verified, credential.token)
         if isinstance(passage, Refusal):
             return self._refuse(passage, resource, cors, used=credential.scheme)
         return _Admitted("allowed", resource, verified, cors, passage)

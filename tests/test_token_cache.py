@@ -284,14 +284,20 @@ def vandalise(scope: Any) -> list[str]:
         *((info, name) for name in ("issuer", "subject", "client_id", "scopes", "resource", "expires_at", "token")),
         *((info.principal, name) for name in ("issuer", "subject", "client_id")),
         *((scope["auth"], name) for name in ("scopes", "_granted")),
-        *((scope["user"], name) for name in ("auth_info", "access_token", "scopes", "display_name")),
+        *((scope["user"], name) for name in ("auth_info", "display_name")),
     ]:
         try:
             setattr(target, name, "mallory")
         except AttributeError:
             continue
         done.append(name)
-    for claims in (scope["state"]["claims"], info.claims, getattr(scope["user"], "access_token", info).claims):
+    handed = [scope["state"]["claims"], info.claims]
+    access_token = getattr(scope["user"], "access_token", None)  # the SDK's own, which can be changed
+    if access_token is not None:
+        handed.append(access_token.claims)
+        access_token.subject = access_token.client_id = "mallory"
+        access_token.scopes.append("admin")
+    for claims in handed:
         deep = claims["deep"]
         deep["list"].append("mallory")
         deep["object"]["sub"] = "mallory"

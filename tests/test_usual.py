@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anyio
@@ -29,7 +30,7 @@ def guard(issuer: Issuer, policy: ScopePolicy = POLICY, **options: Any) -> tuple
 
 
 def is_usual(protected: Any) -> bool:
-    return bool(protected._usual._endpoints)
+    return any(endpoint.requirement is not None for endpoint in protected._usual._endpoints.values())
 
 
 # --- The property ---
@@ -71,8 +72,13 @@ FIELDS: st.SearchStrategy[tuple[str, bytes]] = st.one_of(
     st.tuples(st.just("dpop"), st.just(b"proof")),
     st.tuples(st.just("host"), st.sampled_from([b"mcp.example.com", b"evil.example"])),
     st.tuples(st.just("cookie"), st.binary(max_size=8)),
+    st.tuples(st.just("content-type"), st.just(b"application/json")),
     st.tuples(st.just("access-control-request-method"), st.just(b"POST")),
 )
+
+
+def tools_call(name: str) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name}}).encode()
 
 
 def one_line(line: bytes) -> list[tuple[str, bytes]]:
@@ -85,6 +91,7 @@ REQUESTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "method": st.sampled_from(["POST", "POST", "GET", "DELETE", "OPTIONS", "HEAD", "post"]),
         "path": PATHS,
         "headers": st.one_of(LINES.map(one_line), st.lists(FIELDS, max_size=4)),
+        "body": st.sampled_from([b"", *map(tools_call, ("end", "add"))]),
     },
     optional={
         "raw_path": PATHS.map(str.encode),
@@ -94,14 +101,18 @@ REQUESTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )
 
 
+WITH_OPERATIONS = ScopePolicy(default=["mcp:read"], tools={"end": ["mcp:end"]}, plain_paths=["GET /mcp"])
+POLICIES = st.sampled_from([POLICY, WITH_OPERATIONS, ScopePolicy()])
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.lists(REQUESTS, min_size=1, max_size=4))
-def test_the_short_way_and_the_steps_never_differ(requests: list[dict[str, Any]]) -> None:
+@given(POLICIES, st.lists(REQUESTS, min_size=1, max_size=4))
+def test_the_short_way_and_the_steps_never_differ(policy: ScopePolicy, requests: list[dict[str, Any]]) -> None:
     """RS-3: the same answers, and the app finds the same, whatever is asked in whatever order."""
 
     async def use() -> None:
-        (short, short_app), (long, long_app) = guard(ISSUER), guard(ISSUER)
-        assert is_usual(short)
+        (short, short_app), (long, long_app) = guard(ISSUER, policy), guard(ISSUER, policy)
+        assert short._usual._endpoints
         long._usual = UsualRequests({})
         for request in requests:
             ours, theirs = await call(short, **request), await call(long, **request)

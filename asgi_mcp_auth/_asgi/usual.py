@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from asgi_mcp_auth._asgi.gate import Gate
 from asgi_mcp_auth._protocol.credentials import Credential, read_credential
+from asgi_mcp_auth._protocol.paths import Verdict
 from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS, WELL_KNOWN
 from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth._protocol.scopes import Requirement
@@ -28,20 +29,23 @@ BEARER = b"Bearer "
 
 
 class Endpoint(NamedTuple):
-    """What has a say about requests for it: the token, and the scopes it needs."""
+    """What has a say about requests for it: the token, and the scopes it needs; the gate, where there are none."""
 
     resource: CompiledResource
-    requirement: Requirement
+    verdict: Verdict
+    gate: Gate
+    requirement: Requirement | None
     recall: Callable[[bytes], Verified | None]
     verify_new: Callable[[bytes], Verified | Refusal | None]
 
 
 class Usual(NamedTuple):
-    """Who is calling, or why not, and the header fields without the credential."""
+    """Who is calling, or why not, with which token, and the header fields without it."""
 
     decided: Verified | Refusal
+    token: bytes
     headers: list[Any]
-    resource: CompiledResource
+    endpoint: Endpoint
 
 
 class UsualRequests:
@@ -66,12 +70,16 @@ class UsualRequests:
                 line = field[1]
         if line[:7] != BEARER:
             return None
-        decided: Verified | Refusal | None = endpoint.recall(line[7:])
+        token = line[7:]
+        decided: Verified | Refusal | None = endpoint.recall(token)
         if decided is None:
             decided = self._verify_new(endpoint, line)
-        if isinstance(decided, Verified) and not endpoint.requirement.met_by(decided.auth_info.scopes):
+            if decided is None:
+                return None
+        needed = endpoint.requirement
+        if needed is not None and isinstance(decided, Verified) and not needed.met_by(decided.auth_info.scopes):
             return None
-        return None if decided is None else Usual(decided, others, endpoint.resource)
+        return Usual(decided, token, others, endpoint)
 
     @staticmethod
     def _verify_new(endpoint: Endpoint, line: bytes) -> Verified | Refusal | None:
@@ -92,8 +100,14 @@ def usual_requests(auth: MCPAuth, gates: tuple[Gate, ...]) -> UsualRequests:
     for (method, path), verdict in auth.site.paths.endpoints.items():
         if verdict.public or verdict.owner is None or is_well_known(path):
             continue
-        resource, verifier = auth.site.resources[verdict.owner], auth.verifiers[verdict.owner]
-        requirement = gates[verdict.owner].by_path_alone(verdict.rule, verdict.plain)
-        if isinstance(verifier, JWTVerifier) and requirement is not None:
-            endpoints[method, path] = Endpoint(resource, requirement, verifier.cache.recall, verifier.verify_new)
+        verifier, gate = auth.verifiers[verdict.owner], gates[verdict.owner]
+        if isinstance(verifier, JWTVerifier):
+            endpoints[method, path] = Endpoint(
+                resource=auth.site.resources[verdict.owner],
+                verdict=verdict,
+                gate=gate,
+                requirement=gate.by_path_alone(verdict.rule, verdict.plain),
+                recall=verifier.cache.recall,
+                verify_new=verifier.verify_new,
+            )
     return UsualRequests(endpoints)
