@@ -105,7 +105,7 @@ WITH_OPERATIONS = ScopePolicy(default=["mcp:read"], tools={"end": ["mcp:end"]}, 
 POLICIES = st.sampled_from([POLICY, WITH_OPERATIONS, ScopePolicy()])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(POLICIES, st.lists(REQUESTS, min_size=1, max_size=4))
 def test_the_short_way_and_the_steps_never_differ(policy: ScopePolicy, requests: list[dict[str, Any]]) -> None:
     """RS-3: the same answers, and the app finds the same, whatever is asked in whatever order."""

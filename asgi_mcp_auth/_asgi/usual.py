@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from asgi_mcp_auth._asgi.gate import Gate
-from asgi_mcp_auth._protocol.credentials import Credential, read_credential
+from asgi_mcp_auth._protocol.credentials import is_token
 from asgi_mcp_auth._protocol.paths import Verdict
 from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS, WELL_KNOWN
 from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth._protocol.scopes import Requirement
 from asgi_mcp_auth._protocol.site import is_well_known
 from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
+from asgi_mcp_auth._remote.token_cache import fingerprint
 from asgi_mcp_auth._remote.verifiers import Verified
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.errors import Refusal
@@ -36,7 +37,7 @@ class Endpoint(NamedTuple):
     gate: Gate
     requirement: Requirement | None
     recall: Callable[[bytes], Verified | None]
-    verify_new: Callable[[bytes], Verified | Refusal | None]
+    verify_new: Callable[[bytes, bytes], Verified | Refusal | None]
 
 
 class Usual(NamedTuple):
@@ -71,25 +72,21 @@ class UsualRequests:
         if line[:7] != BEARER:
             return None
         token = line[7:]
-        decided: Verified | Refusal | None = endpoint.recall(token)
+        digest = fingerprint(token)
+        decided: Verified | Refusal | None = endpoint.recall(digest)
         if decided is None:
-            decided = self._verify_new(endpoint, line)
+            if not is_token(token):
+                return None
+            try:
+                decided = endpoint.verify_new(token, digest)
+            except Exception:  # noqa: BLE001 - the steps meet it too, and answer 503
+                return None
             if decided is None:
                 return None
         needed = endpoint.requirement
         if needed is not None and isinstance(decided, Verified) and not needed.met_by(decided.auth_info.scopes):
             return None
         return Usual(decided, token, others, endpoint)
-
-    @staticmethod
-    def _verify_new(endpoint: Endpoint, line: bytes) -> Verified | Refusal | None:
-        credential = read_credential([line], endpoint.resource.schemes)
-        if not isinstance(credential, Credential):
-            return None
-        try:
-            return endpoint.verify_new(credential.token)
-        except Exception:  # noqa: BLE001 - the steps meet it too, and answer 503
-            return None
 
 
 def usual_requests(auth: MCPAuth, gates: tuple[Gate, ...]) -> UsualRequests:

@@ -134,8 +134,6 @@ def check_audience(audience: Any, rules: TokenRules, scopes: tuple[str, ...], cl
     Raises:
         InvalidToken: `wrong_audience`, `missing_claim` or `malformed_claim`.
     """
-    if type(audience) is str and audience == rules.resource:  # the usual case
-        return
     if audience is None and rules.profile == "no-aud":
         listed = rules.allowed_clients is not None and client_id in rules.allowed_clients
         if not listed or not any(scope.startswith(rules.own_scope_prefixes) for scope in scopes):
@@ -183,8 +181,6 @@ def _scopes(claims: dict[str, Any], rules: TokenRules) -> tuple[str, ...]:
 
 def _foreign_kind(claims: dict[str, Any], rules: TokenRules) -> str | None:
     """What marks an ID, logout, refresh or other JWT of the same issuer (RFC 9068 section 4: cross-JWT confusion)."""
-    if MARKS.isdisjoint(claims):
-        return None
     for claim in FOREIGN_CLAIMS:
         if claim in claims:
             return claim
@@ -214,7 +210,7 @@ def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthI
     if rules.profile == "at+jwt":
         _time(claims, "iat")
         _text(claims, "jti")
-    elif (kind := _foreign_kind(claims, rules)) is not None:
+    elif not MARKS.isdisjoint(claims) and (kind := _foreign_kind(claims, rules)) is not None:
         raise InvalidToken(Reason.WRONG_TOKEN_KIND, expected="an access token", found=kind)
     # No proof mechanism verified it, so it is no bearer token (RFC 9449 section 7.2, RFC 8705 section 3).
     if "cnf" in claims:
@@ -222,9 +218,11 @@ def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthI
     subject = _text(claims, "sub")
     client_id = _client_id(claims, rules)
     scopes = _scopes(claims, rules)
-    if claims.get("aud", "") is None:  # present, and nothing: not the absence that `no-aud` allows
-        raise _malformed("aud", None)
-    check_audience(claims.get("aud"), rules, scopes, client_id)
+    audience = claims.get("aud")
+    if audience != rules.resource:  # as it usually is
+        if audience is None and "aud" in claims:  # present, and nothing: not the absence that `no-aud` allows
+            raise _malformed("aud", None)
+        check_audience(audience, rules, scopes, client_id)
     if rules.allowed_clients is not None and client_id not in rules.allowed_clients:
         raise InvalidToken(Reason.CLIENT_NOT_ALLOWED, expected="a listed client", found=client_id)
     return verified_auth_info(
@@ -232,7 +230,7 @@ def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthI
         subject=subject,
         client_id=client_id,
         scopes=scopes,
-        audience=claims.get("aud"),
+        audience=audience,
         resource=rules.resource,
         expires_at=expires_at,
         claims=claims,

@@ -50,14 +50,14 @@ def _no_constant(name: str) -> Any:
     raise JSONRefused(msg)
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
+_decoder: Any = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
 
 
 def _decode(text: str) -> Any:
-    """`JSONDecoder.decode`, which looks for white space with regular expressions, only where there is some: -0.6 µs."""
+    """`JSONDecoder.decode`, which looks for white space with regular expressions, only where there is some: -1 µs."""
     try:
-        value, end = _decoder.raw_decode(text)
-    except json.JSONDecodeError:  # white space before the value, or no value
+        value, end = _decoder.scan_once(text, 0)
+    except StopIteration:  # white space before the value, or no value
         return _decoder.decode(text)
     return value if end == len(text) else _decoder.decode(text)
 

@@ -14,7 +14,7 @@ from asgi_mcp_auth._protocol.jose import CompactJWS, parse_compact
 from asgi_mcp_auth._protocol.jwks import VerificationKey
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._remote.issuers import Issuers, Trusted
-from asgi_mcp_auth._remote.token_cache import Entry, TokenCache, weigh
+from asgi_mcp_auth._remote.token_cache import Entry, TokenCache, fingerprint, weigh
 from asgi_mcp_auth._remote.verifiers import Verified, copy_with_token
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 from asgi_mcp_auth.status import ResourceStatus
@@ -54,7 +54,8 @@ class JWTVerifier:
     async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:  # noqa: ARG002 - the seam
         """The decision about a token; what could not be told at once has to wait for keys, or for the resolver."""
         token = credential.token
-        decided = self.cache.recall(token) or self.verify_new(token)
+        digest = fingerprint(token)
+        decided = self.cache.recall(digest) or self.verify_new(token, digest)
         if decided is not None:
             return decided
         jws = trusted = None
@@ -69,11 +70,11 @@ class JWTVerifier:
                 leeway=trusted.rules.leeway,
                 most_without_kid=trusted.issuer.most_keys_without_kid,
             )
-            return self._judge(jws, trusted, found, generation, token)
+            return self._judge(jws, trusted, found, generation, token, digest)
         except Refusal as refusal:
             return self._refused(refusal, jws, trusted)
 
-    def verify_new(self, token: bytes) -> Verified | Refusal | None:
+    def verify_new(self, token: bytes, digest: bytes) -> Verified | Refusal | None:
         """The decision about a token that is not remembered, or None where `verify` has to wait."""
         jws = trusted = None
         try:
@@ -84,17 +85,18 @@ class JWTVerifier:
                 return None
             check_header(jws.header, trusted.rules)
             at_hand = trusted.keys.at_hand(jws.header.kid, jws.header.alg)
-            return None if at_hand is None else self._judge(jws, trusted, *at_hand, token)
+            return None if at_hand is None else self._judge(jws, trusted, *at_hand, token, digest)
         except Refusal as refusal:
             return self._refused(refusal, jws, trusted)
 
-    def _judge(
+    def _judge(  # noqa: PLR0917 - the token, and the key it is of
         self,
         jws: CompactJWS,
         trusted: Trusted,
         candidates: tuple[VerificationKey, ...],
         generation: object,
         token: bytes,
+        digest: bytes,
     ) -> Verified:
         """Signature and claims; what passes is remembered. Raises `InvalidToken`."""
         self.cache.misses += 1
@@ -112,7 +114,7 @@ class JWTVerifier:
         verified = Verified(auth_info, valid_until)
         not_before = max(jws.claims.get("nbf", 0), jws.claims.get("iat", 0)) - rules.leeway
         until = min(valid_until, trusted.until)
-        self.cache.remember(token, Entry(verified, not_before, until, trusted.keys, generation, weigh(jws.payload)))
+        self.cache.remember(digest, Entry(verified, not_before, until, trusted.keys, generation, weigh(jws.payload)))
         return verified
 
     def _refused(self, refusal: Refusal, jws: CompactJWS | None, trusted: Trusted | None) -> Refusal:

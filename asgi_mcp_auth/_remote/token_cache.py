@@ -13,19 +13,25 @@ from asgi_mcp_auth.status import TokenCacheStatus
 if TYPE_CHECKING:
     from asgi_mcp_auth._remote.verifiers import Verified
 
-__all__ = ("Entry", "TokenCache", "weigh")
+__all__ = ("Entry", "TokenCache", "fingerprint", "weigh")
 
 ENTRY_BYTES = 1536  # the entry, the identity, the dict of claims, the place in the cache
 VALUE_BYTES = 128  # a claim, member or item: its objects, and its place in what holds it
 WIDEST = 4  # bytes of a character, where one of a text is beyond the basic plane
+_NO_SEPARATORS = bytes(set(range(256)) - set(b",{[ "))
+
+
+def fingerprint(token: bytes) -> bytes:
+    """What a token is remembered by: its SHA-256."""
+    return sha256(token).digest()
 
 
 def weigh(payload: bytes) -> int:
-    """At most so many bytes of memory does a token with these claims take, told from their JSON text in 0.4 µs.
+    """At most so many bytes of memory does a token with these claims take, told from their JSON text.
 
     Every value but the first of an object or array comes after a comma, every scope but the first after a space.
     """
-    values = payload.count(b",") + payload.count(b"{") + payload.count(b"[") + payload.count(b" ")
+    values = len(payload.translate(None, _NO_SEPARATORS))
     width = 1 if payload.isascii() and b"\\u" not in payload else WIDEST
     return ENTRY_BYTES + VALUE_BYTES * values + width * len(payload)
 
@@ -62,11 +68,8 @@ class TokenCache:
         self.misses = 0
         """Counted by who goes on to verify the token."""
 
-    def recall(self, token: bytes) -> Verified | None:
+    def recall(self, digest: bytes) -> Verified | None:
         """What was verified of a token that has passed every check before, if that still holds."""
-        if not self._entries:
-            return None
-        digest = sha256(token).digest()
         entry = self._entries.get(digest)
         if entry is None:
             return None
@@ -81,14 +84,18 @@ class TokenCache:
         self._forget(self._entries.pop(digest, None))
         return None
 
-    def remember(self, token: bytes, entry: Entry) -> None:
+    def remember(self, digest: bytes, entry: Entry) -> None:
         """Keep what was verified of a token."""
         if not self._size:
             return
-        digest = sha256(token).digest()
-        self._forget(self._entries.pop(digest, None))
+        if digest in self._entries:
+            self._forget(self._entries.pop(digest, None))
         self._entries[digest] = entry
         self._bytes += entry.weight
+        if len(self._entries) > self._size or self._bytes > self._most_bytes:
+            self._make_room()
+
+    def _make_room(self) -> None:
         try:
             while len(self._entries) > self._size or self._bytes > self._most_bytes:
                 self._forget(self._entries.popitem(last=False)[1])
