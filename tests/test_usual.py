@@ -64,6 +64,7 @@ LINES: st.SearchStrategy[bytes] = st.one_of(
     ),
     st.binary(max_size=40),
 )
+TWICE = st.lists(st.sampled_from([b"", f"Bearer {GOOD}".encode(), b"Bearer"]), min_size=2, max_size=3)
 FIELDS: st.SearchStrategy[tuple[str, bytes]] = st.one_of(
     st.tuples(st.just("authorization"), LINES),
     st.tuples(
@@ -90,8 +91,14 @@ REQUESTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "method": st.sampled_from(["POST", "POST", "GET", "DELETE", "OPTIONS", "HEAD", "post"]),
         "path": PATHS,
-        "headers": st.one_of(LINES.map(one_line), st.lists(FIELDS, max_size=4)),
-        "body": st.sampled_from([b"", *map(tools_call, ("end", "add"))]),
+        "headers": st.one_of(
+            LINES.map(one_line),
+            TWICE.map(lambda lines: [("authorization", line) for line in lines]),
+            st.lists(FIELDS, max_size=4),
+        ),
+        "body": st.sampled_from(
+            [b"", *map(tools_call, ("end", "add")), b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}']
+        ),
     },
     optional={
         "raw_path": PATHS.map(str.encode),
@@ -101,8 +108,9 @@ REQUESTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )
 
 
+PUBLIC = ScopePolicy(default=["mcp:read"], public_methods=["tools/list"])
 WITH_OPERATIONS = ScopePolicy(default=["mcp:read"], tools={"end": ["mcp:end"]}, plain_paths=["GET /mcp"])
-POLICIES = st.sampled_from([POLICY, WITH_OPERATIONS, ScopePolicy()])
+POLICIES = st.sampled_from([POLICY, WITH_OPERATIONS, PUBLIC, ScopePolicy()])
 
 
 @settings(max_examples=150, deadline=None)
@@ -140,6 +148,17 @@ def seen(app: RecordingApp) -> Any:
         None if auth is None else auth.scopes,
         {name: scope[name] for name in scope if name not in ("headers", "state", "auth", "user")},
     )
+
+
+@pytest.mark.parametrize("first", [b"", b"Bearer", b"Basic x"])
+async def test_two_credentials_are_two(issuer: Issuer, first: bytes) -> None:
+    """RS-13: an empty line is a line."""
+    protected, app = guard(issuer)
+    good = f"Bearer {token(issuer)}".encode()
+    for lines in ((first, good), (good, first)):
+        answer = await call(protected, headers=[("authorization", line) for line in lines])
+        assert answer.status == 400
+    assert app.calls == 0
 
 
 # --- Where there is no short way ---

@@ -1,4 +1,4 @@
-"""The usual request, told from the raw scope: an endpoint, one bearer token, and no other field that decides anything.
+"""The usual request, told from the raw scope: an endpoint, one bearer token or none, no other field that decides.
 
 Most requests are like that, and for them the ten steps of `middleware` come to a few look-ups: 5 µs instead of 10.
 Whatever is not so plain, or has to wait, is `None` here and goes through the steps. That the two never differ is a
@@ -21,12 +21,13 @@ from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
 from asgi_mcp_auth._remote.token_cache import fingerprint
 from asgi_mcp_auth._remote.verifiers import Verified
 from asgi_mcp_auth.auth import MCPAuth
-from asgi_mcp_auth.errors import Refusal
+from asgi_mcp_auth.errors import NoCredential, Reason, Refusal
 
 __all__ = ("Endpoint", "Usual", "UsualRequests", "usual_requests")
 
 DECIDING = CREDENTIAL_FIELDS | {b"origin"}
 BEARER = b"Bearer "
+NO_CREDENTIAL = NoCredential(Reason.NO_CREDENTIAL)
 
 
 class Endpoint(NamedTuple):
@@ -60,15 +61,17 @@ class UsualRequests:
         endpoint = self._endpoints.get((scope["method"], scope["path"]))
         if endpoint is None or scope.get("root_path") or (scope.get("raw_path") or b"").startswith(WELL_KNOWN):
             return None
-        line = b""
+        line: bytes | None = None
         others: list[Any] = []
         for field in scope["headers"]:
             if field[0] not in DECIDING:
                 others.append(field)
-            elif line or field[0] != b"authorization":
+            elif line is not None or field[0] != b"authorization":
                 return None
             else:
                 line = field[1]
+        if line is None:
+            return None if endpoint.gate.public_methods else Usual(NO_CREDENTIAL, b"", others, endpoint)
         if line[:7] != BEARER:
             return None
         token = line[7:]
