@@ -152,7 +152,7 @@ def seen(app: RecordingApp) -> Any:
 
 @pytest.mark.parametrize("first", [b"", b"Bearer", b"Basic x"])
 async def test_two_credentials_are_two(issuer: Issuer, first: bytes) -> None:
-    """RS-13: an empty line is a line."""
+    """RS-12: an empty line is a line."""
     protected, app = guard(issuer)
     good = f"Bearer {token(issuer)}".encode()
     for lines in ((first, good), (good, first)):
@@ -189,7 +189,7 @@ async def allow(*_: Any) -> Any:
         pytest.param({"authorize": allow}, False, id="the authorize hook is asked every time"),
         pytest.param({"session_store": MemoryStore()}, False, id="sessions are looked up"),
         pytest.param({"allowed_hosts": ["mcp.example.com"]}, False, id="RS-223 the Host is checked"),
-        pytest.param({"reject_query_token": True}, False, id="RS-24 the query is read"),
+        pytest.param({"reject_query_token": True}, False, id="RS-14 the query is read"),
         pytest.param({"policy": ScopePolicy(tools={"x": ["y"]})}, False, id="operation rules read the body"),
         pytest.param({"public_paths": ["/healthz"]}, True, id="public paths elsewhere"),
     ],
