@@ -15,13 +15,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack, cast
-from urllib.parse import urlsplit
 
 from asgi_mcp_auth._asgi.gate import Gate, Passage
 from asgi_mcp_auth._asgi.identity import sdk_bridge
+from asgi_mcp_auth._asgi.placement import Placement
 from asgi_mcp_auth._asgi.running import Surroundings, run_app, run_public
 from asgi_mcp_auth._asgi.sending import incoming, send_response
-from asgi_mcp_auth._asgi.shorthand import auth_for_one, own_root_path
+from asgi_mcp_auth._asgi.shorthand import auth_for_one
 from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
 from asgi_mcp_auth._protocol.cross_origin import Cors, is_preflight
 from asgi_mcp_auth._protocol.problems import show
@@ -125,8 +125,8 @@ class MCPAuthMiddleware:
         self._site = auth.site
         self._verifiers = auth.verifiers
         self._gates = tuple(Gate(resource, auth) for resource in auth.site.resources)
-        self._told: set[str] = set()
-        self._root_path = own_root_path(app)
+        self._placement = Placement(app, auth)
+        self._root_path = self._placement.own_root_path
         tell = None if auth.expose_token else self._app_answered_401
         self._running = Surroundings(app, sdk_bridge(), auth.expose_token, auth.clock, tell)
 
@@ -139,7 +139,7 @@ class MCPAuthMiddleware:
             msg = f"asgi_mcp_auth cannot protect an ASGI connection of type {scope['type']!r}"
             raise NotImplementedError(msg)
         if scope.get("root_path"):
-            self._check_mount(scope["root_path"])
+            self._placement.check(scope["root_path"])
         request, receive = Request(scope), incoming(scope, receive)
         decided = await self._decide(request, receive)
         self._report(request, decided)
@@ -263,6 +263,8 @@ class MCPAuthMiddleware:
     async def _start_up(self, scope: Any, receive: Any, send: Any) -> None:
         """The lifespan passes through; the key sets warm up beside the app's own start-up, never around it."""
         self._running = self._running._replace(bridge=sdk_bridge())
+        if scope.get("root_path"):  # from a framework above: no server tells it before the first request
+            self._placement.check(scope["root_path"])
         if self.auth.require_warm_up:
             failed = await self.auth.warm_up()
             if failed:  # before the app starts anything that it would not be told to stop
@@ -277,22 +279,9 @@ class MCPAuthMiddleware:
     async def _warm_up(self) -> None:
         await self.auth.warm_up()
 
-    def _tell_once(self, what: str, *args: object) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            logger.warning(what, *args)
-
-    def _check_mount(self, root_path: str) -> None:
-        """Below a mount, the host root's `/.well-known/*` does not arrive here by itself."""
-        self._tell_once(
-            "Mounted below %r: %s of the host root has to be routed to this middleware, as it is or below the mount; "
-            "or serve MCPAuth.metadata_app() at the host root.",
-            root_path,
-            ", ".join(urlsplit(resource.metadata_url).path for resource in self._site.resources),
-        )
-
     def _app_answered_401(self) -> None:
-        self._tell_once(
+        self.auth.warn_once(
+            logger,
             "The app answered 401 to a request that was authenticated here. If it looks for the Authorization "
-            "header itself: it is hidden, unless expose_token=True."
+            "header itself: it is hidden, unless expose_token=True.",
         )
