@@ -164,7 +164,9 @@ class MCPAuthMiddleware:
         if auth.republished is not None and request.well_known_path == REPUBLISHED_PATH and not request.is_websocket:
             return _Answer("metadata", await self._republish(auth.republished))
         try:
-            verdict = site.paths.judge(request.method, request.path, self._root_path or request.root_path)
+            root_path = self._root_path or request.root_path
+            claimed = self._placement.claimed_root_path(request.scope) if request.root_path else ""
+            verdict = site.paths.judge(request.method, request.path, root_path, claimed)
         except BadRequest as ambiguous:
             return self._refuse(ambiguous)
         if verdict.public:  # 3

@@ -380,3 +380,46 @@ def test_behind_a_proxy_that_cuts_off_the_root_path(arguments: str, tmp_path: Pa
         bearer = {"authorization": f"Bearer {issuer.mint('https://mcp.example.com/api/mcp')}"}
         assert client.get("/mcp", headers=bearer).text == "alice"
         assert process.output.count(f"{document} of the host root has to be routed") == 1
+
+
+CALLED = """\
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+
+from asgi_mcp_auth import MCPAuthMiddleware
+
+async def websocket(socket):
+    await socket.accept()
+
+app = MCPAuthMiddleware(
+    Starlette(routes=[
+        Route("/mcp/secret", lambda request: PlainTextResponse("secret")),
+        Route("/static/logo", lambda request: PlainTextResponse("logo")),
+        WebSocketRoute("/mcp/ws", websocket),
+    ]),
+    resource="https://mcp.example.com/mcp",
+    authorization_servers=["https://auth.example.com"],
+    public_paths=["/static/*"],
+)
+"""
+
+
+@pytest.mark.parametrize((), [pytest.param(id="RS-2 Daphne-Root-Path")])
+def test_daphne_lets_no_client_choose_what_is_public(tmp_path: Path) -> None:
+    """Daphne takes the root path from a field that anybody can send; frameworks cut it off the path, or do not."""
+    (tmp_path / "called.py").write_text(CALLED)
+    port = free_port()
+    argv = [sys.executable, "-m", "daphne", "--port", str(port), "called:app"]
+    url = f"http://127.0.0.1:{port}"
+    with running(argv, ready_url=url, env=importing_from(tmp_path, {}), cwd=tmp_path):
+        claimed = {"daphne-root-path": "/static"}
+
+        def status(path: str, headers: dict[str, str]) -> int:
+            return httpx.get(f"{url}{path}", headers=headers, trust_env=False).status_code
+
+        assert [status(path, {}) for path in ("/static/logo", "/mcp/secret", "/static/mcp/secret")] == [200, 401, 404]
+        assert [status(path, claimed) for path in ("/mcp/secret", "/static/mcp/secret")] == [400, 400]
+        for path in ("/mcp/ws", "/static/mcp/ws"):
+            with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{port}{path}", additional_headers=claimed):
+                pass

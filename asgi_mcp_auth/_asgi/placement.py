@@ -3,13 +3,18 @@
 In: the app below, and the root paths of scopes. Out: the root path that the app sets itself, and a warning with the
 paths to route (RFC 9728 section 3.1 puts the documents at the host root), as early as it can be known: at construction
 for what the app itself says, at the lifespan start-up where its scope has a root path, else at the first request.
+And the part of a request's root path that its client may have made up.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
+from asgi_mcp_auth._protocol.problems import show
 from asgi_mcp_auth.auth import MCPAuth
 
 __all__ = ("Placement",)
@@ -44,11 +49,22 @@ class Placement:
     def check(self, root_path: str) -> None:
         """Below a mount, the host root's `/.well-known/*` does not arrive by itself."""
         self._tell_once(
-            "Mounted below %r: %s of the host root has to be routed to this middleware, as it is or below the mount; "
+            "Mounted below %s: %s of the host root has to be routed to this middleware, as it is or below the mount; "
             "or serve MCPAuth.metadata_app() at the host root.",
-            root_path,
+            show(root_path),
             self._paths,
         )
+
+    @staticmethod
+    def claimed_root_path(scope: Mapping[str, Any]) -> str:
+        """The root path as far as the client may have chosen it: Daphne takes it from the field `Daphne-Root-Path`.
+
+        Starlette, in its mounts, keeps the server's root path apart in `app_root_path`.
+        """
+        if "daphne.server" not in sys.modules:
+            return ""
+        claimed: str = scope.get("app_root_path", scope.get("root_path")) or ""
+        return claimed
 
     def _tell_once(self, what: str, *args: str) -> None:
         # Who has made an app of the documents serves them with it; a configuration without any has none to route.

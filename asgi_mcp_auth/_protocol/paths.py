@@ -170,6 +170,8 @@ class PathTable:
         owners: Path prefixes of the resources, canonical, in order. A single resource owns every path.
         public: Public paths, exact or with everything below.
         rules: For each resource its scope rules, in order; `Verdict.rule` is the place in that list.
+            Where a proxy has cut the front of a resource's path off, and the server was not told, they would not
+            apply: a path that one of them would apply to with that front is ambiguous.
         plain: For each resource its plain paths.
     """
 
@@ -181,12 +183,22 @@ class PathTable:
         plain: Iterable[Iterable[PathRule]] = (),
     ) -> None:
         prefixes = tuple(owners)
+        self._prefixes = prefixes
         self._sole = len(prefixes) == 1
         self._owners = _Prefixes({prefix: index for index, prefix in enumerate(prefixes)})
         listed = tuple(public)
         self._public = frozenset(rule.path for rule in listed)
         self._public_below = _Prefixes({rule.path: True for rule in listed if rule.below})
-        self._rules = tuple(_RuleTable(own) for own in rules) or tuple(_RuleTable(()) for _ in prefixes)
+        listed_rules = tuple(map(tuple, rules)) or ((),) * len(prefixes)
+        self._rules = tuple(map(_RuleTable, listed_rules))
+        # A rule for all of the resource would apply to every path there is, so it says nothing about what was cut off.
+        self._inside = _RuleTable(
+            rule
+            for prefix, own in zip(prefixes, listed_rules, strict=True)
+            for rule in own
+            if not (rule.below and rule.path == prefix)
+        )
+        self._fronts = tuple(front for prefix in prefixes for front in _fronts(prefix)) if self._sole else ()
         plains = tuple(map(tuple, plain))
         self._plain = tuple(map(_RuleTable, plains)) if any(plains) else None
 
@@ -199,8 +211,20 @@ class PathTable:
             return Verdict(owner, False, rule)
         return Verdict(owner, False, rule, self._plain[owner].find(method, path) is not None)
 
-    def judge(self, method: str, path: str, root_path: str = "") -> Verdict:
+    def _corroborates(self, root_path: str) -> bool:
+        """Whether every resource lies below the root path, so that the configuration itself says that it is one."""
+        root = root_path.rstrip("/")
+        return all(prefix == root or prefix.startswith(root + "/") for prefix in self._prefixes)
+
+    def judge(self, method: str, path: str, root_path: str = "", claimed: str = "") -> Verdict:
         """The verdict on a decoded path.
+
+        Args:
+            method: The request method.
+            path: The decoded path.
+            root_path: Where the app is mounted.
+            claimed: The part of the root path that the client may have chosen. Unless the configuration corroborates
+                it, it is believed only where it makes no difference.
 
         Raises:
             BadRequest: `ambiguous_path`, where a router may read the path in ways that are not judged alike.
@@ -209,12 +233,34 @@ class PathTable:
         verdict = self._verdict(method, full)
         if not is_canonical(full) and any(self._verdict(method, other) != verdict for other in readings(full)):
             raise _ambiguous(path)
+        if claimed and not self._corroborates(claimed):
+            inner = full.removeprefix(root_path.rstrip("/")) or "/"
+            if any(self._verdict(method, other) != verdict for one in (path, inner) for other in readings(one)):
+                raise _ambiguous(path)
         if root_path and verdict.rule is None:
             # A rule written without the root path would never apply: better no answer than the wrong one.
             inner = full.removeprefix(root_path.rstrip("/")) or "/"
             if any(self._verdict(method, other).rule is not None for other in readings(inner)):
                 raise _ambiguous(path)
+        elif verdict.rule is None and self._was_cut(method, full):
+            raise _ambiguous(path)
         return verdict
+
+    def _was_cut(self, method: str, path: str) -> bool:
+        """Whether a rule would apply if the front of the resource's path, which is not there, were put back."""
+        if not self._inside or not self._fronts or next(self._owners.matches(path), None) is not None:
+            return False
+        return any(
+            self._inside.find(method, (front + other).rstrip("/")) is not None
+            for front in self._fronts
+            for other in readings(path)
+        )
+
+
+def _fronts(path: str) -> Iterator[str]:
+    """`/a` and `/a/b` of the path `/a/b`."""
+    segments = path.rstrip("/").split("/")
+    return ("/".join(segments[:length]) for length in range(2, len(segments) + 1))
 
 
 class _RuleTable:
@@ -228,6 +274,9 @@ class _RuleTable:
         self._any = bool(exact or below)
         self._exact = exact
         self._below = _Prefixes(below)
+
+    def __bool__(self) -> bool:
+        return self._any
 
     def find(self, method: str, path: str) -> int | None:
         if not self._any:
