@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
@@ -23,6 +25,7 @@ from asgi_mcp_auth.testing import Issuer
 
 COUNTERPARTS = Path(__file__).parent / "counterparts"
 ORIGIN = "https://page.example.com"
+BASE = "https://mcp.example.com"
 
 
 class Server(NamedTuple):
@@ -72,23 +75,43 @@ MARKED = [
 
 
 class Stack:
-    """One app on a running server."""
+    """One app on a running server, or behind a proxy."""
 
-    def __init__(self, server: AsgiServer, how: Server, name: str, issuer: Issuer) -> None:
+    def __init__(  # noqa: PLR0917
+        self,
+        root: str,
+        how: Server,
+        name: str,
+        issuer: Issuer,
+        base: str = BASE,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.how = how
         self.name = name
-        self.root = server.url
-        self.url = f"{server.url}/{name}"
-        self.websocket = f"{self.url}/ws".replace("http", "ws", 1)
+        self.root = root
+        self.url = f"{root}/{name}"
+        self.resource = f"{base}/{name}"
+        self.document = f"/.well-known/oauth-protected-resource{urlsplit(self.resource).path}"
         self.issuer = issuer
-        self.client = httpx.Client(http1=not how.http2, http2=how.http2, trust_env=False, timeout=10)
+        self.tls = tls
+        self.client = self.new_client()
+
+    def new_client(self) -> httpx.Client:
+        verify: ssl.SSLContext | bool = self.tls or True
+        return httpx.Client(http1=not self.how.http2, http2=self.how.http2, trust_env=False, timeout=10, verify=verify)
+
+    def websocket(self, headers: dict[str, str] | None = None) -> Any:
+        url = f"{self.url}/ws".replace("http", "ws", 1)
+        return connect(url, additional_headers=headers, proxy=None, ssl=self.tls)
 
     def bearer(self, scope: str = "mcp:read") -> dict[str, str]:
-        raw = self.issuer.mint(f"https://mcp.example.com/{self.name}", scope=scope)
-        return {"authorization": f"Bearer {raw}"}
+        return {"authorization": f"Bearer {self.issuer.mint(self.resource, scope=scope)}"}
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         return self.client.get(f"{self.url}/{path}", headers=self.bearer() | headers)
+
+    def get_document(self, **headers: str) -> httpx.Response:
+        return self.client.get(urljoin(self.root, self.document), headers=headers)
 
     def control(self, query: str = "") -> dict[str, Any]:
         answer: dict[str, Any] = self.client.get(f"{self.root}/control/{self.name}?{query}").json()
@@ -115,10 +138,14 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(server: str, apps: Sequence[str], issuer: Issuer) -> Generator[AsgiServer]:
+def serving(
+    server: str, apps: Sequence[str], issuer: Issuer, more: Sequence[str] = (), base: str = BASE
+) -> Generator[AsgiServer]:
+    """The apps on a server, which gets more arguments."""
     port = free_port()
-    argv = [sys.executable, "-m", *SERVERS[server].arguments.format(port=port).split()]
-    env = importing_from(COUNTERPARTS, {"STACK_APPS": " ".join(apps), "STACK_KEYS": json.dumps(issuer.jwks())})
+    argv = [sys.executable, "-m", *SERVERS[server].arguments.format(port=port).split(), *more]
+    settings = {"STACK_APPS": " ".join(apps), "STACK_KEYS": json.dumps(issuer.jwks()), "STACK_BASE": base}
+    env = importing_from(COUNTERPARTS, settings)
     # Not in the repository, where gunicorn, or a framework, might find a file of its own.
     url = f"http://127.0.0.1:{port}"
     with running(argv, ready_url=f"{url}/control/{apps[0]}", env=env, cwd=COUNTERPARTS) as process:
@@ -140,7 +167,7 @@ def started(issuer: Issuer, pytestconfig: pytest.Config) -> Generator[Running]:
 @pytest.fixture
 def stack(request: pytest.FixtureRequest, started: Running) -> Generator[Stack]:
     server, app = request.param
-    made = Stack(started(server), SERVERS[server], app, started.issuer)
+    made = Stack(started(server).url, SERVERS[server], app, started.issuer)
     with made.client:
         yield made
 
@@ -156,18 +183,18 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 def metadata(stack: Stack) -> None:
     """The document is at its public path, and names what is configured, not where it was asked."""
-    answer = stack.client.get(f"{stack.root}/.well-known/oauth-protected-resource/{stack.name}")
+    answer = stack.get_document()
     assert answer.status_code == 200
-    assert answer.json()["resource"] == f"https://mcp.example.com/{stack.name}"
+    assert answer.json()["resource"] == stack.resource
     assert answer.http_version == ("HTTP/2" if stack.how.http2 else "HTTP/1.1")
 
 
 def unauthenticated(stack: Stack) -> None:
     answer = stack.client.get(f"{stack.url}/whoami")
     assert answer.status_code == 401
-    url = f"https://mcp.example.com/.well-known/oauth-protected-resource/{stack.name}"
+    url = urljoin(stack.resource, stack.document)
     assert answer.headers.get_list("www-authenticate") == [f'Bearer scope="mcp:read", resource_metadata="{url}"']
-    forged = Issuer("https://auth.example.com", algorithms=("ES256",)).mint(f"https://mcp.example.com/{stack.name}")
+    forged = Issuer("https://auth.example.com", algorithms=("ES256",)).mint(stack.resource)
     refused = stack.client.get(f"{stack.url}/whoami", headers={"authorization": f"Bearer {forged}"})
     assert refused.status_code == 401
     assert 'error="invalid_token"' in refused.headers["www-authenticate"]
@@ -203,7 +230,7 @@ def insufficient(stack: Stack) -> None:
 
 
 def websocket_refused(stack: Stack) -> None:
-    with pytest.raises(InvalidStatus) as raised, connect(stack.websocket, proxy=None):
+    with pytest.raises(InvalidStatus) as raised, stack.websocket():
         pass
     assert raised.value.response.status_code == stack.how.refusal
     if stack.how.refusal == 401:
@@ -211,7 +238,7 @@ def websocket_refused(stack: Stack) -> None:
 
 
 def websocket_accepted(stack: Stack) -> None:
-    with connect(stack.websocket, additional_headers=stack.bearer(), proxy=None) as websocket:
+    with stack.websocket(stack.bearer()) as websocket:
         assert websocket.recv(5) == "alice"
         websocket.send("hello")
         assert websocket.recv(5) == "hello"
@@ -235,7 +262,7 @@ def disconnect(stack: Stack) -> None:
     before = stack.control()
     headers = stack.bearer() | {"accept-encoding": "identity"}
     with (
-        httpx.Client(http1=not stack.how.http2, http2=stack.how.http2, trust_env=False) as client,
+        stack.new_client() as client,
         client.stream("GET", f"{stack.url}/stream", headers=headers) as answer,
     ):
         chunks = answer.iter_raw()
@@ -283,8 +310,8 @@ def session(stack: Stack) -> None:
 
 def failure(stack: Stack) -> None:
     """What the app raises is the app's 500, and the server goes on; the connection some servers close, without a word."""
-    url, close = f"{stack.url}/boom", {"connection": "close"}
-    assert httpx.get(url, headers=stack.bearer() | close, trust_env=False).status_code == 500
+    url, headers = f"{stack.url}/boom", stack.bearer() | {"connection": "close"}
+    assert httpx.get(url, headers=headers, trust_env=False, verify=stack.tls or True).status_code == 500
     assert stack.get("whoami").status_code == 200
 
 

@@ -198,7 +198,7 @@ class PathTable:
             for rule in own
             if not (rule.below and rule.path == prefix)
         )
-        self._fronts = tuple(front for prefix in prefixes for front in _fronts(prefix)) if self._sole else ()
+        self._fronts = tuple(_fronts(prefixes[0])) if self._sole and self._inside else ()
         plains = tuple(map(tuple, plain))
         self._plain = tuple(map(_RuleTable, plains)) if any(plains) else None
 
@@ -223,8 +223,8 @@ class PathTable:
             method: The request method.
             path: The decoded path.
             root_path: Where the app is mounted.
-            claimed: The part of the root path that the client may have chosen. Unless the configuration corroborates
-                it, it is believed only where it makes no difference.
+            claimed: The part of the root path that the client may have chosen. It makes no path public; and unless
+                the configuration corroborates it, it is believed only where it makes no difference.
 
         Raises:
             BadRequest: `ambiguous_path`, where a router may read the path in ways that are not judged alike.
@@ -233,22 +233,24 @@ class PathTable:
         verdict = self._verdict(method, full)
         if not is_canonical(full) and any(self._verdict(method, other) != verdict for other in readings(full)):
             raise _ambiguous(path)
-        if claimed and not self._corroborates(claimed):
-            inner = full.removeprefix(root_path.rstrip("/")) or "/"
-            if any(self._verdict(method, other) != verdict for one in (path, inner) for other in readings(one)):
+        if not root_path:
+            if self._fronts and verdict.rule is None and self._was_cut(method, full):
                 raise _ambiguous(path)
-        if root_path and verdict.rule is None:
-            # A rule written without the root path would never apply: better no answer than the wrong one.
-            inner = full.removeprefix(root_path.rstrip("/")) or "/"
-            if any(self._verdict(method, other).rule is not None for other in readings(inner)):
-                raise _ambiguous(path)
-        elif verdict.rule is None and self._was_cut(method, full):
+            return verdict
+        inner = full.removeprefix(root_path.rstrip("/")) or "/"
+        without = [self._verdict(method, other) for other in readings(inner)]
+        if claimed and (verdict.public or not self._corroborates(claimed)) and any(o != verdict for o in without):
+            raise _ambiguous(path)
+        # A rule written without the root path would never apply: better no answer than the wrong one.
+        if verdict.rule is None and any(other.rule is not None for other in without):
+            raise _ambiguous(path)
+        if verdict.rule is None and any(self._was_cut(method, one) for one in ((full, inner) if claimed else (full,))):
             raise _ambiguous(path)
         return verdict
 
     def _was_cut(self, method: str, path: str) -> bool:
         """Whether a rule would apply if the front of the resource's path, which is not there, were put back."""
-        if not self._inside or not self._fronts or next(self._owners.matches(path), None) is not None:
+        if not self._fronts or next(self._owners.matches(path), None) is not None:
             return False
         return any(
             self._inside.find(method, (front + other).rstrip("/")) is not None

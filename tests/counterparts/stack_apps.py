@@ -2,8 +2,9 @@
 
     STACK_APPS   names of apps, separated by spaces: a framework, a dash, and how the middleware stands in it
     STACK_KEYS   the key set of the issuer https://auth.example.com, as JSON
+    STACK_BASE   where the apps are for the public: https://mcp.example.com, unless it is given
 
-The app `x` is the resource https://mcp.example.com/x. Below /x it has, read the framework's natural way:
+The app `x` is the resource STACK_BASE/x. Below /x it has, read the framework's natural way:
 
     GET /whoami   {"sub", "scopes", "started"}      GET /stream  one word, and another when it is released
     GET /admin    the same; needs mcp:admin         GET /boom    raises
@@ -24,6 +25,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from inspect import get_annotations
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import anyio
 from starlette.applications import Starlette
@@ -46,6 +48,7 @@ from asgi_mcp_auth import (
 )
 
 ORIGIN = "https://page.example.com"
+BASE = os.environ.get("STACK_BASE", "https://mcp.example.com")
 BIG = "x" * 10_000
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
@@ -77,12 +80,12 @@ async def words(seen: Seen) -> AsyncGenerator[bytes]:
 
 def auth_of(name: str) -> MCPAuth:
     metadata = ResourceServerMetadata(
-        resource=f"https://mcp.example.com/{name}",
+        resource=f"{BASE}/{name}",
         authorization_servers=[
             AuthServerConfig(issuer="https://auth.example.com", jwks=json.loads(os.environ["STACK_KEYS"]))
         ],
     )
-    policy = ScopePolicy(default=["mcp:read"], paths={f"/{name}/admin": ["mcp:admin"]})
+    policy = ScopePolicy(default=["mcp:read"], paths={f"{urlsplit(BASE).path}/{name}/admin": ["mcp:admin"]})
     return MCPAuth(ResourceServerConfig(metadata=metadata, policy=policy), allowed_origins=[ORIGIN])
 
 
@@ -479,7 +482,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await lifespans(scope, receive, send)
         return
-    first, _, rest = scope["path"].removeprefix(WELL_KNOWN).removeprefix("/").partition("/")
+    path, root = scope["path"], scope.get("root_path", "")
+    inner = path.removeprefix(root) if path.startswith(f"{root}/") else path  # servers disagree whether it is in front
+    first, _, rest = inner.removeprefix(WELL_KNOWN + urlsplit(BASE).path).removeprefix("/").partition("/")
     if first == "control":
         await control(rest, scope, send)
     else:
