@@ -121,7 +121,7 @@ async def test_at_start_up_where_it_can_be_known(
 
 async def test_litestars_own_asgi_handler_sees_every_path(auth: MCPAuth, caplog: pytest.LogCaptureFixture) -> None:
     app = Litestar([notes])
-    app.asgi_handler = MCPAuthMiddleware(app.asgi_handler, auth=auth)  # type: ignore[assignment,method-assign]
+    app.asgi_handler = MCPAuthMiddleware(app.asgi_handler, auth=auth)
     assert warnings(caplog) == []
     assert (await call(app, "GET", PRM_PATH)).status == 200
 
