@@ -10,7 +10,7 @@ import json
 import ssl
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
@@ -38,6 +38,8 @@ class Server(NamedTuple):
     """The status of a refused handshake: 403 where the server has no `websocket.http.response`."""
     lifespan: bool = True
     http2: bool = False
+    mcp_servers: str = "sdk-wrap fastmcp-wrap"
+    """See test_mcp_stacks.py. They need a lifespan."""
 
 
 FEW = "starlette-native raw-wrap"
@@ -46,13 +48,16 @@ SERVERS = {
         "uvicorn stack_apps:app --port {port}",
         "starlette-wrap fastapi-native quart-native litestar-wrap django-wrap mount-native "
         "raw-wrap raw-native starlette-native fastapi-wrap quart-wrap litestar-native mount-wrap",
+        mcp_servers="sdk-wrap sdk-native sdk-own fastmcp-wrap fastmcp-native fastmcp-own",
     ),
     "hypercorn": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port}", FEW),
     "hypercorn-trio": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port} --worker-class trio", FEW),
     "hypercorn-h2": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port}", FEW, http2=True),
     "granian": Server("granian --interface asgi --port {port} stack_apps:app", FEW),
     "granian-h2": Server("granian --interface asgi --port {port} stack_apps:app", FEW, http2=True),
-    "daphne": Server("daphne --port {port} stack_apps:app", f"{FEW} django-wrap", refusal=403, lifespan=False),
+    "daphne": Server(
+        "daphne --port {port} stack_apps:app", f"{FEW} django-wrap", refusal=403, lifespan=False, mcp_servers=""
+    ),
     "gunicorn": Server(
         "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket stack_apps:app", FEW, refusal=403
     ),
@@ -119,19 +124,20 @@ class Stack:
 
 
 class Running:
-    """The server processes of this module, each started when it is first needed."""
+    """Server processes, each started when it is first needed; one does for HTTP/1.1 and HTTP/2."""
 
-    def __init__(self, issuer: Issuer, *, whole: bool) -> None:
+    def __init__(self, pairs: Iterable[tuple[str, str]], issuer: Issuer) -> None:
+        self.pairs = list(pairs)
         self.issuer = issuer
-        self.whole = whole
         self._stack = contextlib.ExitStack()
         self._servers: dict[str, AsgiServer] = {}
 
     def __call__(self, server: str) -> AsgiServer:
-        if server not in self._servers:
-            wanted = [app for name, app in PAIRS if name == server and (self.whole or (name, app) in BY_DEFAULT)]
-            self._servers[server] = self._stack.enter_context(serving(server, wanted, self.issuer))
-        return self._servers[server]
+        arguments = SERVERS[server].arguments
+        if arguments not in self._servers:
+            wanted = {app: None for name, app in self.pairs if SERVERS[name].arguments == arguments}
+            self._servers[arguments] = self._stack.enter_context(serving(server, list(wanted), self.issuer))
+        return self._servers[arguments]
 
     def close(self) -> None:
         self._stack.close()
@@ -159,7 +165,7 @@ def issuer() -> Issuer:
 
 @pytest.fixture(scope="module")
 def started(issuer: Issuer, pytestconfig: pytest.Config) -> Generator[Running]:
-    processes = Running(issuer, whole=bool(pytestconfig.getoption("full")))
+    processes = Running(PAIRS if pytestconfig.getoption("full") else BY_DEFAULT, issuer)
     yield processes
     processes.close()
 

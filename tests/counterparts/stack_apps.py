@@ -429,7 +429,15 @@ def _below(route: Route | WebSocketRoute, name: str) -> Route | WebSocketRoute:
     return Route(path, route.endpoint) if isinstance(route, Route) else WebSocketRoute(path, route.endpoint)
 
 
+def mcp_server(name: str) -> Any:
+    """See mcp_apps.py; imported where it is asked for only, because the identity is another where `mcp` is loaded."""
+    module = import_module("mcp_apps")
+    return getattr(module, name.partition("-")[0])(name, auth_of(name))
+
+
 MAKERS: dict[str, Callable[[str], Any]] = {
+    "sdk": mcp_server,
+    "fastmcp": mcp_server,
     "raw": raw,
     "starlette": starlette,
     "fastapi": fastapi,
