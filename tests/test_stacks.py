@@ -39,7 +39,7 @@ class Server(NamedTuple):
     lifespan: bool = True
     http2: bool = False
     mcp_servers: str = "sdk-wrap fastmcp-wrap"
-    """See test_mcp_stacks.py. They need a lifespan."""
+    """See test_mcp_stacks.py. They need a lifespan; and a DELETE of the SDK's hangs on uvicorn's own HTTP/2."""
 
 
 FEW = "starlette-native raw-wrap"
@@ -50,6 +50,7 @@ SERVERS = {
         "raw-wrap raw-native starlette-native fastapi-wrap quart-wrap litestar-native mount-wrap",
         mcp_servers="sdk-wrap sdk-native sdk-own fastmcp-wrap fastmcp-native fastmcp-own",
     ),
+    "uvicorn-h2": Server("uvicorn stack_apps:app --port {port} --http zttp --http2", FEW, http2=True, mcp_servers=""),
     "hypercorn": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port}", FEW),
     "hypercorn-trio": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port} --worker-class trio", FEW),
     "hypercorn-h2": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port}", FEW, http2=True),
@@ -60,6 +61,13 @@ SERVERS = {
     ),
     "gunicorn": Server(
         "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket stack_apps:app", FEW, refusal=403
+    ),
+    "gunicorn-h2": Server(
+        "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket --http-protocols h2,h1 "
+        "--http2-cleartext both stack_apps:app",
+        FEW,
+        refusal=403,
+        http2=True,
     ),
     "uvicorn-worker": Server(
         "gunicorn --worker-class uvicorn_worker.UvicornWorker --bind 127.0.0.1:{port} --no-control-socket stack_apps:app",
@@ -342,6 +350,8 @@ PROBES = [
 def test_stack(stack: Stack, probe: Callable[[Stack], None]) -> None:
     if probe is websocket_accepted and stack.name.startswith("django"):
         pytest.skip("Django has no websockets")
+    if probe is disconnect and stack.how is SERVERS["gunicorn-h2"] and stack.name.startswith("starlette"):
+        pytest.skip("Over HTTP/2 gunicorn tells an app that the client has gone when it receives or sends")
     probe(stack)
 
 
