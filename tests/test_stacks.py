@@ -26,6 +26,7 @@ from asgi_mcp_auth.testing import Issuer
 COUNTERPARTS = Path(__file__).parent / "counterparts"
 ORIGIN = "https://page.example.com"
 BASE = "https://mcp.example.com"
+LONGEST = 15_500
 
 
 class Server(NamedTuple):
@@ -38,6 +39,8 @@ class Server(NamedTuple):
     """The status of a refused handshake: 403 where the server has no `websocket.http.response`."""
     lifespan: bool = True
     http2: bool = False
+    longest_token: int = LONGEST
+    """Bytes; tokens end at 16 KiB here, so that a server with more has no limit of its own."""
     mcp_servers: str = "sdk-wrap fastmcp-wrap"
     """See test_mcp_stacks.py. They need a lifespan; and a DELETE of the SDK's hangs on uvicorn's own HTTP/2."""
 
@@ -60,7 +63,10 @@ SERVERS = {
         "daphne --port {port} stack_apps:app", f"{FEW} django-wrap", refusal=403, lifespan=False, mcp_servers=""
     ),
     "gunicorn": Server(
-        "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket stack_apps:app", FEW, refusal=403
+        "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket stack_apps:app",
+        FEW,
+        refusal=403,
+        longest_token=8_000,
     ),
     "gunicorn-h2": Server(
         "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket --http-protocols h2,h1 "
@@ -68,6 +74,7 @@ SERVERS = {
         FEW,
         refusal=403,
         http2=True,
+        longest_token=8_000,
     ),
     "uvicorn-worker": Server(
         "gunicorn --worker-class uvicorn_worker.UvicornWorker --bind 127.0.0.1:{port} --no-control-socket stack_apps:app",
@@ -235,6 +242,27 @@ def claims(stack: Stack) -> None:
     assert (told["sub"], told["scopes"]) == ("alice", ["mcp:read"])
 
 
+def long_token(stack: Stack) -> None:
+    """A token as long as tokens may be passes, but for servers that end header fields before."""
+
+    def padded(length: int) -> str:
+        plain = len(stack.issuer.mint(stack.resource, scope="mcp:read", pad=""))
+        return stack.issuer.mint(stack.resource, scope="mcp:read", pad="x" * ((length - plain) * 3 // 4))
+
+    longest = stack.how.longest_token
+    assert stack.get("whoami", authorization=f"Bearer {padded(longest)}").json()["sub"] == "alice"
+    if longest < LONGEST:
+        with stack.new_client() as client:
+            try:
+                status = client.get(
+                    f"{stack.url}/whoami", headers={"authorization": f"Bearer {padded(9_000)}"}
+                ).status_code
+            except httpx.RemoteProtocolError:
+                assert stack.how.http2
+            else:
+                assert status == 431
+
+
 def insufficient(stack: Stack) -> None:
     refused = stack.get("admin")
     assert refused.status_code == 403
@@ -335,6 +363,7 @@ PROBES = [
         unauthenticated,
         refused_post,
         claims,
+        long_token,
         insufficient,
         websocket_refused,
         websocket_accepted,
