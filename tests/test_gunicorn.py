@@ -123,6 +123,18 @@ def test_reload_takes_up_a_changed_file_without_preload(preload: bool, site: Pat
 
 
 @pytest.mark.parametrize("worker", [WORKERS[0], pytest.param(WORKERS[1], marks=pytest.mark.full)])
+def test_reload_with_a_broken_file_stops_gunicorn(worker: str, site: Path) -> None:
+    """And says why; no unprotected app is left."""
+    with gunicorn(site, worker) as server:
+        (site / "mcp-auth.toml").write_text("resourc = 3")
+        os.kill(server.process.pid, signal.SIGHUP)
+        assert server.process.wait() != 0
+        assert "mcp-auth.toml:1: resourc: Unknown key." in server.process.output
+        with pytest.raises(httpx.ConnectError):
+            get(server)
+
+
+@pytest.mark.parametrize("worker", [WORKERS[0], pytest.param(WORKERS[1], marks=pytest.mark.full)])
 def test_usr2_takes_up_a_changed_file_with_preload(worker: str, site: Path, issuer: Issuer) -> None:
     """As the README says: USR2 starts a new master beside the old one, and TERM to the old one leaves it alone."""
     with gunicorn(site, worker, preload=True) as server:

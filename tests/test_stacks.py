@@ -17,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
-from processes import AsgiServer, free_port, importing_from, running
+from processes import AsgiServer, free_port, importing_from, running, uvicorn
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -315,7 +315,9 @@ def disconnect(stack: Stack) -> None:
 
 
 def start_up(stack: Stack) -> None:
-    assert stack.get("whoami").json()["started"] is (stack.how.lifespan and "django" not in stack.name)
+    told = stack.get("whoami").json()
+    assert told["started"] is (stack.how.lifespan and "django" not in stack.name)
+    assert told.get("begun", stack.how.lifespan) is stack.how.lifespan  # state that the start-up left for requests
 
 
 def stamps(stack: Stack) -> None:
@@ -393,7 +395,7 @@ def test_stack(stack: Stack, probe: Callable[[Stack], None]) -> None:
     ],
 )
 def test_shutdown_reaches_the_app(server: str, issuer: Issuer) -> None:
-    apps = FEW.split()
+    apps = [app for app in SERVERS[server].apps.split() if not app.startswith("django")]
     with serving(server, apps, issuer) as running_server:
         running_server.process.stop()
         assert all(f"shutdown of {app}" in running_server.process.output for app in apps)
@@ -427,6 +429,11 @@ app = load_app("shop:whoami")
             id="granian",
             marks=pytest.mark.full,
         ),
+        pytest.param(
+            "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket --root-path /api shop:app",
+            id="gunicorn",
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_behind_a_proxy_that_cuts_off_the_root_path(arguments: str, tmp_path: Path, issuer: Issuer) -> None:
@@ -440,10 +447,11 @@ def test_behind_a_proxy_that_cuts_off_the_root_path(arguments: str, tmp_path: Pa
     }
     argv = [sys.executable, "-m", *arguments.format(port=port).split()]
     with (
-        running(argv, ready_url=url, env=importing_from(tmp_path, env), cwd=tmp_path) as process,
+        running(argv, ready_port=port, env=importing_from(tmp_path, env), cwd=tmp_path) as process,
         httpx.Client(base_url=url, trust_env=False) as client,
     ):
         document = "/.well-known/oauth-protected-resource/api/mcp"
+        assert document not in process.output  # no server's lifespan scope has a root path
         answer = client.get(document)
         assert (answer.status_code, answer.json()["resource"]) == (200, "https://mcp.example.com/api/mcp")
         refused = client.get("/mcp")
@@ -452,6 +460,40 @@ def test_behind_a_proxy_that_cuts_off_the_root_path(arguments: str, tmp_path: Pa
         bearer = {"authorization": f"Bearer {issuer.mint('https://mcp.example.com/api/mcp')}"}
         assert client.get("/mcp", headers=bearer).text == "alice"
         assert process.output.count(f"{document} of the host root has to be routed") == 1
+
+
+TOLD_BY_THE_APP = """\
+from fastapi import FastAPI
+
+from asgi_mcp_auth import MCPAuth
+
+auth = MCPAuth.from_env()
+app = FastAPI(root_path="/api")
+"""
+
+
+@pytest.mark.parametrize(
+    "protect",
+    [
+        pytest.param("app = auth.wrap(app)", id="RS-53 wrap"),
+        pytest.param(
+            "from asgi_mcp_auth import MCPAuthMiddleware\napp.add_middleware(MCPAuthMiddleware, auth=auth)",
+            id="RS-53 native",
+            marks=pytest.mark.full,
+        ),
+    ],
+)
+def test_a_root_path_of_the_apps_is_warned_about_at_start_up(protect: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(f"{TOLD_BY_THE_APP}{protect}\n")
+    env = {
+        "MCP_AUTH_RESOURCE": "https://mcp.example.com/api/mcp",
+        "MCP_AUTH_AUTHORIZATION_SERVERS": "https://auth.example.com",
+    }
+    with uvicorn("shop:app", app_dir=tmp_path, env=env) as server:
+        warning = (
+            "Mounted below '/api': /.well-known/oauth-protected-resource/api/mcp of the host root has to be routed"
+        )
+        assert warning in server.process.output
 
 
 CALLED = """\

@@ -6,10 +6,12 @@
 
 The app `x` is the resource STACK_BASE/x. Below /x it has, read the framework's natural way:
 
-    GET /whoami   {"sub", "scopes", "started"}      GET /stream  one word, and another when it is released
+    GET /whoami   {"sub", "scopes", "started"} …    GET /stream  one word, and another when it is released
     GET /admin    the same; needs mcp:admin         GET /boom    raises
     GET /big      10,000 times x                    GET /visits  counts them in the framework's session
     WS  /ws       says the subject, then echoes
+
+Where the app can leave state at its start-up, /whoami says as "begun" whether it is found in the request.
 
 `wrap` is the middleware around the whole app, `native` the framework's own way of adding middleware. Other middlewares
 stand outside and inside, in another order for each. /control/x is no part of the apps: GET says what became of streams,
@@ -127,6 +129,11 @@ def around(app: Any, middlewares: list[Middleware]) -> Any:
     return app
 
 
+def begun(name: str, scope: Any) -> bool:
+    """Whether what the app's start-up left in the lifespan's state is in a request's, beside the caller."""
+    return scope["state"].get(f"begun {name}") is True
+
+
 def raw(name: str) -> Any:
     seen = SEEN[name]
 
@@ -155,9 +162,10 @@ def raw(name: str) -> Any:
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"]})
 
-    async def lifespan(receive: Any, send: Any) -> None:
+    async def lifespan(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         seen.started = True
+        scope["state"][f"begun {name}"] = True
         await send({"type": "lifespan.startup.complete"})
         await receive()
         print(f"shutdown of {name}", flush=True)  # noqa: T201 - read by the test
@@ -165,7 +173,7 @@ def raw(name: str) -> Any:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            await lifespan(receive, send)
+            await lifespan(scope, receive, send)
             return
         if scope["type"] == "websocket":
             await websocket(scope, receive, send)
@@ -173,7 +181,8 @@ def raw(name: str) -> Any:
         match scope["path"].rpartition("/")[2]:
             case "whoami" | "admin":
                 told = {"sub": scope["state"]["claims"]["sub"], "scopes": list(scope["auth"].scopes)}
-                await answer(send, json.dumps(told | {"started": seen.started}).encode())
+                told |= {"started": seen.started, "begun": begun(name, scope)}
+                await answer(send, json.dumps(told).encode())
             case "stream":
                 await stream(receive, send)
             case "big":
@@ -194,7 +203,7 @@ def starlette_routes(name: str) -> tuple[list[Route | WebSocketRoute], Any]:
 
     async def whoami(request: Request) -> JSONResponse:
         told = {"sub": request.state.claims["sub"], "scopes": request.auth.scopes, "started": seen.started}
-        return JSONResponse(told)
+        return JSONResponse(told | {"begun": begun(name, request.scope)})
 
     async def stream(request: Request) -> StreamingResponse:
         return StreamingResponse(words(seen))
@@ -238,7 +247,7 @@ def lifespan_of(name: str) -> Any:
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncGenerator[None]:
         SEEN[name].started = True
-        yield
+        yield {f"begun {name}": True}
         print(f"shutdown of {name}", flush=True)  # noqa: T201 - read by the test
 
     return lifespan
@@ -264,8 +273,9 @@ def fastapi(name: str) -> Any:
         info: AuthInfo = request.state.mcp_auth
         return info
 
-    async def whoami(caller: AuthInfo = Depends(caller)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
-        return {"sub": caller.subject, "scopes": list(caller.scopes), "started": SEEN[name].started}
+    async def whoami(request: Request, caller: AuthInfo = Depends(caller)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
+        told = {"sub": caller.subject, "scopes": list(caller.scopes), "started": SEEN[name].started}
+        return told | {"begun": begun(name, request.scope)}
 
     app.get(f"/{name}/whoami")(whoami)
     app.get(f"/{name}/admin")(whoami)
