@@ -26,9 +26,9 @@ async def app(scope, receive, send):
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
-    body = json.dumps({"pid": os.getpid(), "sub": scope["state"]["claims"]["sub"]}).encode()
+    told = {"pid": os.getpid(), "sub": scope["state"]["claims"]["sub"], "root_path": scope["root_path"]}
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": json.dumps(told).encode()})
 
 def make():
     return app

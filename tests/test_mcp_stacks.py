@@ -70,7 +70,8 @@ def stack(request: pytest.FixtureRequest, started: Running) -> Generator[Stack]:
 
 
 def bearer(stack: Stack, **claims: Any) -> dict[str, str]:
-    return {"authorization": f"Bearer {stack.issuer.mint(stack.resource, **({'scope': 'mcp:read'} | claims))}"}
+    whole: dict[str, Any] = {"scope": "mcp:read"} | claims
+    return {"authorization": f"Bearer {stack.issuer.mint(stack.resource, **whole)}"}
 
 
 async def ask(stack: Stack, wire: Wire, *names: str, **claims: Any) -> list[Any]:
@@ -147,7 +148,7 @@ class Raw:
 @pairs("-wrap", "-native", "-own")
 def test_nobody_else_gets_into_a_session(stack: Stack) -> None:
     session = Raw(stack, bearer(stack), OLD).open()
-    call = {"name": "whoami", "arguments": {}}
+    call: dict[str, Any] = {"name": "whoami", "arguments": {}}
     for changes in ({"sub": "bob"}, {"client_id": "another"}):
         answer = Raw(stack, bearer(stack, **changes), OLD, session).post("tools/call", call)
         assert answer.status_code == 404

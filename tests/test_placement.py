@@ -80,30 +80,42 @@ async def start(app: Any) -> None:
     await app({"type": "lifespan", "state": {}, "asgi": {"version": "3.0"}}, receive, send)
 
 
-def with_middleware(auth: MCPAuth) -> Any:
+def around_fastapi(auth: MCPAuth) -> Any:
+    return auth.wrap(fastapi())
+
+
+def in_fastapi(auth: MCPAuth) -> Any:
     app = fastapi()
     app.add_middleware(MCPAuthMiddleware, auth=auth)
     return app
 
 
+def outside_of_others(auth: MCPAuth) -> Any:
+    return litestar(auth, Inside, Inside)
+
+
+def around_litestar(auth: MCPAuth) -> Any:
+    return Inside(auth.wrap(Inside(Litestar([notes]))))
+
+
+def around_layers(auth: MCPAuth) -> Any:
+    return auth.wrap(GZipMiddleware(FastAPI()))
+
+
+def in_starlette(auth: MCPAuth) -> Any:
+    return Starlette(middleware=[Middleware(MCPAuthMiddleware, auth=auth)])
+
+
 @pytest.mark.parametrize(
     ("build", "at_construction", "at_start_up"),
     [
-        pytest.param(lambda auth: auth.wrap(fastapi()), [BELOW_API], [BELOW_API], id="RS-53 around FastAPI(root_path)"),
-        pytest.param(with_middleware, [], [BELOW_API], id="RS-53 in FastAPI(root_path)"),
+        pytest.param(around_fastapi, [BELOW_API], [BELOW_API], id="RS-53 around FastAPI(root_path)"),
+        pytest.param(in_fastapi, [], [BELOW_API], id="RS-53 in FastAPI(root_path)"),
         pytest.param(litestar, [IN_LITESTAR], [IN_LITESTAR], id="RS-53 on Litestar's routes"),
-        pytest.param(
-            lambda auth: litestar(auth, Inside, Inside),
-            [IN_LITESTAR],
-            [IN_LITESTAR],
-            id="RS-53 on Litestar's routes, outside of others",
-        ),
-        pytest.param(lambda auth: auth.wrap(Litestar([notes])), [], [], id="around Litestar"),
-        pytest.param(lambda auth: Inside(auth.wrap(Inside(Litestar([notes])))), [], [], id="around Litestar, layered"),
-        pytest.param(lambda auth: auth.wrap(GZipMiddleware(FastAPI())), [], [], id="around FastAPI"),
-        pytest.param(
-            lambda auth: Starlette(middleware=[Middleware(MCPAuthMiddleware, auth=auth)]), [], [], id="in Starlette"
-        ),
+        pytest.param(outside_of_others, [IN_LITESTAR], [IN_LITESTAR], id="RS-53 on Litestar's routes, layered"),
+        pytest.param(around_litestar, [], [], id="around Litestar"),
+        pytest.param(around_layers, [], [], id="around FastAPI"),
+        pytest.param(in_starlette, [], [], id="in Starlette"),
     ],
 )
 async def test_at_start_up_where_it_can_be_known(
@@ -145,13 +157,7 @@ async def test_a_root_path_of_the_users_is_told_once(issuer: Issuer, caplog: pyt
     assert len(warnings(caplog)) == 1
 
 
-@pytest.mark.parametrize(
-    "serve",
-    [
-        pytest.param(lambda auth: auth.metadata_app(), id="metadata_app"),
-        pytest.param(lambda auth: auth.resource_metadata_router(), id="resource_metadata_router"),
-    ],
-)
+@pytest.mark.parametrize("serve", [MCPAuth.metadata_app, MCPAuth.resource_metadata_router])
 async def test_who_serves_the_document_is_not_warned(
     serve: Callable[[MCPAuth], Any], auth: MCPAuth, caplog: pytest.LogCaptureFixture
 ) -> None:

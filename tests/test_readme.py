@@ -45,7 +45,7 @@ def shop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[None]:
     """The package `shop` of the examples, to import from the working directory."""
     write_shop(tmp_path, Issuer("https://auth.example.com", algorithms=("ES256",)))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     yield
     for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
         del sys.modules[name]

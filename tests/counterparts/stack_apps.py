@@ -245,7 +245,7 @@ def lifespan_of(name: str) -> Any:
     from contextlib import asynccontextmanager
 
     @asynccontextmanager
-    async def lifespan(app: Any) -> AsyncGenerator[None]:
+    async def lifespan(app: Any) -> AsyncGenerator[dict[str, bool]]:
         SEEN[name].started = True
         yield {f"begun {name}": True}
         print(f"shutdown of {name}", flush=True)  # noqa: T201 - read by the test
