@@ -181,6 +181,8 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         self._set_verifiers()
         issuer = self.site.resources[0].trust.named[0]
         self.republished = self._key_sets.named(issuer) if republish_server_metadata else None
+        self.serves_documents_apart = False
+        self._warned: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<MCPAuth {' '.join(resource.identifier for resource in self.site.resources)}>"
@@ -229,6 +231,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         """The metadata documents as an ASGI app of their own, for the host root above a mounted, protected app."""
         from asgi_mcp_auth._asgi.wellknown import MetadataApp  # noqa: PLC0415 - rarely wanted
 
+        self.serves_documents_apart = True
         return MetadataApp(self.site)
 
     def token_verifier(self, resource: str | None = None) -> TokenVerifier:
@@ -250,6 +253,12 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         Returns the issuers whose keys cannot be used. Failures are logged, and tried again at the first token.
         """
         return await self._key_sets.warm_up()
+
+    def warn_once(self, logger: logging.Logger, warning: str, *args: object) -> None:
+        """Log a warning the first time it is given, whatever its arguments."""
+        if warning not in self._warned:
+            self._warned.add(warning)
+            logger.warning(warning, *args)
 
     def status(self) -> Status:
         """What is known at this moment: issuers, keys, clocks, caches and counts, of this process."""

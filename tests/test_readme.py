@@ -6,6 +6,8 @@ import dataclasses
 import inspect
 import json
 import re
+import sys
+from collections.abc import Generator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ import pytest
 from harness import RecordingApp, bearer, call
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
+from test_servers import write_shop
 from test_stacks import SERVERS
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, Reason
 from asgi_mcp_auth.config import KeySetClocks
 from asgi_mcp_auth.status import Event
+from asgi_mcp_auth.testing import Issuer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -36,6 +40,18 @@ async def internet(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[None]:
+    """The package `shop` of the examples, to import from the working directory."""
+    write_shop(tmp_path, Issuer("https://auth.example.com", algorithms=("ES256",)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("shop")
 def test_every_snippet_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     real = httpx.AsyncClient
 
@@ -113,7 +129,9 @@ def test_the_table_of_stacks_is_what_is_run() -> None:
     documented = {
         name: (row[1], row[2].removesuffix(" |").split(", ")) for name, row in rows("Frameworks and servers").items()
     }
-    assert documented == {name: (str(how.refusal), how.apps.split()) for name, how in SERVERS.items()}
+    assert documented == {
+        name: (str(how.refusal), [*how.apps.split(), *how.mcp_servers.split()]) for name, how in SERVERS.items()
+    }
 
 
 def test_the_test_command_is_what_ci_runs() -> None:

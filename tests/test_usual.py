@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from fastapi import FastAPI
 from harness import PRM_PATH, Clock, R, RecordingApp, call, protect, token
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -223,6 +224,16 @@ async def test_refusals_are_logged(issuer: Issuer, caplog: pytest.LogCaptureFixt
     (record,) = [one for one in caplog.records if one.name == "asgi_mcp_auth.decisions"]
     assert record.__dict__["reason"] == Reason.TOKEN_EXPIRED.value
     assert raw.rpartition(".")[2] not in caplog.text
+
+
+def test_a_root_path_that_the_app_sets_itself(issuer: Issuer) -> None:
+    """RS-2: what FastAPI cuts off the path is judged, always."""
+    for root_path, expected in (("", True), ("/api", False)):
+        metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
+        auth = MCPAuth(ResourceServerConfig(metadata=metadata), http_client=issuer.http_client)
+        app = FastAPI()
+        app.root_path = root_path
+        assert is_usual(auth.wrap(app)) is expected
 
 
 def test_one_resource_or_several(issuer: Issuer) -> None:

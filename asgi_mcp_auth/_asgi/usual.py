@@ -92,10 +92,10 @@ class UsualRequests:
         return Usual(decided, token, others, endpoint)
 
 
-def usual_requests(auth: MCPAuth, gates: tuple[Gate, ...]) -> UsualRequests:
-    """Compile them: none where every request has to be told or looked into."""
+def usual_requests(auth: MCPAuth, gates: tuple[Gate, ...], own_root_path: str) -> UsualRequests:
+    """Compile them: none where every request has to be told, or looked at in ways that are not here."""
     endpoints: dict[tuple[str, str], Endpoint] = {}
-    if auth.observers or auth.reject_query_token or auth.site.hosts.on:
+    if auth.observers or auth.reject_query_token or auth.site.hosts.on or own_root_path:
         return UsualRequests(endpoints)
     for (method, path), verdict in auth.site.paths.endpoints.items():
         if verdict.public or verdict.owner is None or is_well_known(path):

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from asgi_mcp_auth._protocol.cross_origin import HostCheck, normal_origin, parse_authority
 from asgi_mcp_auth._protocol.metadata import Document
-from asgi_mcp_auth._protocol.paths import PathRule, PathTable, canonical_path, parse_rule
+from asgi_mcp_auth._protocol.path_forms import PathRule, canonical_path, parse_rule
+from asgi_mcp_auth._protocol.paths import PathTable
 from asgi_mcp_auth._protocol.problems import Problems, show
 from asgi_mcp_auth._protocol.resource import (
     CompiledResource,
