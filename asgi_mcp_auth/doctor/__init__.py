@@ -6,6 +6,7 @@
 
 from asgi_mcp_auth.doctor.catalogue import CODES
 from asgi_mcp_auth.doctor.examine import Kind, examine
+from asgi_mcp_auth.doctor.explain import Explanation, explain
 from asgi_mcp_auth.doctor.findings import Code, Finding, Report, Severity
 
-__all__ = ("CODES", "Code", "Finding", "Kind", "Report", "Severity", "examine")
+__all__ = ("CODES", "Code", "Explanation", "Finding", "Kind", "Report", "Severity", "examine", "explain")

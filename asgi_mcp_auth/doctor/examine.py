@@ -16,7 +16,7 @@ from asgi_mcp_auth.doctor.resource import ask_without_token, check_resource
 from asgi_mcp_auth.doctor.resource_metadata import check_resource_metadata
 from asgi_mcp_auth.doctor.web import Web
 
-__all__ = ("Kind", "examine", "is_url")
+__all__ = ("Kind", "examine", "is_url", "kinds_of")
 
 Kind = Literal["issuer", "resource", "config"]
 """What a target is taken for."""
@@ -49,6 +49,14 @@ async def examine(
     """
     web = Web(Fetcher(http_client), filter(is_url, targets), progress=progress)
     return tuple([await _examine_one(web, target, kind) for target in targets])
+
+
+async def kinds_of(
+    targets: Sequence[str], kind: Kind | None, progress: Callable[[str], None] = lambda _: None
+) -> dict[str, Sequence[Kind]]:
+    """What each URL is, told by what answers unless `kind` says so."""
+    web = Web(Fetcher(), targets, progress=progress)
+    return {target: [kind] if kind is not None else await _told_by_answers(web, target) for target in targets}
 
 
 async def _examine_one(web: Web, target: str, kind: Kind | None) -> Report:
