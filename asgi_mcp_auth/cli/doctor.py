@@ -149,13 +149,21 @@ def explain_with(
         msg = "Say against what to judge it: --config FILE, or --resource URL with --issuer URL."
         raise click.UsageError(msg)
 
-    async def judge(progress: Callable[[str], None]) -> Explanation:
+    try:
         if from_options and resource is not None:
-            trusted = issuers or await _issuers_of(resource, progress)
-            return await explain(_configured(resource, trusted, scopes), token)
-        return await explain(load(config), token, resource)
-
-    return _explain(judge, as_json=as_json)
+            trusted = issuers or _run(partial(_issuers_of, resource))
+            auth = _configured(resource, trusted, scopes)
+        else:
+            auth = load(config)
+        explanation = _run(lambda _: explain(auth, token, resource))
+    except ConfigurationError as error:
+        click.echo(str(error), err=True)
+        return 2
+    if as_json:
+        _print_json(explanation.to_dict())
+    else:
+        _print_explanation(explanation)
+    return int(not explanation.accepted)
 
 
 def run_explain(token: str, targets: Sequence[str], kind: Kind | None, *, as_json: bool) -> int:
@@ -194,19 +202,6 @@ async def _issuers_of(resource: str, progress: Callable[[str], None]) -> tuple[s
         msg = f"{printable(resource)} names no issuer, or does not answer: say --issuer URL."
         raise click.UsageError(msg)
     return issuers
-
-
-def _explain(judge: Callable[[Callable[[str], None]], Awaitable[Explanation]], *, as_json: bool) -> int:
-    try:
-        explanation = _run(judge)
-    except ConfigurationError as error:
-        click.echo(str(error), err=True)
-        return 2
-    if as_json:
-        _print_json(explanation.to_dict())
-    else:
-        _print_explanation(explanation)
-    return int(not explanation.accepted)
 
 
 def _print_explanation(explanation: Explanation) -> None:

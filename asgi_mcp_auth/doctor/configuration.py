@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
+import anyio
+import anyio.to_thread
+
 from asgi_mcp_auth._protocol.problems import Referenced
 from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth.auth import MCPAuth
@@ -44,10 +47,12 @@ async def check_configuration(web: Web, file: str) -> AsyncIterator[Finding]:
     Texts that the file refers to (`from_env`, `from_file`) are not shown, whatever they turn up in.
     """
     try:
-        auth = load(file)
+        auth = await anyio.to_thread.run_sync(load, file)  # it reads files, and imports what they name
     except ConfigurationError as error:
         for problem in error.problems:
-            yield found(codes.CONFIG_INVALID, file, f"{problem.where}: {problem.what}", fix=printable(problem.fix, 500))
+            unread = "" if problem.where != file else " A URL begins with https://."
+            fix = printable(problem.fix, 400) + unread
+            yield found(codes.CONFIG_INVALID, file, f"{problem.where}: {problem.what}", fix=fix)
         return
     secrets = dict(_referred_to(auth))
     async for finding in _check(web, auth, file):

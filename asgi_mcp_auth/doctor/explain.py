@@ -194,4 +194,4 @@ def _of_this(auth: MCPAuth, token: Token | None, failed: Step | None) -> tuple[S
 
 
 def _text(value: object) -> str | None:
-    return None if value is None else printable(value, LONGEST)
+    return None if value is None or value == "" else printable(value, LONGEST)

@@ -25,7 +25,7 @@ from asgi_mcp_auth.doctor.server import check_provider, check_server, read_metad
 from asgi_mcp_auth.doctor.web import BROWSER, Answer, Web
 from asgi_mcp_auth.errors import printable
 
-__all__ = ("ask_preflight", "check_issuer", "fetch_document", "find_metadata")
+__all__ = ("Looked", "ask_preflight", "check_issuer", "fetch_document", "find_metadata")
 
 FORBIDDEN = 403
 
@@ -40,14 +40,14 @@ async def fetch_document(web: Web, url: str) -> Read:
     return read
 
 
-class Found(NamedTuple):
+class Looked(NamedTuple):
     """Where an issuer's metadata was looked for: the last place is the one that has it, if `read` does."""
 
     read: Read | None
     tried: tuple[Read, ...]
 
 
-async def find_metadata(web: Web, issuer: str, metadata_url: str | None = None) -> Found:
+async def find_metadata(web: Web, issuer: str, metadata_url: str | None = None) -> Looked:
     """Look in MCP's order (authorization server discovery); a document of another issuer ends the search as well."""
     url = parse_url(issuer)
     places = (metadata_url,) if metadata_url is not None else () if url is None else discovery_urls(url, None)
@@ -55,8 +55,8 @@ async def find_metadata(web: Web, issuer: str, metadata_url: str | None = None) 
     for place in places:
         tried.append(await fetch_document(web, place))
         if tried[-1].document is not None:
-            return Found(tried[-1], tuple(tried))
-    return Found(None, tuple(tried))
+            return Looked(tried[-1], tuple(tried))
+    return Looked(None, tuple(tried))
 
 
 async def check_issuer(web: Web, config: AuthServerConfig, resources: Iterable[str] = ()) -> AsyncIterator[Finding]:
@@ -95,7 +95,7 @@ async def check_issuer(web: Web, config: AuthServerConfig, resources: Iterable[s
         yield finding
 
 
-def _places(looked: Found, issuer: str, config: AuthServerConfig) -> Iterator[Finding]:
+def _places(looked: Looked, issuer: str, config: AuthServerConfig) -> Iterator[Finding]:
     """What was found at each place, up to the one that has the document."""
     for read in looked.tried:
         if read.document is not None or not is_absent(read.answer):

@@ -20,7 +20,7 @@ from asgi_mcp_auth.doctor.issuer import check_issuer
 from asgi_mcp_auth.doctor.resource_metadata import check_resource_metadata
 from asgi_mcp_auth.doctor.web import BROWSER, Answer, Web
 
-__all__ = ("ask_without_token", "check_resource")
+__all__ = ("ask_without_token", "check_resource", "judge_first", "judge_foreign", "judge_made_up")
 
 UNAUTHORIZED, FORBIDDEN, UNAVAILABLE = 401, 403, 503
 REDIRECTS = range(300, 400)
