@@ -65,6 +65,10 @@ async def _examine_one(web: Web, target: str, kind: Kind | None) -> Report:
     if parse_url(target) is None:
         what = "It is not an absolute URL of printable ASCII, without user information."
         return Report(target=target, kind=kind, findings=(found(resource_codes.NOT_RECOGNISED, target, what),))
+    if "/.well-known/" in target:
+        fix = "Name the issuer or the resource itself, as the document does, not the place of the document."
+        place = found(resource_codes.NOT_RECOGNISED, target, "the place of a well-known document", fix=fix)
+        return Report(target=target, kind=kind, findings=(place,))
     kinds: list[Kind] = [kind] if kind is not None else await _told_by_answers(web, target)
     if not kinds:
         return Report(target=target, kind=None, findings=(await _not_recognised(web, target),))

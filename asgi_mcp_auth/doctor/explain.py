@@ -156,7 +156,7 @@ def _looks_like(token: str, taken_apart: Token | None) -> str:
         return f"an encrypted JWT (JWE) of {len(token)} characters"
     if parts == OPAQUE:
         return f"an opaque token of {len(token)} characters"
-    return f"{len(token)} characters in {parts} parts that are no signed JWT"
+    return f"{len(token)} characters in {parts} parts, which cannot be read as a signed JWT"
 
 
 def _results(auth: MCPAuth, refusal: Refusal | None, token: Token | None) -> tuple[StepResult, ...]:

@@ -15,6 +15,7 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.MALFORMED_AUTHORIZATION: "This is no token. Pipe in the access token alone.",
     Reason.MALFORMED_TOKEN: "Only signed JWTs are verified. Ask the provider for JWT access tokens; many give opaque "
     "ones when the client does not send `resource` or an audience. For opaque tokens set a `verifier`.",
+    Reason.UNSUPPORTED_HEADER: "It needs an extension (crit) that is not supported here.",
     Reason.ALGORITHM_NOT_ALLOWED: "Set `algorithms`; shared secrets (HS256) and none are never accepted.",
     Reason.TYP_NOT_ACCEPTED: 'It may be no access token. Where the provider does so, set profile="jwt".',
     Reason.UNKNOWN_ISSUER: "Configure the issuer exactly as `iss` has it.",

@@ -129,7 +129,7 @@ async def _browsers(web: Web, metadata: AuthorizationServerMetadata, read: Read)
     for finding in refused:
         yield finding
     for what, url in (("token endpoint", metadata.token_endpoint), ("registration", metadata.registration_endpoint)):
-        if url is None or metadata.authorization_endpoint is None:
+        if url is None or metadata.authorization_endpoint is None or insecure_url(url, allow_http=False) is not None:
             continue
         answer = await ask_preflight(web, url, "POST", "content-type")
         for finding in preflight(answer, what, "content-type"):
