@@ -115,11 +115,9 @@ class Clinic:
         self.authority.app = None
         self.server.app = self.auth().wrap(hello)
 
-    def auth(self, **policy: Any) -> MCPAuth:
+    def auth(self) -> MCPAuth:
         metadata = ResourceServerMetadata(resource=self.resource, authorization_servers=[self.issuer.url])
-        return MCPAuth(
-            ResourceServerConfig(metadata=metadata, policy=ScopePolicy(**{"default": ["mcp:read"], **policy}))
-        )
+        return MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"])))
 
 
 @contextlib.contextmanager

@@ -49,7 +49,8 @@ def run(capsys: Captured, *arguments: str, token: str | None = None) -> tuple[in
 
 
 def mint(clinic: Clinic, **changes: Any) -> str:
-    return clinic.issuer.mint(changes.pop("aud", clinic.resource), **{"scope": "mcp:read", **changes})
+    claims: dict[str, Any] = {"scope": "mcp:read", **changes}
+    return clinic.issuer.mint(claims.pop("aud", clinic.resource), **claims)
 
 
 def hold(text: str, *shown: str) -> None:

@@ -65,6 +65,10 @@ def served(path: str, body: object, **options: Any) -> Callable[[Issuer], None]:
     return lambda issuer: issuer.answer(path, body, **options)
 
 
+def failing(path: str, status: int) -> Callable[[Issuer], None]:
+    return lambda issuer: issuer.fail(path, status=status)
+
+
 def kept(seconds: str | None) -> Callable[[Issuer], None]:
     def change(issuer: Issuer) -> None:
         issuer.cache_control = seconds
@@ -104,7 +108,7 @@ FAULTS: list[tuple[str, Callable[[Issuer], None], str, Severity]] = [
     ("DC-3 a member twice", served(OAUTH, b'{"issuer": 1, "issuer": 2}'), "not_json", ERROR),
     ("DC-3 too large", served(OAUTH, b" " * 600_000), "too_large", ERROR),
     ("DC-3 gzip, unasked", served(OAUTH, b"x", headers={"content-encoding": "gzip"}), "not_json", ERROR),
-    ("DC-3 5xx", served(OAUTH, {}, status=502), "error_status", ERROR),
+    ("DC-3 5xx", failing(OAUTH, 502), "error_status", ERROR),
     ("DC-5 a redirect", served(OAUTH, b"", status=302, headers={"location": "/x"}), "redirected", ERROR),
     ("DC-1 the second place only", good, "oauth_place_missing", INFO),
     ("DC-16 no PKCE", member("code_challenge_methods_supported", None), "pkce_not_supported", ERROR),
@@ -126,7 +130,7 @@ FAULTS: list[tuple[str, Callable[[Issuer], None], str, Severity]] = [
     ("DC-13 no key set", member("jwks_uri", None), "no_jwks_uri", ERROR),
     ("no keys", served("/jwks", {"keys": []}), "key_set_refused", ERROR),
     ("no list of keys", served("/jwks", {}), "key_set_refused", ERROR),
-    ("too many keys", served("/jwks", {"keys": [{}] * 101}), "key_set_refused", ERROR),
+    ("too many keys", served("/jwks", {"keys": [0] * 101}), "key_set_refused", ERROR),
     ("keys in HTML", served("/jwks", b"<html>"), "html_instead_of_json", ERROR),
     ("keys as text", served("/jwks", b'{"keys": []}', content_type="text/plain"), "wrong_content_type", WARNING),
     ("no answer with keys", lambda issuer: issuer.cut("/jwks"), "unreachable", ERROR),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -145,7 +145,10 @@ def test_another_status_without_a_token(clinic: Clinic, status: int, fields: lis
     assert code in names(diagnose(clinic.resource, kind="resource").findings, ERROR)
 
 
-def by_request(judge: Any, usual: ASGIApp) -> ASGIApp:
+Judge = Callable[[str, dict[bytes, bytes]], ASGIApp | None]
+
+
+def by_request(judge: Judge, usual: ASGIApp) -> ASGIApp:
     """The app that `judge` gives for the method and the header fields, or else the usual one."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -155,20 +158,20 @@ def by_request(judge: Any, usual: ASGIApp) -> ASGIApp:
     return app
 
 
-def with_token(status: int, *fields: tuple[str, str]) -> Any:
+def with_token(status: int, *fields: tuple[str, str]) -> Judge:
     return lambda method, sent: answering(status, fields) if b"authorization" in sent else None
 
 
-def of_method(name: str, status: int) -> Any:
+def of_method(name: str, status: int) -> Judge:
     return lambda method, sent: answering(status) if method == name else None
 
 
-def of_origin(*fields: tuple[str, str]) -> Any:
+def of_origin(*fields: tuple[str, str]) -> Judge:
     return lambda method, sent: answering(401, fields) if sent.get(b"origin") == b"https://client.invalid" else None
 
 
 # description, what to answer differently, code, severity
-OTHERWISE: list[tuple[str, Any, str, Severity]] = [
+OTHERWISE: list[tuple[str, Judge, str, Severity]] = [
     ("RS-78 a made-up token is served", with_token(200), "bad_token_accepted", ERROR),
     ("RS-17 400 for a made-up token", with_token(400), "bad_token_wrong_status", ERROR),
     ("RS-17 403 for a made-up token", with_token(403), "bad_token_wrong_status", ERROR),
@@ -206,7 +209,7 @@ OTHERWISE: list[tuple[str, Any, str, Severity]] = [
 @pytest.mark.parametrize(
     ("judge", "code", "severity"), [pytest.param(*rest, id=description) for description, *rest in OTHERWISE]
 )
-def test_a_server_with_one_fault(clinic: Clinic, judge: Any, code: str, severity: Severity) -> None:
+def test_a_server_with_one_fault(clinic: Clinic, judge: Judge, code: str, severity: Severity) -> None:
     clinic.server.app = by_request(judge, clinic.auth().wrap(hello))
     report = diagnose(clinic.resource, kind="resource")
     assert code in names(report.findings, severity)
@@ -214,7 +217,6 @@ def test_a_server_with_one_fault(clinic: Clinic, judge: Any, code: str, severity
 
 
 def test_a_stream_that_does_not_end_is_not_read(clinic: Clinic) -> None:
-    clinic.server.app = by_request(of_method("GET", 200), clinic.auth().wrap(hello))
     endless = answering(200, [("content-type", "text/event-stream")], b": " * 10_000)
     clinic.server.app = by_request(lambda method, sent: endless if method == "GET" else None, clinic.auth().wrap(hello))
     assert ailments(diagnose(clinic.resource, kind="resource")) == {"method_not_protected"}

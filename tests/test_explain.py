@@ -39,10 +39,8 @@ def is_revoked(info: AuthInfo) -> bool:
 def configured(issuer: Issuer, clock: Clock, **options: Any) -> MCPAuth:
     server = AuthServerConfig(issuer=ISS, algorithms=["RS256", "ES256"], allowed_clients=["c1"])
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[server])
-    return MCPAuth(
-        ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"])),
-        **{"http_client": issuer.http_client, "clock": clock, "is_revoked": is_revoked, **options},
-    )
+    settings: dict[str, Any] = {"http_client": issuer.http_client, "clock": clock, "is_revoked": is_revoked, **options}
+    return MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"])), **settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,7 +228,7 @@ async def test_tenants(clock: Clock, claims: Any, members: Any, step: str | None
         ResourceServerConfig(metadata=ResourceServerMetadata(resource=R, authorization_servers=[server])), clock=clock
     )
     issuer = Issuer("https://id.example.com/t1", algorithms=(), clock=clock)
-    text = issuer.mint(R, key=key, **{"tid": "t1", **claims})
+    text = issuer.sign({"alg": "ES256", "kid": key.kid}, issuer.claims(R, **{"tid": "t1", **claims}), key=key)
     explanation = await explain(auth, text)
     hold(explanation, text)
     assert explanation.reason == reason

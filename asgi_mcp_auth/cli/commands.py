@@ -104,8 +104,8 @@ def doctor(targets: tuple[str, ...], kind: Any, token: str | None, *, as_json: b
 
 
 @commands.command(
-    epilog="\b\npbpaste | asgi-mcp-auth explain --config mcp-auth.toml\n"
-    "pbpaste | asgi-mcp-auth explain --resource https://api.example.com/mcp"
+    epilog="\b\nasgi-mcp-auth explain --config mcp-auth.toml\n"
+    "wl-paste | asgi-mcp-auth explain --resource https://api.example.com/mcp"
 )
 @click.argument("surplus", nargs=-1, metavar="< TOKEN")
 @click.option("--config", help="A configuration file; without one, the MCP_AUTH_… variables, or the options below.")
@@ -124,7 +124,7 @@ def explain(
 ) -> int:
     """Explain an access token: what it says, and each step of its verification.
 
-    The token is read from standard input, never from an argument: arguments end up in the history of your shell, and
+    The token is read from standard input (asked for on a terminal), never from an argument: arguments end up in the history of your shell, and
     every user of the machine can see them. Its signature is never shown. Exit status: 0 accepted, 1 refused.
     """
     from asgi_mcp_auth.cli import doctor as printing  # noqa: PLC0415

@@ -78,8 +78,12 @@ def _run(work: Callable[[Callable[[str], None]], Awaitable[T]]) -> T:
     soon = threading.Timer(QUIET_SECONDS, status.start)
     if sys.stderr.isatty():
         soon.start()
+
+    def progress(url: str) -> None:
+        status.update(Text(f"asking {printable(url, 100)}"))
+
     try:
-        return anyio.run(work, lambda url: status.update(Text(f"asking {printable(url, 100)}")))
+        return anyio.run(work, progress)
     finally:
         soon.cancel()
         if soon.ident is not None:  # it was started, and may be at it

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import jwt
 
 from asgi_mcp_auth._protocol.jose import parse_compact
+from asgi_mcp_auth._protocol.problems import as_list
 from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth._remote.verifiers import Verified
 from asgi_mcp_auth.auth import MCPAuth
@@ -93,7 +94,7 @@ async def explain(auth: MCPAuth, token: str, resource: str | None = None) -> Exp
         verdict = InsufficientScope(required=policy.needed, found=scopes or "no scopes")
     taken_apart = _take_apart(auth, compiled, token)
     refusal = verdict if isinstance(verdict, Refusal) else None
-    header = {} if taken_apart is None else taken_apart.header
+    header: Mapping[str, Any] = {} if taken_apart is None else taken_apart.header
     issuer = None if taken_apart is None else taken_apart.claims.get("iss")
     return Explanation(
         resource=compiled.identifier,
@@ -139,7 +140,7 @@ def _resource_for(auth: MCPAuth, token: str, named: str | None) -> CompiledResou
         audience = parse_compact(token.encode("utf-8", "replace")).claims.get("aud")
     except InvalidToken:
         audience = None
-    listed: list[Any] = audience if isinstance(audience, list) else [audience]
+    listed = as_list(audience) or [audience]
     meant = [resource for name, resource in resources.items() if name in listed]
     if named is None and len(meant) == 1:
         return meant[0]
