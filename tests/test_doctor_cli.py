@@ -8,26 +8,13 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from clinic import Clinic, answering, opened
+from clinic import Clinic, answering
 
 from asgi_mcp_auth.cli import main
-
-
-@pytest.fixture(scope="module")
-def _clinic() -> Generator[Clinic]:
-    with opened() as clinic:
-        yield clinic
-
-
-@pytest.fixture
-def clinic(_clinic: Clinic) -> Clinic:
-    _clinic.heal()
-    return _clinic
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +101,9 @@ def test_an_error(clinic: Clinic, capsys: Captured) -> None:
             ["explain", "--config", "x.toml", "--issuer", "https://a.example"], "going without --config", id="both"
         ),
         pytest.param(["doctor", "--token", "-", "a.toml", "b.toml"], "Name one configuration file", id="two files"),
+        pytest.param(
+            ["doctor", "--token", "-", "--as", "issuer", "https://a.example"], "Name one resource", id="an issuer only"
+        ),
     ],
 )
 def test_a_wrong_command(capsys: Captured, arguments: list[str], said: str) -> None:
@@ -227,12 +217,12 @@ def test_claims_cannot_move_the_cursor(clinic: Clinic, capsys: Captured) -> None
 # --- as a program ---------------------------------------------------------------------------------------------------
 
 
-def on_a_terminal(arguments: list[str], **env: str) -> tuple[int, str]:
-    """The program's status and what a terminal shows of it."""
+def on_a_terminal(arguments: list[str], *, typed: str = "", after: str = "", **env: str) -> tuple[int, str]:
+    """The program's status and what a terminal shows of it; `typed` is typed after it has shown `after`."""
     ours, its = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "asgi_mcp_auth", *arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=its,
         stdout=its,
         stderr=its,
         env={**os.environ, "TERM": "xterm", **env},
@@ -248,6 +238,9 @@ def on_a_terminal(arguments: list[str], **env: str) -> tuple[int, str]:
             if not piece:
                 break
             shown += piece
+            if typed and after.encode() in shown:
+                os.write(ours, typed.encode())
+                typed = ""
     return process.wait(30), shown.decode()
 
 
@@ -261,6 +254,14 @@ def test_colours_and_progress_are_for_terminals(clinic: Clinic) -> None:
     status, plain = on_a_terminal(["doctor", clinic.issuer.url], NO_COLOR="1")
     assert "asking" not in plain
     assert "\x1b[3" not in plain
+
+
+def test_a_token_that_is_typed_is_not_shown(clinic: Clinic) -> None:
+    text = mint(clinic)
+    status, shown = on_a_terminal(["explain", "--resource", clinic.resource], typed=f"{text}\n", after="Token: ")
+    assert status == 0
+    assert "It is accepted." in shown
+    hold(text, shown)
 
 
 def test_the_token_is_in_no_output_of_the_program(clinic: Clinic) -> None:

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from clinic import PRM, Clinic, ailments, answering, diagnose, names, opened
+from clinic import PRM, Clinic, ailments, answering, diagnose, names
 from processes import free_port
 
 from asgi_mcp_auth import MCPAuthMiddleware
 from asgi_mcp_auth.doctor import Severity
 
 ERROR, WARNING, INFO, OK = Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.OK
-
-
-@pytest.fixture(scope="module")
-def _clinic() -> Generator[Clinic]:
-    with opened() as clinic:
-        yield clinic
-
-
-@pytest.fixture
-def clinic(_clinic: Clinic) -> Clinic:
-    _clinic.heal()
-    return _clinic
 
 
 @pytest.fixture

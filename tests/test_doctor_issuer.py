@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from clinic import OAUTH, OIDC, Clinic, ailments, answering, diagnose, for_browsers, names, opened
+from clinic import OAUTH, OIDC, Clinic, ailments, answering, diagnose, for_browsers, names
 from processes import authorization_server, free_port, require_authorization_server
 
 from asgi_mcp_auth.doctor import Severity, examine
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 NOTHING: set[str] = set()
-
-
-@pytest.fixture(scope="module")
-def _clinic() -> Generator[Clinic]:
-    with opened() as clinic:
-        yield clinic
-
-
-@pytest.fixture
-def clinic(_clinic: Clinic) -> Clinic:
-    _clinic.heal()
-    return _clinic
 
 
 @pytest.fixture

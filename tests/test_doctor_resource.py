@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
-from clinic import OAUTH, PRM, ASGIApp, Clinic, ailments, answering, diagnose, hello, names, opened
+from clinic import OAUTH, PRM, ASGIApp, Clinic, ailments, answering, diagnose, hello, names
+from processes import free_port
 
 from asgi_mcp_auth import MCPAuthMiddleware
-from asgi_mcp_auth.doctor import Severity
+from asgi_mcp_auth.doctor import Severity, examine
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
 JSON = ("content-type", "application/json")
 ANY_ORIGIN = ("access-control-allow-origin", "*")
-
-
-@pytest.fixture(scope="module")
-def _clinic() -> Generator[Clinic]:
-    with opened() as clinic:
-        yield clinic
-
-
-@pytest.fixture
-def clinic(_clinic: Clinic) -> Clinic:
-    _clinic.heal()
-    return _clinic
 
 
 def test_a_healthy_resource_has_no_error_and_no_warning(clinic: Clinic) -> None:
@@ -66,6 +56,21 @@ def test_neither(clinic: Clinic) -> None:
 @pytest.mark.parametrize("target", ["https://user@example.com", "https://", "ftp://x y", "://"])
 def test_no_url(target: str) -> None:
     assert ailments(diagnose(target)) == {"not_recognised"}
+
+
+def test_nobody_answers() -> None:
+    assert ailments(diagnose(f"http://127.0.0.1:{free_port()}/mcp", kind="resource")) == {"unreachable"}
+
+
+@pytest.mark.anyio
+async def test_a_resource_without_tls() -> None:
+    """RS-7: real names need https; the server here only pretends to have one."""
+
+    def client() -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(app=answering(401)))
+
+    (report,) = await examine(["http://mcp.example.com/mcp"], "resource", http_client=client)
+    assert {"not_https", "no_challenge"} <= names(report.findings, ERROR)
 
 
 # --- what is answered without a token -------------------------------------------------------------------------------

@@ -124,8 +124,9 @@ def explain(
 ) -> int:
     """Explain an access token: what it says, and each step of its verification.
 
-    The token is read from standard input (asked for on a terminal), never from an argument: arguments end up in the history of your shell, and
-    every user of the machine can see them. Its signature is never shown. Exit status: 0 accepted, 1 refused.
+    The token is read from standard input (on a terminal, it is asked for), never from an argument: arguments end up in
+    the history of your shell, and every user of the machine can see them. Its signature is never shown. Exit status: 0
+    accepted, 1 refused.
     """
     from asgi_mcp_auth.cli import doctor as printing  # noqa: PLC0415
 

@@ -116,14 +116,10 @@ def _issuers(compiled: CompiledResource) -> tuple[str, ...]:
 def _take_apart(auth: MCPAuth, compiled: CompiledResource, token: str) -> Token | None:
     """The token as it can be shown; None for what is no JWT."""
     try:
-        jws = parse_compact(token.encode("utf-8", "replace"))
-    except InvalidToken:
-        return None
-    try:
+        claims = parse_compact(token.encode("utf-8", "replace")).claims
         header = jwt.get_unverified_header(token)  # all of it, for people
-    except jwt.PyJWTError:
-        header = {name: value for name, value in jws.header._asdict().items() if value is not None}
-    claims = jws.claims
+    except (InvalidToken, jwt.PyJWTError):
+        return None
     named = {issuer.rules.issuer: issuer.rules for issuer in compiled.trust.named}
     issuer = claims.get("iss")
     rules = named.get(issuer) if isinstance(issuer, str) else None
