@@ -95,6 +95,15 @@ def test_an_issuer_of_two_resources_is_examined_once(clinic: Clinic, file: Path)
     assert clinic.issuer.requests["/jwks"] == 1
 
 
+@pytest.mark.parametrize(("kind", "codes"), [("oidc", {"type_place_missing"}), ("oauth", set[str]())])
+def test_the_place_of_the_type(clinic: Clinic, file: Path, kind: str, codes: set[str]) -> None:
+    """DC-1: clients find it at another place; the middleware would not."""
+    clinic.issuer.answer("/.well-known/openid-configuration", {}, status=404)
+    server = f'{{issuer = "{clinic.issuer.url}", type = "{kind}"}}'
+    file.write_text(f'resource = "http://127.0.0.1:{free_port()}/mcp"\nauthorization_servers = [{server}]\n')
+    assert ailments(diagnose(str(file))) == codes
+
+
 def test_templates_are_examined_as_such(clinic: Clinic, file: Path) -> None:
     """The metadata of tenants is the template's, and clients will not find it."""
     clinic.issuer.metadata["issuer"] = f"{clinic.issuer.url}/{{tenant}}"

@@ -213,6 +213,17 @@ def test_nobody_answers() -> None:
     assert (diagnose(url).kind, ailments(diagnose(url))) == (None, {"unreachable"})
 
 
+def test_a_server_that_lets_everything_wait_is_not_asked_for_everything(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", 0.2)
+    clinic.issuer.stall()
+    report = diagnose(f"{clinic.issuer.url}/tenant")
+    clinic.issuer.heal()
+    assert ailments(report) == {"unreachable"}
+    assert sum(clinic.issuer.requests.values()) == 3
+
+
 def test_a_place_that_clients_do_not_know(clinic: Clinic, tmp_path: Any) -> None:
     """DC-16: a configuration names it, so tokens can be verified, but nobody can log in."""
     clinic.issuer.answer("*/.well-known/*", {}, status=404)

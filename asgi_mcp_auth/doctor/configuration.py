@@ -51,17 +51,22 @@ async def check_configuration(web: Web, file: str) -> AsyncIterator[Finding]:
     except ConfigurationError as error:
         for problem in error.problems:
             unread = "" if problem.where != file else " A URL begins with https://."
-            fix = printable(problem.fix, 400) + unread
-            yield found(codes.CONFIG_INVALID, file, f"{problem.where}: {problem.what}", fix=fix)
+            fix = printable(_plain(problem.fix), 400) + unread
+            yield found(codes.CONFIG_INVALID, file, _plain(f"{problem.where}: {problem.what}"), fix=fix)
         return
     secrets = dict(_referred_to(auth))
     async for finding in _check(web, auth, file):
         yield _hidden(finding, secrets)
 
 
+def _plain(text: str) -> str:
+    """Our own words in ASCII, so that they are not escaped with those of others."""
+    return text.replace("\u2026", "...")
+
+
 async def _check(web: Web, auth: MCPAuth, file: str) -> AsyncIterator[Finding]:
     for warning in auth.warnings:
-        yield found(codes.CONFIG_WARNING, file, warning)
+        yield found(codes.CONFIG_WARNING, file, _plain(warning))
     resources = auth.site.resources
     yield found(codes.CONFIG_GOOD, file, f"resources: {', '.join(resource.identifier for resource in resources)}")
     trusting: dict[str, tuple[AuthServerConfig, list[str]]] = {}

@@ -79,6 +79,8 @@ async def check_issuer(web: Web, config: AuthServerConfig, resources: Iterable[s
     looked = await find_metadata(web, issuer, config.metadata_url)
     for finding in _places(looked, issuer, config):
         yield finding
+    async for finding in _type_place(web, config, looked):
+        yield finding
     metadata = config.metadata
     if looked.read is not None and looked.read.document is not None:
         subject = looked.read.answer.url
@@ -117,6 +119,19 @@ def _places(looked: Looked, issuer: str, config: AuthServerConfig) -> Iterator[F
         yield found(codes.METADATA_FOUND, place, f"place {usual.index(place) + 1} of {len(usual)}")
     if usual and place in usual[1:]:
         yield found(codes.OAUTH_PLACE, usual[0], f"{looked.tried[0].answer.status or 'nothing'}")
+
+
+async def _type_place(web: Web, config: AuthServerConfig, looked: Looked) -> AsyncIterator[Finding]:
+    """Clients try every place, the middleware only that of `type`, if there is one."""
+    url = parse_url(config.issuer or "")
+    discovered = not (config.metadata_url or config.jwks_uri or config.jwks or config.metadata)
+    if config.type is None or url is None or not discovered or looked.read is None:
+        return
+    (place,) = discovery_urls(url, config.type)
+    read = await fetch_document(web, place)
+    if read.document is None:
+        told = f"{read.answer.status or 'nothing'} at {place}, found at {looked.read.answer.url}"
+        yield found(codes.TYPE_PLACE, place, told)
 
 
 async def _browsers(web: Web, metadata: AuthorizationServerMetadata, read: Read) -> AsyncIterator[Finding]:

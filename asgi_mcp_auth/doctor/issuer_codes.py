@@ -84,6 +84,13 @@ ELSEWHERE: Final = Code(
     "Publish it at a well-known place too.",
     MCP,
 )
+TYPE_PLACE: Final = Code(
+    "type_place_missing",
+    ERROR,
+    "the metadata is not where the `type` of the configuration says",
+    "Leave `type` out, or set the other one.",
+    "README, Authorization servers",
+)
 ISSUER_MISMATCH: Final = Code(
     "issuer_mismatch",
     ERROR,
@@ -213,7 +220,16 @@ UNUSABLE_PROVIDER: Final = Code(
     MCP,
 )
 ISSUER: Final = (
-    *(METADATA_FOUND, METADATA_NOT_FOUND, METADATA_INVALID, OAUTH_PLACE, ELSEWHERE, ISSUER_MISMATCH, TRAILING_SLASH),
+    *(
+        METADATA_FOUND,
+        METADATA_NOT_FOUND,
+        METADATA_INVALID,
+        OAUTH_PLACE,
+        ELSEWHERE,
+        TYPE_PLACE,
+        ISSUER_MISMATCH,
+        TRAILING_SLASH,
+    ),
     *(PKCE, NO_PKCE, NO_S256, NO_CODE, NO_CODE_GRANT, MACHINES_ONLY, NO_TOKEN_ENDPOINT),
     *(REGISTRATION, NO_REGISTRATION, NO_CIMD, NO_DCR, CIMD_WITHOUT_NONE),
     *(RESOURCE_UNKNOWN, RESOURCE_SUPPORTED, RESOURCE_SETTING, RESOURCE_NOT_SUPPORTED, NOT_LISTED, NO_ISS),

@@ -6,6 +6,7 @@ for once. A host that others named is asked only at public addresses; what the u
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ __all__ = ("BROWSER", "Answer", "Web")
 
 BROWSER = "https://client.invalid"
 """The origin of a web page that nobody has heard of."""
+NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout)
+MAX_FAILURES = 3
 
 
 class Answer(NamedTuple):
@@ -69,6 +72,7 @@ class Web:
         self._progress = progress
         self._known: dict[tuple[Any, ...], Answer] = {}
         self._dead: dict[str, str] = {}
+        self._failures: Counter[str] = Counter()
 
     def name(self, url: str) -> None:
         """Let the host of `url` be anywhere too: a configuration names it."""
@@ -103,6 +107,8 @@ class Web:
         try:
             return await self._fetcher.exchange(url, read, public_only=public_only, **request)
         except DiscoveryError as error:
-            if isinstance(error.cause, (httpx.ConnectError, httpx.ConnectTimeout)):  # so would its other places
+            self._failures[origin] += error.transient
+            # So would its other places; and a server that lets each of them wait is not waited for again and again.
+            if isinstance(error.cause, NO_CONNECTION) or self._failures[origin] >= MAX_FAILURES:
                 self._dead[origin] = error.message
             return Answer(url, failure=error.message, withheld=not error.transient)
