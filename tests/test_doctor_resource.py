@@ -9,7 +9,10 @@ from typing import Any
 import httpx
 import pytest
 from clinic import OAUTH, PRM, ASGIApp, Clinic, ailments, answering, diagnose, hello, names
+from mcp.server import MCPServer
+from mcp.server.auth.settings import AuthSettings
 from processes import free_port
+from pydantic import AnyHttpUrl
 
 from asgi_mcp_auth import MCPAuthMiddleware
 from asgi_mcp_auth.doctor import Severity, examine
@@ -56,6 +59,29 @@ def test_neither(clinic: Clinic) -> None:
 @pytest.mark.parametrize("target", ["https://user@example.com", "https://", "ftp://x y", "://"])
 def test_no_url(target: str) -> None:
     assert ailments(diagnose(target)) == {"not_recognised"}
+
+
+def test_a_server_with_the_protection_of_the_mcp_sdk(clinic: Clinic) -> None:
+    """A real server that is not ours. Its settings add a slash to the issuer, it sends an error to those who sent no
+    token, and looks at `Host` and preflights after the token only.
+    """
+
+    class Nobody:
+        async def verify_token(self, token: str) -> None: ...
+
+    settings = AuthSettings(
+        issuer_url=AnyHttpUrl(clinic.issuer.url),
+        resource_server_url=AnyHttpUrl(clinic.resource),
+        required_scopes=["mcp:read"],
+        validate_token_resource=True,
+    )
+    server = MCPServer("notes", auth=settings, token_verifier=Nobody())
+    clinic.server.app = server.streamable_http_app()
+    report = diagnose(clinic.resource)
+    assert report.kind == "resource"
+    assert ailments(report) == {
+        *("issuer_trailing_slash", "error_without_token", "host_not_checked", "preflight_refused"),
+    }
 
 
 def test_nobody_answers() -> None:
