@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from clinic import PRM, Clinic, ailments, answering, diagnose, names
+from clinic import OAUTH, PRM, Clinic, ailments, answering, diagnose, names
 from processes import free_port
 
 from asgi_mcp_auth import MCPAuthMiddleware
@@ -104,17 +104,35 @@ def test_the_place_of_the_type(clinic: Clinic, file: Path, kind: str, codes: set
     assert ailments(diagnose(str(file))) == codes
 
 
-def test_templates_are_examined_as_such(clinic: Clinic, file: Path) -> None:
-    """The metadata of tenants is the template's, and clients will not find it."""
-    clinic.issuer.metadata["issuer"] = f"{clinic.issuer.url}/{{tenant}}"
-    clinic.issuer.answer("/meta.json", clinic.issuer.metadata)
-    server = (
-        f'{{issuer = "{clinic.issuer.url}/{{tenant}}", tenants = ["t1", "t2"], '
-        f'metadata_url = "{clinic.issuer.url}/meta.json"}}'
-    )
+def of_tenants(clinic: Clinic, file: Path, *tenants: str) -> None:
+    """A file that trusts tenants of a template, whose document is at a place of its own."""
+    issuer = f"{clinic.issuer.url}/{{tenant}}"
+    clinic.issuer.answer("/meta.json", {**clinic.issuer.metadata, "issuer": issuer})
+    server = f'{{issuer = "{issuer}", tenants = {json.dumps(tenants)}, metadata_url = "{clinic.issuer.url}/meta.json"}}'
     file.write_text(f'resource = "http://127.0.0.1:{free_port()}/mcp"\nauthorization_servers = [{server}]\n')
+
+
+def test_DC_15_tenants_are_examined_as_clients_see_them(clinic: Clinic, file: Path) -> None:  # noqa: N802
+    of_tenants(clinic, file, "t1", "t2")
+    for tenant in ("t1", "t2"):
+        document = {**clinic.issuer.metadata, "issuer": f"{clinic.issuer.url}/{tenant}"}
+        clinic.issuer.answer(f"{OAUTH}/{tenant}", document, headers={"access-control-max-age": "0"})
     report = diagnose(str(file))
-    assert not {"issuer_mismatch", "metadata_not_found"} & ailments(report)
+    assert ailments(report) == set()
+    assert [finding.code.name for finding in report.findings].count("metadata_found") == 2
+
+
+def test_DC_15_faults_of_tenants_and_templates(clinic: Clinic, file: Path) -> None:  # noqa: N802
+    of_tenants(clinic, file, "t1", "t2", "t3", "t4")
+    assert ailments(diagnose(str(file))) == {"metadata_not_found"}
+    clinic.issuer.answer("/meta.json", clinic.issuer.metadata)
+    assert ailments(diagnose(str(file))) == {"metadata_not_found", "issuer_mismatch"}
+    clinic.issuer.answer("/meta.json", {"issuer": f"{clinic.issuer.url}/{{tenant}}", "jwks_uri": 1})
+    assert ailments(diagnose(str(file))) == {"metadata_not_found", "metadata_invalid"}
+    clinic.issuer.answer("/meta.json", {}, status=500)
+    report = diagnose(str(file))
+    assert ailments(report) == {"metadata_not_found", "error_status"}
+    assert [finding.code.name for finding in report.findings].count("metadata_not_found") == 3
 
 
 def test_texts_that_stand_elsewhere_are_not_shown(clinic: Clinic, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -137,7 +137,7 @@ def test_codes_are_unique_and_complete() -> None:
 def test_every_code_that_is_written_down_is_on_the_list() -> None:
     """Each constant of the two modules of codes is in a group, and is used by a check."""
     checks = "".join(path.read_text("utf-8") for path in SOURCES.glob("*.py") if not path.name.endswith("_codes.py"))
-    for module in ("issuer_codes", "resource_codes"):
+    for module in ("issuer_codes", "key_codes", "resource_codes"):
         text = (SOURCES / f"{module}.py").read_text("utf-8")
         for name in re.findall(r"^([A-Z0-9_]+): Final = Code\(", text, re.MULTILINE):
             assert getattr(getattr(asgi_mcp_auth.doctor, module), name) in CODES

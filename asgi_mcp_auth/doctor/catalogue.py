@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from asgi_mcp_auth.doctor import issuer_codes, resource_codes
+from asgi_mcp_auth.doctor import issuer_codes, key_codes, resource_codes
 
 __all__ = ("CODES", "GROUPS")
 
 GROUPS: Final = {
     "at any URL": issuer_codes.ANYWHERE,
     "an issuer": issuer_codes.ISSUER,
-    "its keys": issuer_codes.KEYS,
+    "its keys": key_codes.KEYS,
     "a resource": resource_codes.RESOURCE,
     "its challenges": resource_codes.CHALLENGE,
     "its metadata": resource_codes.METADATA,

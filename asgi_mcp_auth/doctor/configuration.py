@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -16,7 +17,7 @@ from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import resource_codes as codes
 from asgi_mcp_auth.doctor.findings import Finding, found
-from asgi_mcp_auth.doctor.issuer import check_issuer
+from asgi_mcp_auth.doctor.issuer import check_issuer, check_template
 from asgi_mcp_auth.doctor.resource import ask_without_token, check_resource
 from asgi_mcp_auth.doctor.resource_metadata import check_resource_metadata
 from asgi_mcp_auth.doctor.web import Web
@@ -24,6 +25,7 @@ from asgi_mcp_auth.errors import ConfigurationError, printable
 
 __all__ = ("check_configuration", "load")
 
+MAX_TENANTS = 3
 COMPARED = ("authorization_servers", "scopes_supported")
 
 
@@ -69,22 +71,44 @@ async def _check(web: Web, auth: MCPAuth, file: str) -> AsyncIterator[Finding]:
         yield found(codes.CONFIG_WARNING, file, _plain(warning))
     resources = auth.site.resources
     yield found(codes.CONFIG_GOOD, file, f"resources: {', '.join(resource.identifier for resource in resources)}")
-    trusting: dict[str, tuple[AuthServerConfig, list[str]]] = {}
-    for resource in resources:
-        for issuer in resource.trust.named:
-            name = issuer.template or issuer.rules.issuer
-            config = replace(issuer.config, issuer=name)
-            trusting.setdefault(name, (config, []))[1].append(resource.identifier)
-    for url in (place for config, _ in trusting.values() for place in _places(config)):
+    trusted = _trusted(resources)
+    for url in trusted.named:
         web.name(url)
-    for resource in resources:
-        web.name(resource.identifier)
-    for config, trusted_by in trusting.values():
+    for template, config in trusted.templates.items():
+        async for finding in check_template(web, config, template):
+            yield finding
+    for config, trusted_by in trusted.issuers.values():
         async for finding in check_issuer(web, config, trusted_by):
             yield finding
     for resource in resources:
         async for finding in _check_live(web, resource):
             yield finding
+
+
+class _Trusted(NamedTuple):
+    """What the resources of a file trust, each once."""
+
+    named: set[str]
+    templates: dict[str, AuthServerConfig]
+    issuers: dict[str, tuple[AuthServerConfig, list[str]]]
+
+
+def _trusted(resources: Iterable[CompiledResource]) -> _Trusted:
+    """The URLs that the file names, its templates, its issuers with who trusts them; of a template a few tenants."""
+    found = _Trusted(set(), {}, {})
+    for resource in resources:
+        found.named.add(resource.identifier)
+        tenants: Counter[str] = Counter()
+        for issuer in resource.trust.named:
+            name, config = issuer.rules.issuer, replace(issuer.config, issuer=issuer.rules.issuer)
+            found.named.update(_places(config))
+            if issuer.template is not None:
+                found.templates[issuer.template] = config
+                tenants[issuer.template] += 1
+                config = AuthServerConfig(issuer=name)  # as clients see it
+            if tenants[issuer.template or ""] <= MAX_TENANTS:
+                found.issuers.setdefault(name, (config, []))[1].append(resource.identifier)
+    return found
 
 
 def _places(config: AuthServerConfig) -> Iterator[str]:

@@ -9,6 +9,7 @@ from asgi_mcp_auth._protocol.server_metadata import insecure_url
 from asgi_mcp_auth._protocol.urls import discovery_urls, parse_url
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
 from asgi_mcp_auth.doctor import issuer_codes as codes
+from asgi_mcp_auth.doctor import key_codes
 from asgi_mcp_auth.doctor.documents import (
     DISCOVERY_HEADER,
     Read,
@@ -25,7 +26,7 @@ from asgi_mcp_auth.doctor.server import check_provider, check_server, read_metad
 from asgi_mcp_auth.doctor.web import BROWSER, Answer, Web
 from asgi_mcp_auth.errors import printable
 
-__all__ = ("Looked", "ask_preflight", "check_issuer", "fetch_document", "find_metadata")
+__all__ = ("Looked", "ask_preflight", "check_issuer", "check_template", "fetch_document", "find_metadata")
 
 FORBIDDEN = 403
 
@@ -94,6 +95,26 @@ async def check_issuer(web: Web, config: AuthServerConfig, resources: Iterable[s
             async for finding in _browsers(web, metadata, looked.read):
                 yield finding
     async for finding in _keys(web, config, metadata, issuer):
+        yield finding
+
+
+async def check_template(web: Web, config: AuthServerConfig, template: str) -> AsyncIterator[Finding]:
+    """The document and the key set that all tenants of a template share; clients see the tenants' own issuers."""
+    metadata = config.metadata
+    if config.metadata_url is not None:
+        read = await fetch_document(web, config.metadata_url)
+        for finding in read.findings:
+            yield finding
+        if read.document is None:
+            return
+        for finding in same_issuer(read.document, template, config.metadata_url):
+            yield finding
+        accepted = read_metadata(read.document, config.metadata_url)
+        if isinstance(accepted, Finding):
+            yield accepted
+        else:
+            metadata = accepted
+    async for finding in _keys(web, config, metadata, template):
         yield finding
 
 
@@ -168,7 +189,7 @@ async def _keys(
     url = config.jwks_uri or (None if metadata is None else metadata.jwks_uri)
     if url is None:
         if metadata is not None:
-            yield found(codes.NO_JWKS_URI, issuer)
+            yield found(key_codes.NO_JWKS_URI, issuer)
         return
     read = await fetch_document(web, url)
     for finding in read.findings:
