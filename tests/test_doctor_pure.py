@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -10,13 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import anyio
+import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import asgi_mcp_auth.doctor
 from asgi_mcp_auth.config import AuthorizationServerMetadata
-from asgi_mcp_auth.doctor import CODES, Finding, Severity
+from asgi_mcp_auth.doctor import CODES, Finding, Severity, examine
 from asgi_mcp_auth.doctor.catalogue import GROUPS
 from asgi_mcp_auth.doctor.challenge import check_challenge, metadata_parameter
 from asgi_mcp_auth.doctor.documents import cors, lifetime, preflight, read_document
@@ -83,6 +86,7 @@ def hold(findings: Iterable[Finding]) -> None:
         json.dumps(finding.to_dict())
 
 
+@settings(deadline=None)
 @given(ANSWERS)
 def test_any_answer(answer: Answer) -> None:
     read = read_document(answer)
@@ -100,6 +104,7 @@ def test_any_answer(answer: Answer) -> None:
     metadata_parameter(answer)
 
 
+@settings(deadline=None)
 @given(DOCUMENTS, TEXT)
 def test_any_document(document: dict[str, Any], text: str) -> None:
     hold(same_issuer(document, text, URL))
@@ -114,9 +119,30 @@ def test_any_document(document: dict[str, Any], text: str) -> None:
     metadata_places(text)
 
 
+@settings(deadline=None)
 @given(JSON | st.lists(KEYS, max_size=5))
 def test_any_key_set(keys: Any) -> None:
     hold(check_keys({"keys": keys}, URL))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ANSWERS, min_size=1, max_size=5), st.sampled_from((None, "issuer", "resource")))
+def test_whatever_a_server_answers_there_is_a_report(answers: list[Answer], kind: Any) -> None:
+    turns = itertools.cycle(answers)
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        answer = next(turns)
+        if answer.failure is not None:
+            raise httpx.ReadError(answer.failure, request=request)
+        fields = [(name.encode(), value.encode("latin-1", "replace")) for name, value in answer.fields]
+        return httpx.Response(answer.status or 200, headers=fields, stream=httpx.ByteStream(answer.body or b""))
+
+    def client() -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.MockTransport(respond))
+
+    (report,) = anyio.run(lambda: examine([URL], kind, http_client=client))
+    assert report.findings
+    hold(report.findings)
 
 
 def test_a_long_challenge_is_quick() -> None:
