@@ -105,6 +105,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors", "metadata"},
     "context": {"errors"},
     "exceptions": {"errors"},
+    "providers": {"providers"},
     "decisions": {"authorization", "context", "errors"},
     "stores": {"context", "errors"},
     "_protocol": FOUNDATION | {"_protocol"},
@@ -116,7 +117,8 @@ ALLOWED: dict[str, set[str]] = {
     "utils": BELOW_AUTH,
     "": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware", "exceptions"},
     "testing": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware", "testing"},
-    "cli": BELOW_AUTH | {"", "stores", "auth", "_asgi", "middleware", "testing", "cli"},
+    "doctor": BELOW_AUTH | {"providers", "stores", "auth", "_asgi", "doctor"},
+    "cli": BELOW_AUTH | {"", "providers", "doctor", "stores", "auth", "_asgi", "middleware", "testing", "cli"},
     "__main__": {"cli"},
 }
 
@@ -185,7 +187,7 @@ def reexports(tree: ast.Module) -> set[str]:
 
 
 PACKAGES = {f"{NAME}._protocol", f"{NAME}._remote", f"{NAME}._asgi", f"{NAME}.__main__"}
-REEXPORTING = {NAME, f"{NAME}.types", f"{NAME}.utils", f"{NAME}.testing"}
+REEXPORTING = {NAME, f"{NAME}.types", f"{NAME}.utils", f"{NAME}.testing", f"{NAME}.providers", f"{NAME}.doctor"}
 PUBLIC = [name for name in SOURCES if name not in PACKAGES]
 
 
@@ -240,7 +242,19 @@ def test_default_algorithms_are_all_that_exist() -> None:
     ],
 )
 def test_importing_loads_nothing_optional(name: str) -> None:
-    unwanted = ["httpx", "starlette", "mcp", "trio", "uvicorn", "fastmcp", "redis", f"{NAME}.testing", f"{NAME}.cli"]
+    unwanted = [
+        "httpx",
+        "starlette",
+        "mcp",
+        "trio",
+        "uvicorn",
+        "fastmcp",
+        "redis",
+        f"{NAME}.testing",
+        f"{NAME}.cli",
+        f"{NAME}.providers",
+        f"{NAME}.doctor",
+    ]
     program = f"import sys, json, {name}; print(json.dumps([m for m in {unwanted!r} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

@@ -21,7 +21,16 @@ from jwt.exceptions import PyJWTError
 from asgi_mcp_auth._protocol.jose import ALGORITHMS
 from asgi_mcp_auth.errors import InvalidServerMetadata, InvalidToken, Reason, printable
 
-__all__ = ("MAX_KEYS", "KeySet", "SkipReason", "Skipped", "UnknownKid", "VerificationKey", "parse_key_set")
+__all__ = (
+    "MAX_KEYS",
+    "KeySet",
+    "SkipReason",
+    "Skipped",
+    "UnknownKid",
+    "VerificationKey",
+    "parse_key_set",
+    "read_key_set",
+)
 
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
@@ -202,11 +211,11 @@ def _read_key(jwk: Mapping[str, Any]) -> VerificationKey | SkipReason:
     return VerificationKey(kid, algorithms, key, identity, issuer)
 
 
-def parse_key_set(document: Mapping[str, Any]) -> KeySet:
-    """Read a JWK Set; entries that cannot verify signatures are skipped, each with its reason.
+def read_key_set(document: Mapping[str, Any]) -> KeySet:
+    """Read a JWK Set; entries that cannot verify signatures are skipped, each with its reason; perhaps all of them.
 
     Raises:
-        InvalidServerMetadata: No `keys` array, more than `MAX_KEYS` entries, or not one usable key.
+        InvalidServerMetadata: No `keys` array, or more than `MAX_KEYS` entries.
     """
     listed = document.get("keys")
     if not isinstance(listed, list):
@@ -228,8 +237,18 @@ def parse_key_set(document: Mapping[str, Any]) -> KeySet:
             skipped.append(Skipped(index, None if kid is None else printable(kid), read))
         else:
             keys[read.identity] = read
-    if not keys:
-        why = ", ".join(sorted({skip.reason for skip in skipped})) or "it is empty"
+    return KeySet(tuple(keys.values()), tuple(skipped))
+
+
+def parse_key_set(document: Mapping[str, Any]) -> KeySet:
+    """Read a JWK Set that can verify something.
+
+    Raises:
+        InvalidServerMetadata: As `read_key_set`; or there is not one usable key.
+    """
+    keys = read_key_set(document)
+    if not keys.keys:
+        why = ", ".join(sorted({skip.reason for skip in keys.skipped})) or "it is empty"
         msg = f"The key set holds no usable key ({why})."
         raise InvalidServerMetadata(msg)
-    return KeySet(tuple(keys.values()), tuple(skipped))
+    return keys

@@ -1,4 +1,4 @@
-"""One bounded exchange: GET a JSON object (OAuth 2.1 section 1.5, RFC 9728 section 7.7).
+"""One bounded exchange, most often: GET a JSON object (OAuth 2.1 section 1.5, RFC 9728 section 7.7).
 
 Bounded in time and in bytes, no redirects, no cookies, no credentials, and no content coding, so that
 a small answer cannot unpack into a large one.
@@ -10,10 +10,10 @@ import functools
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import anyio
 
@@ -22,13 +22,16 @@ from asgi_mcp_auth._protocol.freshness import stated_lifetime
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.errors import DiscoveryError, printable
 
-__all__ = ("ClientFactory", "Fetched", "Fetcher", "HTTPClient")
+__all__ = ("MAX_BYTES", "ClientFactory", "Fetched", "Fetcher", "HTTPClient", "read_body")
 
 logger = logging.getLogger("asgi_mcp_auth.http")
 
 
+T = TypeVar("T")
+
+
 class HTTPClient(Protocol):
-    """What is used of httpx's `AsyncClient`: it opens, streams one GET, and closes."""
+    """What is used of httpx's `AsyncClient`: it opens, streams one answer, and closes."""
 
     async def __aenter__(self) -> Any:
         """Give the client."""
@@ -118,12 +121,20 @@ class Fetcher:
         self._failures = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError)
 
     async def fetch_json(self, url: str, *, public_only: bool = False) -> Fetched:
-        """GET a JSON object from `url`.
+        """GET a JSON object from `url`; `public_only` and what is raised as for `exchange`."""
+        return await self.exchange(url, functools.partial(_read_json, url), public_only=public_only)
+
+    async def exchange(
+        self, url: str, read: Callable[[Any], Awaitable[T]], *, public_only: bool = False, **request: Any
+    ) -> T:
+        """Ask for `url`, and read the answer with `read`; redirects are not followed.
 
         Args:
             url: Where it is.
+            read: Makes something of httpx's unread `Response`; raises `DiscoveryError` for what it does not want.
             public_only: Whether to refuse hosts with an address that is not public, and to connect to an address
                 that was checked. A client of the user's own resolves names itself, and is not guarded.
+            request: `method`, `headers` and `content`; a GET of JSON without them.
 
         Raises:
             DiscoveryError: For all that can go wrong; `transient` for time-outs, refused connections and 5xx.
@@ -132,8 +143,8 @@ class Fetcher:
             with anyio.fail_after(TOTAL_SECONDS):
                 async with self._new_client() as client:
                     if not (public_only and self._is_ours):
-                        return await self._exchange(client, url, url)
-                    return await self._exchange_guarded(client, url)
+                        return await self._exchange(client, url, read, **request)
+                    return await self._exchange_guarded(client, url, read, **request)
         except DiscoveryError:
             raise
         except self._failures as error:
@@ -144,47 +155,66 @@ class Fetcher:
             msg = f"{url} could not be fetched: the http_client failed with {type(error).__name__}."
             raise DiscoveryError(msg, transient=True, cause=error) from error
 
-    async def _exchange_guarded(self, client: HTTPClient, url: str) -> Fetched:
+    async def _exchange_guarded(
+        self, client: HTTPClient, url: str, read: Callable[[Any], Awaitable[T]], **request: Any
+    ) -> T:
         """The exchange with an address that was checked; the certificate is still held to the name (RFC 9110 4.3.4)."""
         named = self._URL(url)
         name, addresses = named.host, await _public_addresses(named.host, url)
-        headers, extensions = {"host": named.netloc.decode("ascii")}, {"sni_hostname": name}
+        headers = {"host": named.netloc.decode("ascii"), **request.pop("headers", NOTHING)}
+        request |= {"headers": headers, "extensions": {"sni_hostname": name}}
         for place, address in enumerate(addresses, 1):
             try:
-                at = str(named.copy_with(host=address))
-                return await self._exchange(client, url, at, headers=headers, extensions=extensions)
+                return await self._exchange(client, str(named.copy_with(host=address)), read, **request)
             except self._connect_failures:
                 if place == len(addresses):
                     raise
         raise AssertionError  # pragma: no cover - there is at least one address
 
     async def _exchange(
-        self, client: HTTPClient, url: str, at: str, *, headers: Mapping[str, str] = NOTHING, **options: Any
-    ) -> Fetched:
+        self,
+        client: HTTPClient,
+        at: str,
+        read: Callable[[Any], Awaitable[T]],
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] = NOTHING,
+        **options: Any,
+    ) -> T:
         headers = {"accept": "application/json", "accept-encoding": "identity", **headers}
         options |= {"headers": headers, "follow_redirects": False, "timeout": self._timeout}
-        async with client.stream("GET", at, **options) as response:
-            status, coding = response.status_code, response.headers.get("content-encoding", "identity")
-            if status != OK:  # RFC 8414 section 3.2; a redirect is not followed
-                msg = f"{url} answered {status}."
-                raise DiscoveryError(msg, transient=status >= SERVER_ERROR or status in TRY_AGAIN)
-            if coding != "identity":
-                msg = f"{url} answered with the content coding {printable(coding)}, which was not asked for."
-                raise DiscoveryError(msg, transient=False)
-            body = bytearray()
-            # Left by cancellation, because trio complains of the generators inside when one is left by an exception.
-            with anyio.CancelScope() as reading:
-                async for chunk in response.aiter_bytes():  # nothing to decode: see above
-                    body += chunk
-                    if len(body) > MAX_BYTES:
-                        reading.cancel()
+        async with client.stream(method, at, **options) as response:
+            return await read(response)
+
+
+async def read_body(response: Any) -> bytes | None:
+    """The body of an answer, or None if it is longer than `MAX_BYTES`."""
+    body = bytearray()
+    # Left by cancellation, because trio complains of the generators inside when one is left by an exception.
+    with anyio.CancelScope() as reading:
+        async for chunk in response.aiter_bytes():  # nothing to decode: identity was asked for
+            body += chunk
             if len(body) > MAX_BYTES:
-                msg = f"{url} answered with more than {MAX_BYTES} bytes."
-                raise DiscoveryError(msg, transient=False)
-            try:
-                document = load_object(bytes(body))
-            except JSONRefused as error:
-                msg = f"{url} did not answer with a JSON object: {error}."
-                raise DiscoveryError(msg, transient=False) from None
-            named = (response.headers.get(name) for name in ("cache-control", "age", "expires", "date"))
-            return Fetched(document, stated_lifetime(*named))
+                reading.cancel()
+    return bytes(body) if len(body) <= MAX_BYTES else None
+
+
+async def _read_json(url: str, response: Any) -> Fetched:
+    status, coding = response.status_code, response.headers.get("content-encoding", "identity")
+    if status != OK:  # RFC 8414 section 3.2; a redirect is not followed
+        msg = f"{url} answered {status}."
+        raise DiscoveryError(msg, transient=status >= SERVER_ERROR or status in TRY_AGAIN)
+    if coding != "identity":
+        msg = f"{url} answered with the content coding {printable(coding)}, which was not asked for."
+        raise DiscoveryError(msg, transient=False)
+    body = await read_body(response)
+    if body is None:
+        msg = f"{url} answered with more than {MAX_BYTES} bytes."
+        raise DiscoveryError(msg, transient=False)
+    try:
+        document = load_object(body)
+    except JSONRefused as error:
+        msg = f"{url} did not answer with a JSON object: {error}."
+        raise DiscoveryError(msg, transient=False) from None
+    named = (response.headers.get(name) for name in ("cache-control", "age", "expires", "date"))
+    return Fetched(document, stated_lifetime(*named))
