@@ -22,10 +22,11 @@ from asgi_mcp_auth._remote.authorizers import Authorize
 from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
 from asgi_mcp_auth._remote.interface import MCPAuthInterface
 from asgi_mcp_auth._remote.issuers import Issuers
+from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
 from asgi_mcp_auth._remote.key_sets import KeySets
 from asgi_mcp_auth._remote.options import MCPAuthOptions
 from asgi_mcp_auth._remote.settings import FromSettings
-from asgi_mcp_auth._remote.verifiers import IsRevoked, JWTVerifier, RevocationCheck, Verifier
+from asgi_mcp_auth._remote.verifiers import IsRevoked, RevocationCheck, Verifier
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.decisions import Observer, RefusalLog
 from asgi_mcp_auth.status import Status
@@ -72,6 +73,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         on_decision: Observers, each called with one `Decision` per request; they must not block.
         http_client: A zero-argument factory of an `httpx.AsyncClient`, used for one fetch and closed.
         token_cache_size: How many verified tokens to remember per resource; 0 for none.
+        token_cache_bytes: How much memory they may take per resource, estimated: never less than it is.
         issuer_pool_size: How many issuers that a pattern or a resolver admitted to hold per resource.
         new_issuers_per_minute: How many issuers the patterns of a resource may admit in a minute; more get 503.
         require_warm_up: Fail the app's lifespan start-up when the keys of an issuer cannot be had.
@@ -106,6 +108,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         on_decision: Sequence[Observer] = (),
         http_client: ClientFactory | None = None,
         token_cache_size: int = 10_000,
+        token_cache_bytes: int = 67_108_864,
         issuer_pool_size: int = 10_000,
         new_issuers_per_minute: int = 60,
         require_warm_up: bool = False,
@@ -129,6 +132,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
                 "on_decision": on_decision,
                 "http_client": http_client,
                 "token_cache_size": token_cache_size,
+                "token_cache_bytes": token_cache_bytes,
                 "issuer_pool_size": issuer_pool_size,
                 "new_issuers_per_minute": new_issuers_per_minute,
                 "require_warm_up": require_warm_up,
@@ -165,6 +169,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         self.max_body_size = max_body_size
         self.session_store = session_store
         self.token_cache_size = token_cache_size
+        self.token_cache_bytes = token_cache_bytes
         self.issuer_pool_size = issuer_pool_size
         self.require_warm_up = require_warm_up
         self._key_sets = KeySets(
@@ -176,6 +181,8 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         self._set_verifiers()
         issuer = self.site.resources[0].trust.named[0]
         self.republished = self._key_sets.named(issuer) if republish_server_metadata else None
+        self.serves_documents_apart = False
+        self._warned: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<MCPAuth {' '.join(resource.identifier for resource in self.site.resources)}>"
@@ -200,7 +207,11 @@ class MCPAuth(MCPAuthInterface, FromSettings):
                 continue
             issuers = Issuers(resource.trust, self._key_sets, clock=self.clock, pool_size=self.issuer_pool_size)
             jwts = JWTVerifier(
-                issuers, clock=self.clock, cache_size=self.token_cache_size, expose_token=self.expose_token
+                issuers,
+                clock=self.clock,
+                cache_size=self.token_cache_size,
+                cache_bytes=self.token_cache_bytes,
+                expose_token=self.expose_token,
             )
             self._jwt_verifiers.append(jwts)
             verifiers.append(jwts)
@@ -220,6 +231,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         """The metadata documents as an ASGI app of their own, for the host root above a mounted, protected app."""
         from asgi_mcp_auth._asgi.wellknown import MetadataApp  # noqa: PLC0415 - rarely wanted
 
+        self.serves_documents_apart = True
         return MetadataApp(self.site)
 
     def token_verifier(self, resource: str | None = None) -> TokenVerifier:
@@ -241,6 +253,12 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         Returns the issuers whose keys cannot be used. Failures are logged, and tried again at the first token.
         """
         return await self._key_sets.warm_up()
+
+    def warn_once(self, logger: logging.Logger, warning: str, *args: object) -> None:
+        """Log a warning the first time it is given, whatever its arguments."""
+        if warning not in self._warned:
+            self._warned.add(warning)
+            logger.warning(warning, *args)
 
     def status(self) -> Status:
         """What is known at this moment: issuers, keys, clocks, caches and counts, of this process."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, cast, final
 
-__all__ = ("AuthInfo", "Principal", "copy_json", "current_auth", "current_auth_var")
+__all__ = ("AuthInfo", "Principal", "copy_json", "current_auth", "current_auth_var", "verified_auth_info")
 
 
 def copy_json(value: Any) -> Any:
@@ -26,6 +26,9 @@ def copy_json(value: Any) -> Any:
     if isinstance(value, tuple):  # JSON has none, but a verifier of the user's may
         return tuple(copy_json(member) for member in cast("tuple[object, ...]", value))
     return value
+
+
+_MUTABLE = frozenset((dict, list, tuple))  # a tuple of a verifier's own may hold what can be changed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,21 +121,11 @@ class AuthInfo:
     ) -> None:
         granted = tuple(scopes.split() if isinstance(scopes, str) else scopes)
         _check(issuer, subject, client_id, granted, expires_at)
-        put = object.__setattr__
-        put(self, "issuer", issuer)
-        put(self, "subject", subject)
-        put(self, "client_id", client_id)
-        put(self, "scopes", granted)
-        put(self, "audience", audience if audience is None or isinstance(audience, str) else tuple(audience))
-        put(self, "resource", resource)
-        put(self, "expires_at", expires_at)
+        named = audience if audience is None or isinstance(audience, str) else tuple(audience)
         own = dict(claims or {})
-        nested = tuple([name for name, value in own.items() if isinstance(value, (dict, list, tuple))])
-        for name in nested:
-            own[name] = copy_json(own[name])
-        put(self, "_claims", own)
-        put(self, "_nested", nested)
-        put(self, "token", token)
+        for name, value in own.items():
+            own[name] = copy_json(value)
+        _fill(self, issuer, subject, client_id, granted, named, resource, expires_at, own, token)
 
     @property
     def claims(self) -> dict[str, Any]:
@@ -175,6 +168,52 @@ class AuthInfo:
             f"AuthInfo(issuer={self.issuer!r}, subject={self.subject!r}, client_id={self.client_id!r}, "
             f"scopes={self.scopes!r}, resource={self.resource!r})"
         )
+
+
+def _fill(  # noqa: PLR0917 - the fields
+    info: AuthInfo,
+    issuer: str,
+    subject: str,
+    client_id: str | None,
+    scopes: tuple[str, ...],
+    audience: str | tuple[str, ...] | None,
+    resource: str | None,
+    expires_at: float | None,
+    claims: dict[str, Any],
+    token: str | None,
+) -> None:
+    put = object.__setattr__
+    put(info, "issuer", issuer)
+    put(info, "subject", subject)
+    put(info, "client_id", client_id)
+    put(info, "scopes", scopes)
+    put(info, "audience", audience)
+    put(info, "resource", resource)
+    put(info, "expires_at", expires_at)
+    put(info, "_claims", claims)
+    put(info, "_nested", tuple([name for name, value in claims.items() if type(value) in _MUTABLE]))
+    put(info, "token", token)
+
+
+def verified_auth_info(
+    *,
+    issuer: str,
+    subject: str,
+    client_id: str | None,
+    scopes: tuple[str, ...],
+    audience: Any,
+    resource: str,
+    expires_at: float,
+    claims: dict[str, Any],
+) -> AuthInfo:
+    """An `AuthInfo` of what `check_claims` has checked; `claims` belongs to it from now on. It saves 4 µs of copies.
+
+    Not checked: anything.
+    """
+    info = AuthInfo.__new__(AuthInfo)
+    named = tuple(cast("list[str]", audience)) if isinstance(audience, list) else audience
+    _fill(info, issuer, subject, client_id, scopes, named, resource, expires_at, claims, None)
+    return info
 
 
 current_auth_var: ContextVar[AuthInfo | None] = ContextVar("asgi_mcp_auth", default=None)

@@ -14,16 +14,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Unpack, cast
-from urllib.parse import urlsplit
+from typing import Any, Unpack, cast
 
-from asgi_mcp_auth._asgi.gate import Gate, Passage
+from asgi_mcp_auth._asgi.gate import Gate
 from asgi_mcp_auth._asgi.identity import sdk_bridge
+from asgi_mcp_auth._asgi.outcomes import Admitted, Answer, report
+from asgi_mcp_auth._asgi.placement import Placement
 from asgi_mcp_auth._asgi.running import Surroundings, run_app, run_public
 from asgi_mcp_auth._asgi.sending import incoming, send_response
-from asgi_mcp_auth._asgi.shorthand import auth_for_one, own_root_path
+from asgi_mcp_auth._asgi.shorthand import auth_for_one
+from asgi_mcp_auth._asgi.usual import usual_requests
+from asgi_mcp_auth._protocol.challenge import BEARER
 from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
 from asgi_mcp_auth._protocol.cross_origin import Cors, is_preflight
+from asgi_mcp_auth._protocol.paths import Verdict
 from asgi_mcp_auth._protocol.problems import show
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.resource import CompiledResource
@@ -34,7 +38,6 @@ from asgi_mcp_auth._remote.tasks import spawn
 from asgi_mcp_auth._remote.verifiers import Verified, Verifier, hook_failed
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthOptions
 from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ServerMetadataPaths
-from asgi_mcp_auth.decisions import Decision, Outcome
 from asgi_mcp_auth.errors import (
     BadRequest,
     ConfigurationError,
@@ -55,25 +58,6 @@ logger = logging.getLogger("asgi_mcp_auth")
 
 REPUBLISHED_PATH = ServerMetadataPaths.OAUTH.encode("ascii")
 ANY_ORIGIN: Header = (b"access-control-allow-origin", b"*")
-
-
-class _Answer(NamedTuple):
-    """The request ends here."""
-
-    outcome: Outcome
-    response: Response
-    resource: CompiledResource | None = None
-    refusal: Refusal | None = None
-
-
-class _Admitted(NamedTuple):
-    """The request goes on to the app: with an identity, or without one on a public path."""
-
-    outcome: Outcome
-    resource: CompiledResource | None = None
-    verified: Verified | None = None
-    cors: Cors | None = None
-    passage: Passage = Passage()
 
 
 class MCPAuthMiddleware:
@@ -125,13 +109,18 @@ class MCPAuthMiddleware:
         self._site = auth.site
         self._verifiers = auth.verifiers
         self._gates = tuple(Gate(resource, auth) for resource in auth.site.resources)
-        self._told: set[str] = set()
-        self._root_path = own_root_path(app)
+        self._placement = Placement(app, auth)
+        self._root_path = self._placement.own_root_path
+        self._usual = usual_requests(auth, self._gates, self._root_path)
         tell = None if auth.expose_token else self._app_answered_401
         self._running = Surroundings(app, sdk_bridge(), auth.expose_token, auth.clock, tell)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one ASGI connection."""
+        usual = self._usual.judge(scope) if scope["type"] == "http" else None
+        if usual is not None and usual.endpoint.requirement is not None and isinstance(usual.decided, Verified):
+            await run_app(self._running, usual.decided, None, scope, receive, send, headers=usual.headers)
+            return
         if scope["type"] == "lifespan":
             await self._start_up(scope, receive, send)
             return
@@ -139,11 +128,15 @@ class MCPAuthMiddleware:
             msg = f"asgi_mcp_auth cannot protect an ASGI connection of type {scope['type']!r}"
             raise NotImplementedError(msg)
         if scope.get("root_path"):
-            self._check_mount(scope["root_path"])
+            self._placement.check(scope["root_path"])
         request, receive = Request(scope), incoming(scope, receive)
-        decided = await self._decide(request, receive)
-        self._report(request, decided)
-        if isinstance(decided, _Answer):
+        if usual is None:
+            decided = await self._decide(request, receive)
+        else:
+            credential, (resource, verdict, *_) = Credential(BEARER.key, usual.token), usual.endpoint
+            decided = await self._admit(request, receive, verdict, resource, None, credential, usual.decided)
+        report(self.auth, request, decided)
+        if isinstance(decided, Answer):
             await send_response(decided.response, request, receive, send)
             return
         passage = decided.passage
@@ -153,22 +146,25 @@ class MCPAuthMiddleware:
         else:
             await run_app(self._running, decided.verified, decided.cors, scope, receive, send, passage.wrap_send)
 
-    async def _decide(self, request: Request, receive: Any) -> _Answer | _Admitted:  # noqa: C901, PLR0912 - nine steps, each with its exits
+    async def _decide(self, request: Request, receive: Any) -> Answer | Admitted:  # noqa: C901, PLR0912 - nine steps, each with its exits
         """Steps 1 to 9; the numbers are those of the module's docstring."""
         site, auth = self._site, self.auth
         if (misdirected := site.hosts.refuse(request)) is not None:  # 1
             return self._refuse(misdirected)
-        document = None if request.is_websocket else site.documents.get(request.well_known_path)  # 2
-        if document is not None:
-            return _Answer("metadata", document.answer(request))
-        if auth.republished is not None and request.well_known_path == REPUBLISHED_PATH and not request.is_websocket:
-            return _Answer("metadata", await self._republish(auth.republished))
+        if request.may_be_well_known and not request.is_websocket:  # 2
+            document = site.documents.get(request.well_known_path)
+            if document is not None:
+                return Answer("metadata", document.answer(request))
+            if auth.republished is not None and request.well_known_path == REPUBLISHED_PATH:
+                return Answer("metadata", await self._republish(auth.republished))
         try:
-            verdict = site.paths.judge(request.method, request.path, self._root_path or request.root_path)
+            root_path = self._root_path or request.root_path
+            claimed = self._placement.claimed_root_path(request.scope) if request.root_path else ""
+            verdict = site.paths.judge(request.method, request.path, root_path, claimed)
         except BadRequest as ambiguous:
             return self._refuse(ambiguous)
         if verdict.public:  # 3
-            return _Admitted("public")
+            return Admitted("public")
         if verdict.owner is None or is_well_known(request.path, request.root_path):  # 4
             return self._refuse(NotFound(Reason.NO_SUCH_RESOURCE, response_headers=(ANY_ORIGIN,)))
         resource = site.resources[verdict.owner]
@@ -176,7 +172,7 @@ class MCPAuthMiddleware:
         if isinstance(cors, OriginNotAllowed):
             return self._refuse(cors, resource)
         if cors is not None and is_preflight(request):
-            return _Answer("preflight", Response(204, cors.preflight(request)), resource)
+            return Answer("preflight", Response(204, cors.preflight(request)), resource)
         if request.is_websocket and not auth.websockets:
             return self._refuse(Forbidden(Reason.WEBSOCKETS_DISABLED), resource, cors)
         if auth.reject_query_token and has_query_token(request.query_string):
@@ -187,15 +183,29 @@ class MCPAuthMiddleware:
             if gate.public_methods and isinstance(credential, NoCredential):
                 unasked = await gate.admit_public(request, verdict.plain, receive)
                 if unasked is not None:
-                    return _Admitted("public", resource, None, cors, unasked)
+                    return Admitted("public", resource, None, cors, unasked)
             return self._refuse(credential, resource, cors)
         verified = await self._verify(self._verifiers[verdict.owner], credential, request)  # 7, 8
+        return await self._admit(request, receive, verdict, resource, cors, credential, verified)  # 9
+
+    async def _admit(  # noqa: PLR0917 - the request and what is known of it
+        self,
+        request: Request,
+        receive: Any,
+        verdict: Verdict,
+        resource: CompiledResource,
+        cors: Cors | None,
+        credential: Credential,
+        verified: Verified | Refusal,
+    ) -> Answer | Admitted:
+        """Step 9, if it gets there."""
         if isinstance(verified, Refusal):
             return self._refuse(verified, resource, cors, used=credential.scheme)
-        passage = await gate.admit(request, verdict.rule, verdict.plain, receive, verified, credential.token)  # 9
+        gate = self._gates[cast("int", verdict.owner)]
+        passage = await gate.admit(request, verdict.rule, verdict.plain, receive, verified, credential.token)
         if isinstance(passage, Refusal):
             return self._refuse(passage, resource, cors, used=credential.scheme)
-        return _Admitted("allowed", resource, verified, cors, passage)
+        return Admitted("allowed", resource, verified, cors, passage)
 
     async def _verify(self, verifier: Verifier, credential: Credential, request: Request) -> Verified | Refusal:
         try:
@@ -216,7 +226,7 @@ class MCPAuthMiddleware:
         cors: Cors | None = None,
         *,
         used: bytes | None = None,
-    ) -> _Answer:
+    ) -> Answer:
         if resource is not None and isinstance(refusal, NoCredential):
             response = resource.no_credential
         else:
@@ -224,7 +234,7 @@ class MCPAuthMiddleware:
             response = refusal_response(refusal, source, used=used, details=self.show_error_details)
         if cors is not None:
             response = response.with_headers(cors.response)
-        return _Answer("refused", response, resource, refusal)
+        return Answer("refused", response, resource, refusal)
 
     async def _republish(self, issuer: LivingKeySet) -> Response:
         """The issuer's own metadata, for clients of MCP 2025-03-26, which know no other place."""
@@ -235,34 +245,11 @@ class MCPAuthMiddleware:
             return refusal_response(unavailable, None).with_headers((ANY_ORIGIN,))
         return json_response(200, metadata.to_dict(), (ANY_ORIGIN,))
 
-    def _report(self, request: Request, decided: _Answer | _Admitted) -> None:
-        """Tell the refusal log and the observers; an observer's failure is its own, and is logged."""
-        answer = decided if isinstance(decided, _Answer) else None
-        observers = self.auth.observers
-        if not observers and (answer is None or not self.auth.refusal_log.wants(answer.refusal)):
-            return
-        resource = decided.resource
-        verified = decided.verified if isinstance(decided, _Admitted) else None
-        decision = Decision(
-            outcome=decided.outcome,
-            method=request.method,
-            url=request.public_url((resource or self._site.resources[0]).url.origin),
-            resource=None if resource is None else resource.identifier,
-            status=None if answer is None else answer.response.status,
-            auth_info=None if verified is None else verified.auth_info,
-            refusal=None if answer is None else answer.refusal,
-            operations=() if isinstance(decided, _Answer) else decided.passage.operations,
-        )
-        self.auth.refusal_log(decision)
-        for observe in observers:
-            try:
-                observe(decision)
-            except Exception:  # an observer decides nothing, so it cannot fail a request either
-                logger.exception("An on_decision observer failed")
-
     async def _start_up(self, scope: Any, receive: Any, send: Any) -> None:
         """The lifespan passes through; the key sets warm up beside the app's own start-up, never around it."""
         self._running = self._running._replace(bridge=sdk_bridge())
+        if scope.get("root_path"):  # from a framework above: no server tells it before the first request
+            self._placement.check(scope["root_path"])
         if self.auth.require_warm_up:
             failed = await self.auth.warm_up()
             if failed:  # before the app starts anything that it would not be told to stop
@@ -277,22 +264,9 @@ class MCPAuthMiddleware:
     async def _warm_up(self) -> None:
         await self.auth.warm_up()
 
-    def _tell_once(self, what: str, *args: object) -> None:
-        if what not in self._told:
-            self._told.add(what)
-            logger.warning(what, *args)
-
-    def _check_mount(self, root_path: str) -> None:
-        """Below a mount, the host root's `/.well-known/*` does not arrive here by itself."""
-        self._tell_once(
-            "Mounted below %r: %s of the host root has to be routed to this middleware, as it is or below the mount; "
-            "or serve MCPAuth.metadata_app() at the host root.",
-            root_path,
-            ", ".join(urlsplit(resource.metadata_url).path for resource in self._site.resources),
-        )
-
     def _app_answered_401(self) -> None:
-        self._tell_once(
+        self.auth.warn_once(
+            logger,
             "The app answered 401 to a request that was authenticated here. If it looks for the Authorization "
-            "header itself: it is hidden, unless expose_token=True."
+            "header itself: it is hidden, unless expose_token=True.",
         )

@@ -116,10 +116,22 @@ class IssuerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCacheStatus:
-    """The verified tokens that one resource remembers."""
+    """The verified tokens that one resource remembers.
+
+    Attributes:
+        entries: How many.
+        size: How many at most.
+        bytes: The memory they take, estimated: never less than it is.
+        most_bytes: How much at most.
+        hits: Requests with a token that was remembered.
+        misses: Requests with another one, for which a key was found.
+        evictions: Tokens forgotten for want of room.
+    """
 
     entries: int
     size: int
+    bytes: int
+    most_bytes: int
     hits: int
     misses: int
     evictions: int

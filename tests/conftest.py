@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -11,6 +12,9 @@ from harness import ISS, Clock
 
 from asgi_mcp_auth._remote.http import Fetcher
 from asgi_mcp_auth.testing import Issuer
+
+if TYPE_CHECKING:
+    from clinic import Clinic
 
 Fetcher()  # loads httpx, which a test that constructs an MCPAuth inside an event loop would otherwise do there
 
@@ -58,6 +62,21 @@ def issuer(_keys: Issuer, clock: Clock) -> Issuer:
     fresh = Issuer(ISS, algorithms=(), clock=clock)
     fresh.keys = list(_keys.keys)
     return fresh
+
+
+@pytest.fixture(scope="session")
+def _clinic() -> Generator[Clinic]:
+    from clinic import opened  # only the doctor's tests pay for it
+
+    with opened() as clinic:
+        yield clinic
+
+
+@pytest.fixture
+def clinic(_clinic: Clinic) -> Clinic:
+    """An issuer and a resource under real servers, healthy."""
+    _clinic.heal()
+    return _clinic
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -332,11 +332,13 @@ REJECTED_BY_ALL = [
 WITHOUT_KEYS: Final = {M, HEAD, ALG, TYP, ISSUER, SYNTAX}
 
 
+@pytest.mark.parametrize("observed", [pytest.param(True, id="observed"), pytest.param(False, id="unobserved")])
 @pytest.mark.parametrize(("build", "reason"), [*MATRIX, *REJECTED_BY_ALL])
-async def test_the_verdict(issuer: Issuer, clock: Clock, build: Build, reason: Reason | None) -> None:
+async def test_the_verdict(issuer: Issuer, clock: Clock, build: Build, reason: Reason | None, observed: bool) -> None:
+    """Step by step where somebody observes, else the short way of usual requests."""
     app = RecordingApp()
     decisions: list[Decision] = []
-    protected = protect(issuer, app, on_decision=[decisions.append])
+    protected = protect(issuer, app, on_decision=[decisions.append] if observed else [])
     credential = build(issuer, clock.now)
     for attempt in range(2):  # the second time from the cache, where there is one
         answer = await call(protected, headers=bearer(credential))
@@ -352,7 +354,8 @@ async def test_the_verdict(issuer: Issuer, clock: Clock, build: Build, reason: R
             description = EXPIRED if reason is OLD else INVALID
             assert (answer.status, answer.challenge) == (401, cht(description))
             assert answer.json() == {"error": "invalid_token", "error_description": description}
-    assert [decision.reason for decision in decisions] == [KID if reason is LATER else reason, reason]
+    if observed:
+        assert [decision.reason for decision in decisions] == [KID if reason is LATER else reason, reason]
     assert app.calls == (2 if reason is None else 0)
     assert dict(issuer.requests) == ({} if reason in WITHOUT_KEYS else {METADATA: 1, "/jwks": 1})
 

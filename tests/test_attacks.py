@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -113,6 +115,78 @@ async def test_a_root_path_hides_no_rule(issuer: Issuer, build: Any, path: str, 
 async def test_a_rule_written_without_the_root_path_does_not_fail_open(issuer: Issuer) -> None:
     protected = site(issuer, starlette_app(), RULE)
     assert (await call(protected, "GET", "/x/mcp/export", bearer(token(issuer)), root_path="/x")).status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param("/api/mcp/export", 403, id="RS-2 nothing was cut off"),
+        pytest.param("/mcp/export", 400, id="RS-2 a front segment"),
+        pytest.param("/export", 400, id="RS-2 the whole path of the resource"),
+        pytest.param("//mcp/export", 400, id="RS-2 and spelled in another way"),
+        pytest.param("/", 400, id="RS-2 all of it"),
+        pytest.param("/mcp/other", 200, id="RS-2 no rule would apply"),
+        pytest.param("/api/mcp/api/mcp/export", 200, id="RS-2 further inside"),
+    ],
+)
+async def test_a_proxy_that_cuts_paths_hides_no_rule(issuer: Issuer, path: str, status: int) -> None:
+    """`location /api/ { proxy_pass http://upstream/; }`, and a server that is not told of it."""
+    resource = "https://mcp.example.com/api/mcp"
+    rules = {"/api/mcp/export": ["mcp:export"], "/api/mcp": ["mcp:read"], "POST /api/mcp/*": ["mcp:write"]}
+    metadata = ResourceServerMetadata(resource=resource, authorization_servers=[ISS])
+    config = ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"], paths=rules))
+    protected = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock).wrap(RecordingApp())
+    headers = bearer(token(issuer, aud=resource))
+    assert (await call(protected, "GET", path, headers)).status == status
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "more", "daphne", "statuses"),
+    [
+        pytest.param("/mcp/export", "/pub", {}, True, (400, 400), id="RS-2 in front of the path it would be public"),
+        pytest.param("/pub/mcp/export", "/pub", {}, True, (400, 400), id="RS-2 cut off the path it would be another"),
+        pytest.param("/pub/mcp/export", "/pub/", {}, True, (400, 400), id="RS-2 with a slash"),
+        pytest.param("/export", "/other", {}, True, (401, 200), id="RS-2 it makes no difference"),
+        pytest.param("/pub/x", "/mcp", {}, True, (401, 200), id="RS-2 the configuration says so too"),
+        pytest.param("/healthz", "/mcp", {}, True, (400, 400), id="RS-2 but nothing becomes public"),
+        pytest.param("/both", "/mcp", {}, True, (200, 200), id="RS-2 public either way"),
+        pytest.param("/mcp", "/mcp/upload", {}, True, (400, 400), id="RS-2 its body would be none of ours"),
+        pytest.param("/sub/x", "/sub", {"app_root_path": ""}, True, (401, 200), id="RS-2 a mount of Starlette's"),
+        pytest.param(
+            "/pub/sub/x", "/pub/sub", {"app_root_path": "/pub"}, True, (400, 400), id="RS-2 a mount below a claim"
+        ),
+        pytest.param("/tools", "/other", {}, True, (400, 400), id="RS-2 a proxy's cut, hidden by another root path"),
+        pytest.param("/mcp/tools", "/other", {}, True, (400, 400), id="RS-2 a rule, hidden by another root path"),
+        pytest.param("/mcp/tools", "/mcp/mcp", {}, True, (400, 400), id="RS-2 a rule, hidden by a longer root path"),
+        pytest.param("/tools", "/mcp", {}, True, (401, 403), id="RS-2 a proxy's cut, told"),
+        pytest.param("/mcp/export", "/pub", {}, False, (200, 200), id="a server that is told by its operator"),
+    ],
+)
+async def test_a_root_path_that_the_client_chose(  # noqa: PLR0917
+    issuer: Issuer,
+    path: str,
+    root_path: str,
+    more: dict[str, Any],
+    daphne: bool,
+    statuses: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Daphne takes it from a field of the request; see test_stacks for the real one."""
+    monkeypatch.delitem(sys.modules, "daphne.server", raising=False)
+    if daphne:
+        monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
+    policy = ScopePolicy(
+        default=["mcp:read"],
+        paths={"/mcp/tools": ["mcp:tools"]},
+        plain_paths=["/mcp/upload/*"],
+        rpc_methods={"x": ["mcp:x"]},
+    )
+    protected = site(issuer, RecordingApp(), policy, public_paths=["/pub/*", "/mcp/healthz", "/both", "/mcp/both"])
+    answers = [
+        await call(protected, "GET", path, headers, root_path=root_path, **more)
+        for headers in ([], bearer(token(issuer)))
+    ]
+    assert tuple(answer.status for answer in answers) == statuses
 
 
 async def test_a_root_path_that_fastapi_sets_below(issuer: Issuer) -> None:

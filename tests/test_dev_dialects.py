@@ -17,6 +17,7 @@ from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.dev import DIALECTS, DevServer
 from asgi_mcp_auth.dev.dialects import entra_api
 from asgi_mcp_auth.errors import Reason
+from asgi_mcp_auth.providers import PROVIDERS, Provider
 
 pytestmark = pytest.mark.anyio
 
@@ -88,6 +89,23 @@ SLUGS = [pytest.param(slug, id=f"AS-34 E {slug}") for slug in SHAPES]
 
 def test_every_dialect_is_tested() -> None:
     assert {*SHAPES, "google"} == set(DIALECTS)
+
+
+@pytest.mark.parametrize("provider", [pytest.param(provider, id=f"E {provider.slug}") for provider in PROVIDERS])
+def test_the_table_of_providers_says_the_same(provider: Provider) -> None:
+    """One row there for each dialect here, whose tokens are as the row says and need the fields that it names."""
+    dialect, shape = DIALECTS[provider.slug], SHAPES.get(provider.slug)
+    assert dialect.opaque or dialect.typ in provider.typ
+    if shape is not None:
+        assert (shape.config is not None) is provider.usable
+        assert set(shape.config or {}) - {"profile"} <= set(provider.config)
+        assert CLIENT not in shape.has.values() or shape.has.get(str(provider.client_id_claim)) is CLIENT
+        scope = provider.scope_claim
+        assert scope is None or scope not in shape.has or isinstance(shape.has[scope], list) is provider.scope_list
+
+
+def test_a_dialect_for_each_row() -> None:
+    assert {provider.slug for provider in PROVIDERS} == set(DIALECTS)
 
 
 def decide(server: DevServer, required: tuple[str, ...], **config: Any) -> tuple[MCPAuthMiddleware, list[Decision]]:

@@ -26,9 +26,9 @@ async def app(scope, receive, send):
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
-    body = json.dumps({"pid": os.getpid(), "sub": scope["state"]["claims"]["sub"]}).encode()
+    told = {"pid": os.getpid(), "sub": scope["state"]["claims"]["sub"], "root_path": scope["root_path"]}
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": json.dumps(told).encode()})
 
 def make():
     return app
@@ -61,8 +61,12 @@ def gunicorn(site: Path, worker: str, app: str = "shop:app", *, preload: bool = 
     (site / "gunicorn.conf.py").write_text(
         f'bind = "127.0.0.1:{port}"\nworkers = 2\nworker_class = "{worker}"\npreload_app = {preload}\n'
         f"wsgi_app = \"asgi_mcp_auth:load_app('{app}', config='mcp-auth.toml')\"\ncontrol_socket_disable = True\n"
+        'pidfile = "gunicorn.pid"\n'
     )
-    with running([sys.executable, "-m", "gunicorn"], ready_url=f"http://127.0.0.1:{port}/mcp", cwd=site) as process:
+    # The program, not `python -m gunicorn`: USR2 runs it again, which then finds gunicorn's own `http` for Python's.
+    with running(
+        [str(Path(sys.executable).parent / "gunicorn")], ready_url=f"http://127.0.0.1:{port}/mcp", cwd=site
+    ) as process:
         yield AsgiServer(f"http://127.0.0.1:{port}", port, process)
 
 
@@ -116,6 +120,57 @@ def test_reload_takes_up_a_changed_file_without_preload(preload: bool, site: Pat
             assert until(only_new)
         else:
             assert until(lambda: {get(server, raw).status_code for _ in range(20)} == {403})
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("worker", WORKERS)
+def test_reload_with_a_broken_file_stops_gunicorn(worker: str, site: Path) -> None:
+    """And says why; no unprotected app is left."""
+    with gunicorn(site, worker) as server:
+        (site / "mcp-auth.toml").write_text("resourc = 3")
+        os.kill(server.process.pid, signal.SIGHUP)
+        assert server.process.wait() != 0
+        assert "mcp-auth.toml:1: resourc: Unknown key." in server.process.output
+        with pytest.raises(httpx.TransportError):
+            get(server)
+
+
+@pytest.mark.parametrize("worker", [WORKERS[0], pytest.param(WORKERS[1], marks=pytest.mark.full)])
+def test_usr2_takes_up_a_changed_file_with_preload(worker: str, site: Path, issuer: Issuer) -> None:
+    """As the README says: USR2 starts a new master beside the old one, and TERM to the old one leaves it alone."""
+    with gunicorn(site, worker, preload=True) as server:
+        raw = token(issuer)
+        assert get(server, raw).status_code == 200
+        (site / "mcp-auth.toml").write_text(SETTINGS.format(scope="mcp:write"))
+        old = int((site / "gunicorn.pid").read_text())
+        assert old == server.process.pid
+        os.kill(old, signal.SIGUSR2)
+        second = site / "gunicorn.pid.2"
+
+        def both_answer() -> bool:
+            return second.exists() and {get(server, raw).status_code for _ in range(20)} == {200, 403}
+
+        assert until(both_answer), server.process.output
+        new = int(second.read_text())
+        os.kill(old, signal.SIGTERM)
+        assert server.process.wait() == 0
+        pidfile = site / "gunicorn.pid"
+        assert until(lambda: pidfile.exists() and pidfile.read_text() == f"{new}\n")
+        assert {get(server, raw).status_code for _ in range(20)} == {403}
+        assert get(server, token(issuer, scope="mcp:write")).json()["sub"] == "alice"
+        os.kill(new, signal.SIGTERM)
+        assert until(lambda: not pidfile.exists())
+
+
+@pytest.mark.full
+def test_usr2_with_a_broken_file_leaves_the_old_master_in_charge(site: Path, issuer: Issuer) -> None:
+    with gunicorn(site, "asgi", preload=True) as server:
+        (site / "mcp-auth.toml").write_text("resourc = 3")
+        os.kill(server.process.pid, signal.SIGUSR2)
+        told = "mcp-auth.toml:1: resourc: Unknown key."
+        assert until(lambda: told in server.process.output)
+        assert {get(server, token(issuer)).status_code for _ in range(20)} == {200}
+        assert server.process.returncode is None
 
 
 @pytest.mark.parametrize("preload", [False, True], ids=["each worker loads", "preload"])

@@ -52,7 +52,9 @@ def key_for(key: SigningKey) -> VerificationKey:
 
 def test_a_token_is_taken_apart() -> None:
     token = jws('{"alg":"RS256","kid":"k1","typ":"at+jwt","x":1}', '{"iss":"i","n":1}', b"\x00\xff")
-    expected = CompactJWS(Header("RS256", "k1", "at+jwt"), {"iss": "i", "n": 1}, token.rsplit(b".", 1)[0], b"\x00\xff")
+    payload, signing_input = b'{"iss":"i","n":1}', token.rsplit(b".", 1)[0]
+    header = Header("RS256", "k1", "at+jwt")
+    expected = CompactJWS(header, {"iss": "i", "n": 1}, payload, signing_input, b"\x00\xff")
     assert parse_compact(token) == expected
 
 

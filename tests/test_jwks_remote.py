@@ -912,7 +912,7 @@ def test_an_entry_that_is_evicted_while_it_is_read() -> None:
 
     class Evicting(LivingKeySet):
         def usable(self, generation: object, now: float) -> bool:
-            cache.put(b"other", entry._replace(keys=keys))
+            cache.remember(b"other", entry._replace(keys=keys))
             return True
 
     def settings() -> dict[str, Any]:
@@ -920,11 +920,11 @@ def test_an_entry_that_is_evicted_while_it_is_read() -> None:
 
     keys = LivingKeySet(ISS, AuthServerConfig(issuer=ISS), None, **settings())
     evicting = Evicting(ISS, AuthServerConfig(issuer=ISS), None, **settings())
-    cache = TokenCache(1)
-    entry = Entry(verified, 0.0, 10.0, evicting, None)
-    cache.put(b"mine", entry)
-    assert cache.get(b"mine", 5.0) is verified
-    assert cache.get(b"mine", 5.0) is None
+    cache = TokenCache(1, 10_000, lambda: 5.0)
+    entry = Entry(verified, 0.0, 10.0, evicting, None, 100)
+    cache.remember(b"mine", entry)
+    assert cache.recall(b"mine") is verified
+    assert cache.recall(b"mine") is None
 
 
 # --- The key set on its own ---

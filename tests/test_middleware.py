@@ -908,18 +908,6 @@ async def test_metadata_on_its_own(issuer: Issuer) -> None:
 
 
 @covers("RS-53")
-async def test_one_warning_below_a_mount(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
-    guarded = protect(issuer, RecordingApp())
-    for _ in range(3):
-        await call(guarded, path="/api/mcp", root_path="/api")
-    [record] = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert record.getMessage() == (
-        f"Mounted below '/api': {PRM_PATH} of the host root has to be routed to this middleware, as it is or below "
-        "the mount; or serve MCPAuth.metadata_app() at the host root."
-    )
-
-
-@covers("RS-53")
 @pytest.mark.parametrize(
     ("path", "root_path", "raw_path", "status"),
     [

@@ -11,14 +11,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.paths import (
-    PathRule,
-    PathTable,
-    Verdict,
-    canonical_path,
-    is_canonical,
-    parse_rule,
-)
+from asgi_mcp_auth._protocol.path_forms import PathRule, canonical_path, is_canonical, parse_rule
+from asgi_mcp_auth._protocol.paths import PathTable, Verdict
 from asgi_mcp_auth.errors import BadRequest, Reason
 
 # --- canonical_path -------------------------------------------------------------------------------------------------

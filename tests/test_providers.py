@@ -24,6 +24,8 @@ from asgi_mcp_auth import (
 from asgi_mcp_auth._protocol.urls import discovery_urls, parse_url
 from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.errors import Reason
+from asgi_mcp_auth.providers import PROVIDERS as TABLE
+from asgi_mcp_auth.providers import by_slug, recognise
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +54,7 @@ def encryption_key() -> SigningKey:
 class Provider:
     """One row of part E: the token, the key set, and the configuration that is documented for it."""
 
+    slug: str
     issuer: str
     config: Mapping[str, Any] = field(default_factory=dict[str, Any])
     typ: str | None
@@ -89,6 +92,7 @@ class Provider:
 
 
 ENTRA_V2: Final = Provider(
+    slug="entra-v2",
     issuer=f"https://login.microsoftonline.com/{TENANT}/v2.0",
     config={"extra_audiences": [API]},
     typ="JWT",
@@ -123,6 +127,7 @@ ENTRA_V2_APP: Final = replace(
 )
 
 ENTRA_V1: Final = Provider(
+    slug="entra-v1",
     issuer=f"https://sts.windows.net/{TENANT}/",
     config={
         "extra_audiences": [f"api://{API}"],
@@ -150,6 +155,7 @@ ENTRA_V1: Final = Provider(
 )
 
 AUTH0: Final = Provider(
+    slug="auth0",
     issuer="https://tenant.eu.auth0.com/",
     typ="JWT",
     claims={
@@ -174,6 +180,7 @@ AUTH0_RBAC: Final = replace(
 
 AUTH0_RFC9068: Final = replace(
     AUTH0,
+    slug="auth0-rfc9068",
     config={"profile": "at+jwt"},
     typ="at+jwt",
     claims={
@@ -187,6 +194,7 @@ AUTH0_RFC9068: Final = replace(
 )
 
 OKTA: Final = Provider(
+    slug="okta",
     issuer="https://dev-1.okta.com/oauth2/aus1",
     config={"type": AuthServerType.OIDC},
     typ=None,
@@ -206,6 +214,7 @@ OKTA: Final = Provider(
 
 COGNITO_POOL: Final = "https://cognito-idp.eu-west-1.amazonaws.com/eu-west-1_Abc123"
 COGNITO: Final = Provider(
+    slug="cognito",
     issuer=COGNITO_POOL,
     typ=None,
     claims={
@@ -228,6 +237,7 @@ COGNITO: Final = Provider(
 
 COGNITO_NO_AUD: Final = replace(
     COGNITO,
+    slug="cognito-no-aud",
     config={"profile": "no-aud", "allowed_clients": ["c1"]},
     claims={name: value for name, value in COGNITO.claims.items() if name != "aud"} | {"scope": f"openid {R}/read"},
     required=(f"{R}/read",),
@@ -235,6 +245,7 @@ COGNITO_NO_AUD: Final = replace(
 )
 
 KEYCLOAK: Final = Provider(
+    slug="keycloak",
     issuer="https://id.example.com/realms/main",
     typ="JWT",
     claims={
@@ -257,6 +268,7 @@ KEYCLOAK: Final = Provider(
 )
 
 WORKOS: Final = Provider(
+    slug="workos",
     issuer="https://calm-star-12.authkit.app",
     typ=None,
     claims={
@@ -274,6 +286,7 @@ WORKOS: Final = Provider(
 )
 
 DESCOPE: Final = Provider(
+    slug="descope",
     issuer="https://api.descope.com/v1/apps/agentic/P2abc/MS3def",
     typ="JWT",
     claims={"sub": "U2alice", "aud": R, "azp": "c1", "scope": "mcp:read", "amr": ["email"]},
@@ -283,6 +296,7 @@ DESCOPE: Final = Provider(
 
 DESCOPE_PROJECT: Final = replace(
     DESCOPE,
+    slug="descope-project",
     issuer="https://api.descope.com/v1/apps/P2abc",
     config={"extra_audiences": ["P2abc"]},
     claims={**DESCOPE.claims, "aud": "P2abc"},
@@ -290,6 +304,7 @@ DESCOPE_PROJECT: Final = replace(
 )
 
 LOGTO: Final = Provider(
+    slug="logto",
     issuer="https://tenant.logto.app/oidc",
     config={"profile": "at+jwt"},
     typ="at+jwt",
@@ -301,6 +316,7 @@ LOGTO: Final = Provider(
 )
 
 CLERK: Final = Provider(
+    slug="clerk",
     issuer="https://clerk.example.com",
     config={"profile": "at+jwt"},
     typ="at+jwt",
@@ -328,6 +344,7 @@ CLERK_OLD_GRANT: Final = replace(
 )
 
 SUPABASE: Final = Provider(
+    slug="supabase",
     issuer="https://abcdefghij.supabase.co/auth/v1",
     config={"type": AuthServerType.OAUTH, "extra_audiences": ["authenticated"], "allowed_clients": ["c1"]},
     typ="JWT",
@@ -374,6 +391,75 @@ PROVIDERS = [
     pytest.param(SUPABASE, id="E Supabase"),
     pytest.param(SUPABASE_HOOK, id="E Supabase with a token hook"),
 ]
+
+
+ROWS = [
+    pytest.param(param.values[0], id=str(param.id))
+    for param in PROVIDERS
+    if param.values[0] not in (ENTRA_V2_APP, AUTH0_RBAC, CLERK_OLD_GRANT, SUPABASE_HOOK)
+]
+
+
+@pytest.mark.parametrize("provider", ROWS)
+def test_the_table_of_providers_says_what_the_tokens_here_look_like(provider: Provider) -> None:
+    row = by_slug(provider.slug)
+    assert row is not None
+    assert row in recognise(provider.issuer)
+    assert row.usable
+    assert provider.typ in row.typ
+    assert provider.alg == row.algorithm
+    assert ("alg" not in provider.key_without) is row.key_alg
+    assert row.client_id_claim in provider.claims
+    scopes = provider.claims.get(row.scope_claim or "")
+    assert isinstance(scopes, list) is row.scope_list
+    assert (scopes is None) is (row.scope_claim is None)
+    needed = {name: value for name, value in provider.config.items() if name != "type"}
+    assert {name for name in needed if name != "scope_claims"} == set(row.config) - {"scope_claims"}
+    assert needed.get("profile") == row.config.get("profile")
+    if row.discovery:
+        issuer = parse_url(provider.issuer)
+        assert issuer is not None
+        inserted, *_, appended = discovery_urls(issuer, None)
+        places = {"oauth-inserted": inserted, "oidc-appended": appended}
+        assert provider.found_at in [places[place] for place in row.discovery]
+    AuthServerConfig(**row.config)
+    ScopePolicy(**row.policy)
+
+
+def test_every_row_has_a_token_here_or_is_of_no_use() -> None:
+    tested: list[Any] = [param.values[0] for param in ROWS]
+    assert {row.slug for row in TABLE if row.usable} == {provider.slug for provider in tested}
+    assert len({row.slug for row in TABLE}) == len(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("issuer", "slugs"),
+    [
+        ("https://login.microsoftonline.com/6babcaad/v2.0", ["entra-v2"]),
+        ("https://login.microsoftonline.com/6babcaad/v2.0/", []),
+        ("https://login.microsoftonline.com/a/b/v2.0", []),
+        ("https://sts.windows.net/6babcaad/", ["entra-v1"]),
+        ("https://tenant.eu.auth0.com/", ["auth0", "auth0-rfc9068"]),
+        ("https://tenant.eu.auth0.com", []),
+        ("https://dev-1.okta.com/oauth2/aus1", ["okta"]),
+        ("https://dev-1.okta.com", ["okta-org"]),
+        ("https://accounts.google.com", ["google"]),
+        ("https://clerk.example.com", ["clerk"]),
+        ("https://id.example.com:8443/realms/main", ["keycloak"]),
+        ("https://auth.example.com", []),
+        ("", []),
+    ],
+)
+def test_an_issuer_is_recognised_by_its_shape(issuer: str, slugs: list[str]) -> None:
+    assert [row.slug for row in recognise(issuer)] == slugs
+
+
+def test_the_table_cannot_be_changed() -> None:
+    row: Any = TABLE[0]
+    with pytest.raises(AttributeError):
+        row.slug = "mine"
+    with pytest.raises(TypeError):
+        row.config["profile"] = "no-aud"
 
 
 def web(documents: Mapping[str, Any], asked: list[str]) -> Callable[[], httpx.AsyncClient]:
@@ -531,6 +617,7 @@ async def test_a_step_beside_the_documented_row(
 
 OKTA_ORG: Final = replace(
     OKTA,
+    slug="okta-org",
     issuer="https://dev-1.okta.com",
     config={"extra_audiences": ["https://dev-1.okta.com"]},
     typ="application/okta-internal-at+jwt",
@@ -538,6 +625,7 @@ OKTA_ORG: Final = replace(
 )
 
 GOOGLE_ID_TOKEN: Final = Provider(
+    slug="google",
     issuer="https://accounts.google.com",
     typ="JWT",
     claims={

@@ -6,6 +6,8 @@ import dataclasses
 import inspect
 import json
 import re
+import sys
+from collections.abc import Generator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,17 @@ import pytest
 from harness import RecordingApp, bearer, call
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
+from test_servers import write_shop
 from test_stacks import SERVERS
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, Reason
 from asgi_mcp_auth.cli.dev_options import dev_server
 from asgi_mcp_auth.config import KeySetClocks
 from asgi_mcp_auth.dev import DevServer, Switch
+from asgi_mcp_auth.doctor import CODES
+from asgi_mcp_auth.providers import PROVIDERS, Provider
 from asgi_mcp_auth.status import Event
+from asgi_mcp_auth.testing import Issuer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
@@ -38,6 +44,18 @@ async def internet(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[None]:
+    """The package `shop` of the examples, to import from the working directory."""
+    write_shop(tmp_path, Issuer("https://auth.example.com", algorithms=("ES256",)))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "shop"]:
+        del sys.modules[name]
+
+
+@pytest.mark.usefixtures("shop")
 def test_every_snippet_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     real = httpx.AsyncClient
 
@@ -101,6 +119,27 @@ def test_the_table_of_authorization_server_fields_is_complete() -> None:
     assert documented == written | special
 
 
+def provider_row(provider: Provider) -> str:
+    """A row of the table of providers: its shapes, what to set as one writes it, and the advice."""
+    settings = [f"`{name}={json.dumps(value, ensure_ascii=False)}`" for name, value in provider.config.items()]
+    settings += [f"`{name}={json.dumps(value)}` (policy)" for name, value in provider.policy.items()]
+    told = "<br>".join(settings) or "nothing"
+    issuers = "<br>".join(f"`{issuer}`" for issuer in provider.issuers)
+    return f"| {provider.name} | {issuers} | {told if provider.usable else 'cannot be used'} | {provider.advice} |"
+
+
+def test_the_table_of_providers_is_the_data() -> None:
+    head = ["| provider | issuer | settings | advice |", "|---|---|---|---|"]
+    table = "\n".join([*head, *map(provider_row, PROVIDERS)])
+    assert table in README, f"write this into the README:\n{table}"
+
+
+def test_the_table_of_finding_codes_is_the_list() -> None:
+    head = ["| code | severity | what was found | how to mend it |", "|---|---|---|---|"]
+    table = "\n".join([*head, *(f"| `{code.name}` | {code.severity} | {code.means} | {code.fix} |" for code in CODES)])
+    assert table in README, f"write this into the README:\n{table}"
+
+
 def test_the_tables_of_clocks_and_of_events_are_complete() -> None:
     clocks = {field.name: f"`{field.default!r}`" for field in dataclasses.fields(KeySetClocks)}
     documented = rows("Key sets")
@@ -129,7 +168,9 @@ def test_the_table_of_stacks_is_what_is_run() -> None:
     documented = {
         name: (row[1], row[2].removesuffix(" |").split(", ")) for name, row in rows("Frameworks and servers").items()
     }
-    assert documented == {name: (str(how.refusal), how.apps.split()) for name, how in SERVERS.items()}
+    assert documented == {
+        name: (str(how.refusal), [*how.apps.split(), *how.mcp_servers.split()]) for name, how in SERVERS.items()
+    }
 
 
 def test_the_test_command_is_what_ci_runs() -> None:

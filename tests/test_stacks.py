@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
-from processes import AsgiServer, free_port, importing_from, running
+from processes import AsgiServer, free_port, importing_from, running, uvicorn
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -23,6 +25,8 @@ from asgi_mcp_auth.testing import Issuer
 
 COUNTERPARTS = Path(__file__).parent / "counterparts"
 ORIGIN = "https://page.example.com"
+BASE = "https://mcp.example.com"
+LONGEST = 15_500
 
 
 class Server(NamedTuple):
@@ -35,6 +39,10 @@ class Server(NamedTuple):
     """The status of a refused handshake: 403 where the server has no `websocket.http.response`."""
     lifespan: bool = True
     http2: bool = False
+    longest_token: int = LONGEST
+    """Bytes; tokens end at 16 KiB here, so that a server with more has no limit of its own."""
+    mcp_servers: str = "sdk-wrap fastmcp-wrap"
+    """See test_mcp_stacks.py. They need a lifespan; and a DELETE of the SDK's hangs on uvicorn's own HTTP/2."""
 
 
 FEW = "starlette-native raw-wrap"
@@ -43,15 +51,30 @@ SERVERS = {
         "uvicorn stack_apps:app --port {port}",
         "starlette-wrap fastapi-native quart-native litestar-wrap django-wrap mount-native "
         "raw-wrap raw-native starlette-native fastapi-wrap quart-wrap litestar-native mount-wrap",
+        mcp_servers="sdk-wrap sdk-native sdk-own fastmcp-wrap fastmcp-native fastmcp-own",
     ),
+    "uvicorn-h2": Server("uvicorn stack_apps:app --port {port} --http zttp --http2", FEW, http2=True, mcp_servers=""),
     "hypercorn": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port}", FEW),
     "hypercorn-trio": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port} --worker-class trio", FEW),
     "hypercorn-h2": Server("hypercorn stack_apps:app --bind 127.0.0.1:{port}", FEW, http2=True),
     "granian": Server("granian --interface asgi --port {port} stack_apps:app", FEW),
     "granian-h2": Server("granian --interface asgi --port {port} stack_apps:app", FEW, http2=True),
-    "daphne": Server("daphne --port {port} stack_apps:app", f"{FEW} django-wrap", refusal=403, lifespan=False),
+    "daphne": Server(
+        "daphne --port {port} stack_apps:app", f"{FEW} django-wrap", refusal=403, lifespan=False, mcp_servers=""
+    ),
     "gunicorn": Server(
-        "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket stack_apps:app", FEW, refusal=403
+        "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket stack_apps:app",
+        FEW,
+        refusal=403,
+        longest_token=8_000,
+    ),
+    "gunicorn-h2": Server(
+        "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket --http-protocols h2,h1 "
+        "--http2-cleartext both stack_apps:app",
+        FEW,
+        refusal=403,
+        http2=True,
+        longest_token=8_000,
     ),
     "uvicorn-worker": Server(
         "gunicorn --worker-class uvicorn_worker.UvicornWorker --bind 127.0.0.1:{port} --no-control-socket stack_apps:app",
@@ -72,23 +95,43 @@ MARKED = [
 
 
 class Stack:
-    """One app on a running server."""
+    """One app on a running server, or behind a proxy."""
 
-    def __init__(self, server: AsgiServer, how: Server, name: str, issuer: Issuer) -> None:
+    def __init__(  # noqa: PLR0917
+        self,
+        root: str,
+        how: Server,
+        name: str,
+        issuer: Issuer,
+        base: str = BASE,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.how = how
         self.name = name
-        self.root = server.url
-        self.url = f"{server.url}/{name}"
-        self.websocket = f"{self.url}/ws".replace("http", "ws", 1)
+        self.root = root
+        self.url = f"{root}/{name}"
+        self.resource = f"{base}/{name}"
+        self.document = f"/.well-known/oauth-protected-resource{urlsplit(self.resource).path}"
         self.issuer = issuer
-        self.client = httpx.Client(http1=not how.http2, http2=how.http2, trust_env=False, timeout=10)
+        self.tls = tls
+        self.client = self.new_client()
+
+    def new_client(self) -> httpx.Client:
+        verify: ssl.SSLContext | bool = self.tls or True
+        return httpx.Client(http1=not self.how.http2, http2=self.how.http2, trust_env=False, timeout=10, verify=verify)
+
+    def websocket(self, headers: dict[str, str] | None = None) -> Any:
+        url = f"{self.url}/ws".replace("http", "ws", 1)
+        return connect(url, additional_headers=headers, proxy=None, ssl=self.tls)
 
     def bearer(self, scope: str = "mcp:read") -> dict[str, str]:
-        raw = self.issuer.mint(f"https://mcp.example.com/{self.name}", scope=scope)
-        return {"authorization": f"Bearer {raw}"}
+        return {"authorization": f"Bearer {self.issuer.mint(self.resource, scope=scope)}"}
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         return self.client.get(f"{self.url}/{path}", headers=self.bearer() | headers)
+
+    def get_document(self, **headers: str) -> httpx.Response:
+        return self.client.get(urljoin(self.root, self.document), headers=headers)
 
     def control(self, query: str = "") -> dict[str, Any]:
         answer: dict[str, Any] = self.client.get(f"{self.root}/control/{self.name}?{query}").json()
@@ -96,29 +139,34 @@ class Stack:
 
 
 class Running:
-    """The server processes of this module, each started when it is first needed."""
+    """Server processes, each started when it is first needed; one does for HTTP/1.1 and HTTP/2."""
 
-    def __init__(self, issuer: Issuer, *, whole: bool) -> None:
+    def __init__(self, pairs: Iterable[tuple[str, str]], issuer: Issuer) -> None:
+        self.pairs = list(pairs)
         self.issuer = issuer
-        self.whole = whole
         self._stack = contextlib.ExitStack()
         self._servers: dict[str, AsgiServer] = {}
 
     def __call__(self, server: str) -> AsgiServer:
-        if server not in self._servers:
-            wanted = [app for name, app in PAIRS if name == server and (self.whole or (name, app) in BY_DEFAULT)]
-            self._servers[server] = self._stack.enter_context(serving(server, wanted, self.issuer))
-        return self._servers[server]
+        arguments = SERVERS[server].arguments
+        if arguments not in self._servers:
+            wanted = {app: None for name, app in self.pairs if SERVERS[name].arguments == arguments}
+            self._servers[arguments] = self._stack.enter_context(serving(server, list(wanted), self.issuer))
+        return self._servers[arguments]
 
     def close(self) -> None:
         self._stack.close()
 
 
 @contextlib.contextmanager
-def serving(server: str, apps: Sequence[str], issuer: Issuer) -> Generator[AsgiServer]:
+def serving(
+    server: str, apps: Sequence[str], issuer: Issuer, more: Sequence[str] = (), base: str = BASE
+) -> Generator[AsgiServer]:
+    """The apps on a server, which gets more arguments."""
     port = free_port()
-    argv = [sys.executable, "-m", *SERVERS[server].arguments.format(port=port).split()]
-    env = importing_from(COUNTERPARTS, {"STACK_APPS": " ".join(apps), "STACK_KEYS": json.dumps(issuer.jwks())})
+    argv = [sys.executable, "-m", *SERVERS[server].arguments.format(port=port).split(), *more]
+    settings = {"STACK_APPS": " ".join(apps), "STACK_KEYS": json.dumps(issuer.jwks()), "STACK_BASE": base}
+    env = importing_from(COUNTERPARTS, settings)
     # Not in the repository, where gunicorn, or a framework, might find a file of its own.
     url = f"http://127.0.0.1:{port}"
     with running(argv, ready_url=f"{url}/control/{apps[0]}", env=env, cwd=COUNTERPARTS) as process:
@@ -132,7 +180,7 @@ def issuer() -> Issuer:
 
 @pytest.fixture(scope="module")
 def started(issuer: Issuer, pytestconfig: pytest.Config) -> Generator[Running]:
-    processes = Running(issuer, whole=bool(pytestconfig.getoption("full")))
+    processes = Running(PAIRS if pytestconfig.getoption("full") else BY_DEFAULT, issuer)
     yield processes
     processes.close()
 
@@ -140,7 +188,7 @@ def started(issuer: Issuer, pytestconfig: pytest.Config) -> Generator[Running]:
 @pytest.fixture
 def stack(request: pytest.FixtureRequest, started: Running) -> Generator[Stack]:
     server, app = request.param
-    made = Stack(started(server), SERVERS[server], app, started.issuer)
+    made = Stack(started(server).url, SERVERS[server], app, started.issuer)
     with made.client:
         yield made
 
@@ -156,18 +204,18 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 def metadata(stack: Stack) -> None:
     """The document is at its public path, and names what is configured, not where it was asked."""
-    answer = stack.client.get(f"{stack.root}/.well-known/oauth-protected-resource/{stack.name}")
+    answer = stack.get_document()
     assert answer.status_code == 200
-    assert answer.json()["resource"] == f"https://mcp.example.com/{stack.name}"
+    assert answer.json()["resource"] == stack.resource
     assert answer.http_version == ("HTTP/2" if stack.how.http2 else "HTTP/1.1")
 
 
 def unauthenticated(stack: Stack) -> None:
     answer = stack.client.get(f"{stack.url}/whoami")
     assert answer.status_code == 401
-    url = f"https://mcp.example.com/.well-known/oauth-protected-resource/{stack.name}"
+    url = urljoin(stack.resource, stack.document)
     assert answer.headers.get_list("www-authenticate") == [f'Bearer scope="mcp:read", resource_metadata="{url}"']
-    forged = Issuer("https://auth.example.com", algorithms=("ES256",)).mint(f"https://mcp.example.com/{stack.name}")
+    forged = Issuer("https://auth.example.com", algorithms=("ES256",)).mint(stack.resource)
     refused = stack.client.get(f"{stack.url}/whoami", headers={"authorization": f"Bearer {forged}"})
     assert refused.status_code == 401
     assert 'error="invalid_token"' in refused.headers["www-authenticate"]
@@ -194,6 +242,27 @@ def claims(stack: Stack) -> None:
     assert (told["sub"], told["scopes"]) == ("alice", ["mcp:read"])
 
 
+def long_token(stack: Stack) -> None:
+    """A token as long as tokens may be passes, but for servers that end header fields before."""
+
+    def padded(length: int) -> str:
+        plain = len(stack.issuer.mint(stack.resource, scope="mcp:read", pad=""))
+        return stack.issuer.mint(stack.resource, scope="mcp:read", pad="x" * ((length - plain) * 3 // 4))
+
+    longest = stack.how.longest_token
+    assert stack.get("whoami", authorization=f"Bearer {padded(longest)}").json()["sub"] == "alice"
+    if longest < LONGEST:
+        with stack.new_client() as client:
+            try:
+                status = client.get(
+                    f"{stack.url}/whoami", headers={"authorization": f"Bearer {padded(9_000)}"}
+                ).status_code
+            except httpx.RemoteProtocolError:
+                assert stack.how.http2
+            else:
+                assert status == 431
+
+
 def insufficient(stack: Stack) -> None:
     refused = stack.get("admin")
     assert refused.status_code == 403
@@ -203,7 +272,7 @@ def insufficient(stack: Stack) -> None:
 
 
 def websocket_refused(stack: Stack) -> None:
-    with pytest.raises(InvalidStatus) as raised, connect(stack.websocket, proxy=None):
+    with pytest.raises(InvalidStatus) as raised, stack.websocket():
         pass
     assert raised.value.response.status_code == stack.how.refusal
     if stack.how.refusal == 401:
@@ -211,7 +280,7 @@ def websocket_refused(stack: Stack) -> None:
 
 
 def websocket_accepted(stack: Stack) -> None:
-    with connect(stack.websocket, additional_headers=stack.bearer(), proxy=None) as websocket:
+    with stack.websocket(stack.bearer()) as websocket:
         assert websocket.recv(5) == "alice"
         websocket.send("hello")
         assert websocket.recv(5) == "hello"
@@ -235,7 +304,7 @@ def disconnect(stack: Stack) -> None:
     before = stack.control()
     headers = stack.bearer() | {"accept-encoding": "identity"}
     with (
-        httpx.Client(http1=not stack.how.http2, http2=stack.how.http2, trust_env=False) as client,
+        stack.new_client() as client,
         client.stream("GET", f"{stack.url}/stream", headers=headers) as answer,
     ):
         chunks = answer.iter_raw()
@@ -246,7 +315,9 @@ def disconnect(stack: Stack) -> None:
 
 
 def start_up(stack: Stack) -> None:
-    assert stack.get("whoami").json()["started"] is (stack.how.lifespan and "django" not in stack.name)
+    told = stack.get("whoami").json()
+    assert told["started"] is (stack.how.lifespan and "django" not in stack.name)
+    assert told.get("begun", stack.how.lifespan) is stack.how.lifespan  # state that the start-up left for requests
 
 
 def stamps(stack: Stack) -> None:
@@ -283,8 +354,8 @@ def session(stack: Stack) -> None:
 
 def failure(stack: Stack) -> None:
     """What the app raises is the app's 500, and the server goes on; the connection some servers close, without a word."""
-    url, close = f"{stack.url}/boom", {"connection": "close"}
-    assert httpx.get(url, headers=stack.bearer() | close, trust_env=False).status_code == 500
+    url, headers = f"{stack.url}/boom", stack.bearer() | {"connection": "close"}
+    assert httpx.get(url, headers=headers, trust_env=False, verify=stack.tls or True).status_code == 500
     assert stack.get("whoami").status_code == 200
 
 
@@ -294,6 +365,7 @@ PROBES = [
         unauthenticated,
         refused_post,
         claims,
+        long_token,
         insufficient,
         websocket_refused,
         websocket_accepted,
@@ -309,6 +381,8 @@ PROBES = [
 def test_stack(stack: Stack, probe: Callable[[Stack], None]) -> None:
     if probe is websocket_accepted and stack.name.startswith("django"):
         pytest.skip("Django has no websockets")
+    if probe is disconnect and stack.how is SERVERS["gunicorn-h2"] and stack.name.startswith("starlette"):
+        pytest.skip("Over HTTP/2 gunicorn tells an app that the client has gone when it receives or sends")
     probe(stack)
 
 
@@ -321,7 +395,7 @@ def test_stack(stack: Stack, probe: Callable[[Stack], None]) -> None:
     ],
 )
 def test_shutdown_reaches_the_app(server: str, issuer: Issuer) -> None:
-    apps = FEW.split()
+    apps = [app for app in SERVERS[server].apps.split() if not app.startswith("django")]
     with serving(server, apps, issuer) as running_server:
         running_server.process.stop()
         assert all(f"shutdown of {app}" in running_server.process.output for app in apps)
@@ -355,6 +429,11 @@ app = load_app("shop:whoami")
             id="granian",
             marks=pytest.mark.full,
         ),
+        pytest.param(
+            "gunicorn --worker-class asgi --bind 127.0.0.1:{port} --no-control-socket --root-path /api shop:app",
+            id="gunicorn",
+            marks=pytest.mark.full,
+        ),
     ],
 )
 def test_behind_a_proxy_that_cuts_off_the_root_path(arguments: str, tmp_path: Path, issuer: Issuer) -> None:
@@ -368,10 +447,11 @@ def test_behind_a_proxy_that_cuts_off_the_root_path(arguments: str, tmp_path: Pa
     }
     argv = [sys.executable, "-m", *arguments.format(port=port).split()]
     with (
-        running(argv, ready_url=url, env=importing_from(tmp_path, env), cwd=tmp_path) as process,
+        running(argv, ready_port=port, env=importing_from(tmp_path, env), cwd=tmp_path) as process,
         httpx.Client(base_url=url, trust_env=False) as client,
     ):
         document = "/.well-known/oauth-protected-resource/api/mcp"
+        assert document not in process.output  # no server's lifespan scope has a root path
         answer = client.get(document)
         assert (answer.status_code, answer.json()["resource"]) == (200, "https://mcp.example.com/api/mcp")
         refused = client.get("/mcp")
@@ -380,3 +460,80 @@ def test_behind_a_proxy_that_cuts_off_the_root_path(arguments: str, tmp_path: Pa
         bearer = {"authorization": f"Bearer {issuer.mint('https://mcp.example.com/api/mcp')}"}
         assert client.get("/mcp", headers=bearer).text == "alice"
         assert process.output.count(f"{document} of the host root has to be routed") == 1
+
+
+TOLD_BY_THE_APP = """\
+from fastapi import FastAPI
+
+from asgi_mcp_auth import MCPAuth
+
+auth = MCPAuth.from_env()
+app = FastAPI(root_path="/api")
+"""
+
+
+@pytest.mark.parametrize(
+    "protect",
+    [
+        pytest.param("app = auth.wrap(app)", id="RS-53 wrap"),
+        pytest.param(
+            "from asgi_mcp_auth import MCPAuthMiddleware\napp.add_middleware(MCPAuthMiddleware, auth=auth)",
+            id="RS-53 native",
+            marks=pytest.mark.full,
+        ),
+    ],
+)
+def test_a_root_path_of_the_apps_is_warned_about_at_start_up(protect: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(f"{TOLD_BY_THE_APP}{protect}\n")
+    env = {
+        "MCP_AUTH_RESOURCE": "https://mcp.example.com/api/mcp",
+        "MCP_AUTH_AUTHORIZATION_SERVERS": "https://auth.example.com",
+    }
+    with uvicorn("shop:app", app_dir=tmp_path, env=env) as server:
+        warning = (
+            "Mounted below '/api': /.well-known/oauth-protected-resource/api/mcp of the host root has to be routed"
+        )
+        assert warning in server.process.output
+
+
+CALLED = """\
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+
+from asgi_mcp_auth import MCPAuthMiddleware
+
+async def websocket(socket):
+    await socket.accept()
+
+app = MCPAuthMiddleware(
+    Starlette(routes=[
+        Route("/mcp/secret", lambda request: PlainTextResponse("secret")),
+        Route("/static/logo", lambda request: PlainTextResponse("logo")),
+        WebSocketRoute("/mcp/ws", websocket),
+    ]),
+    resource="https://mcp.example.com/mcp",
+    authorization_servers=["https://auth.example.com"],
+    public_paths=["/static/*"],
+)
+"""
+
+
+@pytest.mark.parametrize((), [pytest.param(id="RS-2 Daphne-Root-Path")])
+def test_daphne_lets_no_client_choose_what_is_public(tmp_path: Path) -> None:
+    """Daphne takes the root path from a field that anybody can send; frameworks cut it off the path, or do not."""
+    (tmp_path / "called.py").write_text(CALLED)
+    port = free_port()
+    argv = [sys.executable, "-m", "daphne", "--port", str(port), "called:app"]
+    url = f"http://127.0.0.1:{port}"
+    with running(argv, ready_url=url, env=importing_from(tmp_path, {}), cwd=tmp_path):
+        claimed = {"daphne-root-path": "/static"}
+
+        def status(path: str, headers: dict[str, str]) -> int:
+            return httpx.get(f"{url}{path}", headers=headers, trust_env=False).status_code
+
+        assert [status(path, {}) for path in ("/static/logo", "/mcp/secret", "/static/mcp/secret")] == [200, 401, 404]
+        assert [status(path, claimed) for path in ("/mcp/secret", "/static/mcp/secret")] == [400, 400]
+        for path in ("/mcp/ws", "/static/mcp/ws"):
+            with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{port}{path}", additional_headers=claimed):
+                pass

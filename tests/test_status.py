@@ -435,7 +435,12 @@ async def test_counts_of_hits_and_refusals(issuer: Issuer, internet: Internet, c
     (resource,) = status.resources
     assert resource.resource == R
     assert resource.refusals == {"unknown_issuer": 1, "malformed_token": 1}
-    assert resource.token_cache == TokenCacheStatus(entries=1, size=1, hits=1, misses=10, evictions=2)
+    cache = resource.token_cache
+    assert cache is not None
+    assert cache == TokenCacheStatus(
+        entries=1, size=1, bytes=cache.bytes, most_bytes=67_108_864, hits=1, misses=6, evictions=2
+    )
+    assert 1000 < cache.bytes < 10_000
     assert resource.pool is None
 
 

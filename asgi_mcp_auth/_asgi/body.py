@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import anyio
-
 from asgi_mcp_auth._protocol.mcp_headers import MCPFields
 from asgi_mcp_auth._protocol.rpc import malformed
+from asgi_mcp_auth._remote.tasks import within
 from asgi_mcp_auth.message_errors import MessageRefused, MessageTooLarge, UnsupportedContent
 from asgi_mcp_auth.reasons import Reason
 
@@ -46,7 +45,10 @@ async def read_body(receive: Any, fields: MCPFields, limit: int) -> bytes:
             slow, or cut off.
     """
     _check_content(fields, limit)
-    body = await _read(receive, limit)
+    body = await within(LONGEST_WAIT, lambda: _read(receive, limit))
+    if body is None:
+        what = f"a body that took more than {LONGEST_WAIT:.0f} s"
+        raise MessageRefused(Reason.MALFORMED_MESSAGE, found=what)
     if fields.content_length is not None and int(fields.content_length) != len(body):
         what = "a body of another length than declared"
         raise malformed(what)
@@ -55,21 +57,18 @@ async def read_body(receive: Any, fields: MCPFields, limit: int) -> bytes:
 
 async def _read(receive: Any, limit: int) -> bytes:
     body = bytearray()  # one buffer: a list of tiny pieces would take many times their size
-    with anyio.move_on_after(LONGEST_WAIT):
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                what = "the client left"
-                raise malformed(what)
-            piece: bytes = message.get("body", b"")
-            if len(body) + len(piece) > limit:
-                found = f"at least {len(body) + len(piece)}"
-                raise MessageTooLarge(Reason.BODY_TOO_LARGE, expected=limit, found=found)
-            if not message.get("more_body"):
-                return bytes(body + piece) if body else piece
-            body += piece
-    what = f"a body that took more than {LONGEST_WAIT:.0f} s"
-    raise MessageRefused(Reason.MALFORMED_MESSAGE, found=what)
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            what = "the client left"
+            raise malformed(what)
+        piece: bytes = message.get("body", b"")
+        if len(body) + len(piece) > limit:
+            found = f"at least {len(body) + len(piece)}"
+            raise MessageTooLarge(Reason.BODY_TOO_LARGE, expected=limit, found=found)
+        if not message.get("more_body"):
+            return bytes(body + piece) if body else piece
+        body += piece
 
 
 def replay(body: bytes, receive: Any) -> Any:

@@ -63,15 +63,20 @@ class Gate:
         self._reads = self._rules.any or self._rules.filter_lists or auth.authorize is not None
         self._leeways = {trusted.rules.issuer: trusted.rules.leeway for trusted in resource.trust.named}
         self.public_methods = self._rules.public_methods
+        self._looks_inside = self._reads or self._sessions is not None
+
+    def by_path_alone(self, rule: int | None, plain: bool) -> Requirement | None:
+        """What a path needs, where scopes are all that has a say; None where `admit` has to look further."""
+        path = self._resource.requirement(rule)
+        return path if path.strength is None and (plain or not self._looks_inside) else None
 
     async def admit(  # noqa: PLR0917 - the request and what is known of it
         self, request: Request, rule: int | None, plain: bool, receive: Any, verified: Verified, token: bytes
     ) -> Passage | Refusal:
         """Whether the caller may do this."""
         path = self._resource.requirement(rule)
-        if plain or not (self._reads or self._sessions is not None):
-            info = verified.auth_info
-            if path.strength is None and path.met_by(info.scopes):
+        if plain or not self._looks_inside:
+            if path.strength is None and path.met_by(verified.auth_info.scopes):
                 return OPEN
             return self._lacking(request, [path], verified) or OPEN
         if request.is_websocket:  # its messages cannot be judged

@@ -57,10 +57,15 @@ class AuthenticatedUser(_Caller):
 class Credentials:
     """`scope["auth"]`: the granted scopes, for `@requires` and its like."""
 
-    __slots__ = ("scopes",)
+    __slots__ = ("_granted",)
 
     def __init__(self, scopes: tuple[str, ...]) -> None:
-        self.scopes = list(scopes)
+        self._granted = scopes
+
+    @property
+    def scopes(self) -> list[str]:
+        """What was granted, a fresh list each time."""
+        return list(self._granted)
 
 
 class SDKBridge(NamedTuple):

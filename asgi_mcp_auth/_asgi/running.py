@@ -5,13 +5,14 @@ The app's own errors are never caught, its streams never buffered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from asgi_mcp_auth._asgi.expiry import StreamEnd, is_event_stream, run_until_expiry
 from asgi_mcp_auth._asgi.identity import AuthenticatedUser, Credentials, SDKBridge
 from asgi_mcp_auth._protocol.cross_origin import Cors
 from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS
+from asgi_mcp_auth._protocol.responses import Header
 from asgi_mcp_auth._remote.verifiers import Verified
 from asgi_mcp_auth.context import current_auth_var
 
@@ -36,31 +37,38 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
     receive: Any,
     send: Any,
     wrap_send: Callable[[Any], Any] | None = None,
+    *,
+    headers: list[Any] | None = None,
 ) -> None:
-    """Run the app with the caller's identity in its scope and in `current_auth()`."""
-    info = verified.auth_info
+    """Run the app with the caller's identity in its scope and in `current_auth()`.
+
+    `headers` are the request's without the credential, where they have been sorted out already.
+    """
+    info, bridge = verified.auth_info, around.bridge
     claims = info.claims
-    user = AuthenticatedUser(info) if around.bridge is None else around.bridge.make_user(info, claims)
-    child: dict[str, Any] = {
-        **scope,
-        "state": {**(scope.get("state") or {}), "mcp_auth": info, "claims": claims},
-        "user": user,
-        "auth": Credentials(info.scopes),
-    }
+    user = AuthenticatedUser(info) if bridge is None else bridge.make_user(info, claims)
+    child: dict[str, Any] = dict(scope)
+    child["state"] = {**(scope.get("state") or {}), "mcp_auth": info, "claims": claims}
+    child["user"] = user
+    child["auth"] = Credentials(info.scopes)
     if not around.expose_token:  # a token that the app cannot see, it cannot pass on (MCP: token passthrough)
-        child["headers"] = [field for field in scope["headers"] if field[0] not in CREDENTIAL_FIELDS]
-    reset_bridge = None if around.bridge is None else around.bridge.context_var.set(user)
+        if headers is None:
+            headers = [field for field in scope["headers"] if field[0] not in CREDENTIAL_FIELDS]
+        child["headers"] = headers
+    reset_bridge = None if bridge is None else bridge.context_var.set(user)
     reset = current_auth_var.set(info)
     try:
         if scope["type"] == "websocket":
             await run_until_expiry(around.app, around.clock, verified.valid_until, child, receive, send)
         else:
-            watched = _watch_responses(send, around, verified, cors, child)
+            if cors is not None or verified.response_headers:
+                send = _adding_fields(send, verified.response_headers, cors)
+            watched = _watch_responses(send, around, verified.valid_until, child)
             await around.app(child, receive, watched if wrap_send is None else wrap_send(watched))
     finally:
         current_auth_var.reset(reset)
-        if around.bridge is not None and reset_bridge is not None:
-            around.bridge.context_var.reset(reset_bridge)
+        if bridge is not None and reset_bridge is not None:
+            bridge.context_var.reset(reset_bridge)
 
 
 async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
@@ -72,14 +80,10 @@ async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
     wrap_send: Callable[[Any], Any] | None = None,
 ) -> None:
     """Run the app for nobody: servers start a pipelined request in the context of the one before."""
-
-    async def with_cors(message: Any) -> None:
-        await send(add_fields(message, (), cors) if message["type"] == "http.response.start" else message)
-
     reset_bridge = None if around.bridge is None else around.bridge.context_var.set(None)
     reset = current_auth_var.set(None)
     try:
-        watched = send if cors is None else with_cors
+        watched = send if cors is None else _adding_fields(send, (), cors)
         await around.app(scope, receive, watched if wrap_send is None else wrap_send(watched))
     finally:
         current_auth_var.reset(reset)
@@ -87,30 +91,40 @@ async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
             around.bridge.context_var.reset(reset_bridge)
 
 
-def _watch_responses(send: Any, around: Surroundings, verified: Verified, cors: Cors | None, scope: Any) -> Any:
-    """`send`, adding header fields to the response's start and ending an event stream with the token."""
+def _watch_responses(send: Any, around: Surroundings, valid_until: float | None, scope: Any) -> Any:
+    """`send`, noticing that the app answers 401, and ending an event stream with the token."""
     stream: StreamEnd | None = None
 
-    async def watch(message: Any) -> None:
+    def watch(message: Any) -> Awaitable[None]:
+        """Not a coroutine function: handing on the awaitable of the server's `send` saves one for each message."""
         nonlocal stream
         if stream is not None:
-            await stream.send(message)
-            return
+            return stream.send(message)
         if message["type"] == "http.response.start":
             if message["status"] == 401 and around.app_answered_401 is not None:  # noqa: PLR2004
                 around.app_answered_401()
-            if verified.valid_until is not None and is_event_stream(message):
-                stream = StreamEnd(send, around.clock, verified.valid_until, scope)
-            message = add_fields(message, verified.response_headers, cors)
-        await send(message)
+            if valid_until is not None and is_event_stream(message):
+                stream = StreamEnd(send, around.clock, valid_until, scope)
+        sent: Awaitable[None] = send(message)
+        return sent
 
     return watch
 
 
-def add_fields(message: Any, fields: Iterable[tuple[bytes, bytes]], cors: Cors | None) -> Any:
+def _adding_fields(send: Any, fields: tuple[Header, ...], cors: Cors | None) -> Any:
+    """`send`, adding fields to the response's start."""
+
+    def adding(message: Any) -> Awaitable[None]:
+        sent: Awaitable[None] = send(
+            add_fields(message, fields, cors) if message["type"] == "http.response.start" else message
+        )
+        return sent
+
+    return adding
+
+
+def add_fields(message: Any, fields: tuple[Header, ...], cors: Cors | None) -> Any:
     """A response's start with fields added; CORS only where the app does not do it itself."""
-    if cors is None and not fields:
-        return message
     headers = list(message.get("headers", ()))
     names = {bytes(name).lower() for name, _ in headers}
     headers += fields

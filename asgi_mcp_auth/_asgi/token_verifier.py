@@ -55,7 +55,7 @@ class TokenVerifier:
             Unavailable: Whether the token is good cannot be known now. The servers answer 400 to it, where None
                 would be a 401 that makes clients throw a good token away.
         """
-        found = await self._ask(b"Bearer " + token.encode("utf-8", "replace"))
+        found = await self.judge(b"Bearer " + token.encode("utf-8", "replace"))
         if isinstance(found, Verified):
             info = found.auth_info
             bridge = sdk_bridge()
@@ -67,7 +67,8 @@ class TokenVerifier:
             raise _not_now()(found.reason, retry_after=found.retry_after)
         return None
 
-    async def _ask(self, line: bytes) -> Verified | Refusal:
+    async def judge(self, line: bytes) -> Verified | Refusal:
+        """What the middleware would find of an `Authorization` line, required scopes aside; nothing is logged."""
         credential = read_credential([line], self._resource.schemes)
         if isinstance(credential, Refusal):
             return credential

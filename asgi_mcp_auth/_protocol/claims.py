@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from asgi_mcp_auth._protocol.jose import Header
 from asgi_mcp_auth._protocol.urls import Url, same_resource
 from asgi_mcp_auth.config import DEFAULT_SCOPE_CLAIMS, Profile
-from asgi_mcp_auth.context import AuthInfo
+from asgi_mcp_auth.context import AuthInfo, verified_auth_info
 from asgi_mcp_auth.errors import InvalidToken, Reason
 
 __all__ = ("TokenRules", "check_audience", "check_claims", "check_header", "check_times", "unverified_time")
@@ -27,6 +27,8 @@ LARGEST_TIME: Final = 1e12  # beyond any date, well within a float
 FOREIGN_CLAIMS: Final = ("at_hash", "c_hash", "s_hash", "events")
 FOREIGN_TOKEN_USES: Final = frozenset({"id", "refresh"})
 FOREIGN_TYPES: Final = frozenset({"id", "refresh", "offline", "logout"})
+MARKS: Final = frozenset((*FOREIGN_CLAIMS, "nonce", "token_use", "typ"))
+"""Without any of these, there is nothing to look for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,8 @@ def _text(claims: dict[str, Any], claim: str) -> str:
 def _time(claims: dict[str, Any], claim: str) -> float:
     """A NumericDate (RFC 7519 section 2) that must be there; a boolean is none, though Python calls it an int."""
     value = claims.get(claim)
+    if type(value) is int and -LARGEST_TIME < value < LARGEST_TIME:  # the usual case
+        return float(value)
     if value is None:
         raise _missing(claim)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not -LARGEST_TIME < value < LARGEST_TIME:
@@ -159,20 +163,20 @@ def _client_id(claims: dict[str, Any], rules: TokenRules) -> str | None:
 
 def _scopes(claims: dict[str, Any], rules: TokenRules) -> tuple[str, ...]:
     """RFC 9068 section 2.2.3: a space-delimited string; the lenient profiles also take an array of strings."""
-    scopes: dict[str, None] = {}
+    scopes: list[str] = []
     for claim in ("scope",) if rules.profile == "at+jwt" else rules.scope_claims:
         value = claims.get(claim)
         if value is None:
             continue
         if isinstance(value, str):
-            items = value.split(" ")
-        else:
-            listed = _list(value) if rules.profile != "at+jwt" else None
-            items = [item for item in listed or () if isinstance(item, str)]
-            if listed is None or len(items) != len(listed):
-                raise _malformed(claim, value)
-        scopes.update(dict.fromkeys(item for item in items if item))
-    return tuple(scopes)
+            scopes += value.split(" ")
+            continue
+        listed = _list(value) if rules.profile != "at+jwt" else None
+        items = [item for item in listed or () if isinstance(item, str)]
+        if listed is None or len(items) != len(listed):
+            raise _malformed(claim, value)
+        scopes += items
+    return tuple(dict.fromkeys(filter(None, scopes)))
 
 
 def _foreign_kind(claims: dict[str, Any], rules: TokenRules) -> str | None:
@@ -189,7 +193,7 @@ def _foreign_kind(claims: dict[str, Any], rules: TokenRules) -> str | None:
 
 
 def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthInfo:
-    """Check every claim of a token whose signature has been verified.
+    """Check every claim of a token whose signature has been verified. The claims are the `AuthInfo`'s from then on.
 
     Not checked here: the signature, the header (`check_header`), revocation, required scopes, and that
     `jti` is used once.
@@ -206,7 +210,7 @@ def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthI
     if rules.profile == "at+jwt":
         _time(claims, "iat")
         _text(claims, "jti")
-    elif (kind := _foreign_kind(claims, rules)) is not None:
+    elif not MARKS.isdisjoint(claims) and (kind := _foreign_kind(claims, rules)) is not None:
         raise InvalidToken(Reason.WRONG_TOKEN_KIND, expected="an access token", found=kind)
     # No proof mechanism verified it, so it is no bearer token (RFC 9449 section 7.2, RFC 8705 section 3).
     if "cnf" in claims:
@@ -214,17 +218,19 @@ def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthI
     subject = _text(claims, "sub")
     client_id = _client_id(claims, rules)
     scopes = _scopes(claims, rules)
-    if claims.get("aud", "") is None:  # present, and nothing: not the absence that `no-aud` allows
-        raise _malformed("aud", None)
-    check_audience(claims.get("aud"), rules, scopes, client_id)
+    audience = claims.get("aud")
+    if audience != rules.resource:  # as it usually is
+        if audience is None and "aud" in claims:  # present, and nothing: not the absence that `no-aud` allows
+            raise _malformed("aud", None)
+        check_audience(audience, rules, scopes, client_id)
     if rules.allowed_clients is not None and client_id not in rules.allowed_clients:
         raise InvalidToken(Reason.CLIENT_NOT_ALLOWED, expected="a listed client", found=client_id)
-    return AuthInfo(
+    return verified_auth_info(
         issuer=rules.issuer,
         subject=subject,
         client_id=client_id,
         scopes=scopes,
-        audience=claims.get("aud"),
+        audience=audience,
         resource=rules.resource,
         expires_at=expires_at,
         claims=claims,

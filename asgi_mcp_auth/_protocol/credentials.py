@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from asgi_mcp_auth.errors import BadRequest, NoCredential, Reason
 
-__all__ = ("Credential", "has_query_token", "read_credential")
+__all__ = ("Credential", "has_query_token", "is_token", "read_credential")
 
 MAX_LENGTH = 16 * 1024
 
@@ -58,12 +58,18 @@ def read_credential(lines: list[bytes] | None, schemes: Container[bytes]) -> Cre
     if scheme not in schemes:
         return _no_credential(scheme, schemes)
     token = rest.lstrip(b" ")
-    if not 0 < len(token) <= MAX_LENGTH:
-        return _malformed(f"{len(token)} bytes after the scheme")
+    if is_token(token):
+        return Credential(scheme, token)
+    right = 0 < len(token) <= MAX_LENGTH
+    return _malformed("characters outside token68" if right else f"{len(token)} bytes after the scheme")
+
+
+def is_token(token: bytes) -> bool:
+    """Whether this is token68 (RFC 9110 section 11.2) of a length we read."""
+    if len(token) > MAX_LENGTH:
+        return False
     body = token.rstrip(b"=")  # padding stands only at the end
-    if not body or body.translate(None, _TOKEN68):
-        return _malformed("characters outside token68")
-    return Credential(scheme, token)
+    return body != b"" and not body.translate(None, _TOKEN68)
 
 
 def _no_credential(word: bytes, schemes: Container[bytes]) -> NoCredential | BadRequest:

@@ -57,7 +57,7 @@ class HostCheck:
         urls = tuple(resources)
         listed = frozenset(allowed)
         self._loopback = any(is_loopback(url.host) for url in urls)
-        self._on = self._loopback or bool(listed)
+        self.on = self._loopback or bool(listed)
         self._any_port = frozenset(host for host, port in listed if port is None)
         self._exact = frozenset(
             [(host, port) for host, port in listed if port is not None]
@@ -67,7 +67,7 @@ class HostCheck:
 
     def refuse(self, request: Request) -> Misdirected | None:
         """The refusal when the `Host` is missing, repeated or not listed; None when it is fine or the check is off."""
-        if not self._on:
+        if not self.on:
             return None
         lines = request.fields.get(b"host", [])
         host = parse_authority(lines[0].decode("latin-1")) if len(lines) == 1 else None

@@ -57,6 +57,8 @@ class CompactJWS(NamedTuple):
 
     header: Header
     claims: dict[str, Any]
+    payload: bytes
+    """The JSON text of the claims."""
     signing_input: bytes
     signature: bytes
 
@@ -119,11 +121,12 @@ def parse_compact(token: bytes) -> CompactJWS:
         raise _malformed("not three parts")
     try:
         header = _read_header(parts[0])
-        claims = load_object(decode_base64url(parts[1]))
+        payload = decode_base64url(parts[1])
+        claims = load_object(payload)
         signature = decode_base64url(parts[2])
     except JSONRefused as error:
         raise _malformed(str(error)) from None
     except ValueError:
         raise _malformed("not canonical base64url") from None
     signing_input = token[: -len(parts[2]) - 1]
-    return CompactJWS(header, claims, signing_input, signature)
+    return CompactJWS(header, claims, payload, signing_input, signature)

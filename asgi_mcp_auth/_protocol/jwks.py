@@ -21,7 +21,16 @@ from jwt.exceptions import PyJWTError
 from asgi_mcp_auth._protocol.jose import ALGORITHMS
 from asgi_mcp_auth.errors import InvalidServerMetadata, InvalidToken, Reason, printable
 
-__all__ = ("MAX_KEYS", "KeySet", "SkipReason", "Skipped", "UnknownKid", "VerificationKey", "parse_key_set")
+__all__ = (
+    "MAX_KEYS",
+    "KeySet",
+    "SkipReason",
+    "Skipped",
+    "UnknownKid",
+    "VerificationKey",
+    "parse_key_set",
+    "read_key_set",
+)
 
 MAX_KEYS = 100
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
@@ -99,7 +108,7 @@ class VerificationKey:
 class KeySet:
     """The usable keys of one issuer, and what was skipped."""
 
-    __slots__ = ("_by_kid", "identity", "keys", "skipped")
+    __slots__ = ("_by_kid", "_exact", "identity", "keys", "skipped")
 
     def __init__(self, keys: tuple[VerificationKey, ...], skipped: tuple[Skipped, ...]) -> None:
         self.keys = keys
@@ -111,6 +120,12 @@ class KeySet:
             if key.kid is not None:
                 by_kid[key.kid] = (*by_kid.get(key.kid, ()), key)
         self._by_kid = MappingProxyType(by_kid)
+        alone = [key for sharing in by_kid.values() for key in sharing if len(sharing) == 1]
+        self._exact = {(key.kid, alg): (key,) for key in alone for alg in key.algorithms}
+
+    def exact(self, kid: str | None, alg: str) -> tuple[VerificationKey, ...] | None:
+        """The one key of this kid, if it is for `alg`: what `select` would say of most tokens. None: ask that."""
+        return self._exact.get((kid, alg))
 
     def select(self, kid: str | None, alg: str, *, most_without_kid: int = 1) -> tuple[VerificationKey, ...]:
         """The key for a token's (kid, alg); several candidates only for a token without kid, by option.
@@ -196,11 +211,11 @@ def _read_key(jwk: Mapping[str, Any]) -> VerificationKey | SkipReason:
     return VerificationKey(kid, algorithms, key, identity, issuer)
 
 
-def parse_key_set(document: Mapping[str, Any]) -> KeySet:
-    """Read a JWK Set; entries that cannot verify signatures are skipped, each with its reason.
+def read_key_set(document: Mapping[str, Any]) -> KeySet:
+    """Read a JWK Set; entries that cannot verify signatures are skipped, each with its reason; perhaps all of them.
 
     Raises:
-        InvalidServerMetadata: No `keys` array, more than `MAX_KEYS` entries, or not one usable key.
+        InvalidServerMetadata: No `keys` array, or more than `MAX_KEYS` entries.
     """
     listed = document.get("keys")
     if not isinstance(listed, list):
@@ -222,8 +237,18 @@ def parse_key_set(document: Mapping[str, Any]) -> KeySet:
             skipped.append(Skipped(index, None if kid is None else printable(kid), read))
         else:
             keys[read.identity] = read
-    if not keys:
-        why = ", ".join(sorted({skip.reason for skip in skipped})) or "it is empty"
+    return KeySet(tuple(keys.values()), tuple(skipped))
+
+
+def parse_key_set(document: Mapping[str, Any]) -> KeySet:
+    """Read a JWK Set that can verify something.
+
+    Raises:
+        InvalidServerMetadata: As `read_key_set`; or there is not one usable key.
+    """
+    keys = read_key_set(document)
+    if not keys.keys:
+        why = ", ".join(sorted({skip.reason for skip in keys.skipped})) or "it is empty"
         msg = f"The key set holds no usable key ({why})."
         raise InvalidServerMetadata(msg)
-    return KeySet(tuple(keys.values()), tuple(skipped))
+    return keys

@@ -74,11 +74,17 @@ class MCPFields(NamedTuple):
             if name in _FIELDS:
                 if name in found:
                     repeated = _FIELDS[name]
-                found[name] = line
-        version, method, target, *content = [
-            value if value is None else value.strip(b" \t") for value in map(found.get, _FIELDS)
-        ]
-        return cls(version, method, target, content[0], content[1], content[2], repeated)
+                found[name] = line.strip(b" \t")
+        get = found.get
+        return cls(
+            version=get(b"mcp-protocol-version"),
+            method=get(b"mcp-method"),
+            name=get(b"mcp-name"),
+            content_type=get(b"content-type"),
+            content_encoding=get(b"content-encoding"),
+            content_length=get(b"content-length"),
+            repeated=repeated,
+        )
 
     @property
     def modern(self) -> bool:

@@ -28,6 +28,7 @@ SWITCHES = (
 SIZES = {
     "max_body_size": (0, "bytes"),
     "token_cache_size": (0, "tokens"),
+    "token_cache_bytes": (0, "bytes"),
     "issuer_pool_size": (1, "issuers"),
     "new_issuers_per_minute": (1, "issuers"),
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import combinations
 from typing import NamedTuple
 
 __all__ = ("Pattern", "PatternTable", "parse_pattern")
@@ -35,6 +34,11 @@ class Pattern(NamedTuple):
     def weight(self) -> int:
         """The number of literal characters."""
         return len(self.glob) - self.glob.count(_ANY)
+
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What every name that it matches begins and ends with."""
+        return self.glob.partition(_ANY)[0], self.glob.rpartition(_ANY)[2]
 
     def matches(self, name: str) -> bool:
         """Whether `name` is one of those meant."""
@@ -112,19 +116,37 @@ def _parse_template(text: str) -> Pattern | None:
 
 
 class PatternTable:
-    """Names and patterns, each with the index of its rule, for looking up by name."""
+    """Names and patterns, each with the index of its rule, for looking up by name.
+
+    Patterns are held by what they begin and end with, so that finding those for a name costs a look-up for each pair
+    of lengths that beginnings and ends have, and not a comparison for each pattern.
+    """
 
     def __init__(self, rules: Iterable[Pattern | str]) -> None:
         listed = tuple(rules)
         self._exact = {rule: index for index, rule in enumerate(listed) if isinstance(rule, str)}
         patterns = [(rule, index) for index, rule in enumerate(listed) if isinstance(rule, Pattern)]
         self._patterns = sorted(patterns, key=lambda item: -item[0].weight)
+        self._by_ends: dict[tuple[str, str], list[tuple[Pattern, int]]] = {}
+        for pattern, index in self._patterns:
+            self._by_ends.setdefault(pattern.ends, []).append((pattern, index))
+        self._lengths = tuple(sorted({(len(head), len(tail)) for head, tail in self._by_ends}))
 
     def find(self, name: str) -> int | None:
         """The index of the most specific rule for `name`."""
         index = self._exact.get(name)
-        if index is None and self._patterns:
-            return next((index for pattern, index in self._patterns if pattern.matches(name)), None)
+        if index is not None or not self._patterns:
+            return index
+        best, length = -1, len(name)
+        for head, tail in self._lengths:
+            if head + tail > length:
+                continue
+            for pattern, candidate in self._by_ends.get((name[:head], name[length - tail :]), ()):
+                if pattern.weight <= best:  # they stand there by weight
+                    break
+                if pattern.matches(name):
+                    best, index = pattern.weight, candidate
+                    break
         return index
 
     def reachable(self, template: str) -> set[int]:
@@ -135,6 +157,16 @@ class PatternTable:
 
     def ties(self) -> Iterator[tuple[str, str]]:
         """Pairs of patterns, equally specific, that some name could match both."""
-        for (one, _), (two, _) in combinations(self._patterns, 2):
-            if one.weight == two.weight and one.could_match_the_same(two):
-                yield one.text, two.text
+        alike: dict[tuple[int, str], list[Pattern]] = {}  # those that can tie begin alike
+        for one, _ in self._patterns:
+            head = one.ends[0]
+            for two in alike.get((one.weight, head), ()):
+                if one.could_match_the_same(two):
+                    yield two.text, one.text
+            alike.setdefault((one.weight, head), []).append(one)
+        for one, _ in self._patterns:
+            head = one.ends[0]
+            for length in range(len(head)):
+                for two in alike.get((one.weight, head[:length]), ()):
+                    if one.could_match_the_same(two):
+                        yield two.text, one.text

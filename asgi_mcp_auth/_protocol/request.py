@@ -49,7 +49,10 @@ class Request:
         fields: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             if name in READ:
-                fields.setdefault(name, []).append(value)
+                if name in fields:
+                    fields[name].append(value)
+                else:
+                    fields[name] = [value]
         self.fields: Final[Mapping[bytes, list[bytes]]] = fields
 
     @property
@@ -59,6 +62,12 @@ class Request:
         if raw is None:
             return self.path.encode("utf-8", "surrogatepass")
         return raw if b"?" not in raw else raw.partition(b"?")[0]
+
+    @property
+    def may_be_well_known(self) -> bool:
+        """Whether to look at `well_known_path` at all."""
+        raw = self.scope.get("raw_path")
+        return bool(self.root_path) or (raw or self.raw_path).startswith(WELL_KNOWN)
 
     @property
     def well_known_path(self) -> bytes:

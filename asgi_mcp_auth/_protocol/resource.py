@@ -20,7 +20,7 @@ from asgi_mcp_auth._protocol.metadata import (
     compile_document,
     is_language_tag,
 )
-from asgi_mcp_auth._protocol.paths import canonical_path, is_canonical
+from asgi_mcp_auth._protocol.path_forms import canonical_path, is_canonical
 from asgi_mcp_auth._protocol.policy import CompiledPolicy, compile_policy, compile_scopes
 from asgi_mcp_auth._protocol.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._protocol.responses import ChallengeSource, Response, refusal_response

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from asgi_mcp_auth._protocol.cross_origin import HostCheck, normal_origin, parse_authority
 from asgi_mcp_auth._protocol.metadata import Document
-from asgi_mcp_auth._protocol.paths import PathRule, PathTable, canonical_path, parse_rule
+from asgi_mcp_auth._protocol.path_forms import PathRule, canonical_path, parse_rule
+from asgi_mcp_auth._protocol.paths import PathTable
 from asgi_mcp_auth._protocol.problems import Problems, show
 from asgi_mcp_auth._protocol.resource import (
     CompiledResource,
@@ -23,6 +24,7 @@ from asgi_mcp_auth.config import ResourceServerConfig
 
 __all__ = ("Site", "compile_site", "is_well_known")
 
+WELL_KNOWN = "/.well-known/"
 PLACEHOLDER = Url("https", "invalid", None, "", None, None)
 
 
@@ -39,7 +41,7 @@ class Site:
 
 def is_well_known(path: str, root_path: str = "") -> bool:
     """A well-known path: ours or nobody's, unless it is public; clients probe them and need a clean 404."""
-    return path.startswith(("/.well-known/", root_path.rstrip("/") + "/.well-known/"))
+    return path.startswith(WELL_KNOWN) or (root_path != "" and path.startswith(root_path.rstrip("/") + WELL_KNOWN))
 
 
 def _public_paths(paths: object, problems: Problems) -> tuple[PathRule, ...]:

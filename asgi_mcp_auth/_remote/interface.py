@@ -22,6 +22,8 @@ class MCPAuthInterface:
     """The caller's identity, a router for the metadata, and a middleware for one resource."""
 
     site: Site
+    serves_documents_apart: bool
+    """Whether an app or a router of the metadata documents has been made, to serve them beside the middleware."""
 
     @property
     def auth_info(self) -> AuthInfo | None:
@@ -32,6 +34,7 @@ class MCPAuthInterface:
         """The metadata documents as a Starlette router; splat its `.routes` into an app (needs `starlette`)."""
         from asgi_mcp_auth._asgi.wellknown import starlette_router  # noqa: PLC0415 - needs an optional package
 
+        self.serves_documents_apart = True
         return starlette_router(self.site)
 
     def bearer_auth_middleware(  # noqa: PLR0917 - mcpauth's signature

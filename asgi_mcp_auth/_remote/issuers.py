@@ -39,16 +39,12 @@ RESOLVER_SECONDS = 10.0
 
 
 class Trusted(NamedTuple):
-    """An issuer, its keys, and how long it may be trusted without asking again."""
+    """An issuer, what its tokens have to be like, its keys, and how long it may be trusted without asking again."""
 
     issuer: TrustedIssuer
+    rules: TokenRules
     keys: LivingKeySet
     until: float = float("inf")
-
-    @property
-    def rules(self) -> TokenRules:
-        """What its tokens have to be like."""
-        return self.issuer.rules
 
     def check_key_issuers(self, keys: tuple[VerificationKey, ...]) -> None:
         """With a key set for many tenants, a key that names an issuer is for that one's tokens only.
@@ -82,7 +78,9 @@ class Issuers:
         clock: Callable[[], float],
         pool_size: int,
     ) -> None:
-        self._named = {issuer.rules.issuer: Trusted(issuer, key_sets.named(issuer)) for issuer in trust.named}
+        self._named = {
+            issuer.rules.issuer: Trusted(issuer, issuer.rules, key_sets.named(issuer)) for issuer in trust.named
+        }
         self._others = trust.others
         self._key_sets = key_sets
         self._clock = clock
@@ -93,6 +91,22 @@ class Issuers:
         self._asking: dict[str, SingleFlight[Trusted | Reason]] = {}
         self._allowance = Allowance(1 if trust.others is None else trust.others.new_per_minute)
 
+    def at_hand(self, claimed: object) -> Trusted | None:
+        """The issuer that a token claims to be of, if it is named or in the pool; else `find` has to ask."""
+        if type(claimed) is not str:
+            return None
+        named = self._named.get(claimed)
+        if named is not None or self._others is None:
+            return named
+        resident = self._pool.get(claimed)
+        if resident is None or self._clock() >= resident.until:
+            return None
+        try:  # noqa: SIM105 - as in the token cache
+            self._pool.move_to_end(claimed)
+        except KeyError:  # evicted meanwhile by another thread's event loop
+            pass
+        return resident
+
     async def find(self, claimed: object) -> Trusted:
         """The issuer that a token claims to be of.
 
@@ -100,20 +114,12 @@ class Issuers:
             InvalidToken: It is not trusted.
             Unavailable: That cannot be told now.
         """
-        trusted = self._named.get(claimed) if type(claimed) is str else None
+        trusted = self.at_hand(claimed)
         if trusted is not None:
             return trusted
         if self._others is None or not may_be_issuer(claimed):
             raise self._unknown(claimed)
-        issuer = cast("str", claimed)
-        now = self._clock()
-        resident = self._pool.get(issuer)
-        if resident is not None and now < resident.until:
-            try:  # noqa: SIM105 - as in the token cache
-                self._pool.move_to_end(issuer)
-            except KeyError:  # evicted meanwhile by another thread's event loop
-                pass
-            return resident
+        issuer, now = cast("str", claimed), self._clock()
         matching = self._others.match(issuer)
         if matching is not None:
             wait = self._allowance.take(now)
@@ -137,7 +143,7 @@ class Issuers:
         return InvalidToken(Reason.UNKNOWN_ISSUER, expected=expected, found=claimed)
 
     def _admit(self, issuer: str, trusted: TrustedIssuer, until: float) -> Trusted:
-        admitted = Trusted(trusted, self._key_sets.admitted(trusted), until)
+        admitted = Trusted(trusted, trusted.rules, self._key_sets.admitted(trusted), until)
         resident = self._pool.pop(issuer, None)
         self._pool[issuer] = admitted
         if resident is None:

@@ -108,6 +108,17 @@ class LivingKeySet:
         self._keys.refresh_beside(now)
         return True
 
+    def at_hand(self, kid: str | None, alg: str) -> tuple[tuple[VerificationKey, ...], object] | None:
+        """What `select` gives for most tokens, without waiting: a fresh set has this kid once, and for this `alg`."""
+        snapshot, state = self._keys.value, self._keys.state
+        if snapshot is None or not state.fetched_at <= self._clock() < state.refresh_from:
+            return None
+        found = snapshot.keys.exact(kid, alg)
+        if found is None:
+            return None
+        self._hits += 1
+        return found, snapshot.generation
+
     async def select(
         self, kid: str | None, alg: str, *, issued_at: float | None, leeway: float, most_without_kid: int
     ) -> tuple[tuple[VerificationKey, ...], object]:

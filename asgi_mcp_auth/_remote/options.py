@@ -34,6 +34,7 @@ class MCPAuthOptions(TypedDict, total=False):
     on_decision: Sequence[Observer]
     http_client: ClientFactory | None
     token_cache_size: int
+    token_cache_bytes: int
     issuer_pool_size: int
     new_issuers_per_minute: int
     require_warm_up: bool

@@ -1,4 +1,4 @@
-"""Turning a credential into a verified identity: JWTs of several issuers, or a function of the user's own.
+"""Turning a credential into a verified identity: the seam, the revocation hook, and functions of the user's own.
 
 A verifier decides and never answers: `Verified` or a `Refusal` come back, and the middleware does the rest.
 """
@@ -8,9 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 import traceback
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from hashlib import sha256
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
@@ -18,17 +16,12 @@ from urllib.parse import quote
 import anyio
 import anyio.to_thread
 
-from asgi_mcp_auth._protocol.claims import check_claims, check_header, unverified_time
 from asgi_mcp_auth._protocol.credentials import Credential
-from asgi_mcp_auth._protocol.jose import CompactJWS, parse_compact
 from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._remote.issuers import Issuers, Trusted
-from asgi_mcp_auth._remote.token_cache import Entry, TokenCache
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal, Unavailable
-from asgi_mcp_auth.status import ResourceStatus
 
-__all__ = ("CallableVerifier", "IsRevoked", "JWTVerifier", "Verified", "Verifier", "VerifyFunction")
+__all__ = ("CallableVerifier", "IsRevoked", "RevocationCheck", "Verified", "Verifier", "VerifyFunction")
 
 logger = logging.getLogger("asgi_mcp_auth.verifiers")
 
@@ -50,91 +43,6 @@ class Verifier(Protocol):
     async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
         """Return what was verified, or return or raise the refusal."""
         ...
-
-
-class JWTVerifier:
-    """Verifies JWT access tokens of the issuers that one resource trusts.
-
-    Args:
-        issuers: The issuers that the resource trusts: their rules and their keys.
-        clock: Seconds since the epoch.
-        cache_size: How many verified tokens to remember; 0 for none.
-        expose_token: Keep the raw token in `AuthInfo.token`.
-    """
-
-    def __init__(
-        self,
-        issuers: Issuers,
-        *,
-        clock: Callable[[], float],
-        cache_size: int,
-        expose_token: bool,
-    ) -> None:
-        self._issuers = issuers
-        self._clock = clock
-        self._cache = TokenCache(cache_size) if cache_size > 0 else None
-        self._refusals: Counter[str] = Counter()
-        self._expose_token = expose_token
-
-    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:  # noqa: ARG002 - the seam
-        """Known tokens from the cache; new ones in the order issuer, header, key, signature, claims."""
-        digest = sha256(credential.token).digest()
-        if self._cache is not None:
-            known = self._cache.get(digest, self._clock())
-            if known is not None:
-                return known
-        try:
-            return await self._verify_new(credential.token, digest)
-        except Refusal as refusal:
-            return refusal.bare()
-
-    async def _verify_new(self, token: bytes, digest: bytes) -> Verified:
-        try:
-            jws = parse_compact(token)
-            # Looked up among the trusted before anything is fetched (RFC 8725bis section 3.8).
-            trusted = await self._issuers.find(jws.claims.get("iss"))
-        except Refusal as refusal:
-            self._refusals[refusal.reason.value] += 1
-            raise
-        try:
-            entry = await self._judge(jws, trusted, token)
-        except Refusal as refusal:
-            refusal.issuer, refusal.kid, refusal.alg = trusted.rules.issuer, jws.header.kid, jws.header.alg
-            trusted.keys.refusals[refusal.reason.value] += 1
-            raise
-        if self._cache is not None:
-            self._cache.put(digest, entry)
-        return entry.verified
-
-    async def _judge(self, jws: CompactJWS, trusted: Trusted, token: bytes) -> Entry:
-        rules, keys, header = trusted.rules, trusted.keys, jws.header
-        check_header(header, rules)
-        candidates, generation = await keys.select(
-            header.kid,
-            header.alg,
-            issued_at=unverified_time(jws.claims, "iat"),
-            leeway=rules.leeway,
-            most_without_kid=trusted.issuer.most_keys_without_kid,
-        )
-        if not any(key.verify(header.alg, jws.signing_input, jws.signature) for key in candidates):
-            raise InvalidToken(Reason.BAD_SIGNATURE)
-        trusted.check_key_issuers(candidates)
-        auth_info = check_claims(jws.claims, rules, self._clock())
-        if self._expose_token:
-            auth_info = copy_with_token(auth_info, token.decode("ascii"))
-        not_before = max(jws.claims.get("nbf", 0), jws.claims.get("iat", 0)) - rules.leeway
-        valid_until = (auth_info.expires_at or 0.0) + rules.leeway
-        verified = Verified(auth_info, valid_until)
-        return Entry(verified, not_before, min(valid_until, trusted.until), keys, generation)
-
-    def status(self, resource: str) -> ResourceStatus:
-        """Its picture."""
-        return ResourceStatus(
-            resource=resource,
-            token_cache=None if self._cache is None else self._cache.status(),
-            pool=self._issuers.pool_status(),
-            refusals=dict(self._refusals),
-        )
 
 
 def copy_with_token(auth_info: AuthInfo, token: str | None) -> AuthInfo:

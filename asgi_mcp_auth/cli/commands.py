@@ -14,7 +14,18 @@ import rich.console
 
 from asgi_mcp_auth.cli.dev_options import dev_server
 
-__all__ = ("check_config", "commands", "completion", "config_schema", "console", "demo", "dev_server", "run")
+__all__ = (
+    "check_config",
+    "commands",
+    "completion",
+    "config_schema",
+    "console",
+    "demo",
+    "dev_server",
+    "doctor",
+    "explain",
+    "run",
+)
 
 PROGRAM = "asgi-mcp-auth"
 SHELLS = ("bash", "zsh", "fish")
@@ -79,6 +90,61 @@ def config_schema() -> int:
     from asgi_mcp_auth.cli.check_config import print_schema  # noqa: PLC0415
 
     return print_schema()
+
+
+@commands.command(
+    epilog="\b\nasgi-mcp-auth doctor https://auth.example.com\nasgi-mcp-auth doctor https://api.example.com/mcp\n"
+    "asgi-mcp-auth doctor mcp-auth.toml --json"
+)
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
+@click.option("--as", "kind", type=click.Choice(["issuer", "resource", "config"]), help="What the targets are.")
+@click.option("--token", metavar="-", help="Explain the token on standard input instead; only '-' is allowed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
+def doctor(targets: tuple[str, ...], kind: Any, token: str | None, *, as_json: bool, strict: bool) -> int:
+    """Find out what will make MCP clients fail, and how to mend it.
+
+    A TARGET is the URL of an issuer, the URL of a live protected server, or a configuration file. Which one, is told by
+    what answers. What a target names is examined too: the issuers of a server, the issuers and servers of a file.
+
+    Nothing is changed, and no token of yours is sent. Exit status: 0, or 1 for errors, or 2 for a wrong command.
+    """
+    from asgi_mcp_auth.cli import doctor as printing  # noqa: PLC0415
+
+    if token is not None:
+        return printing.run_explain(printing.token_from(token), targets, kind, as_json=as_json)
+    return printing.run_doctor(targets, kind, as_json=as_json, strict=strict)
+
+
+@commands.command(
+    epilog="\b\nasgi-mcp-auth explain --config mcp-auth.toml\n"
+    "wl-paste | asgi-mcp-auth explain --resource https://api.example.com/mcp"
+)
+@click.argument("surplus", nargs=-1, metavar="< TOKEN")
+@click.option("--config", help="A configuration file; without one, the MCP_AUTH_… variables, or the options below.")
+@click.option("--resource", help="The resource to judge it for.")
+@click.option("--issuer", "issuers", multiple=True, help="An issuer to trust; default: those that the resource names.")
+@click.option("--scope", "scopes", multiple=True, help="A scope that every request needs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def explain(
+    surplus: tuple[str, ...],
+    config: str | None,
+    resource: str | None,
+    issuers: tuple[str, ...],
+    scopes: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> int:
+    """Explain an access token: what it says, and each step of its verification.
+
+    The token is read from standard input (on a terminal, it is asked for), never from an argument: arguments end up in
+    the history of your shell, and every user of the machine can see them. Its signature is never shown. Exit status: 0
+    accepted, 1 refused.
+    """
+    from asgi_mcp_auth.cli import doctor as printing  # noqa: PLC0415
+
+    token = printing.token_from("" if surplus else "-")
+    return printing.explain_with(token, config, resource, issuers, scopes, as_json=as_json)
 
 
 @commands.command()

@@ -2,13 +2,16 @@
 
     STACK_APPS   names of apps, separated by spaces: a framework, a dash, and how the middleware stands in it
     STACK_KEYS   the key set of the issuer https://auth.example.com, as JSON
+    STACK_BASE   where the apps are for the public: https://mcp.example.com, unless it is given
 
-The app `x` is the resource https://mcp.example.com/x. Below /x it has, read the framework's natural way:
+The app `x` is the resource STACK_BASE/x. Below /x it has, read the framework's natural way:
 
-    GET /whoami   {"sub", "scopes", "started"}      GET /stream  one word, and another when it is released
+    GET /whoami   {"sub", "scopes", "started"} …    GET /stream  one word, and another when it is released
     GET /admin    the same; needs mcp:admin         GET /boom    raises
     GET /big      10,000 times x                    GET /visits  counts them in the framework's session
     WS  /ws       says the subject, then echoes
+
+Where the app can leave state at its start-up, /whoami says as "begun" whether it is found in the request.
 
 `wrap` is the middleware around the whole app, `native` the framework's own way of adding middleware. Other middlewares
 stand outside and inside, in another order for each. /control/x is no part of the apps: GET says what became of streams,
@@ -24,6 +27,7 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from inspect import get_annotations
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import anyio
 from starlette.applications import Starlette
@@ -46,6 +50,7 @@ from asgi_mcp_auth import (
 )
 
 ORIGIN = "https://page.example.com"
+BASE = os.environ.get("STACK_BASE", "https://mcp.example.com")
 BIG = "x" * 10_000
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
@@ -77,12 +82,12 @@ async def words(seen: Seen) -> AsyncGenerator[bytes]:
 
 def auth_of(name: str) -> MCPAuth:
     metadata = ResourceServerMetadata(
-        resource=f"https://mcp.example.com/{name}",
+        resource=f"{BASE}/{name}",
         authorization_servers=[
             AuthServerConfig(issuer="https://auth.example.com", jwks=json.loads(os.environ["STACK_KEYS"]))
         ],
     )
-    policy = ScopePolicy(default=["mcp:read"], paths={f"/{name}/admin": ["mcp:admin"]})
+    policy = ScopePolicy(default=["mcp:read"], paths={f"{urlsplit(BASE).path}/{name}/admin": ["mcp:admin"]})
     return MCPAuth(ResourceServerConfig(metadata=metadata, policy=policy), allowed_origins=[ORIGIN])
 
 
@@ -124,6 +129,11 @@ def around(app: Any, middlewares: list[Middleware]) -> Any:
     return app
 
 
+def begun(name: str, scope: Any) -> bool:
+    """Whether what the app's start-up left in the lifespan's state is in a request's, beside the caller."""
+    return scope["state"].get(f"begun {name}") is True
+
+
 def raw(name: str) -> Any:
     seen = SEEN[name]
 
@@ -152,9 +162,10 @@ def raw(name: str) -> Any:
         while (message := await receive())["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": message["text"]})
 
-    async def lifespan(receive: Any, send: Any) -> None:
+    async def lifespan(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         seen.started = True
+        scope["state"][f"begun {name}"] = True
         await send({"type": "lifespan.startup.complete"})
         await receive()
         print(f"shutdown of {name}", flush=True)  # noqa: T201 - read by the test
@@ -162,7 +173,7 @@ def raw(name: str) -> Any:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
-            await lifespan(receive, send)
+            await lifespan(scope, receive, send)
             return
         if scope["type"] == "websocket":
             await websocket(scope, receive, send)
@@ -170,7 +181,8 @@ def raw(name: str) -> Any:
         match scope["path"].rpartition("/")[2]:
             case "whoami" | "admin":
                 told = {"sub": scope["state"]["claims"]["sub"], "scopes": list(scope["auth"].scopes)}
-                await answer(send, json.dumps(told | {"started": seen.started}).encode())
+                told |= {"started": seen.started, "begun": begun(name, scope)}
+                await answer(send, json.dumps(told).encode())
             case "stream":
                 await stream(receive, send)
             case "big":
@@ -191,7 +203,7 @@ def starlette_routes(name: str) -> tuple[list[Route | WebSocketRoute], Any]:
 
     async def whoami(request: Request) -> JSONResponse:
         told = {"sub": request.state.claims["sub"], "scopes": request.auth.scopes, "started": seen.started}
-        return JSONResponse(told)
+        return JSONResponse(told | {"begun": begun(name, request.scope)})
 
     async def stream(request: Request) -> StreamingResponse:
         return StreamingResponse(words(seen))
@@ -233,9 +245,9 @@ def lifespan_of(name: str) -> Any:
     from contextlib import asynccontextmanager
 
     @asynccontextmanager
-    async def lifespan(app: Any) -> AsyncGenerator[None]:
+    async def lifespan(app: Any) -> AsyncGenerator[dict[str, bool]]:
         SEEN[name].started = True
-        yield
+        yield {f"begun {name}": True}
         print(f"shutdown of {name}", flush=True)  # noqa: T201 - read by the test
 
     return lifespan
@@ -261,8 +273,9 @@ def fastapi(name: str) -> Any:
         info: AuthInfo = request.state.mcp_auth
         return info
 
-    async def whoami(caller: AuthInfo = Depends(caller)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
-        return {"sub": caller.subject, "scopes": list(caller.scopes), "started": SEEN[name].started}
+    async def whoami(request: Request, caller: AuthInfo = Depends(caller)) -> dict[str, Any]:  # noqa: B008 - FastAPI's way
+        told = {"sub": caller.subject, "scopes": list(caller.scopes), "started": SEEN[name].started}
+        return told | {"begun": begun(name, request.scope)}
 
     app.get(f"/{name}/whoami")(whoami)
     app.get(f"/{name}/admin")(whoami)
@@ -426,7 +439,15 @@ def _below(route: Route | WebSocketRoute, name: str) -> Route | WebSocketRoute:
     return Route(path, route.endpoint) if isinstance(route, Route) else WebSocketRoute(path, route.endpoint)
 
 
+def mcp_server(name: str) -> Any:
+    """See mcp_apps.py; imported where it is asked for only, because the identity is another where `mcp` is loaded."""
+    module = import_module("mcp_apps")
+    return getattr(module, name.partition("-")[0])(name, auth_of(name))
+
+
 MAKERS: dict[str, Callable[[str], Any]] = {
+    "sdk": mcp_server,
+    "fastmcp": mcp_server,
     "raw": raw,
     "starlette": starlette,
     "fastapi": fastapi,
@@ -479,7 +500,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await lifespans(scope, receive, send)
         return
-    first, _, rest = scope["path"].removeprefix(WELL_KNOWN).removeprefix("/").partition("/")
+    path, root = scope["path"], scope.get("root_path", "")
+    inner = path.removeprefix(root) if path.startswith(f"{root}/") else path  # servers disagree whether it is in front
+    first, _, rest = inner.removeprefix(WELL_KNOWN + urlsplit(BASE).path).removeprefix("/").partition("/")
     if first == "control":
         await control(rest, scope, send)
     else:

@@ -1,0 +1,120 @@
+"""Judging the challenges of a 401, as strict parsers and as real clients read them.
+
+Pure: an `Answer` in, findings out (RFC 9110 section 11.6.1, RFC 6750 section 3, RFC 9728 section 5.1).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from asgi_mcp_auth._protocol.challenge import Challenge, parse_challenges
+from asgi_mcp_auth._protocol.server_metadata import insecure_url
+from asgi_mcp_auth._protocol.urls import PROTECTED_RESOURCE, insert_well_known, parse_url
+from asgi_mcp_auth.doctor import resource_codes as codes
+from asgi_mcp_auth.doctor.findings import Finding, Severity, found
+from asgi_mcp_auth.doctor.web import Answer
+
+__all__ = ("check_challenge", "metadata_parameter")
+
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_NAMED = re.compile(r"[A-Za-z_][\w*-]*\s*=")
+_UNQUOTED = re.compile(r'([A-Za-z_][\w*-]*)\s*=\s*(?!")')
+_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+(?: [\x21\x23-\x5B\x5D-\x7E]+)*")  # RFC 6750 section 3
+_TEXT = re.compile(r"[\x20\x21\x23-\x5B\x5D-\x7E]*")
+READ_BY_CLIENTS = ("error", "scope", "resource_metadata")
+LONGEST = 4096  # what is longer is no challenge, and would make the expressions here slow
+
+
+def _bearer(answer: Answer) -> Challenge | None:
+    challenges = parse_challenges((answer.field("www-authenticate") or "")[:LONGEST])
+    return next((challenge for challenge in challenges if challenge.scheme.lower() == "bearer"), None)
+
+
+def metadata_parameter(answer: Answer) -> str | None:
+    """Where the challenge says that the metadata is."""
+    bearer = _bearer(answer)
+    return None if bearer is None else bearer.params.get("resource_metadata")
+
+
+def check_challenge(answer: Answer, resource: str, *, token_sent: bool = False) -> Iterator[Finding]:
+    """What is wrong with the challenges of a 401 for `resource`.
+
+    Args:
+        answer: To a request without a token, or with a made-up one.
+        resource: The URL that was asked.
+        token_sent: Whether there was a token.
+    """
+    value = answer.field("www-authenticate")
+    if value is None:
+        yield found(codes.NO_CHALLENGE, resource)
+        return
+    lines, bearer = answer.lines("www-authenticate"), _bearer(answer)
+    if len(value) > LONGEST or any('"' in _QUOTED.sub("", line) for line in lines) or not parse_challenges(value):
+        yield found(codes.UNREADABLE, resource, value)
+        return
+    if bearer is None:
+        yield found(codes.NO_BEARER, resource, value)
+        return
+    if not value.lstrip().lower().startswith("bearer"):
+        yield found(codes.BEARER_LATE, resource, value)
+    if not bearer.params:
+        yield found(codes.BARE_CHALLENGE, resource, value)
+        return
+    if not token_sent and "error" in bearer.params:
+        yield found(codes.ERROR_WITHOUT_TOKEN, resource, f"error={bearer.params['error']}")
+    if not token_sent:
+        yield from _metadata(bearer, resource)
+    yield from _scope(bearer, resource)
+    yield from _writing(bearer, value, resource)
+    yield from _as_clients_read(bearer, value, resource)
+    if "no-store" not in (answer.field("cache-control") or "").lower():
+        yield found(codes.STORED, resource, f"Cache-Control: {answer.field('cache-control')}")
+
+
+def _metadata(bearer: Challenge, resource: str) -> Iterator[Finding]:
+    given, url = bearer.params.get("resource_metadata"), parse_url(resource)
+    if given is None:
+        yield found(codes.NO_METADATA_PARAMETER, resource, f"parameters: {', '.join(bearer.params)}")
+        return
+    expected = "" if url is None else insert_well_known(url, PROTECTED_RESOURCE)
+    if (why := insecure_url(given, allow_http=False)) is not None:
+        yield found(codes.METADATA_PARAMETER, resource, f"{given} {why}", severity=Severity.ERROR)
+    elif given != expected:
+        yield found(codes.METADATA_PARAMETER, resource, f"{given}, not {expected}")
+
+
+def _scope(bearer: Challenge, resource: str) -> Iterator[Finding]:
+    scope = bearer.params.get("scope")
+    if scope is None:
+        yield found(codes.NO_SCOPE, resource)
+    elif not scope:
+        yield found(codes.EMPTY_SCOPE, resource)
+    elif "offline_access" in scope.split():
+        yield found(codes.OFFLINE_ACCESS, resource, f"scope={scope}")
+
+
+def _writing(bearer: Challenge, value: str, resource: str) -> Iterator[Finding]:
+    """How the parameters are written."""
+    bare = _QUOTED.sub('""', value)
+    unquoted = [name for name in _UNQUOTED.findall(bare) if name.lower() in bearer.params]
+    if unquoted:
+        yield found(codes.UNQUOTED, resource, ", ".join(unquoted))
+    known = sum(len(challenge.params) for challenge in parse_challenges(value))
+    if len(_NAMED.findall(bare)) > known:
+        yield found(codes.REPEATED, resource, value)
+    for name, grammar in (("scope", _SCOPE), ("error", _TEXT), ("error_description", _TEXT)):
+        text = bearer.params.get(name) or ""
+        if text and grammar.fullmatch(text) is None:
+            yield found(codes.CHARACTERS, resource, f"{name}={text}")
+
+
+def _as_clients_read(bearer: Challenge, value: str, resource: str) -> Iterator[Finding]:
+    """Real clients pick parameters out with this expression, unanchored, from all lines joined."""
+    for name in READ_BY_CLIENTS:
+        match = re.search(rf'{name}=(?:"([^"]+)"|([^\s,]+))', value)
+        read = None if match is None else match.group(1) or match.group(2)
+        if read != (bearer.params.get(name) or None) and bearer.params.get(name) != "":
+            yield found(codes.MISREAD, resource, f"{name} is {bearer.params.get(name)}, and is read as {read}")
+    if "=" in bearer.params.get("error_description", ""):
+        yield found(codes.EQUALS, resource, bearer.params["error_description"])

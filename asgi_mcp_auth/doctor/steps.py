@@ -1,0 +1,173 @@
+"""The steps of verifying a token, in the verifier's order: what each expects, what the token has, what it refuses.
+
+Nothing is verified here. The verifier says whether a token is accepted and why not; a step only knows which refusals
+are its own, so what comes before it has passed, and what comes after it was not reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from asgi_mcp_auth._protocol.claims import AT_JWT, CLIENT_ID_CLAIMS, TokenRules, unverified_time
+from asgi_mcp_auth.config import DEFAULT_SCOPE_CLAIMS
+from asgi_mcp_auth.errors import Reason, Refusal
+
+__all__ = ("STEPS", "Step", "Token", "step_of")
+
+NOTHING: Final[Any] = None
+
+
+class Token(NamedTuple):
+    """A token taken apart, not verified; the rules are those of its issuer, where it is one that is named."""
+
+    header: Mapping[str, Any]
+    claims: Mapping[str, Any]
+    rules: TokenRules | None
+    issuers: tuple[str, ...]
+    needed: tuple[str, ...]
+    now: float
+
+
+Tell = Callable[[Token], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step.
+
+    Args:
+        name: What is checked.
+        reasons: The refusals that are always of this step.
+        claims: The claims of which a missing or malformed one is of this step.
+        expected: What is accepted.
+        found: What the token has.
+    """
+
+    name: str
+    reasons: frozenset[Reason] = frozenset()
+    claims: frozenset[str] = frozenset()
+    expected: Tell = lambda _: NOTHING
+    found: Tell = lambda _: NOTHING
+
+
+def _claim(name: str) -> Tell:
+    return lambda token: token.claims.get(name)
+
+
+def _rule(tell: Callable[[TokenRules], object]) -> Tell:
+    return lambda token: None if token.rules is None else tell(token.rules)
+
+
+def _when(*names: str) -> Tell:
+    def tell(token: Token) -> object:
+        times = ((name, unverified_time(dict(token.claims), name)) for name in names)
+        return ", ".join(_relative(name, time - token.now) for name, time in times if time is not None) or None
+
+    return tell
+
+
+def _relative(name: str, seconds: float) -> str:
+    return f"{name} {abs(seconds):.0f} s {'ago' if seconds < 0 else 'from now'}"
+
+
+def _first(token: Token) -> object:
+    return next((f"{name} {token.claims[name]}" for name in CLIENT_ID_CLAIMS if name in token.claims), None)
+
+
+def _scopes(token: Token) -> object:
+    names = DEFAULT_SCOPE_CLAIMS if token.rules is None else token.rules.scope_claims
+    found = [f"{name} {token.claims[name]}" for name in names if name in token.claims]
+    return ", ".join(found) or None
+
+
+def _audiences(rules: TokenRules) -> object:
+    return " or ".join([rules.resource, *sorted(rules.extra_audiences)])
+
+
+def _step(name: str, *reasons: Reason, claims: tuple[str, ...] = (), **tell: Tell) -> Step:
+    return Step(name=name, reasons=frozenset(reasons), claims=frozenset(claims), **tell)
+
+
+CREDENTIAL: Final = _step("credential", Reason.MALFORMED_AUTHORIZATION)
+FORM: Final = _step("compact JWS", Reason.MALFORMED_TOKEN, Reason.UNSUPPORTED_HEADER)
+ISSUER: Final = _step(
+    "issuer", Reason.UNKNOWN_ISSUER, expected=lambda token: " or ".join(token.issuers), found=_claim("iss")
+)
+KEY: Final = _step(
+    "key",
+    *(Reason.UNKNOWN_KID, Reason.KEY_MISMATCH, Reason.AMBIGUOUS_KEY, Reason.KEYS_UNAVAILABLE),
+    Reason.KEY_NOT_YET_KNOWN,
+    found=lambda token: f"kid {token.header.get('kid')}",
+)
+TENANT: Final = _step(
+    "tenant",
+    expected=_rule(lambda rules: None if rules.tenant is None else " ".join(rules.tenant)),
+    found=lambda token: None if not token.rules or not token.rules.tenant else token.claims.get(token.rules.tenant[0]),
+)
+REVOCATION: Final = _step("revocation", Reason.REVOKED, Reason.HOOK_FAILED, Reason.REJECTED_BY_VERIFIER)
+SCOPES: Final = _step(
+    "baseline scopes", Reason.INSUFFICIENT_SCOPE, expected=lambda token: " ".join(token.needed), found=_scopes
+)
+
+STEPS: Final = (
+    CREDENTIAL,
+    FORM,
+    ISSUER,
+    _step(
+        "algorithm",
+        Reason.ALGORITHM_NOT_ALLOWED,
+        expected=_rule(lambda rules: " ".join(sorted(rules.algorithms))),
+        found=lambda token: token.header.get("alg"),
+    ),
+    _step(
+        "type",
+        Reason.TYP_NOT_ACCEPTED,
+        expected=_rule(
+            lambda rules: " or ".join(sorted(AT_JWT)) if rules.profile == "at+jwt" else "JWT, at+jwt or none"
+        ),
+        found=lambda token: token.header.get("typ", "none"),
+    ),
+    KEY,
+    _step("signature", Reason.BAD_SIGNATURE),
+    TENANT,
+    _step("expiry", Reason.TOKEN_EXPIRED, claims=("exp",), found=_when("exp")),
+    _step("not before", Reason.NOT_YET_VALID, claims=("nbf", "iat"), found=_when("nbf", "iat")),
+    _step("kind", Reason.WRONG_TOKEN_KIND, claims=("jti",), expected=lambda _: "an access token"),
+    _step("bearer", Reason.SENDER_CONSTRAINED, expected=lambda _: "no cnf"),
+    _step("subject", claims=("sub",), found=_claim("sub")),
+    _step("client id", claims=CLIENT_ID_CLAIMS, found=_first),
+    _step("scope claims", claims=("scope",), found=_scopes),  # and every other claim: see step_of
+    _step("audience", Reason.WRONG_AUDIENCE, claims=("aud",), expected=_rule(_audiences), found=_claim("aud")),
+    _step(
+        "allowed clients",
+        Reason.CLIENT_NOT_ALLOWED,
+        expected=_rule(lambda rules: " or ".join(sorted(rules.allowed_clients or ())) or "any"),
+        found=_first,
+    ),
+    REVOCATION,
+    SCOPES,
+)
+"""In the verifier's order."""
+
+BY_NAME: Final = {step.name: step for step in STEPS}
+
+
+def step_of(refusal: Refusal, token: Token | None) -> Step:
+    """The step that a refusal is of."""
+    reason, expected = refusal.reason, str(refusal.expected)
+    if reason is Reason.UNKNOWN_ISSUER and token is not None and _is_tenants(expected, token):
+        return TENANT
+    if reason is Reason.KEY_MISMATCH and str(refusal.found).startswith("a key of "):
+        return TENANT
+    if reason is Reason.HOOK_FAILED and refusal.found == "the issuer resolver":
+        return ISSUER
+    if reason in (Reason.MISSING_CLAIM, Reason.MALFORMED_CLAIM):
+        claim = expected.removeprefix("a well-formed ")
+        return next((step for step in STEPS if claim in step.claims), BY_NAME["scope claims"])
+    return next((step for step in STEPS if reason in step.reasons), REVOCATION)
+
+
+def _is_tenants(expected: str, token: Token) -> bool:
+    return token.rules is not None and token.rules.tenant is not None and expected == " ".join(token.rules.tenant)

@@ -1,0 +1,162 @@
+"""The doctor with configuration files: what check-config says, their issuers, and the resource where it answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from clinic import OAUTH, PRM, Clinic, ailments, answering, diagnose, names
+from processes import free_port
+
+from asgi_mcp_auth import MCPAuthMiddleware
+from asgi_mcp_auth.doctor import Severity
+
+ERROR, WARNING, INFO, OK = Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.OK
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "mcp-auth.toml"
+
+
+def shorthand(clinic: Clinic, *, resource: str | None = None, scopes: str = "mcp:read", more: str = "") -> str:
+    return (
+        f'resource = "{resource or clinic.resource}"\nauthorization_servers = ["{clinic.issuer.url}"]\n'
+        f'required_scopes = ["{scopes}"]\n{more}'
+    )
+
+
+def test_a_good_file_of_a_running_server(clinic: Clinic, file: Path) -> None:
+    file.write_text(shorthand(clinic))
+    report = diagnose(str(file))
+    assert report.kind == "config"
+    assert ailments(report) == set()
+    assert {"config_good", "metadata_found", "keys_usable", "protected", "resource_metadata_found"} <= names(
+        report.findings, OK
+    )
+
+
+def test_every_problem_of_a_file_is_a_finding(file: Path) -> None:
+    file.write_text('resource = "mcp.example.com"\nauthorization_server = ["https://auth.example.com"]\n')
+    report = diagnose(str(file))
+    assert names(report.findings, *Severity) == {"config_invalid"}
+    assert len(report.findings) > 1
+    assert any(
+        f"{file}:2" in finding.evidence and "authorization_servers" in finding.fix for finding in report.findings
+    )
+
+
+@pytest.mark.parametrize("target", ["auth.example.com", "missing.toml"])
+def test_no_such_file(target: str) -> None:
+    (finding,) = diagnose(target).findings
+    assert finding.code.name == "config_invalid"
+    assert finding.fix.endswith("A URL begins with https://.")
+
+
+def test_warnings_are_findings_and_are_not_logged(clinic: Clinic, file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file.write_text(shorthand(clinic, resource=f"{clinic.resource}/"))
+    report = diagnose(str(file))
+    assert "config_warning" in names(report.findings, WARNING)
+    assert not [record for record in caplog.records if record.name == "asgi_mcp_auth.config"]
+
+
+def test_a_resource_that_is_not_running(clinic: Clinic, file: Path) -> None:
+    file.write_text(shorthand(clinic, resource=f"http://127.0.0.1:{free_port()}/mcp"))
+    report = diagnose(str(file))
+    assert ailments(report) == set()
+    assert "resource_not_reachable" in names(report.findings, INFO)
+
+
+def test_a_server_that_runs_another_configuration(clinic: Clinic, file: Path) -> None:
+    file.write_text(shorthand(clinic, scopes="mcp:write"))
+    (finding,) = [finding for finding in diagnose(str(file)).findings if finding.severity is WARNING]
+    assert finding.code.name == "deployed_differs"
+    assert "['mcp:read']" in finding.evidence
+    assert "['mcp:write']" in finding.evidence
+
+
+def test_a_resource_of_the_file_that_is_not_protected(clinic: Clinic, file: Path) -> None:
+    file.write_text(shorthand(clinic))
+    clinic.server.app = answering(200)
+    assert {"not_protected", "resource_mismatch"} <= names(diagnose(str(file)).findings, ERROR)
+
+
+def test_an_issuer_of_two_resources_is_examined_once(clinic: Clinic, file: Path) -> None:
+    blocks = [
+        f'[[protected_resources]]\nmetadata = {{resource = "{clinic.server.url}/{name}", '
+        f'authorization_servers = ["{clinic.issuer.url}"]}}\n'
+        for name in ("a", "b")
+    ]
+    file.write_text("".join(blocks))
+    clinic.server.app = answering(404)
+    report = diagnose(str(file))
+    assert [finding.code.name for finding in report.findings].count("metadata_found") == 1
+    assert clinic.issuer.requests["/jwks"] == 1
+
+
+@pytest.mark.parametrize(("kind", "codes"), [("oidc", {"type_place_missing"}), ("oauth", set[str]())])
+def test_the_place_of_the_type(clinic: Clinic, file: Path, kind: str, codes: set[str]) -> None:
+    """DC-1: clients find it at another place; the middleware would not."""
+    clinic.issuer.answer("/.well-known/openid-configuration", {}, status=404)
+    server = f'{{issuer = "{clinic.issuer.url}", type = "{kind}"}}'
+    file.write_text(f'resource = "http://127.0.0.1:{free_port()}/mcp"\nauthorization_servers = [{server}]\n')
+    assert ailments(diagnose(str(file))) == codes
+
+
+def of_tenants(clinic: Clinic, file: Path, *tenants: str) -> None:
+    """A file that trusts tenants of a template, whose document is at a place of its own."""
+    issuer = f"{clinic.issuer.url}/{{tenant}}"
+    clinic.issuer.answer("/meta.json", {**clinic.issuer.metadata, "issuer": issuer})
+    server = f'{{issuer = "{issuer}", tenants = {json.dumps(tenants)}, metadata_url = "{clinic.issuer.url}/meta.json"}}'
+    file.write_text(f'resource = "http://127.0.0.1:{free_port()}/mcp"\nauthorization_servers = [{server}]\n')
+
+
+def test_DC_15_tenants_are_examined_as_clients_see_them(clinic: Clinic, file: Path) -> None:  # noqa: N802
+    of_tenants(clinic, file, "t1", "t2")
+    for tenant in ("t1", "t2"):
+        document = {**clinic.issuer.metadata, "issuer": f"{clinic.issuer.url}/{tenant}"}
+        clinic.issuer.answer(f"{OAUTH}/{tenant}", document, headers={"access-control-max-age": "0"})
+    report = diagnose(str(file))
+    assert ailments(report) == set()
+    assert [finding.code.name for finding in report.findings].count("metadata_found") == 2
+
+
+def test_DC_15_faults_of_tenants_and_templates(clinic: Clinic, file: Path) -> None:  # noqa: N802
+    of_tenants(clinic, file, "t1", "t2", "t3", "t4")
+    assert ailments(diagnose(str(file))) == {"metadata_not_found"}
+    clinic.issuer.answer("/meta.json", clinic.issuer.metadata)
+    assert ailments(diagnose(str(file))) == {"metadata_not_found", "issuer_mismatch"}
+    clinic.issuer.answer("/meta.json", {"issuer": f"{clinic.issuer.url}/{{tenant}}", "jwks_uri": 1})
+    assert ailments(diagnose(str(file))) == {"metadata_not_found", "metadata_invalid"}
+    clinic.issuer.answer("/meta.json", {}, status=500)
+    report = diagnose(str(file))
+    assert ailments(report) == {"metadata_not_found", "error_status"}
+    assert [finding.code.name for finding in report.findings].count("metadata_not_found") == 3
+
+
+def test_texts_that_stand_elsewhere_are_not_shown(clinic: Clinic, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYS_URL", f"{clinic.issuer.url}/jwks?secret=hunter2")
+    server = f'{{issuer = "{clinic.issuer.url}", jwks_uri = {{from_env = "KEYS_URL"}}}}'
+    file.write_text(f'resource = "{clinic.resource}"\nauthorization_servers = [{server}]\n')
+    report = diagnose(str(file))
+    assert "keys_usable" in names(report.findings, OK)
+    shown = json.dumps(report.to_dict())
+    assert "hunter2" not in shown
+    assert "KEYS_URL" in shown
+
+
+def test_several_targets_each_have_a_report(clinic: Clinic, file: Path) -> None:
+    file.write_text(shorthand(clinic))
+    clinic.server.app = MCPAuthMiddleware(
+        answering(200),
+        resource=clinic.resource,
+        authorization_servers=[clinic.issuer.url],
+        required_scopes=["mcp:read"],
+    )
+    assert diagnose(clinic.issuer.url, clinic.resource, str(file)).kind == "config"
+    (finding,) = diagnose(str(file), f"{clinic.server.url}{PRM}").findings
+    assert (finding.code.name, finding.fix) == (
+        "not_recognised",
+        "Name the issuer or the resource itself, as the document does, not the place of the document.",
+    )

@@ -1,0 +1,307 @@
+"""The doctor at authorization servers: real HTTP, one fault at a time, and the code that has to be found for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from clinic import OAUTH, OIDC, Clinic, ailments, answering, diagnose, for_browsers, names
+from processes import authorization_server, free_port, require_authorization_server
+
+from asgi_mcp_auth.doctor import Severity, examine
+from asgi_mcp_auth.testing import Issuer, SigningKey
+
+NOTHING: set[str] = set()
+
+
+@pytest.fixture
+def issuer(clinic: Clinic) -> Issuer:
+    return clinic.issuer
+
+
+def test_a_healthy_issuer_has_no_error_and_no_warning(issuer: Issuer) -> None:
+    report = diagnose(issuer.url)
+    assert report.kind == "issuer"
+    assert ailments(report) == NOTHING
+    assert names(report.findings, Severity.OK) == {
+        *("metadata_found", "pkce_supported", "registration_supported", "keys_usable"),
+    }
+    assert names(report.findings, Severity.INFO) == {"resource_parameter_unknown"}
+
+
+def member(name: str, value: Any) -> Callable[[Issuer], None]:
+    def change(issuer: Issuer) -> None:
+        issuer.metadata[name] = value
+        if value is None:
+            del issuer.metadata[name]
+
+    return change
+
+
+def published(*keys: Any) -> Callable[[Issuer], None]:
+    """A key set of these entries, a good key first."""
+
+    def change(issuer: Issuer) -> None:
+        issuer.answer("/jwks", {"keys": [issuer.keys[0].jwk, *keys]}, headers={"cache-control": "max-age=600"})
+
+    return change
+
+
+def served(path: str, body: object, **options: Any) -> Callable[[Issuer], None]:
+    return lambda issuer: issuer.answer(path, body, **options)
+
+
+def failing(path: str, status: int) -> Callable[[Issuer], None]:
+    return lambda issuer: issuer.fail(path, status=status)
+
+
+def kept(seconds: str | None) -> Callable[[Issuer], None]:
+    def change(issuer: Issuer) -> None:
+        issuer.cache_control = seconds
+
+    return change
+
+
+def key(kind: str = "ES256", **members: Any) -> dict[str, Any]:
+    changed = {**SigningKey(kind).jwk, **members}
+    return {name: value for name, value in changed.items() if value is not ...}
+
+
+def same_kid(issuer: Issuer) -> None:
+    published(key("RS256", kid=issuer.keys[0].kid))(issuer)
+
+
+def good(issuer: Issuer) -> None:
+    """Everything at the second place."""
+    issuer.answer(OAUTH, {}, status=404)
+
+
+def slash(issuer: Issuer) -> None:
+    issuer.metadata["issuer"] += "/"
+
+
+ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
+
+# description, fault, code, severity
+FAULTS: list[tuple[str, Callable[[Issuer], None], str, Severity]] = [
+    ("DC-2 another issuer", member("issuer", "https://other.example"), "issuer_mismatch", ERROR),
+    ("DC-2 a slash more", slash, "issuer_trailing_slash", ERROR),
+    ("DC-3 a wrong type", member("scopes_supported", "all"), "metadata_invalid", ERROR),
+    ("DC-3 HTML", served(OAUTH, b"<!doctype html>", content_type="text/html"), "html_instead_of_json", ERROR),
+    ("DC-3 HTML that says it is JSON", served(OAUTH, b" <html>"), "html_instead_of_json", ERROR),
+    ("DC-3 no JSON", served(OAUTH, b"{"), "not_json", ERROR),
+    ("DC-3 a list", served(OAUTH, b"[]"), "not_json", ERROR),
+    ("DC-3 a member twice", served(OAUTH, b'{"issuer": 1, "issuer": 2}'), "not_json", ERROR),
+    ("DC-3 too large", served(OAUTH, b" " * 600_000), "too_large", ERROR),
+    ("DC-3 gzip, unasked", served(OAUTH, b"x", headers={"content-encoding": "gzip"}), "not_json", ERROR),
+    ("DC-3 5xx", failing(OAUTH, 502), "error_status", ERROR),
+    ("DC-5 a redirect", served(OAUTH, b"", status=302, headers={"location": "/x"}), "redirected", ERROR),
+    ("DC-1 the second place only", good, "oauth_place_missing", INFO),
+    ("DC-16 no PKCE", member("code_challenge_methods_supported", None), "pkce_not_supported", ERROR),
+    (
+        "DC-16 plain PKCE only",
+        member("code_challenge_methods_supported", ["plain"]),
+        "s256_code_challenge_method_not_supported",
+        ERROR,
+    ),
+    ("AS-3 no code", member("response_types_supported", ["token"]), "code_response_type_not_supported", ERROR),
+    ("no code grant", member("grant_types_supported", ["implicit"]), "authorization_code_grant_not_supported", ERROR),
+    ("nobody can log in", member("authorization_endpoint", None), "machines_only", INFO),
+    ("no token endpoint", member("token_endpoint", None), "no_token_endpoint", ERROR),
+    ("AS-49 no documents", member("client_id_metadata_document_supported", None), "client_id_metadata_document_not_supported", INFO),
+    ("AS-40 no registration", member("registration_endpoint", None), "dynamic_registration_not_supported", INFO),
+    ("AS-49 no none", member("token_endpoint_auth_methods_supported", ["client_secret_basic"]), "public_clients_not_supported", WARNING),
+    ("AS-16 no iss", member("authorization_response_iss_parameter_supported", False), "iss_parameter_not_supported", INFO),
+    ("DC-4 an http endpoint", member("token_endpoint", "http://auth.example.com/token"), "not_https", ERROR),
+    ("DC-13 no key set", member("jwks_uri", None), "no_jwks_uri", ERROR),
+    ("no keys", served("/jwks", {"keys": []}), "key_set_refused", ERROR),
+    ("no list of keys", served("/jwks", {}), "key_set_refused", ERROR),
+    ("too many keys", served("/jwks", {"keys": [0] * 101}), "key_set_refused", ERROR),
+    ("keys in HTML", served("/jwks", b"<html>"), "html_instead_of_json", ERROR),
+    ("keys as text", served("/jwks", b'{"keys": []}', content_type="text/plain"), "wrong_content_type", WARNING),
+    ("no answer with keys", lambda issuer: issuer.cut("/jwks"), "unreachable", ERROR),
+    ("DC-11 a private key", published(key("ES256", d="AA")), "private_key_published", ERROR),
+    ("DC-11 only a private key", served("/jwks", {"keys": [key("ES256", d="AA")]}), "private_key_published", ERROR),
+    ("DC-11 a shared secret", published({"kty": "oct", "k": "AA", "kid": "s"}), "symmetric_key_published", ERROR),
+    ("DC-11 a short key", published(SigningKey("RS256", bits=1024).jwk), "weak_key", WARNING),
+    ("DC-11 for encryption", published(key(use="enc", alg="RSA-OAEP")), "encryption_key", INFO),
+    ("DC-11 an unknown kind", published({"kty": "AKP", "kid": "pq"}), "unusable_key", INFO),
+    ("DC-11 a number", published(1), "unusable_key", INFO),
+    ("one kid twice", same_kid, "duplicate_kid", ERROR),
+    ("RS-76 a key without kid", published(key("ES256", kid=...)), "key_without_kid", WARNING),
+    ("DC-12 a key without alg", published(key(alg=...)), "key_without_alg", INFO),
+    ("DC-8 never to be kept", kept("no-store"), "not_cacheable", INFO),
+    ("DC-8 no word on it", kept(None), "not_cacheable", INFO),
+    ("DC-8 for a month", kept("max-age=2592000"), "long_lifetime", WARNING),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "severity"), [pytest.param(*rest, id=description) for description, *rest in FAULTS]
+)
+def test_a_fault_is_found(issuer: Issuer, fault: Callable[[Issuer], None], code: str, severity: Severity) -> None:
+    fault(issuer)
+    report = diagnose(issuer.url, kind="issuer")
+    assert code in names(report.findings, severity)
+    (finding, *_) = [finding for finding in report.findings if finding.code.name == code]
+    assert finding.subject.startswith(issuer.url)
+    assert finding.fix or severity is INFO
+    others = ailments(report) - {code}
+    follows = {"metadata_not_found", "key_set_refused", "no_registration"}  # only a private key: no usable one either
+    assert others <= follows
+
+
+def test_an_issuer_without_registration_and_documents(issuer: Issuer) -> None:
+    del issuer.metadata["registration_endpoint"], issuer.metadata["client_id_metadata_document_supported"]
+    assert ailments(diagnose(issuer.url)) == {"no_registration"}
+
+
+@pytest.mark.parametrize(
+    ("path", "what"), [(OAUTH, "metadata"), ("/token", "token endpoint"), ("/register", "registration"), ("/jwks", "key set")]
+)  # fmt: skip
+def test_AS_5_what_a_page_in_a_browser_cannot_use(clinic: Clinic, path: str, what: str) -> None:  # noqa: N802
+    allowed, refused = for_browsers(clinic.issuer), clinic.issuer
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await (refused if scope["path"] == path else allowed)(scope, receive, send)
+
+    clinic.authority.app = app
+    findings = [f for f in diagnose(clinic.issuer.url).findings if f.code.name == "no_cors"]
+    assert [finding.evidence.partition(":")[0] for finding in findings] == [what]
+    assert findings[0].severity is (INFO if path == "/jwks" else WARNING)
+
+
+def test_a_preflight_that_lacks_the_header(clinic: Clinic) -> None:
+    fields = [("access-control-allow-origin", "*"), ("access-control-allow-headers", "content-type")]
+    preflights, usual = answering(204, fields), for_browsers(clinic.issuer)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await (preflights if scope["method"] == "OPTIONS" else usual)(scope, receive, send)
+
+    clinic.authority.app = app
+    (finding,) = [f for f in diagnose(clinic.issuer.url).findings if f.code.name == "no_cors"]
+    assert "mcp-protocol-version is not among" in finding.evidence
+
+
+def test_a_server_that_refuses_foreign_origins_is_asked_without_one(clinic: Clinic) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        refused = any(name == b"origin" for name, _ in scope["headers"])
+        await (answering(403) if refused else clinic.issuer)(scope, receive, send)
+
+    clinic.authority.app = app
+    report = diagnose(clinic.issuer.url)
+    assert "metadata_found" in names(report.findings, Severity.OK)
+    assert ailments(report) == {"no_cors"}
+
+
+def test_metadata_nowhere(clinic: Clinic) -> None:
+    clinic.authority.app = answering(404)
+    report = diagnose(f"{clinic.issuer.url}/tenant", kind="issuer")
+    assert names(report.findings, ERROR) == {"metadata_not_found"}
+    (finding,) = [finding for finding in report.findings if finding.severity is ERROR]
+    base = clinic.issuer.url
+    places = [f"{base}{OAUTH}/tenant", f"{base}{OIDC}/tenant", f"{base}/tenant{OIDC}"]
+    assert finding.evidence == ", ".join(f"404 at {place}" for place in places)
+
+
+def test_nobody_answers() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    report = diagnose(url, kind="issuer")
+    assert names(report.findings, ERROR) == {"unreachable"}
+    assert (diagnose(url).kind, ailments(diagnose(url))) == (None, {"unreachable"})
+
+
+def test_a_server_that_lets_everything_wait_is_not_asked_for_everything(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", 0.2)
+    clinic.issuer.stall()
+    report = diagnose(f"{clinic.issuer.url}/tenant")
+    clinic.issuer.heal()
+    assert ailments(report) == {"unreachable"}
+    assert sum(clinic.issuer.requests.values()) == 3
+
+
+def test_a_place_that_clients_do_not_know(clinic: Clinic, tmp_path: Any) -> None:
+    """DC-16: a configuration names it, so tokens can be verified, but nobody can log in."""
+    clinic.issuer.answer("*/.well-known/*", {}, status=404)
+    clinic.issuer.answer("/meta.json", clinic.issuer.metadata)
+    file = tmp_path / "mcp-auth.toml"
+    server = f'{{issuer = "{clinic.issuer.url}", metadata_url = "{clinic.issuer.url}/meta.json"}}'
+    file.write_text(f'resource = "http://127.0.0.1:1/mcp"\nauthorization_servers = [{server}]\n')
+    report = diagnose(str(file))
+    assert ailments(report) == {"metadata_elsewhere"}
+
+
+def test_a_key_set_at_a_private_address_that_another_host_names(clinic: Clinic) -> None:
+    """DC-6: what the user did not name is not asked inside the user's network."""
+    clinic.issuer.metadata["jwks_uri"] = "https://10.1.2.3/jwks"
+    (finding,) = [f for f in diagnose(clinic.issuer.url).findings if f.severity is WARNING]
+    assert (finding.code.name, finding.subject) == ("not_asked", "https://10.1.2.3/jwks")
+
+
+# issuer, codes that must be among its findings; nothing answers there
+KNOWN = [
+    pytest.param("https://login.microsoftonline.com/x/v2.0", {"provider_recognised", "resource_parameter_not_supported"}, id="E Entra"),
+    pytest.param("https://tenant.eu.auth0.com/", {"provider_recognised", "resource_parameter_setting"}, id="E Auth0"),
+    pytest.param("https://tenant.logto.app/oidc", {"provider_recognised", "resource_parameter_supported"}, id="E Logto"),
+    pytest.param("https://accounts.google.com", {"provider_unusable"}, id="E Google"),
+    pytest.param("https://dev-1.okta.com", {"provider_unusable"}, id="E Okta org"),
+    pytest.param("https://auth.example.com", {"resource_parameter_unknown"}, id="nobody we know"),
+]  # fmt: skip
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("url", "expected"), KNOWN)
+async def test_what_is_known_of_a_provider(url: str, expected: set[str]) -> None:
+    stand_in = Issuer(url)
+    (report,) = await examine([url], "issuer", http_client=stand_in.http_client)
+    said = {"provider_recognised", "provider_unusable"} | {
+        f"resource_parameter_{word}" for word in ("unknown", "supported", "setting", "not_supported")
+    }
+    assert names(report.findings, *Severity) & said == expected
+
+
+@pytest.mark.anyio
+async def test_protected_resources_without_ours(tmp_path: Any) -> None:
+    """DC-14."""
+    issuer = Issuer()
+    issuer.metadata["protected_resources"] = ["https://other.example.com/mcp"]
+    file = tmp_path / "mcp-auth.toml"
+    file.write_text(f'resource = "https://mcp.example.com/mcp"\nauthorization_servers = ["{issuer.url}"]\n')
+    (report,) = await examine([str(file)], http_client=issuer.http_client)
+    assert "resource_not_listed" in names(report.findings, WARNING)
+
+
+def test_a_real_authorization_server() -> None:
+    """What oidc-provider gets wrong for browsers is a setting of it; everything else is as it should be."""
+    require_authorization_server()
+    with authorization_server(path="/tenant1") as server:
+        report = diagnose(server.issuer)
+    assert report.kind == "issuer"
+    assert names(report.findings, ERROR) == NOTHING
+    assert names(report.findings, WARNING) <= {"no_cors", "no_registration"}
+    assert {"metadata_found", "keys_usable"} <= names(report.findings, Severity.OK)
+
+
+def test_the_evidence_is_escaped_and_bounded(issuer: Issuer) -> None:
+    issuer.metadata["issuer"] = "https://\x1b[31m\u202e" + "x" * 2000
+    report = diagnose(issuer.url, kind="issuer")
+    for finding in report.findings:
+        assert len(finding.evidence) <= 500
+        assert finding.evidence.isascii()
+        assert finding.evidence.isprintable()
+    json.dumps(report.to_dict())
+
+
+def test_a_configured_static_key_set_is_judged(clinic: Clinic, tmp_path: Any) -> None:
+    file = tmp_path / "mcp-auth.toml"
+    good, weak = (
+        json.dumps(key.jwk).replace('": ', '" = ') for key in (clinic.issuer.keys[0], SigningKey("RS256", bits=1024))
+    )
+    jwks = f"jwks = {{keys = [{good}, {weak}]}}"
+    server = f'{{issuer = "{clinic.issuer.url}", {jwks}}}'
+    file.write_text(f'resource = "http://127.0.0.1:1/mcp"\nauthorization_servers = [{server}]\n')
+    assert ailments(diagnose(str(file))) == {"weak_key"}

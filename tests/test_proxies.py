@@ -1,0 +1,208 @@
+"""Behind nginx, a real one, with the README's configuration: TLS ends there, and /api is cut off the path.
+
+What `test_stacks` asks a server is asked through the proxy: websockets, unbuffered streams and disconnects included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from processes import AsgiServer, free_port
+from proxies import certificates, nginx, readme_block
+from test_stacks import (
+    PROBES,
+    SERVERS,
+    Stack,
+    claims,
+    disconnect,
+    insufficient,
+    metadata,
+    serving,
+    streaming,
+    unauthenticated,
+    websocket_accepted,
+    websocket_refused,
+)
+
+from asgi_mcp_auth.testing import Issuer
+
+PUBLIC = "https://www.example.com/api"
+APPS = ("starlette-native", "raw-wrap")
+DOCUMENTS = "location /.well-known/oauth-protected-resource/api/ {"
+LIES = {
+    "host": "evil.example",
+    "x-forwarded-host": "evil.example",
+    "x-forwarded-server": "evil.example",
+    "x-forwarded-proto": "http",
+    "x-forwarded-prefix": "/evil",
+    "x-forwarded-for": "192.0.2.1",
+    "x-original-url": "/evil",
+    "forwarded": "for=192.0.2.1;host=evil.example;proto=http",
+}
+TOLD = {
+    "uvicorn": "--root-path",
+    "hypercorn": "--root-path",
+    "hypercorn-trio": "--root-path",
+    "granian": "--url-path-prefix",
+    "daphne": "--root-path",
+    "gunicorn": "--root-path",
+}
+
+
+def configured(directory: Path, port: int, upstream: AsgiServer) -> str:
+    """The README's configuration with ports and files of the test."""
+    config = readme_block("nginx", "server_name").replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
+    for name in ("server.pem", "server.key"):
+        config, replaced = re.subn(rf"/etc/ssl/\S+{Path(name).suffix};", f"{directory / name};", config)
+        assert replaced == 1
+    return config.replace("127.0.0.1:8000", f"127.0.0.1:{upstream.port}")
+
+
+class Proxied:
+    """Servers behind nginx, each started when it is first needed."""
+
+    def __init__(self, directory: Path, issuer: Issuer) -> None:
+        self.directory = directory
+        self.issuer = issuer
+        self.tls = certificates(directory)
+        self._stack = contextlib.ExitStack()
+        self._started: dict[tuple[str, bool], tuple[str, AsgiServer]] = {}
+
+    def __call__(self, server: str, app: str, *, told: bool = True) -> Stack:
+        if (server, told) not in self._started:
+            more = [TOLD[server], "/api"] if told else []
+            upstream = self._stack.enter_context(serving(server, APPS, self.issuer, more, PUBLIC))
+            port = free_port()
+            own = self.directory / f"{server}-{told}"
+            own.mkdir()
+            self._stack.enter_context(nginx(configured(self.directory, port, upstream), port, own))
+            self._started[server, told] = (f"https://127.0.0.1:{port}/api", upstream)
+        url, _ = self._started[server, told]
+        return Stack(url, SERVERS[server], app, self.issuer, PUBLIC, self.tls)
+
+    def upstream(self, server: str) -> AsgiServer:
+        """The server behind nginx, told of its root path."""
+        return self._started[server, True][1]
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Issuer:
+    return Issuer("https://auth.example.com")
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[Proxied]:
+    made = Proxied(tmp_path_factory.mktemp("nginx"), issuer)
+    yield made
+    made.close()
+
+
+@contextlib.contextmanager
+def asking(stack: Stack) -> Generator[Stack]:
+    with stack.client:
+        yield stack
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda probe: probe.__name__)
+@pytest.mark.parametrize(
+    ("server", "app"),
+    [
+        pytest.param(
+            server,
+            app,
+            id=f"RS-31 RS-53 {app}-on-{server}",
+            marks=[] if (server, app) == ("uvicorn", "starlette-native") else [pytest.mark.full],
+        )
+        for server in TOLD
+        for app in (APPS if server == "uvicorn" else APPS[:1])
+    ],
+)
+def test_through_nginx(server: str, app: str, probe: Callable[[Stack], None], proxied: Proxied) -> None:
+    with asking(proxied(server, app)) as stack:
+        probe(stack)
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [metadata, unauthenticated, claims, websocket_refused, websocket_accepted, streaming, disconnect],
+    ids=lambda probe: probe.__name__,
+)
+def test_a_server_that_is_not_told(probe: Callable[[Stack], None], proxied: Proxied) -> None:
+    """Without `--root-path`: the document, the challenge and the app are all there."""
+    with asking(proxied("uvicorn", "raw-wrap", told=False)) as stack:
+        probe(stack)
+
+
+@pytest.mark.parametrize((), [pytest.param(id="RS-2")])
+def test_a_rule_does_not_fail_open_where_the_server_is_not_told(proxied: Proxied) -> None:
+    with asking(proxied("uvicorn", "raw-wrap", told=False)) as stack:
+        assert stack.get("admin").status_code == 400
+        assert stack.get("whoami").status_code == 200
+    with asking(proxied("uvicorn", "raw-wrap")) as stack:
+        insufficient(stack)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("claimed", ["/evil", "/api/raw-wrap"], ids="RS-2 {}".format)
+def test_no_root_path_of_the_clients_reaches_daphne(claimed: str, proxied: Proxied) -> None:
+    with asking(proxied("daphne", "raw-wrap")) as stack:
+        lie = {"daphne-root-path": claimed}
+        assert [stack.get(path, **lie).status_code for path in ("whoami", "admin")] == [200, 403]
+        direct = f"http://127.0.0.1:{proxied.upstream('daphne').port}/raw-wrap/admin"
+        assert httpx.get(direct, headers=stack.bearer() | lie, trust_env=False).status_code in (400, 403)
+
+
+@pytest.mark.parametrize("lies", [*({name: value} for name, value in LIES.items()), LIES], ids=" ".join)
+@pytest.mark.parametrize("app", APPS)
+def test_what_is_published_is_what_is_configured(app: str, lies: dict[str, str], proxied: Proxied) -> None:
+    with asking(proxied("uvicorn", app)) as stack:
+        document = stack.get_document(**lies)
+        refused = stack.client.get(f"{stack.url}/whoami", headers=lies)
+        forbidden = stack.get("admin", **lies)
+        assert (document.status_code, refused.status_code, forbidden.status_code) == (200, 401, 403)
+        assert document.json()["resource"] == f"{PUBLIC}/{app}"
+        for answer in (refused, forbidden):
+            url = f"https://www.example.com/.well-known/oauth-protected-resource/api/{app}"
+            assert f'resource_metadata="{url}"' in answer.headers["www-authenticate"]
+        for answer in (document, refused, forbidden):
+            told = answer.text + str(answer.headers)
+            assert "evil" not in told
+            assert "http://" not in told
+        assert stack.get("whoami", **lies).json()["sub"] == "alice"
+
+
+@pytest.mark.parametrize((), [pytest.param(id="RS-53")])
+def test_the_warning_names_what_to_route(proxied: Proxied, tmp_path: Path) -> None:
+    """Without its second location nginx has no document; the server's log says which path to route."""
+    with asking(proxied("uvicorn", "raw-wrap")) as stack:
+        unauthenticated(stack)
+        path = "/.well-known/oauth-protected-resource/api/raw-wrap"
+        assert (
+            f"Mounted below '/api': {path} of the host root has to be routed"
+            in proxied.upstream("uvicorn").process.output
+        )
+        port = free_port()
+        config = configured(proxied.directory, port, proxied.upstream("uvicorn"))
+        assert config.count(DOCUMENTS) == 1
+        with nginx(config.replace(DOCUMENTS, "location /elsewhere/ {"), port, tmp_path):
+            missing = httpx.get(f"https://127.0.0.1:{port}{path}", verify=proxied.tls, trust_env=False)
+        assert missing.status_code == 404
+
+
+@pytest.mark.parametrize((), [pytest.param(id="RS-18")])
+def test_a_long_token_passes(proxied: Proxied) -> None:
+    """nginx by default, and gunicorn, end at 8 KB."""
+    with asking(proxied("uvicorn", "raw-wrap")) as stack:
+        claim: dict[str, Any] = {"groups": ["x" * 100] * 85}
+        raw = stack.issuer.mint(stack.resource, scope="mcp:read", **claim)
+        assert 11_000 < len(raw) < 16_384
+        assert stack.get("whoami", authorization=f"Bearer {raw}").json()["sub"] == "alice"

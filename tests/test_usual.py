@@ -1,0 +1,258 @@
+"""The short way of usual requests decides nothing that the steps do not decide."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+import pytest
+from fastapi import FastAPI
+from harness import PRM_PATH, Clock, R, RecordingApp, call, protect, token
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asgi_mcp_auth import MCPAuth, MemoryStore, Reason, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth._asgi.usual import UsualRequests
+from asgi_mcp_auth._protocol.jwks import VerificationKey
+from asgi_mcp_auth.testing import Issuer
+
+pytestmark = pytest.mark.anyio
+
+POLICY = ScopePolicy(default=["mcp:read"], paths={"POST /mcp/admin": ["admin"], "DELETE /mcp": ["mcp:end"]})
+
+
+def guard(issuer: Issuer, policy: ScopePolicy = POLICY, **options: Any) -> tuple[Any, RecordingApp]:
+    app = RecordingApp(headers=[(b"content-type", b"application/json")])
+    metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
+    config = ResourceServerConfig(metadata=metadata, policy=policy)
+    settings: dict[str, Any] = {"http_client": issuer.http_client, "clock": issuer.clock} | options
+    return MCPAuth(config, **settings).wrap(app), app
+
+
+def is_usual(protected: Any) -> bool:
+    return any(endpoint.requirement is not None for endpoint in protected._usual._endpoints.values())
+
+
+# --- The property ---
+
+ISSUER = Issuer(algorithms=("RS256", "ES256"), clock=Clock())
+STRANGER = Issuer("https://stranger.example", clock=ISSUER.clock)
+GOOD = token(ISSUER)
+TOKENS = [
+    GOOD,
+    token(ISSUER, key=ISSUER.keys[1]),
+    token(ISSUER, scope="mcp:read mcp:end admin"),
+    token(ISSUER, scope="other"),
+    token(ISSUER, scope=...),
+    token(ISSUER, exp=1),
+    token(ISSUER, aud="https://other.example"),
+    token(ISSUER, header={"kid": "nobody"}, iat=1),
+    token(ISSUER, header={"kid": "nobody"}),
+    token(ISSUER, header={"kid": ISSUER.keys[1].kid}),  # another algorithm's key
+    token(STRANGER),
+    GOOD[:-2] + ("AA" if GOOD[-2:] != "AA" else "BB"),
+    GOOD[:-1],
+    GOOD + "=",
+    "opaque",
+    "no token68!",
+    "",
+]
+SCHEMES = ["Bearer ", "bearer ", "Bearer  ", "Bearer", "DPoP ", "Basic ", " Bearer ", "Bearer\t"]
+LINES: st.SearchStrategy[bytes] = st.one_of(
+    st.tuples(st.sampled_from(SCHEMES), st.sampled_from(TOKENS), st.sampled_from(["", "", "", " ", "\t", ","])).map(
+        lambda parts: "".join(parts).encode()
+    ),
+    st.binary(max_size=40),
+)
+TWICE = st.lists(st.sampled_from([b"", f"Bearer {GOOD}".encode(), b"Bearer"]), min_size=2, max_size=3)
+FIELDS: st.SearchStrategy[tuple[str, bytes]] = st.one_of(
+    st.tuples(st.just("authorization"), LINES),
+    st.tuples(
+        st.just("origin"), st.sampled_from([b"https://mcp.example.com", b"https://evil.example", b"null", b"\xff"])
+    ),
+    st.tuples(st.just("dpop"), st.just(b"proof")),
+    st.tuples(st.just("host"), st.sampled_from([b"mcp.example.com", b"evil.example"])),
+    st.tuples(st.just("cookie"), st.binary(max_size=8)),
+    st.tuples(st.just("content-type"), st.just(b"application/json")),
+    st.tuples(st.just("access-control-request-method"), st.just(b"POST")),
+)
+
+
+def tools_call(name: str) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name}}).encode()
+
+
+def one_line(line: bytes) -> list[tuple[str, bytes]]:
+    return [("authorization", line)]
+
+
+PATHS = st.sampled_from(["/mcp", "/mcp", "/mcp", "/mcp/", "/mcp/admin", "/", "//mcp", PRM_PATH, "/.well-known/x", "*"])
+REQUESTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from(["POST", "POST", "GET", "DELETE", "OPTIONS", "HEAD", "post"]),
+        "path": PATHS,
+        "headers": st.one_of(
+            LINES.map(one_line),
+            TWICE.map(lambda lines: [("authorization", line) for line in lines]),
+            st.lists(FIELDS, max_size=4),
+        ),
+        "body": st.sampled_from(
+            [b"", *map(tools_call, ("end", "add")), b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}']
+        ),
+    },
+    optional={
+        "raw_path": PATHS.map(str.encode),
+        "root_path": st.sampled_from(["", "/mcp", "/api"]),
+        "http_version": st.sampled_from(["1.1", "2"]),
+    },
+)
+
+
+PUBLIC = ScopePolicy(default=["mcp:read"], public_methods=["tools/list"])
+WITH_OPERATIONS = ScopePolicy(default=["mcp:read"], tools={"end": ["mcp:end"]}, plain_paths=["GET /mcp"])
+POLICIES = st.sampled_from([POLICY, WITH_OPERATIONS, PUBLIC, ScopePolicy()])
+
+
+@settings(max_examples=150, deadline=None)
+@given(POLICIES, st.lists(REQUESTS, min_size=1, max_size=4))
+def test_the_short_way_and_the_steps_never_differ(policy: ScopePolicy, requests: list[dict[str, Any]]) -> None:
+    """RS-3: the same answers, and the app finds the same, whatever is asked in whatever order."""
+
+    async def use() -> None:
+        (short, short_app), (long, long_app) = guard(ISSUER, policy), guard(ISSUER, policy)
+        assert short._usual._endpoints
+        long._usual = UsualRequests({})
+        for request in requests:
+            ours, theirs = await call(short, **request), await call(long, **request)
+            assert (ours.status, ours.headers, ours.body) == (theirs.status, theirs.headers, theirs.body)
+            assert short_app.calls == long_app.calls
+            if short_app.calls:
+                assert seen(short_app) == seen(long_app)
+        ours_told, theirs_told = (
+            [one.refusals for one in (*protected.auth.status().issuers, *protected.auth.status().resources)]
+            for protected in (short, long)
+        )
+        assert ours_told == theirs_told
+
+    anyio.run(use)
+
+
+def seen(app: RecordingApp) -> Any:
+    scope = app.scopes[-1]
+    state = scope.get("state", {})
+    auth = scope.get("auth")
+    return (
+        list(scope["headers"]),
+        {name: value for name, value in state.items() if name != "mcp_auth"},
+        state.get("mcp_auth"),
+        None if auth is None else auth.scopes,
+        {name: scope[name] for name in scope if name not in ("headers", "state", "auth", "user")},
+    )
+
+
+@pytest.mark.parametrize("first", [b"", b"Bearer", b"Basic x"])
+async def test_two_credentials_are_two(issuer: Issuer, first: bytes) -> None:
+    """RS-12: an empty line is a line."""
+    protected, app = guard(issuer)
+    good = f"Bearer {token(issuer)}".encode()
+    for lines in ((first, good), (good, first)):
+        answer = await call(protected, headers=[("authorization", line) for line in lines])
+        assert answer.status == 400
+    assert app.calls == 0
+
+
+# --- Where there is no short way ---
+
+
+class Opaque:
+    async def verify(self, credential: Any, request: Any) -> Any:
+        raise NotImplementedError
+
+
+def observe(_: Any) -> None:
+    raise NotImplementedError
+
+
+async def allow(*_: Any) -> Any:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        pytest.param({}, True, id="the usual"),
+        pytest.param({"expose_token": True}, True, id="a token that the app sees"),
+        pytest.param({"token_cache_size": 0}, True, id="nothing remembered"),
+        pytest.param({"on_decision": [observe]}, False, id="RS-241 observers are told of every request"),
+        pytest.param({"verifier": Opaque()}, False, id="RS-88 a verifier of the user's is asked every time"),
+        pytest.param({"is_revoked": allow}, False, id="RS-88 the revocation hook is asked every time"),
+        pytest.param({"authorize": allow}, False, id="the authorize hook is asked every time"),
+        pytest.param({"session_store": MemoryStore()}, False, id="sessions are looked up"),
+        pytest.param({"allowed_hosts": ["mcp.example.com"]}, False, id="RS-223 the Host is checked"),
+        pytest.param({"reject_query_token": True}, False, id="RS-14 the query is read"),
+        pytest.param({"policy": ScopePolicy(tools={"x": ["y"]})}, False, id="operation rules read the body"),
+        pytest.param({"public_paths": ["/healthz"]}, True, id="public paths elsewhere"),
+    ],
+)
+def test_where_there_is_a_short_way(issuer: Issuer, options: dict[str, Any], expected: bool) -> None:
+    assert is_usual(guard(issuer, **options)[0]) is expected
+
+
+async def test_an_unforeseen_error_is_no_pass_and_no_500(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RS-6: on the short way too."""
+    protected, app = guard(issuer)
+    assert (await call(protected, headers=[("authorization", f"Bearer {token(issuer)}")])).status == 200
+
+    def fail(*_: Any) -> bool:
+        message = "unforeseen"
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(VerificationKey, "verify", fail)
+    answer = await call(protected, headers=[("authorization", f"Bearer {token(issuer, sub='bob')}")])
+    assert (answer.status, answer.json()) == (503, {"error": "temporarily_unavailable"})
+    assert app.calls == 1
+
+
+async def test_refusals_are_logged(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+    protected, _ = guard(issuer)
+    await call(protected, headers=[("authorization", f"Bearer {token(issuer)}")])  # fetches the keys
+    caplog.clear()
+    raw = token(issuer, exp=1)
+    answer = await call(protected, headers=[("authorization", f"Bearer {raw}")])
+    assert answer.status == 401
+    (record,) = [one for one in caplog.records if one.name == "asgi_mcp_auth.decisions"]
+    assert record.__dict__["reason"] == Reason.TOKEN_EXPIRED.value
+    assert raw.rpartition(".")[2] not in caplog.text
+
+
+def test_a_root_path_that_the_app_sets_itself(issuer: Issuer) -> None:
+    """RS-2: what FastAPI cuts off the path is judged, always."""
+    for root_path, expected in (("", True), ("/api", False)):
+        metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
+        auth = MCPAuth(ResourceServerConfig(metadata=metadata), http_client=issuer.http_client)
+        app = FastAPI()
+        app.root_path = root_path
+        assert is_usual(auth.wrap(app)) is expected
+
+
+def test_one_resource_or_several(issuer: Issuer) -> None:
+    """Each endpoint is its own resource's."""
+    resources = ["https://mcp.example.com/a/mcp", "https://mcp.example.com/b/mcp"]
+    auth = MCPAuth(
+        [
+            ResourceServerConfig(metadata=ResourceServerMetadata(resource=one, authorization_servers=[issuer.url]))
+            for one in resources
+        ],
+        http_client=issuer.http_client,
+        clock=issuer.clock,
+    )
+    protected: Any = auth.wrap(RecordingApp())
+    endpoints = protected._usual._endpoints
+    assert {(path, endpoint.resource.identifier) for (_, path), endpoint in endpoints.items()} == {
+        ("/a/mcp", resources[0]),
+        ("/b/mcp", resources[1]),
+    }
+    assert protect(issuer, RecordingApp()).auth.site.paths.endpoints.keys() == {
+        (method, "/mcp") for method in ("GET", "POST", "DELETE")
+    }
