@@ -60,7 +60,8 @@ async def test_as_45_as_46_a_document_on_this_machine(host: Upstream) -> None:
 )
 async def test_answers_that_are_refused(host: Upstream, answer: dict[str, Any], said: str) -> None:
     url = f"{host.url}/client.json"
-    host.issuer.answer("/client.json", **({"body": document(url)} | answer))
+    given: dict[str, Any] = {"body": document(url)} | answer
+    host.issuer.answer("/client.json", **given)
     host.issuer.answer("/other.json", document(url))
     async with Asked(dev_server(insecure_client_documents=True)) as asked:
         page = await asked.get("/authorize", params=asked.request(url))
