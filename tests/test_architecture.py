@@ -70,7 +70,8 @@ IMPURE = {
     *("anyio", "asyncio", "trio", "sniffio", "threading", "concurrent", "multiprocessing", "subprocess", "queue"),
     *("httpx", "socket", "ssl", "urllib.request", "http", "requests", "select", "starlette", "mcp", "asgiref"),
     *("time", "datetime", "os", "sys", "random", "secrets", "logging", "contextvars", "pathlib", "io"),
-    *(f"{NAME}._remote", f"{NAME}._asgi", f"{NAME}.auth", f"{NAME}.middleware", f"{NAME}.testing", f"{NAME}.cli"),
+    *(f"{NAME}._remote", f"{NAME}._asgi", f"{NAME}.auth", f"{NAME}.middleware"),
+    *(f"{NAME}.testing", f"{NAME}.dev", f"{NAME}.cli"),
 }
 
 
@@ -118,7 +119,8 @@ ALLOWED: dict[str, set[str]] = {
     "": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware", "exceptions"},
     "testing": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware", "testing"},
     "doctor": BELOW_AUTH | {"providers", "stores", "auth", "_asgi", "doctor"},
-    "cli": BELOW_AUTH | {"", "providers", "doctor", "stores", "auth", "_asgi", "middleware", "testing", "cli"},
+    "dev": BELOW_AUTH | {"_asgi", "testing", "dev"},
+    "cli": BELOW_AUTH | {"", "providers", "doctor", "stores", "auth", "_asgi", "middleware", "testing", "dev", "cli"},
     "__main__": {"cli"},
 }
 
@@ -187,7 +189,10 @@ def reexports(tree: ast.Module) -> set[str]:
 
 
 PACKAGES = {f"{NAME}._protocol", f"{NAME}._remote", f"{NAME}._asgi", f"{NAME}.__main__"}
-REEXPORTING = {NAME, f"{NAME}.types", f"{NAME}.utils", f"{NAME}.testing", f"{NAME}.providers", f"{NAME}.doctor"}
+REEXPORTING = {
+    NAME,
+    *(f"{NAME}.{name}" for name in ("types", "utils", "testing", "dev", "providers", "doctor")),
+}
 PUBLIC = [name for name in SOURCES if name not in PACKAGES]
 
 
@@ -242,19 +247,8 @@ def test_default_algorithms_are_all_that_exist() -> None:
     ],
 )
 def test_importing_loads_nothing_optional(name: str) -> None:
-    unwanted = [
-        "httpx",
-        "starlette",
-        "mcp",
-        "trio",
-        "uvicorn",
-        "fastmcp",
-        "redis",
-        f"{NAME}.testing",
-        f"{NAME}.cli",
-        f"{NAME}.providers",
-        f"{NAME}.doctor",
-    ]
+    unwanted = ["httpx", "starlette", "mcp", "trio", "uvicorn", "fastmcp", "redis"]
+    unwanted += [f"{NAME}.{layer}" for layer in ("testing", "dev", "cli", "providers", "doctor")]
     program = f"import sys, json, {name}; print(json.dumps([m for m in {unwanted!r} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

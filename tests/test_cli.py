@@ -8,7 +8,7 @@ import pytest
 
 from asgi_mcp_auth.cli import main
 
-COMMANDS = ("check-config", "completion", "config-schema", "demo", "doctor", "explain")
+COMMANDS = ("check-config", "completion", "config-schema", "demo", "dev-server", "doctor", "explain")
 
 
 def run(*arguments: str, code: str = "") -> "subprocess.CompletedProcess[str]":

@@ -22,7 +22,9 @@ from test_servers import write_shop
 from test_stacks import SERVERS
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, Reason
+from asgi_mcp_auth.cli.dev_options import dev_server
 from asgi_mcp_auth.config import KeySetClocks
+from asgi_mcp_auth.dev import DevServer, Switch
 from asgi_mcp_auth.doctor import CODES
 from asgi_mcp_auth.providers import PROVIDERS, Provider
 from asgi_mcp_auth.status import Event
@@ -81,6 +83,7 @@ def test_every_snippet_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         return [(await call(protected, headers=bearer(names[name]))).status for name in ("token", "expired")]
 
     assert anyio.run(use) == [200, 401]
+    assert anyio.run(names["registered"])["client_id"].startswith("dcr_")
 
 
 def test_nothing_is_left_to_fill_in() -> None:
@@ -146,6 +149,19 @@ def test_the_tables_of_clocks_and_of_events_are_complete() -> None:
 
 def test_the_table_of_reason_codes_is_complete() -> None:
     assert set(rows("Errors and reason codes")) == {reason.value for reason in Reason}
+
+
+def test_the_tables_of_the_development_server_are_complete() -> None:
+    documented = rows("A development authorization server")
+    for switch in Switch:
+        assert documented.pop(switch.value) == [switch.meaning]
+    parameters = dict(inspect.signature(DevServer.__init__).parameters)
+    del parameters["self"]
+    shown: dict[str, object] = {name: parameter.default for name, parameter in parameters.items()}
+    shown["clock"] = "time.time"
+    assert {name: row[1] for name, row in documented.items()} == {name: f"`{value}`" for name, value in shown.items()}
+    flags = {flag for row in documented.values() for flag in re.findall(r"--[\w-]+", row[0])}
+    assert flags == {param.opts[0] for param in dev_server.params}
 
 
 def test_the_table_of_stacks_is_what_is_run() -> None:

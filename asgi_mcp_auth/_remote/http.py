@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -20,9 +21,10 @@ import anyio
 from asgi_mcp_auth._protocol.addresses import is_public
 from asgi_mcp_auth._protocol.freshness import stated_lifetime
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._protocol.urls import is_loopback
 from asgi_mcp_auth.errors import DiscoveryError, printable
 
-__all__ = ("MAX_BYTES", "ClientFactory", "Fetched", "Fetcher", "HTTPClient", "read_body")
+__all__ = ("MAX_BYTES", "ClientFactory", "Fetched", "Fetcher", "HTTPClient", "Strangers", "read_body")
 
 logger = logging.getLogger("asgi_mcp_auth.http")
 
@@ -60,6 +62,7 @@ MAX_ADDRESSES = 4
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 OK = 200
+_JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;|\Z)", re.IGNORECASE)
 TRY_AGAIN = (408, 429)
 SERVER_ERROR = 500
 
@@ -69,6 +72,20 @@ class Fetched(NamedTuple):
 
     document: dict[str, Any]
     lifetime: float | None
+
+
+class Strangers(NamedTuple):
+    """Tighter bounds, for documents whose URLs come from strangers, which have to be JSON by their media type too.
+
+    Attributes:
+        max_bytes: How long a document may be.
+        seconds: How long the whole exchange may take.
+        loopback: Whether, of the addresses that are not public, those of this machine may be asked.
+    """
+
+    max_bytes: int
+    seconds: float
+    loopback: bool = False
 
 
 @functools.cache
@@ -87,11 +104,15 @@ def _words(error: BaseException) -> str:
     return str(below or "")
 
 
-async def _public_addresses(host: str, url: str) -> list[str]:
-    """What a host name resolves to, every one of them a public address."""
+def _of_this_machine(address: str) -> bool:
+    return is_loopback(f"[{address}]" if ":" in address else address)
+
+
+async def _public_addresses(host: str, url: str, *, loopback: bool) -> list[str]:
+    """What a host name resolves to, every one of them a public address, or one of this machine if those may be."""
     found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
-    private = [address for address in addresses if not is_public(address)]
+    private = [a for a in addresses if not (is_public(a) or (loopback and _of_this_machine(a)))]
     if private or not addresses:
         msg = (
             f"{url} was not fetched: its host has the address {printable(' '.join(private))}, which is not public, and "
@@ -120,12 +141,19 @@ class Fetcher:
         # TimeoutError is an OSError; a name that cannot be one is a UnicodeError.
         self._failures = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError)
 
-    async def fetch_json(self, url: str, *, public_only: bool = False) -> Fetched:
-        """GET a JSON object from `url`; `public_only` and what is raised as for `exchange`."""
-        return await self.exchange(url, functools.partial(_read_json, url), public_only=public_only)
+    async def fetch_json(self, url: str, *, public_only: bool = False, strangers: Strangers | None = None) -> Fetched:
+        """GET a JSON object from `url`; the parameters and what is raised are those of `exchange`."""
+        read = functools.partial(_read_json, url, strangers)
+        return await self.exchange(url, read, public_only=public_only, strangers=strangers)
 
     async def exchange(
-        self, url: str, read: Callable[[Any], Awaitable[T]], *, public_only: bool = False, **request: Any
+        self,
+        url: str,
+        read: Callable[[Any], Awaitable[T]],
+        *,
+        public_only: bool = False,
+        strangers: Strangers | None = None,
+        **request: Any,
     ) -> T:
         """Ask for `url`, and read the answer with `read`; redirects are not followed.
 
@@ -134,17 +162,19 @@ class Fetcher:
             read: Makes something of httpx's unread `Response`; raises `DiscoveryError` for what it does not want.
             public_only: Whether to refuse hosts with an address that is not public, and to connect to an address
                 that was checked. A client of the user's own resolves names itself, and is not guarded.
+            strangers: Tighter bounds; None for those of documents that the configuration leads to.
             request: `method`, `headers` and `content`; a GET of JSON without them.
 
         Raises:
             DiscoveryError: For all that can go wrong; `transient` for time-outs, refused connections and 5xx.
         """
         try:
-            with anyio.fail_after(TOTAL_SECONDS):
+            with anyio.fail_after(TOTAL_SECONDS if strangers is None else strangers.seconds):
                 async with self._new_client() as client:
                     if not (public_only and self._is_ours):
                         return await self._exchange(client, url, read, **request)
-                    return await self._exchange_guarded(client, url, read, **request)
+                    loopback = strangers is not None and strangers.loopback
+                    return await self._exchange_guarded(client, url, read, loopback=loopback, **request)
         except DiscoveryError:
             raise
         except self._failures as error:
@@ -156,11 +186,11 @@ class Fetcher:
             raise DiscoveryError(msg, transient=True, cause=error) from error
 
     async def _exchange_guarded(
-        self, client: HTTPClient, url: str, read: Callable[[Any], Awaitable[T]], **request: Any
+        self, client: HTTPClient, url: str, read: Callable[[Any], Awaitable[T]], *, loopback: bool, **request: Any
     ) -> T:
         """The exchange with an address that was checked; the certificate is still held to the name (RFC 9110 4.3.4)."""
         named = self._URL(url)
-        name, addresses = named.host, await _public_addresses(named.host, url)
+        name, addresses = named.host, await _public_addresses(named.host, url, loopback=loopback)
         headers = {"host": named.netloc.decode("ascii"), **request.pop("headers", NOTHING)}
         request |= {"headers": headers, "extensions": {"sni_hostname": name}}
         for place, address in enumerate(addresses, 1):
@@ -187,19 +217,20 @@ class Fetcher:
             return await read(response)
 
 
-async def read_body(response: Any) -> bytes | None:
-    """The body of an answer, or None if it is longer than `MAX_BYTES`."""
+async def read_body(response: Any, limit: int | None = None) -> bytes | None:
+    """The body of an answer, or None if it is longer than `limit`, or than `MAX_BYTES`."""
+    limit = MAX_BYTES if limit is None else limit
     body = bytearray()
     # Left by cancellation, because trio complains of the generators inside when one is left by an exception.
     with anyio.CancelScope() as reading:
         async for chunk in response.aiter_bytes():  # nothing to decode: identity was asked for
             body += chunk
-            if len(body) > MAX_BYTES:
+            if len(body) > limit:
                 reading.cancel()
-    return bytes(body) if len(body) <= MAX_BYTES else None
+    return bytes(body) if len(body) <= limit else None
 
 
-async def _read_json(url: str, response: Any) -> Fetched:
+async def _read_json(url: str, strangers: Strangers | None, response: Any) -> Fetched:
     status, coding = response.status_code, response.headers.get("content-encoding", "identity")
     if status != OK:  # RFC 8414 section 3.2; a redirect is not followed
         msg = f"{url} answered {status}."
@@ -207,9 +238,13 @@ async def _read_json(url: str, response: Any) -> Fetched:
     if coding != "identity":
         msg = f"{url} answered with the content coding {printable(coding)}, which was not asked for."
         raise DiscoveryError(msg, transient=False)
-    body = await read_body(response)
+    if strangers is not None and not _JSON_TYPE.match(response.headers.get("content-type", "")):
+        msg = f"{url} answered with {printable(response.headers.get('content-type'))}, not application/json."
+        raise DiscoveryError(msg, transient=False)
+    limit = MAX_BYTES if strangers is None else strangers.max_bytes
+    body = await read_body(response, limit)
     if body is None:
-        msg = f"{url} answered with more than {MAX_BYTES} bytes."
+        msg = f"{url} answered with more than {limit} bytes."
         raise DiscoveryError(msg, transient=False)
     try:
         document = load_object(body)

@@ -12,7 +12,20 @@ from typing import Any
 import click
 import rich.console
 
-__all__ = ("check_config", "commands", "completion", "config_schema", "console", "demo", "doctor", "explain", "run")
+from asgi_mcp_auth.cli.dev_options import dev_server
+
+__all__ = (
+    "check_config",
+    "commands",
+    "completion",
+    "config_schema",
+    "console",
+    "demo",
+    "dev_server",
+    "doctor",
+    "explain",
+    "run",
+)
 
 PROGRAM = "asgi-mcp-auth"
 SHELLS = ("bash", "zsh", "fish")
@@ -153,3 +166,6 @@ def completion(shell: str) -> int:
         click.echo(f"{PROGRAM}: {too_old}", err=True)
         return 1
     return 0
+
+
+commands.add_command(dev_server)

@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import anyio
+
 from asgi_mcp_auth._asgi.sending import send_response
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.responses import Response, json_response
@@ -19,9 +21,12 @@ from asgi_mcp_auth.config import ServerMetadataPaths
 from asgi_mcp_auth.testing.faults import Fault, Faults, send_slowly, stall
 from asgi_mcp_auth.testing.keys import SigningKey
 
-__all__ = ("Issuer",)
+__all__ = ("MAX_BODY", "Issuer")
 
-MAX_FORM = 64 * 1024
+MAX_BODY = 64 * 1024
+MAX_COUNTED = 1000
+MAX_COUNTED_LENGTH = 1000
+BODY_SECONDS = 30.0
 
 
 def _encode(part: bytes | Mapping[str, Any]) -> bytes:
@@ -177,8 +182,12 @@ class Issuer:
         if fault is None or not fault.cut:
             return False
         self._faults.meet(path)
-        self.requests[path] += 1
+        self._count(path)
         return True
+
+    def _count(self, path: str) -> None:
+        if path in self.requests or (len(self.requests) < MAX_COUNTED and len(path) <= MAX_COUNTED_LENGTH):
+            self.requests[path] += 1
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve metadata at the RFC 8414 and OpenID Connect places, the key set at `/jwks`, tokens at `/token`."""
@@ -186,28 +195,31 @@ class Issuer:
             msg = f"an issuer serves http, not {scope['type']}"
             raise NotImplementedError(msg)
         request = Request(scope)
-        self.requests[request.path] += 1
-        form = await _read_form(receive) if request.method == "POST" else {}
+        self._count(request.path)
+        body = await _read_body(receive) if request.method not in ("GET", "HEAD") else b""
         fault = self._faults.meet(request.path)
         if fault is None:
-            await send_response(self._answer(request, form), request, receive, send)
+            await send_response(await self._respond(request, body), request, receive, send)
             return
         if fault.stall:
             await stall(fault, receive)
-        answer = self._answer(request, form) if fault.instead is None else fault.instead
+        answer = await self._respond(request, body) if fault.instead is None else fault.instead
         await send_slowly(answer, fault, send)
 
-    def _answer(self, request: Request, form: dict[str, str]) -> Response:
+    async def _respond(self, request: Request, body: bytes) -> Response:
+        """The answer that a request gets where no fault is in force; `body` may be cut after `MAX_BODY` bytes."""
         path = request.path
         if path in (ServerMetadataPaths.OAUTH + self._path, self._path + ServerMetadataPaths.OIDC):
-            return self._document(self.metadata)
+            return self.document(self.metadata)
         if path == f"{self._path}/jwks":
-            return self._document(self.jwks())
+            return self.document(self.jwks())
         if path == f"{self._path}/token" and request.method == "POST":
+            form = {name: values[0] for name, values in parse_qs(body.decode("ascii", "replace")).items()}
             return self._token(form)
         return json_response(404, {"error": "not_found"})
 
-    def _document(self, content: dict[str, Any]) -> Response:
+    def document(self, content: dict[str, Any]) -> Response:
+        """A document as it is published, with `cache_control`."""
         held = () if self.cache_control is None else ((b"cache-control", self.cache_control.encode("latin-1")),)
         return json_response(200, content, held, store=True)
 
@@ -223,10 +235,12 @@ class Issuer:
         return json_response(200, answer)
 
 
-async def _read_form(receive: Any) -> dict[str, str]:
-    body, more = b"", True
-    while more and len(body) <= MAX_FORM:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-    return {name: values[0] for name, values in parse_qs(body[:MAX_FORM].decode("ascii", "replace")).items()}
+async def _read_body(receive: Any) -> bytes:
+    """The body, but no more of it than tells that it is too long, or than comes in time."""
+    body, more = bytearray(), True
+    with anyio.move_on_after(BODY_SECONDS):
+        while more and len(body) <= MAX_BODY:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+    return bytes(body[: MAX_BODY + 1])

@@ -1,0 +1,188 @@
+"""Tokens in the shape of providers (requirement AS-34, part E): each passes with its documented configuration, and is
+refused by profile `at+jwt` where it deviates from RFC 9068. The tokens come out of the whole flow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jwt
+import pytest
+from dev import M2M, MCP, Asked, claims_of, dev_server, header_of
+from harness import Clock, RecordingApp, bearer, call
+
+from asgi_mcp_auth import AuthServerConfig, MCPAuthMiddleware
+from asgi_mcp_auth.decisions import Decision
+from asgi_mcp_auth.dev import DIALECTS, DevServer
+from asgi_mcp_auth.dev.dialects import entra_api
+from asgi_mcp_auth.errors import Reason
+
+pytestmark = pytest.mark.anyio
+
+API = entra_api(MCP)
+
+
+class Shape(NamedTuple):
+    """What a dialect's token has, and how it is configured; None for one that cannot be accepted."""
+
+    typ: str | None
+    has: dict[str, Any]
+    lacks: tuple[str, ...]
+    config: Mapping[str, Any] | None = MappingProxyType({})
+    strict: Reason | None = Reason.TYP_NOT_ACCEPTED
+    refused: Reason | None = None
+    scopes: tuple[str, ...] = ("mcp:read",)
+    required: tuple[str, ...] = ()
+
+
+CLIENT = "<the client>"
+SHAPES = {
+    "entra-v2": Shape(
+        "JWT",
+        {"aud": API, "azp": CLIENT, "scp": "mcp:read", "ver": "2.0"},
+        ("client_id", "scope", "jti"),
+        {"extra_audiences": [API]},
+    ),
+    "entra-v1": Shape(
+        "JWT",
+        {"aud": f"api://{API}", "appid": CLIENT, "scp": "mcp:read", "ver": "1.0"},
+        ("client_id", "azp", "scope"),
+        {"extra_audiences": [f"api://{API}"]},
+    ),
+    "auth0": Shape("JWT", {"azp": CLIENT, "scope": "mcp:read", "permissions": ["mcp:read"]}, ("client_id",)),
+    "auth0-rfc9068": Shape("at+jwt", {"client_id": CLIENT, "permissions": ["mcp:read"]}, ("azp",), strict=None),
+    "okta": Shape(None, {"cid": CLIENT, "scp": ["mcp:read"], "ver": 1}, ("client_id", "scope")),
+    "okta-org": Shape(
+        "application/okta-internal-at+jwt",
+        {"aud": "http://localhost:9000", "cid": CLIENT},
+        ("client_id",),
+        None,
+        refused=Reason.TYP_NOT_ACCEPTED,
+    ),
+    "cognito": Shape(None, {"client_id": CLIENT, "token_use": "access", "username": "alice"}, ("scp",)),
+    "keycloak": Shape("JWT", {"aud": [MCP, "account"], "azp": CLIENT, "typ": "Bearer", "acr": "1"}, ("client_id",)),
+    "cognito-no-aud": Shape(
+        None,
+        {"client_id": CLIENT, "token_use": "access", "scope": f"{MCP}/read"},
+        ("aud",),
+        {"profile": "no-aud", "allowed_clients": [CLIENT]},
+        scopes=(f"{MCP}/read",),
+        required=(f"{MCP}/read",),
+    ),
+    "workos": Shape(None, {"client_id": CLIENT, "permissions": ["mcp:read"]}, ("azp",)),
+    "descope": Shape("JWT", {"azp": CLIENT, "amr": ["email"]}, ("client_id", "jti")),
+    "descope-project": Shape("JWT", {"azp": CLIENT, "aud": "P2dev"}, ("client_id",), {"extra_audiences": ["P2dev"]}),
+    "logto": Shape("at+jwt", {"client_id": CLIENT}, ("auth_time",), strict=None),
+    "clerk": Shape("at+jwt", {"client_id": CLIENT}, ("azp",), strict=None),
+    "supabase": Shape(
+        "JWT",
+        {"aud": "authenticated", "role": "authenticated", "client_id": CLIENT},
+        ("scope",),
+        {"extra_audiences": ["authenticated"]},
+        scopes=(),
+    ),
+}
+SLUGS = [pytest.param(slug, id=f"AS-34 E {slug}") for slug in SHAPES]
+
+
+def test_every_dialect_is_tested() -> None:
+    assert {*SHAPES, "google"} == set(DIALECTS)
+
+
+def decide(server: DevServer, required: tuple[str, ...], **config: Any) -> tuple[MCPAuthMiddleware, list[Decision]]:
+    decisions: list[Decision] = []
+    app = MCPAuthMiddleware(
+        RecordingApp(),
+        resource=MCP,
+        authorization_servers=[AuthServerConfig(issuer=server.url, **config)],
+        required_scopes=required,
+        http_client=server.http_client,
+        clock=server.clock,
+        on_decision=[decisions.append],
+    )
+    return app, decisions
+
+
+async def reason(server: DevServer, token: str, required: tuple[str, ...] = (), **config: Any) -> Decision:
+    app, decisions = decide(server, required, **config)
+    await call(app, headers=bearer(token), host="localhost:8000")
+    return decisions[-1]
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+async def test_the_shape_of_a_token(slug: str, clock: Clock) -> None:
+    shape = SHAPES[slug]
+    server = dev_server(dialect=slug, clock=clock, scopes=shape.required or ["mcp:read"])
+    async with Asked(server) as asked:
+        client_id = (await asked.register())["client_id"]
+        tokens = await asked.login(client_id, scope=...)
+        token = tokens["access_token"]
+        assert await asked.is_active(token, client_id), "AS-60: introspection knows it in any shape"
+    header, claims = header_of(token), claims_of(token)
+    assert header.get("typ") == shape.typ
+    assert header["alg"] == ("ES384" if slug == "logto" else "ES256")
+    assert {name: claims[name] for name in shape.has} == {
+        name: client_id if value is CLIENT else value for name, value in shape.has.items()
+    }
+    assert not set(shape.lacks) & set(claims)
+    assert (claims["sub"], claims["iss"]) == ("alice", server.url)
+
+    config = dict(shape.config or {})
+    if "allowed_clients" in config:
+        config["allowed_clients"] = [client_id]
+    strictly: dict[str, Any] = config | {"profile": "at+jwt"}
+    strict = await reason(server, token, **strictly)
+    assert strict.reason == shape.strict
+    if shape.config is None:
+        assert (await reason(server, token)).reason is shape.refused
+        return
+    decision = await reason(server, token, shape.required, **config)
+    assert decision.reason is None
+    assert decision.auth_info is not None
+    assert decision.auth_info.client_id == client_id
+    assert decision.auth_info.scopes == shape.scopes
+    if "extra_audiences" in config:
+        assert (await reason(server, token)).reason is Reason.WRONG_AUDIENCE
+
+
+async def test_as_34_google_s_tokens_are_opaque(clock: Clock) -> None:
+    server = dev_server(dialect="google", clock=clock)
+    async with Asked(server) as asked:
+        client_id = (await asked.register())["client_id"]
+        token = (await asked.login(client_id, scope="openid mcp:read"))["access_token"]
+        with pytest.raises(jwt.InvalidTokenError):
+            header_of(token)
+        assert (await reason(server, token)).reason is Reason.MALFORMED_TOKEN, "AS-34 E google"
+        assert await asked.is_active(token, client_id)
+
+
+@pytest.mark.parametrize(
+    ("slug", "changes", "expected"),
+    [
+        pytest.param("auth0", {"scope": "openid mcp:read"}, {"aud": [MCP, "http://localhost:9000/userinfo"]}, id="E auth0 with openid"),
+        pytest.param("keycloak", {"acr_values": "urn:mfa"}, {"acr": "urn:mfa"}, id="E AS-19 keycloak with acr"),
+        pytest.param("entra-v2", {"scope": "api://x/mcp.read", "resource": MCP}, {"scp": "mcp.read"}, id="E entra-v2 short names"),
+    ],
+)  # fmt: skip
+async def test_what_depends_on_the_request(slug: str, changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    async with Asked(dev_server(dialect=slug, scopes=["mcp:read", "api://x/mcp.read"])) as asked:
+        client_id = (await asked.register())["client_id"]
+        claims = claims_of((await asked.login(client_id, **changes))["access_token"])
+    assert {name: claims[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("slug", "expected", "lacks"),
+    [
+        pytest.param("entra-v2", {"roles": ["mcp:read"], "idtyp": "app", "azp": "m2m"}, ("scp",), id="E entra-v2 app-only"),
+        pytest.param("cognito", {"client_id": "m2m", "token_use": "access"}, ("username",), id="E cognito m2m"),
+        pytest.param("okta", {"cid": "m2m"}, ("uid",), id="E okta m2m"),
+    ],
+)  # fmt: skip
+async def test_a_client_for_itself(slug: str, expected: dict[str, Any], lacks: tuple[str, ...]) -> None:
+    async with Asked(dev_server(dialect=slug)) as asked:
+        auth = (M2M["client_id"], M2M["client_secret"])
+        claims = claims_of((await asked.token("client_credentials", auth=auth)).json()["access_token"])
+    assert {name: claims[name] for name in expected} == expected
+    assert not set(lacks) & set(claims)

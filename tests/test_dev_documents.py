@@ -1,0 +1,91 @@
+"""Client id metadata documents fetched by the guarded client, over real HTTP on loopback (requirements AS-45 to AS-47)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dev import Asked, dev_server
+from upstream import Upstream
+
+from asgi_mcp_auth._remote.http import Strangers
+from asgi_mcp_auth.dev import documents
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def _host() -> Iterator[Upstream]:
+    upstream = Upstream()
+    upstream.start()
+    yield upstream
+    upstream.stop()
+
+
+@pytest.fixture
+def host(_host: Upstream) -> Iterator[Upstream]:
+    """A server whose /client.json is a good document."""
+    _host.issuer.answer("/client.json", document(f"{_host.url}/client.json"))
+    yield _host
+    _host.issuer.heal()
+    _host.issuer.requests.clear()
+
+
+def document(url: str, **changes: Any) -> dict[str, Any]:
+    return {"client_id": url, "client_name": "Local", "redirect_uris": ["http://localhost/oauth/callback"]} | changes
+
+
+async def test_as_45_as_46_a_document_on_this_machine(host: Upstream) -> None:
+    """Plain http on loopback only with `insecure_client_documents`; other private addresses stay closed."""
+    url = f"{host.url}/client.json"
+    async with Asked(dev_server(insecure_client_documents=True)) as asked:
+        assert (await asked.login(url))["scope"] == "mcp:read"
+        assert host.issuer.requests["/client.json"] == 1
+    async with Asked(dev_server()) as asked:
+        assert (await asked.get("/authorize", params=asked.request(url))).status_code == 400
+    assert host.issuer.requests["/client.json"] == 1, "nothing was fetched"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        pytest.param({"status": 302, "headers": {"location": "/other.json"}}, "answered 302", id="AS-46 302"),
+        pytest.param({"status": 201}, "answered 201", id="AS-46 201"),
+        pytest.param({"content_type": "text/html"}, "not application/json", id="AS-46 text/html"),
+        pytest.param({"body": b" " * 6144}, "more than 5120 bytes", id="AS-46 6 KiB"),
+        pytest.param({"headers": {"content-encoding": "gzip"}}, "content coding gzip", id="AS-46 unasked coding"),
+        pytest.param({"body": b"[]"}, "not a JSON object", id="AS-47 a list"),
+    ],
+)
+async def test_answers_that_are_refused(host: Upstream, answer: dict[str, Any], said: str) -> None:
+    url = f"{host.url}/client.json"
+    given: dict[str, Any] = {"body": document(url)} | answer
+    host.issuer.answer("/client.json", **given)
+    host.issuer.answer("/other.json", document(url))
+    async with Asked(dev_server(insecure_client_documents=True)) as asked:
+        page = await asked.get("/authorize", params=asked.request(url))
+    assert page.status_code == 400
+    assert said in page.text
+    assert host.issuer.requests["/other.json"] == 0
+
+
+async def test_as_46_a_slow_document(host: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Strangers(max_bytes=5120, seconds=5.0, loopback=True) == documents.BOUNDS
+    monkeypatch.setattr(documents, "BOUNDS", documents.BOUNDS._replace(seconds=0.2))
+    host.issuer.stall("/client.json")
+    url = f"{host.url}/client.json"
+    async with Asked(dev_server(insecure_client_documents=True)) as asked:
+        page = await asked.get("/authorize", params=asked.request(url))
+        assert page.status_code == 400
+        assert "could not be fetched" in page.text
+        host.issuer.heal()
+        host.issuer.answer("/client.json", document(url))
+        assert (await asked.login(url))["scope"] == "mcp:read", "AS-48"
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1.nip.example", "localhost.example"])
+async def test_as_46_names_that_cannot_be_resolved(name: str) -> None:
+    async with Asked(dev_server()) as asked:
+        page = await asked.get("/authorize", params=asked.request(f"https://{name}/c"))
+    assert page.status_code == 400

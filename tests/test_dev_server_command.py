@@ -1,0 +1,260 @@
+"""`asgi-mcp-auth dev-server`, as a user runs it: a process under uvicorn, with an app of ours that trusts it in another."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import processes
+import pytest
+from click.testing import CliRunner
+from dev import CALLBACK, CHALLENGE, INSPECTOR, VERIFIER, Form, answer_of, claims_of
+
+from asgi_mcp_auth.cli import main
+from asgi_mcp_auth.cli.dev_options import dev_server
+from asgi_mcp_auth.cli.dev_server import exchange_line
+from asgi_mcp_auth.dev import DIALECTS, Exchange, Switch
+
+COUNTERPARTS = Path(__file__).parent / "counterparts"
+COMMAND = [sys.executable, "-m", "asgi_mcp_auth", "dev-server", "--port", "0"]
+
+
+@contextlib.contextmanager
+def serving(*options: str) -> Generator[tuple[str, processes.Process]]:
+    """The command as a process, and its issuer."""
+    # A shell may have started us with SIGINT ignored, which is inherited.
+    begin = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    argv = [sys.executable, "-c", begin, *COMMAND, *options]
+    with processes.running(argv, ready_line="Press Ctrl-C", env={"PYTHONUTF8": "1"}) as process:
+        found = re.search(r"^Issuer +(\S+)$", process.output, re.MULTILINE)
+        assert found is not None
+        yield found[1], process
+
+
+@pytest.fixture(scope="module")
+def app_port() -> int:
+    return processes.free_port()
+
+
+@pytest.fixture(scope="module")
+def running(app_port: int) -> Iterator[tuple[str, processes.Process]]:
+    resource = f"http://127.0.0.1:{app_port}/mcp"
+    with serving("--path", "t1", "--resource", resource, "--scope", "mcp:read=Read", "--scope", "mcp:admin") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def protected(running: tuple[str, processes.Process], app_port: int) -> Iterator[str]:
+    resource = f"http://127.0.0.1:{app_port}/mcp"
+    env = {"RESOURCE": resource, "ISSUERS": running[0]}
+    with processes.uvicorn("apps:app", app_dir=COUNTERPARTS, port=app_port, env=env):
+        yield resource
+
+
+@pytest.fixture
+def browser() -> Iterator[httpx.Client]:
+    with httpx.Client(trust_env=False, timeout=10.0) as client:
+        yield client
+
+
+def test_as_34_the_whole_flow_over_http(
+    running: tuple[str, processes.Process], protected: str, browser: httpx.Client
+) -> None:
+    """From the 401 to the app's answer, by what each answer says; consent is given on the page."""
+    challenge = browser.post(protected).headers["www-authenticate"]
+    found = re.search(r'resource_metadata="([^"]+)"', challenge)
+    assert found is not None
+    metadata = browser.get(found[1]).json()
+    (issuer,) = metadata["authorization_servers"]
+    assert issuer == running[0]
+    origin = issuer.removesuffix("/t1")
+    server = browser.get(f"{origin}/.well-known/oauth-authorization-server/t1").json()
+    client = browser.post(server["registration_endpoint"], json=INSPECTOR).json()
+    params = {
+        "response_type": "code",
+        "client_id": client["client_id"],
+        "code_challenge": CHALLENGE,
+        "code_challenge_method": "S256",
+        "redirect_uri": CALLBACK,
+        "state": "s",
+        "scope": "mcp:read offline_access",
+        "resource": metadata["resource"],
+    }
+    page = browser.get(server["authorization_endpoint"], params=params)
+    form = Form(page.text)
+    answer = answer_of(browser.post(f"{origin}{form.action}", data=form.fields | {"decision": "allow", "user": "bob"}))
+    assert answer["iss"] == issuer
+    exchange = {
+        "grant_type": "authorization_code",
+        "client_id": client["client_id"],
+        "code": answer["code"],
+        "code_verifier": VERIFIER,
+        "redirect_uri": CALLBACK,
+        "resource": metadata["resource"],
+    }
+    tokens = browser.post(server["token_endpoint"], data=exchange).json()
+    used = browser.post(protected, headers={"authorization": f"Bearer {tokens['access_token']}"})
+    assert used.status_code == 200, "AS-34"
+    assert used.json()["subject"] == "bob"
+    admin = browser.post(f"{protected}/admin", headers={"authorization": f"Bearer {tokens['access_token']}"})
+    assert admin.status_code == 403
+
+    shown = running[1].output
+    for line in (
+        *(
+            r"201  POST /t1/register",
+            r"200  GET /t1/authorize",
+            r"303  POST /t1/consent .*→ localhost:6274 .*user=bob",
+        ),
+        r"200  POST /t1/token .*authorization_code client=dcr_\S+ scope=mcp:read",
+    ):
+        assert re.search(rf"^\d\d:\d\d:\d\d  {line}", shown, re.MULTILINE), line
+    secrets = (answer["code"], tokens["access_token"], tokens["refresh_token"], form.fields["csrf"], VERIFIER)
+    assert not [secret for secret in secrets if secret in shown]
+    assert "\x1b[" not in shown, "no colours where there is no terminal"
+
+
+def test_as_1_the_lines_to_paste_work(
+    running: tuple[str, processes.Process], protected: str, browser: httpx.Client
+) -> None:
+    shown = running[1].output
+    assert shown.startswith("DEVELOPMENT ONLY"), "AS-1"
+    assert f'authorization_servers=["{running[0]}"]' in shown
+    lines = [shlex.split(line) for line in shown.splitlines() if line.startswith("curl ")]
+    answers: list[Any] = []
+    for argv in lines:
+        given = dict(itertools.pairwise(argv))
+        content = "&".join(value for flag, value in itertools.pairwise(argv) if flag == "-d")
+        user, _, password = given.get("-u", "").partition(":")
+        kind = "application/json" if "-H" in given else "application/x-www-form-urlencoded"
+        response = browser.post(
+            argv[2],
+            content=content if "-H" in given else content.replace(" ", "+"),
+            headers={"content-type": kind},
+            auth=httpx.BasicAuth(user, password) if user else httpx.Auth(),
+        )
+        assert response.status_code == 200, argv
+        answers.append(response.json())
+        if user:
+            token = answers[0]["access_token"]
+            assert browser.post(protected, headers={"authorization": f"Bearer {token}"}).status_code == 200
+    assert len(answers) == 4
+    assert answers[1]["faults"] == ["unknown-kid"]
+    assert browser.post(f"{running[0]}/dev/faults", json={"off": ["unknown-kid"]}).json() == {"faults": []}
+    metadata = re.search(r"^Metadata +(\S+)$", shown, re.MULTILINE)
+    assert metadata is not None
+    assert browser.get(metadata[1]).json()["issuer"] == running[0]
+
+
+def test_as_63_options_reach_the_server_and_ctrl_c_ends_it(tmp_path: Path, browser: httpx.Client) -> None:
+    clients = tmp_path / "clients.json"
+    clients.write_text(json.dumps([{"client_id": "static", "redirect_uris": [CALLBACK]}]), "utf-8")
+    options = ["--auto-approve", "--clients", str(clients), "--dialect", "okta", "--fault", "no-iss", "--user", "carol"]
+    with serving(*options, "--no-registration", "--no-oidc", "--token-lifetime", "7") as (issuer, process):
+        params = {
+            "response_type": "code",
+            "client_id": "static",
+            "code_challenge": CHALLENGE,
+            "code_challenge_method": "S256",
+            "resource": "http://127.0.0.1:1/mcp",
+            "scope": "x",
+        }
+        answer = answer_of(browser.get(f"{issuer}/authorize", params=params))
+        assert set(answer) == {"code"}, "AS-63"
+        exchange = {"client_id": "static", "code": answer["code"], "code_verifier": VERIFIER}
+        tokens = browser.post(f"{issuer}/token", data={"grant_type": "authorization_code"} | exchange).json()
+        assert tokens["expires_in"] == 7
+        claims = claims_of(tokens["access_token"])
+        assert (claims["cid"], claims["scp"], claims["sub"]) == ("static", ["x"], "carol")
+        assert browser.post(f"{issuer}/register", json=INSPECTOR).status_code == 403
+        assert browser.get(f"{issuer}/.well-known/openid-configuration").status_code == 404
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait() == 0
+        assert "Traceback" not in process.output
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param(["--host", "0.0.0.0"], "is not this machine", id="AS-1 every address"),
+        pytest.param(["--host", "192.0.2.1"], "is not this machine", id="AS-1 another machine"),
+        pytest.param(
+            ["--issuer", "http://auth.example.com"], "is http, and not this machine", id="AS-1 an http issuer"
+        ),
+        pytest.param(["--issuer", "https://auth.example.com"], "is not this machine", id="AS-1 another issuer"),
+        pytest.param(["--fault", "gremlins"], "choose among wrong-iss", id="an unknown fault"),
+        pytest.param(["--dialect", "esperanto"], "choose among entra-v2", id="an unknown dialect"),
+        pytest.param(["--scope", 'a"b', "--algorithm", "HS256"], "algorithms: ", id="two mistakes"),
+        pytest.param(["--code-lifetime", "61"], "61 is not in the range", id="AS-18 more than a minute"),
+    ],
+)
+def test_mistakes_are_one_line(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dev-server", "--port", "0", *options]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert said in shown.err
+    assert "See 'asgi-mcp-auth dev-server --help'." in shown.err
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param("{", "is refused: not JSON", id="AS-50 no JSON"),
+        pytest.param("{}", "is no JSON list", id="AS-50 no list"),
+        pytest.param('[{"client_id": "a"}]', "clients[0]: redirect_uris is missing", id="AS-50 no redirect URIs"),
+    ],
+)
+def test_a_wrong_file_of_clients(content: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "clients.json"
+    path.write_text(content, "utf-8")
+    assert main(["dev-server", "--port", "0", "--clients", str(path)]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_port_in_use(running: tuple[str, processes.Process], capsys: pytest.CaptureFixture[str]) -> None:
+    port = running[0].rpartition(":")[2].removesuffix("/t1")
+    assert main(["dev-server", "--port", port]) == 2
+    assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use" in capsys.readouterr().err
+
+
+def test_as_1_beyond_this_machine_takes_a_word() -> None:
+    with serving("--host", "0.0.0.0", "--i-know") as (issuer, _):
+        assert issuer.startswith("http://127.0.0.1:"), "AS-1"
+        assert httpx.get(f"{issuer}/jwks", trust_env=False).status_code == 200
+
+
+def test_the_help_teaches() -> None:
+    shown = CliRunner().invoke(dev_server, ["--help"]).output
+    for word in (*Switch, *DIALECTS, "--auto-approve", "--i-know", "Examples:"):
+        assert word in shown
+
+
+def test_completion_knows_the_names() -> None:
+    params = {param.name: param for param in dev_server.params}
+    context = dev_server.make_context("dev-server", [], resilient_parsing=True)
+    faults = [item.value for item in params["faults"].shell_complete(context, "no-")]
+    assert faults == ["no-iss", "no-pkce", "no-scope"]
+    assert [item.value for item in params["dialect"].shell_complete(context, "okta")] == ["okta", "okta-org"]
+
+
+@pytest.mark.parametrize(
+    ("exchange", "line"),
+    [
+        pytest.param(Exchange("POST", "/token", 200, 0.0014, "a client=b"), "200  POST /token  1 ms  a client=b", id="a token"),
+        pytest.param(Exchange("GET", "/x", 404, 0.0, "e: \x1b[31m\n→ x"), "404  GET /x  0 ms  e: \\x1b[31m\\n\\u2192 x", id="nothing breaks the line"),
+        pytest.param(Exchange("GET", "/a", 302, 0.0, "→ h:1 x=y"), "302  GET /a  0 ms  → h:1 x=y", id="a redirect"),
+    ],
+)  # fmt: skip
+def test_a_line_per_request(exchange: Exchange, line: str) -> None:
+    assert exchange_line(exchange, 0.0).plain.partition("  ")[2] == line
