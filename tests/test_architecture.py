@@ -118,9 +118,9 @@ ALLOWED: dict[str, set[str]] = {
     "utils": BELOW_AUTH,
     "": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware", "exceptions"},
     "testing": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware", "testing"},
-    "dev": BELOW_AUTH | {"_asgi", "testing", "dev"},
     "doctor": BELOW_AUTH | {"providers", "stores", "auth", "_asgi", "doctor"},
-    "cli": BELOW_AUTH | {"", "providers", "stores", "auth", "_asgi", "middleware", "testing", "dev", "doctor", "cli"},
+    "dev": BELOW_AUTH | {"_asgi", "testing", "dev"},
+    "cli": BELOW_AUTH | {"", "providers", "doctor", "stores", "auth", "_asgi", "middleware", "testing", "dev", "cli"},
     "__main__": {"cli"},
 }
 
@@ -189,7 +189,10 @@ def reexports(tree: ast.Module) -> set[str]:
 
 
 PACKAGES = {f"{NAME}._protocol", f"{NAME}._remote", f"{NAME}._asgi", f"{NAME}.__main__"}
-REEXPORTING = {NAME, *(f"{NAME}.{name}" for name in ("types", "utils", "testing", "providers", "dev", "doctor"))}
+REEXPORTING = {
+    NAME,
+    *(f"{NAME}.{name}" for name in ("types", "utils", "testing", "dev", "providers", "doctor")),
+}
 PUBLIC = [name for name in SOURCES if name not in PACKAGES]
 
 
@@ -245,7 +248,7 @@ def test_default_algorithms_are_all_that_exist() -> None:
 )
 def test_importing_loads_nothing_optional(name: str) -> None:
     unwanted = ["httpx", "starlette", "mcp", "trio", "uvicorn", "fastmcp", "redis"]
-    unwanted += [f"{NAME}.{layer}" for layer in ("testing", "providers", "dev", "doctor", "cli")]
+    unwanted += [f"{NAME}.{layer}" for layer in ("testing", "dev", "cli", "providers", "doctor")]
     program = f"import sys, json, {name}; print(json.dumps([m for m in {unwanted!r} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []

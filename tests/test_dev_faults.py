@@ -19,6 +19,7 @@ from asgi_mcp_auth import (
     validate_server_config,
 )
 from asgi_mcp_auth.dev import DevServer, Switch
+from asgi_mcp_auth.doctor import examine
 from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, InvalidServerMetadata
 
 pytestmark = pytest.mark.anyio
@@ -172,6 +173,25 @@ async def test_metadata_at_one_place(fault: Switch, place: str, asked_for: int) 
     if fault is not Switch.ONLY_OAUTH:
         with pytest.raises(DiscoveryError):
             await discovered(server, AuthServerType.OAUTH)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        pytest.param(None, None, id="AS-63 none"),
+        pytest.param(Switch.ISSUER_MISMATCH, "issuer_mismatch", id="AS-63 another issuer"),
+        pytest.param(Switch.TRAILING_SLASH, "issuer_trailing_slash", id="AS-63 a slash"),
+        pytest.param(Switch.NO_PKCE, "pkce_not_supported", id="AS-63 no PKCE"),
+        pytest.param(Switch.JWKS_ERROR, "error_status", id="AS-63 no keys"),
+        pytest.param(Switch.ONLY_OIDC_APPENDED, None, id="AS-63 only OpenID Connect, appended"),
+    ],
+)
+@pytest.mark.parametrize("path", ["", "/t1"])
+async def test_what_the_doctor_says(fault: Switch | None, code: str | None, path: str) -> None:
+    server = dev_server(f"{BASE}{path}", faults=[] if fault is None else [fault])
+    (report,) = await examine([server.url], "issuer", http_client=server.http_client)
+    wrong = [str(finding.code.name) for finding in report.findings if finding.severity not in ("ok", "info")]
+    assert wrong == ([] if code is None else [code])
 
 
 async def test_switching_by_name() -> None:
