@@ -7,7 +7,7 @@ from typing import Any
 
 from asgi_mcp_auth._protocol.mcp_headers import MCPFields
 from asgi_mcp_auth._protocol.rpc import malformed
-from asgi_mcp_auth._remote.tasks import within
+from asgi_mcp_auth._remote.limits import within
 from asgi_mcp_auth.message_errors import MessageRefused, MessageTooLarge, UnsupportedContent
 from asgi_mcp_auth.reasons import Reason
 

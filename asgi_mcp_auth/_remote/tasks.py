@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
 
-__all__ = ("Background", "SingleFlight", "spawn", "within")
+__all__ = ("Background", "SingleFlight", "spawn")
 
 logger = logging.getLogger("asgi_mcp_auth.background")
 
@@ -59,24 +59,6 @@ def spawn(work: Callable[[], Awaitable[None]]) -> Background:
         _running.add(task)
         task.add_done_callback(_running.discard)
     return background
-
-
-async def within(seconds: float, work: Callable[[], Awaitable[T]]) -> T | None:
-    """The result of `work`, or None when it took longer; for where anyio's own time limit (5 µs, not 2) is too dear."""
-    trio = sys.modules.get("trio")
-    result: T | None = None
-    if trio is not None and trio.lowlevel.in_trio_run():
-        with trio.move_on_after(seconds):
-            result = await work()
-        return result  # noqa: RET504 - mypy takes what follows a `with` that returns for unreachable
-    limit = asyncio.timeout(seconds)
-    try:
-        async with limit:
-            result = await work()
-    except TimeoutError:
-        if not limit.expired():  # the work's own
-            raise
-    return result
 
 
 class _Flight(Generic[T]):

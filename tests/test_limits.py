@@ -1,0 +1,120 @@
+"""The time limit that the hot path uses, on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+import pytest
+
+from asgi_mcp_auth._remote import limits
+from asgi_mcp_auth._remote.limits import within
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def _looking_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "EVERY", 0.01)
+
+
+async def at_once() -> str:
+    return "done"
+
+
+async def soon() -> str:
+    await anyio.sleep(0.01)
+    return "done"
+
+
+async def never() -> str:
+    await anyio.sleep_forever()
+    raise AssertionError
+
+
+async def timing_out() -> str:
+    raise TimeoutError
+
+
+@pytest.mark.parametrize(
+    ("work", "seconds", "expected"),
+    [
+        pytest.param(at_once, 5.0, "done", id="RS-245 at once"),
+        pytest.param(soon, 5.0, "done", id="RS-245 in time"),
+        pytest.param(never, 0.01, None, id="RS-245 too late"),
+    ],
+)
+async def test_a_time_limit(work: Any, seconds: float, expected: str | None) -> None:
+    assert await within(seconds, work) == expected
+
+
+async def test_a_timeout_of_the_work_is_its_own() -> None:
+    with pytest.raises(TimeoutError):
+        await within(5.0, timing_out)
+
+
+async def test_a_cancellation_from_outside_goes_through() -> None:
+    with anyio.move_on_after(0.01) as scope:
+        await within(5.0, never)
+    assert scope.cancelled_caught
+    assert await within(5.0, soon) == "done"  # and leaves nothing behind
+
+
+async def test_many_at_once_each_has_its_own() -> None:
+    found: list[str | None] = []
+
+    async def one(seconds: float, work: Any) -> None:
+        found.append(await within(seconds, work))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(one, 0.02, never)
+            group.start_soon(one, 5.0, soon)
+    assert sorted(map(str, found)) == ["None"] * 20 + ["done"] * 20
+
+
+async def test_a_cancellation_from_outside_at_the_same_time_goes_through() -> None:
+    """The limit is over too when the outer scope ends the wait: the outer one wins."""
+    reached = False
+    with anyio.move_on_after(0.05) as scope:
+        with anyio.CancelScope(shield=True):
+            assert await within(0.01, never) is None
+        await anyio.sleep_forever()
+        reached = True
+    assert scope.cancelled_caught
+    assert not reached
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_the_timer_is_there_only_while_somebody_waits() -> None:
+    """RS-245: an idle server has no timer, and a loop that is gone leaves nothing."""
+    loop = asyncio.get_running_loop()
+    await within(5.0, soon)
+    watch: Any = vars(limits)["_watches"][loop]
+    assert not watch.waiting
+    await asyncio.sleep(0.05)
+    assert not watch._armed
+    await within(5.0, at_once)
+    assert watch._armed
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_task_is_not_cancelled_twice() -> None:
+    calls = 0
+
+    async def stubborn() -> str:
+        nonlocal calls
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            calls += 1
+            await asyncio.sleep(0.05)
+            raise
+        return "never"
+
+    assert await within(0.01, stubborn) is None
+    assert calls == 1
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
