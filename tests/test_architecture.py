@@ -247,7 +247,7 @@ def test_default_algorithms_are_all_that_exist() -> None:
     ],
 )
 def test_importing_loads_nothing_optional(name: str) -> None:
-    unwanted = ["httpx", "starlette", "mcp", "trio", "uvicorn", "fastmcp", "redis"]
+    unwanted = ["asyncio", "httpx", "starlette", "mcp", "trio", "uvicorn", "fastmcp", "redis"]
     unwanted += [f"{NAME}.{layer}" for layer in ("testing", "dev", "cli", "providers", "doctor")]
     program = f"import sys, json, {name}; print(json.dumps([m for m in {unwanted!r} if m in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

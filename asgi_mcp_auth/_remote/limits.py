@@ -6,11 +6,13 @@ loop looks at all of them once a second; on trio a deadline is cheap, and is use
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    import asyncio  # whose import is a fifth of ours; who runs it has it loaded
 
 __all__ = ("within",)
 
@@ -69,6 +71,8 @@ async def within(seconds: float, work: Callable[[], Awaitable[T]]) -> T | None:
         with trio.move_on_after(seconds):
             result = await work()
         return result  # noqa: RET504 - mypy takes what follows a `with` that returns for unreachable
+    import asyncio  # noqa: PLC0415
+
     task = asyncio.current_task()
     if task is None:  # not in a task of asyncio: nothing that could be interrupted
         return await work()

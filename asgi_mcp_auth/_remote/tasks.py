@@ -6,15 +6,17 @@ Work runs in an empty context (a request's identity must not leak into it), is h
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
+
+if TYPE_CHECKING:
+    import asyncio  # whose import is a fifth of ours; who runs it has it loaded
 
 __all__ = ("Background", "SingleFlight", "spawn")
 
@@ -54,6 +56,8 @@ def spawn(work: Callable[[], Awaitable[None]]) -> Background:
     if trio is not None and trio.lowlevel.in_trio_run():
         trio.lowlevel.spawn_system_task(background.run, context=Context())
     else:
+        import asyncio  # noqa: PLC0415
+
         task = asyncio.get_running_loop().create_task(background.run(), context=Context())
         _running.difference_update([other for other in _running if other.get_loop().is_closed()])
         _running.add(task)
@@ -105,6 +109,8 @@ class SingleFlight(Generic[T]):
 
     def _forget_closed_loops(self) -> None:
         """An asyncio loop that is closed before its tasks have ended never runs their last lines."""
+        import asyncio  # noqa: PLC0415
+
         for token in tuple(self._flights):
             if isinstance(loop := token.native_token, asyncio.AbstractEventLoop) and loop.is_closed():
                 self._flights.pop(token, None)
