@@ -1,240 +1,257 @@
-"""What the middleware adds to one request, in process: `python benchmarks/in_process.py`.
+"""What the middleware adds to one request, in process, and to the start of a program.
 
-Measured region: `await app(scope, receive, send)` around a trivial ASGI app, a fresh scope each time, on one
-asyncio loop. Not measured: the server, the network, fetching keys (they are warm), the client. The control is the
-bare app; every figure is the case minus the control of the same round. The bare signature checks call
-`cryptography` directly, with nothing around them. Rounds of all cases are interleaved, so that whatever else the
-machine does touches all of them alike; the table gives medians over the rounds, and the spread between quartiles.
-Each case checks its answers before it is timed.
+Measured region: `await app(scope, receive, send)` around a trivial ASGI app, a fresh scope each time, on one asyncio
+loop. Not measured: the server, the network, fetching keys (they are there), the client. The control is the bare app;
+every figure is the case less its control of the same round. The bare signature checks call `cryptography` directly,
+with nothing around them. For bodies the app reads its body, and the control is the same middleware without rules: a
+figure is what reading, parsing strictly, comparing the header fields and finding the rule cost. Imports are timed in
+fresh processes, the control importing `jwt` alone; compiled bytecode is there.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
-import statistics
-import time
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from exchanges import (
+    METADATA_PATH,
+    RESOURCE,
+    SCOPE,
+    FreshTokens,
+    in_turn,
+    make_body,
+    make_exchange,
+    protected,
+    reading_app,
+    resource_config,
+    trivial_app,
+)
+from measuring import NOTHING, Case, Effort, Spread, Times, WrongAnswerError, added, measure, spread
+from reporting import Cell, Promise, Report, Table
 
-from asgi_mcp_auth import MCPAuthMiddleware
+from asgi_mcp_auth import AuthServerConfig, MCPAuth
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
-RESOURCE = "https://mcp.example.com/mcp"
-METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
+__all__ = ("run",)
 
-Exchange = Callable[[], Awaitable[int]]
+ALGORITHMS = ("RS256", "RS512", "PS256", "ES256", "ES384", "ES512", "Ed25519", "Ed448")
+BARE = "control: the bare app"
+UNRULED = "{}, without rules"
+BODIES = {"200 B": 200, "4 KB": 4096, "256 KB": 262_144}
+BRIDGED = "known token, MCP SDK bridge"
 
-
-class Case(NamedTuple):
-    """A named exchange; `prepare` renews what one round uses up, outside the measured region."""
-
-    name: str
-    exchange: Callable[[], Awaitable[Any]]
-    expected: int | None
-    control: str | None
-    prepare: Callable[[], None] = lambda: None
+VerifyOnce = Callable[[], None]
 
 
-async def trivial_app(_scope: Any, _receive: Any, send: Any) -> None:
-    """The control."""
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-    await send({"type": "http.response.body", "body": b"ok"})
+def bare_check(issuer: Issuer, key: SigningKey) -> VerifyOnce:
+    """The signature check alone, everything else done before."""
+    signing_input, _, encoded = issuer.mint(RESOURCE, scope=SCOPE, key=key).rpartition(".")
+    message, signature = signing_input.encode("ascii"), base64.urlsafe_b64decode(encoded + "==")
+    public = key.private.public_key()
+    if key.alg.startswith("Ed"):
+        return lambda: public.verify(signature, message)
+    digest: hashes.HashAlgorithm = {"256": hashes.SHA256, "384": hashes.SHA384, "512": hashes.SHA512}[key.alg[2:]]()
+    if key.alg.startswith("ES"):
+        half = len(signature) // 2
+        der = encode_dss_signature(int.from_bytes(signature[:half]), int.from_bytes(signature[half:]))
+        return lambda: public.verify(der, message, ec.ECDSA(digest))
+    scheme = padding.PSS(padding.MGF1(digest), digest.digest_size) if key.alg[0] == "P" else padding.PKCS1v15()
+    return lambda: public.verify(signature, message, scheme, digest)
 
 
-async def receive() -> Any:
-    return {"type": "http.request", "body": b"", "more_body": False}
+def as_exchange(check: VerifyOnce) -> Callable[[], Awaitable[None]]:
+    """A bare check, awaited like everything else here."""
 
-
-def make_scope(path: str, token: str | None) -> dict[str, Any]:
-    """The scope of an MCP client's request, as uvicorn makes it."""
-    headers = [
-        (b"host", b"mcp.example.com"),
-        (b"user-agent", b"python-httpx/0.28.1"),
-        (b"accept", b"application/json, text/event-stream"),
-        (b"accept-encoding", b"gzip, deflate"),
-        (b"connection", b"keep-alive"),
-        (b"content-type", b"application/json"),
-        (b"mcp-protocol-version", b"2026-07-28"),
-        (b"mcp-method", b"tools/call"),
-        (b"mcp-name", b"add"),
-        (b"content-length", b"180"),
-    ]
-    if token is not None:
-        headers.append((b"authorization", b"Bearer " + token.encode("ascii")))
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "server": ("127.0.0.1", 8000),
-        "client": ("127.0.0.1", 50000),
-        "scheme": "http",
-        "method": "GET" if path == METADATA_PATH else "POST",
-        "root_path": "",
-        "path": path,
-        "raw_path": path.encode("ascii"),
-        "query_string": b"",
-        "headers": headers,
-        "state": {},
-    }
-
-
-class Tokens:
-    """Tokens that the middleware has not seen, minted in advance for each round."""
-
-    def __init__(self, issuer: Issuer, key: SigningKey, count: int) -> None:
-        self._issuer, self._key, self._count = issuer, key, count
-        self._ready: list[str] = []
-
-    def prepare(self) -> None:
-        while len(self._ready) < self._count:
-            self._ready.append(self._issuer.mint(RESOURCE, scope="mcp:read", key=self._key))
-
-    def next(self) -> str:
-        return self._ready.pop()
-
-
-def exchange_with(app: Any, path: str, token: Callable[[], str] | str | None) -> Callable[[], Awaitable[int]]:
-    """One exchange with an app; gives the status."""
-    status = 0
-
-    async def send(message: Any) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-
-    async def exchange() -> int:
-        await app(make_scope(path, token() if callable(token) else token), receive, send)
-        return status
+    async def exchange() -> None:
+        check()
 
     return exchange
 
 
-def protected(issuer: Issuer) -> MCPAuthMiddleware:
-    """The middleware, over an issuer in process."""
-    return MCPAuthMiddleware(
-        trivial_app,
-        resource=RESOURCE,
-        authorization_servers=[issuer.url],
-        required_scopes=["mcp:read"],
-        http_client=issuer.http_client,
-    )
+async def seasoned(app: Any, tokens: Sequence[str]) -> Callable[[], Awaitable[int]]:
+    """Exchanges with tokens in turn, each seen once before."""
+    for token in tokens:
+        if (status := await make_exchange(app, token)()) != 200:
+            msg = f"a good token was answered {status}"
+            raise WrongAnswerError(msg)
+    return make_exchange(app, in_turn(tokens))
 
 
-def bare_checks(issuer: Issuer) -> dict[str, Callable[[], None]]:
-    """The signature check alone, by algorithm."""
-    checks: dict[str, Callable[[], None]] = {}
-    for key in issuer.keys:
-        signing_input, _, encoded = issuer.mint(RESOURCE, scope="mcp:read", key=key).rpartition(".")
-        message, signature = signing_input.encode("ascii"), base64.urlsafe_b64decode(encoded + "==")
-        public = key.private.public_key()
-        if key.alg == "RS256":
-
-            def check(public: Any = public, signature: bytes = signature, message: bytes = message) -> None:
-                public.verify(signature, message, padding.PKCS1v15(), hashes.SHA256())
-
-        elif key.alg == "ES256":
-            half = len(signature) // 2
-            r, s = int.from_bytes(signature[:half]), int.from_bytes(signature[half:])
-            der = encode_dss_signature(r, s)
-
-            def check(public: Any = public, signature: bytes = der, message: bytes = message) -> None:
-                public.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-
-        else:
-
-            def check(public: Any = public, signature: bytes = signature, message: bytes = message) -> None:
-                public.verify(signature, message)
-
-        checks[key.alg] = check
-    return checks
-
-
-def build_cases(issuer: Issuer, per_round: int) -> list[Case]:
-    """All cases; those with the SDK bridge are left out where the `mcp` package is not installed."""
-    app = protected(issuer)
-    known = issuer.mint(RESOURCE, scope="mcp:read")
-    cases = [
-        Case("control: the bare app", exchange_with(trivial_app, "/mcp", known), 200, None),
-        Case("known token", exchange_with(app, "/mcp", known), 200, "control: the bare app"),
-        Case("no token: 401", exchange_with(app, "/mcp", None), 401, "control: the bare app"),
-        Case("metadata document", exchange_with(app, METADATA_PATH, None), 200, "control: the bare app"),
+def simple_cases(issuer: Issuer) -> list[Case]:
+    """One known token, none, and the metadata."""
+    app, known = protected(issuer), issuer.mint(RESOURCE, scope=SCOPE)
+    return [
+        NOTHING,
+        Case(name=BARE, exchange=make_exchange(trivial_app, known)),
+        Case(name="known token", exchange=make_exchange(app, known), control=BARE),
+        Case(name="no token: 401", exchange=make_exchange(app), expected=401, control=BARE),
+        Case(name="metadata document", exchange=make_exchange(app, path=METADATA_PATH), control=BARE),
     ]
+
+
+def algorithm_cases(issuer: Issuer, calls: int) -> list[Case]:
+    """New tokens of each algorithm, and the bare check of each."""
+    app, cases = protected(issuer), list[Case]()
     for key in issuer.keys:
-        tokens = Tokens(issuer, key, per_round)
-        new = exchange_with(app, "/mcp", tokens.next)
-        cases.append(Case(f"new {key.alg} token", new, 200, "control: the bare app", tokens.prepare))
-    for alg, check in bare_checks(issuer).items():
-
-        async def bare(check: Callable[[], None] = check) -> None:
-            check()
-
-        cases.append(Case(f"bare {alg} check", bare, None, None))
-    try:
-        import mcp.server.auth.middleware.auth_context  # noqa: F401  # pyright: ignore[reportUnusedImport]
-    except ImportError:
-        print("The MCP SDK is not installed: its bridge is not measured.")
-    else:
-        bridged = exchange_with(protected(issuer), "/mcp", known)
-        cases.append(Case("known token, MCP SDK bridge", bridged, 200, "control: the bare app"))
+        tokens = FreshTokens.of(issuer, key, calls)
+        new = make_exchange(app, tokens.next)
+        cases.append(Case(name=f"new {key.alg} token", exchange=new, control=BARE, prepare=tokens.prepare, calls=calls))
+        bare = as_exchange(bare_check(issuer, key))
+        cases.append(Case(name=f"bare {key.alg} check", exchange=bare, expected=None, calls=calls))
     return cases
 
 
-async def measure(cases: list[Case], rounds: int, per_round: int) -> dict[str, list[float]]:
-    """Microseconds per exchange of each case in each round."""
-    for case in cases:
-        case.prepare()
-        if case.expected is not None and (status := await case.exchange()) != case.expected:
-            msg = f"{case.name}: answered {status}, not {case.expected}"
-            raise RuntimeError(msg)
-    times: dict[str, list[float]] = {case.name: [] for case in cases}
+async def population_cases(sizes: Sequence[int], calls: int) -> list[Case]:
+    """Many tokens of one issuer, and tokens of many issuers that a resolver admitted."""
+    issuer, cases = Issuer(algorithms=("Ed25519",)), list[Case]()
+    for size in sizes:
+        known = await seasoned(protected(issuer), [issuer.mint(RESOURCE, scope=SCOPE) for _ in range(size)])
+        cases.append(Case(name=f"known token, {size:,} distinct", exchange=known, control=BARE))
+
+        def resolver(name: str) -> AuthServerConfig:
+            return AuthServerConfig(issuer=name, jwks=issuer.jwks())
+
+        app = MCPAuth(resource_config(["https://auth.example.com", resolver])).wrap(trivial_app)
+        names = [f"https://{number}.tenants.example.com" for number in range(size)]
+        many = await seasoned(app, [issuer.mint(RESOURCE, scope=SCOPE, iss=name) for name in names])
+        cases.append(Case(name=f"known token, {size:,} issuers", exchange=many, control=BARE))
+        of_them = in_turn(names)
+        tokens = FreshTokens(lambda of_them=of_them: issuer.mint(RESOURCE, scope=SCOPE, iss=of_them()), calls)
+        new = make_exchange(app, tokens.next)
+        name = f"new Ed25519 token, {size:,} issuers"
+        cases.append(Case(name=name, exchange=new, control=BARE, prepare=tokens.prepare, calls=calls))
+    return cases
+
+
+async def body_cases(issuer: Issuer, effort: Effort) -> list[Case]:
+    """Bodies judged by rules for tools, and the same without rules."""
+    cases, token = list[Case](), issuer.mint(RESOURCE, scope=SCOPE)
+    without = protected(issuer, reading_app)
+    rules = {"add": [SCOPE], "delete_*": ["mcp:write"], "purge": ["mcp:admin"]}
+    ruled = protected(issuer, reading_app, tools=rules)
+    forbidden = make_exchange(ruled, token, body=make_body(200, tool="purge"))
+    if (status := await forbidden()) != 400:  # unlike its header field, which says add
+        msg = f"a call of another tool than the header field names was answered {status}"
+        raise WrongAnswerError(msg)
+    for name, size in BODIES.items():
+        calls, body, control = effort.of(max(4, 200 * 1000 // size), 2), make_body(size), UNRULED.format(name)
+        cases += [
+            Case(name=control, exchange=make_exchange(without, token, body=body), calls=calls),
+            Case(name=name, exchange=make_exchange(ruled, token, body=body), control=control, calls=calls),
+        ]
+    return cases
+
+
+def bridge_cases(issuer: Issuer) -> list[Case]:
+    """A known token where the MCP SDK is loaded, which changes what the app is given; last, as it cannot be undone."""
+    try:
+        import mcp.server.auth.middleware.auth_context  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    except ImportError:
+        return []
+    token = issuer.mint(RESOURCE, scope=SCOPE)
+    return [Case(name=BRIDGED, exchange=make_exchange(protected(issuer), token), control=BARE)]
+
+
+def milliseconds_to_import(module: str) -> float:
+    """The time of one import in a fresh process, as that process tells it."""
+    program = f"import time; t = time.perf_counter(); import {module}; print((time.perf_counter() - t) * 1e3)"
+    return float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
+
+
+def imports(rounds: int) -> tuple[Table, Spread]:
+    """The import beside that of `jwt`."""
+    modules = ("time", "jwt", "asgi_mcp_auth")
+    for module in modules:
+        milliseconds_to_import(module)
+    times = {module: list[float]() for module in modules}
     for _ in range(rounds):
-        for case in cases:
-            case.prepare()
-            started = time.perf_counter()
-            for _ in range(per_round):
-                await case.exchange()
-            times[case.name].append((time.perf_counter() - started) / per_round * 1e6)
-    return times
+        for module in modules:
+            times[module].append(milliseconds_to_import(module))
+    beside = added(times["asgi_mcp_auth"], times["jwt"])
+    rows: list[tuple[Cell, ...]] = [
+        ("nothing: a module that is there", spread(times["time"]), None),
+        ("import jwt", spread(times["jwt"]), None),
+        ("import asgi_mcp_auth", spread(times["asgi_mcp_auth"]), beside),
+    ]
+    return Table(title="Importing", columns=("program", "ms", "ms over import jwt"), rows=rows), beside
 
 
-def report(cases: list[Case], times: dict[str, list[float]]) -> None:
-    """Print the table: medians, and the added cost."""
-    print(f"{'case':<32}{'median µs':>12}{'added µs':>12}{'quartiles of the added':>26}")
+def case_table(title: str, cases: Sequence[Case], times: Times) -> Table:
+    """What each case costs, and what it adds to its control."""
+    rows: list[tuple[Cell, ...]] = []
     for case in cases:
-        own = times[case.name]
-        control = times[case.control] if case.control else None
-        line = f"{case.name:<32}{statistics.median(own):>12.2f}"
-        if control is not None:
-            added = [mine - base for mine, base in zip(own, control, strict=True)]
-            low, middle, high = statistics.quantiles(added, n=4) if len(added) > 1 else (added[0],) * 3
-            line += f"{middle:>12.2f}{f'{low:.2f} … {high:.2f}':>26}"
-        print(line)
-    costs = {
-        name: statistics.median(times[f"new {name} token"]) - statistics.median(times["control: the bare app"])
-        for name in ("RS256", "ES256", "Ed25519")
-    }
-    for name, cost in costs.items():
-        bare = statistics.median(times[f"bare {name} check"])
-        print(f"new {name} token: {cost / bare:.2f} times the bare check, {cost - bare:+.1f} µs")
+        beside = None if case.control is None else added(times[case.name], times[case.control])
+        rows.append((case.name, spread(times[case.name]), beside))
+    return Table(title=title, columns=("case", "µs", "µs added to its control"), rows=rows, plotted=2)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="What the middleware adds to one request, in process.")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--per-round", type=int, default=500)
-    parser.add_argument("--smoke", action="store_true", help="a few requests, to see that it runs")
-    arguments = parser.parse_args()
-    rounds, per_round = (2, 5) if arguments.smoke else (arguments.rounds, arguments.per_round)
-    issuer = Issuer(algorithms=("RS256", "ES256", "Ed25519"))
-    cases = build_cases(issuer, per_round)
-    report(cases, asyncio.run(measure(cases, rounds, per_round)))
+def algorithm_table(times: Times) -> Table:
+    """New tokens beside the bare checks."""
+    rows: list[tuple[Cell, ...]] = []
+    for alg in ALGORITHMS:
+        new, bare = times[f"new {alg} token"], times[f"bare {alg} check"]
+        cost = [own - none for own, none in zip(new, times[BARE], strict=True)]
+        ratio = spread(one / other for one, other in zip(cost, bare, strict=True))
+        rows.append((alg, spread(bare), spread(cost), ratio, added(cost, bare)))
+    columns = ("algorithm", "bare check, µs", "µs added", "times the bare check", "µs over the bare check")
+    return Table(title="A new token beside the bare check of cryptography", columns=columns, rows=rows, plotted=2)
 
 
-if __name__ == "__main__":
-    main()
+def promises(times: Times, algorithms: Table, importing: Spread) -> list[Promise]:
+    """What is promised of all this."""
+    by_name = {row[0]: row for row in algorithms.rows}
+
+    def beside(case: str, limit: float, control: str = BARE, name: str | None = None) -> Promise:
+        return Promise(name=name or case, limit=limit, measured=added(times[case], times[control]), unit="µs added")
+
+    def checked(alg: str, column: int, limit: float, unit: str) -> Promise:
+        measured = by_name[alg][column]
+        assert isinstance(measured, Spread)
+        return Promise(name=f"new {alg} token", limit=limit, measured=measured, unit=unit)
+
+    return [
+        beside("known token", 5),
+        *([beside(BRIDGED, 10)] if BRIDGED in times else []),
+        beside("no token: 401", 4),
+        beside("metadata document", 4),
+        checked("RS256", 3, 2, "× the bare check"),
+        checked("ES256", 4, 35, "µs over the bare check"),
+        checked("Ed25519", 4, 35, "µs over the bare check"),
+        beside("200 B", 15, UNRULED.format("200 B"), "policy decision on a 200 B POST"),
+        Promise(name="import", limit=40, measured=importing, unit="ms over import jwt"),
+    ]
+
+
+async def measure_all(effort: Effort) -> Report:
+    rounds, calls, few = effort.of(25, 2), effort.of(500, 3), effort.of(100, 2)
+    issuer = Issuer(algorithms=ALGORITHMS)
+    population = (1, 100, 10_000)[: effort.of(3, 2)]
+    simple = [*simple_cases(issuer), *await population_cases(population, few)]
+    bodies, signed = await body_cases(issuer, effort), algorithm_cases(issuer, few)
+    bridged = bridge_cases(issuer)
+    times = await measure([*simple, *signed, *bodies, *bridged], rounds=rounds, calls=calls)
+    algorithms = algorithm_table(times)
+    importing, over_jwt = imports(effort.of(15, 1))
+    return Report(
+        name="in process",
+        tables=[
+            case_table("One request", [*simple, *bridged], times),
+            algorithms,
+            case_table("A JSON-RPC body", bodies, times),
+            importing,
+        ],
+        promises=promises(times, algorithms, over_jwt),
+        notes=() if bridged else ("The MCP SDK is not installed: its bridge is not measured.",),
+    )
+
+
+def run(effort: Effort) -> Report:
+    """Measure it."""
+    return asyncio.run(measure_all(effort))

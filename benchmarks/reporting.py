@@ -1,0 +1,149 @@
+"""What a benchmark found, as text, Markdown and JSON.
+
+In: a `Report` of tables, curves and promises. Out: strings; numbers are shown with three significant digits, a
+`Spread` as its median between its quartiles.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from measuring import Spread
+
+__all__ = ("Cell", "Curves", "Promise", "Report", "Table", "as_json", "as_markdown", "as_text", "promises_table", "show")
+
+Cell = str | float | Spread | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """Rows under columns; `plotted` is the column that a plot shows, if any, on a logarithmic axis or a plain one."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[Cell, ...]]
+    plotted: int | None = None
+    logarithmic: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curves:
+    """Cost by size, one curve for each name; drawn on two logarithmic axes."""
+
+    title: str
+    x: str
+    y: str
+    points: Mapping[str, Sequence[tuple[float, float]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """A figure that is promised, and what was measured; never more than told to the reader."""
+
+    name: str
+    limit: float
+    measured: Spread
+    unit: str
+    at_least: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether the median is on the right side."""
+        return self.measured.median >= self.limit if self.at_least else self.measured.median <= self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All that one benchmark found."""
+
+    name: str
+    tables: Sequence[Table]
+    curves: Sequence[Curves] = ()
+    promises: Sequence[Promise] = ()
+    notes: Sequence[str] = field(default_factory=tuple[str, ...])
+
+
+def show(cell: Cell) -> str:
+    """One cell for people."""
+    if cell is None:
+        return ""
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, Spread):
+        return f"{_number(cell.median)} ({_number(cell.low)} … {_number(cell.high)})"
+    return _number(cell)
+
+
+def _number(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    decimals = max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:,.{min(decimals, 3)}f}"
+
+
+def as_text(report: Report) -> str:
+    """For a terminal."""
+    blocks = [f"{table.title}\n{_aligned(table)}" for table in report.tables]
+    return "\n\n".join((f"== {report.name}", *blocks, *(f"Note: {note}" for note in report.notes)))
+
+
+def _aligned(table: Table) -> str:
+    lines = [table.columns, *(tuple(map(show, row)) for row in table.rows)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(table.columns))]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines
+    )
+
+
+def as_markdown(report: Report) -> str:
+    """For the README, say."""
+    blocks = [f"### {report.name}"]
+    for table in report.tables:
+        lines = ["| " + " | ".join(map(_escaped, cells)) + " |" for cells in (table.columns, *table.rows)]
+        rule = "|---|" + "---:|" * (len(table.columns) - 1)
+        blocks += [f"**{table.title}**", "\n".join([lines[0], rule, *lines[1:]])]
+    return "\n\n".join((*blocks, *report.notes))
+
+
+def _escaped(cell: Cell) -> str:
+    return show(cell).replace("|", "\\|")
+
+
+def promises_table(reports: Sequence[Report]) -> Report:
+    """What was promised beside what was measured, of all benchmarks of a run."""
+    rows = [
+        (
+            promise.name,
+            f"{'≥' if promise.at_least else '≤'} {_number(promise.limit)} {promise.unit}",
+            promise.measured,
+            "yes" if promise.kept else "no",
+        )
+        for report in reports
+        for promise in report.promises
+    ]
+    title = "Promises, and what this run measured"
+    columns = ("promise", "limit", "median (quartiles)", "kept")
+    return Report(name="promises", tables=[Table(title=title, columns=columns, rows=rows)] if rows else [])
+
+
+def as_json(reports: Sequence[Report], machine: Mapping[str, str]) -> str:
+    """Everything, for programs."""
+    return json.dumps({"machine": dict(machine), "reports": [_plain(report) for report in reports]}, indent=1)
+
+
+def _plain(value: Any) -> Any:
+    """Dataclasses and tuples as JSON has them; a `Spread` by the names of its parts."""
+    if isinstance(value, Spread):
+        return value._asdict()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (Report, Table, Curves, Promise)):
+        return {name: _plain(getattr(value, name)) for name in value.__slots__}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,72 @@
+"""Running all benchmarks, or those that are named, each in a process of its own; and what is made of their reports.
+
+In: `python benchmarks [NAME …] [--smoke]`. Out: text on the terminal; `report.md`, `report.json` and a plot for each benchmark in `benchmarks/results/`. What
+cannot run here is skipped, with a message that says what it needs. Nothing is asserted about a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from measuring import Effort, Skip, machine
+from plotting import draw
+from reporting import Report, as_json, as_markdown, as_text, promises_table
+
+__all__ = ("main", "run_alone")
+
+HERE = Path(__file__).parent
+BENCHMARKS = ("in_process", "growth", "memory", "peers", "end_to_end", "flood")
+
+
+def run_alone(name: str, effort: Effort) -> Report:
+    """A benchmark, in the process that calls this; what it imports changes others (the MCP SDK, above all)."""
+    logging.getLogger("asgi_mcp_auth").addHandler(logging.NullHandler())  # refusals are logged: by nobody
+    report: Report = importlib.import_module(name).run(effort)
+    return report
+
+
+def run_one(name: str, effort: Effort) -> Report | None:
+    """One benchmark's report; None, and a message, where it cannot run."""
+    started = time.monotonic()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        future = fresh.submit(run_alone, name, effort)
+    try:
+        report = future.result()
+    except Skip as skip:
+        print(f"\n== {name}: skipped. {skip}")
+        return None
+    print(f"\n{as_text(report)}\n({time.monotonic() - started:.0f} s)", flush=True)
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python benchmarks", description="What the middleware costs.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--smoke", action="store_true", help="a few requests of each, to see that it runs")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="where the files go")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(BENCHMARKS):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    found = [run_one(name, Effort(smoke=arguments.smoke)) for name in arguments.names or BENCHMARKS]
+    reports = [report for report in found if report is not None]
+    promised = promises_table(reports)
+    if promised.tables:
+        print(f"\n{as_text(promised)}")
+        reports = [promised, *reports]
+    where = machine()
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    told = "\n".join(f"- {name}: {value}" for name, value in where.items())
+    text = "\n\n".join([told, *map(as_markdown, reports)])
+    (arguments.results / "report.md").write_text(text + "\n", encoding="utf-8")
+    (arguments.results / "report.json").write_text(as_json(reports, where), encoding="utf-8")
+    try:
+        draw(reports, arguments.results)
+    except Skip as skip:
+        print(f"\n{skip}")
+    print(f"\n{', '.join(f'{name} {value}' for name, value in where.items())}\nWritten to {arguments.results}")
