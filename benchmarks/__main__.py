@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))  # its `processes` starts and ends real servers
 
-from suite import main  # noqa: E402 - as above
+from suite import main
 
 if __name__ == "__main__":
     main()

@@ -58,7 +58,9 @@ def mint(issuer: str = ISSUER.url, audience: str = RESOURCE, scope: str = SCOPE,
     return ISSUER.mint(audience, iss=issuer, scope=scope, header=header or None)
 
 
-def wrapped(config: ResourceServerConfig | Sequence[ResourceServerConfig], app: Any = trivial_app, **options: Any) -> Any:
+def wrapped(
+    config: ResourceServerConfig | Sequence[ResourceServerConfig], app: Any = trivial_app, **options: Any
+) -> Any:
     """The middleware; everything is in its configuration, so that to fetch anything is a mistake of the benchmark."""
 
     def refuse(request: httpx.Request) -> httpx.Response:

@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,7 +163,7 @@ def growth_exponent(points: Sequence[tuple[float, float]]) -> float:
     A logarithmic cost has less than 0.2 everywhere above ten. `points` are (size, cost).
     """
     listed = sorted(points)
-    steps = zip(listed, listed[1:], strict=False)
+    steps = pairwise(listed)
     return max((log(max(b, TINY) / max(a, TINY)) / log(large / small) for (small, a), (large, b) in steps), default=0.0)
 
 

@@ -10,11 +10,22 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from measuring import Spread
 
-__all__ = ("Cell", "Curves", "Promise", "Report", "Table", "as_json", "as_markdown", "as_text", "promises_table", "show")
+__all__ = (
+    "Cell",
+    "Curves",
+    "Promise",
+    "Report",
+    "Table",
+    "as_json",
+    "as_markdown",
+    "as_text",
+    "promises_table",
+    "show",
+)
 
 Cell = str | float | Spread | None
 
@@ -141,9 +152,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Spread):
         return value._asdict()
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {name: _plain(item) for name, item in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, (Report, Table, Curves, Promise)):
         return {name: _plain(getattr(value, name)) for name in value.__slots__}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_plain(item) for item in cast("Sequence[Any]", value)]
     return value

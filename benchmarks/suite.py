@@ -1,7 +1,8 @@
 """Running all benchmarks, or those that are named, each in a process of its own; and what is made of their reports.
 
-In: `python benchmarks [NAME …] [--smoke]`. Out: text on the terminal; `report.md`, `report.json` and a plot for each benchmark in `benchmarks/results/`. What
-cannot run here is skipped, with a message that says what it needs. Nothing is asserted about a time.
+In: `python benchmarks [NAME …] [--smoke]`. Out: text on the terminal; `report.md`, `report.json` and a plot for each
+benchmark in `benchmarks/results/`. What cannot run here is skipped, with a message that says what it needs. Nothing is
+asserted about a time.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ BENCHMARKS = ("in_process", "growth", "memory", "peers", "end_to_end", "flood")
 
 def run_alone(name: str, effort: Effort) -> Report:
     """A benchmark, in the process that calls this; what it imports changes others (the MCP SDK, above all)."""
-    logging.getLogger("asgi_mcp_auth").addHandler(logging.NullHandler())  # refusals are logged: by nobody
+    logging.disable(logging.CRITICAL)  # ours and the peers': where it goes to is not what is measured
     report: Report = importlib.import_module(name).run(effort)
     return report
 
@@ -69,4 +70,6 @@ def main() -> None:
         draw(reports, arguments.results)
     except Skip as skip:
         print(f"\n{skip}")
+    if arguments.smoke:
+        print("\nA smoke run: its figures mean nothing.")
     print(f"\n{', '.join(f'{name} {value}' for name, value in where.items())}\nWritten to {arguments.results}")

@@ -1,0 +1,133 @@
+"""What the middleware takes of a server's throughput: requests per second at saturation, protected beside bare.
+
+Measured region: everything from `wrk` on one core (one thread, 16 connections) to one worker of the server on another,
+over loopback, and back. Each pair is one run against the bare app, which is the control, and one against the same app
+behind the middleware with a token it knows, in alternating order; the figure is the ratio of the pair. The apps are a
+hello-world, where the middleware shows most, and a tool call on the MCP SDK's server (no sessions, JSON answers). Not
+measured: TLS, an issuer's answers, a tool that does anything. Every answer has to be 2xx; one of each is looked into,
+and the protected app has to refuse a request without a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from measuring import Effort, Skip, Spread, spread
+from reporting import Cell, Promise, Report, Table
+from serving import SERVERS, Load, Served, check_answers, issuer_at_work, mint_for_long, require_wrk, serve, wrk
+
+from asgi_mcp_auth.testing import Issuer
+
+__all__ = ("run",)
+
+CALL = (
+    '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add","arguments":{"a":1,"b":"x"},'
+    '"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",'
+    '"io.modelcontextprotocol/clientInfo":{"name":"benchmark","version":"1"},'
+    '"io.modelcontextprotocol/clientCapabilities":{}}}}'
+)
+CALL_FIELDS = {
+    "content-type": "application/json",
+    "accept": "application/json, text/event-stream",
+    "mcp-protocol-version": "2026-07-28",
+    "mcp-method": "tools/call",
+    "mcp-name": "add",
+}
+
+
+class App(NamedTuple):
+    """What is asked of an app, and what its answer contains."""
+
+    name: str
+    path: str
+    fields: Mapping[str, str]
+    body: str | None
+    answer: str
+    share: float
+    """Of the bare app's requests per second, as promised under uvicorn."""
+
+
+APPS = {
+    "hello": App("hello world", "/mcp", {}, None, "ok", 92),
+    "mcp": App("MCP SDK tool call", "/mcp", CALL_FIELDS, CALL, "1x", 99),
+}
+
+
+class Target(NamedTuple):
+    """One server, ready and checked."""
+
+    url: str
+    fields: Mapping[str, str]
+    body: str | None
+
+
+def ready(served: Served, app: App, issuer: Issuer, *, protected: bool, warm: bool) -> Target:
+    """Check a server's answers, and warm it up."""
+    token = mint_for_long(issuer, served.resource)
+    fields = {**app.fields, "authorization": f"Bearer {token}"}
+    url = served.url + app.path
+    check_answers(url, fields, app.body, app.answer, refuses=protected)
+    if warm:
+        wrk(url, fields, app.body, seconds=1)
+    return Target(url, fields, app.body)
+
+
+def load(target: Target, seconds: int) -> Load:
+    return wrk(target.url, target.fields, target.body, seconds=seconds)
+
+
+def measure_pairs(server: str, app: str, issuer: Issuer, effort: Effort) -> tuple[Spread, Spread, Spread, Spread]:
+    """Requests per second bare and protected, the ratio in percent, and the milliseconds added to the median."""
+    with ExitStack() as stack:
+        bare, protected = (
+            ready(
+                stack.enter_context(serve(server, app, issuer, protected=shielded)),
+                APPS[app],
+                issuer,
+                protected=shielded,
+                warm=not effort.smoke,
+            )
+            for shielded in (False, True)
+        )
+        pairs: list[tuple[Load, Load]] = []
+        for number in range(effort.of(10, 1)):
+            first, second = (bare, protected) if number % 2 == 0 else (protected, bare)
+            one, two = load(first, 1), load(second, 1)
+            pairs.append((one, two) if number % 2 == 0 else (two, one))
+    return (
+        spread(none.per_second for none, _ in pairs),
+        spread(ours.per_second for _, ours in pairs),
+        spread(100 * ours.per_second / none.per_second for none, ours in pairs),
+        spread(1e6 / ours.per_second - 1e6 / none.per_second for none, ours in pairs),
+    )
+
+
+def run(effort: Effort) -> Report:
+    """Measure it."""
+    require_wrk()
+    rows: list[tuple[Cell, ...]] = []
+    notes: list[str] = []
+    promises: list[Promise] = []
+    with issuer_at_work() as issuer:
+        for server in list(SERVERS)[: effort.of(len(SERVERS), 1)]:
+            for app, what in list(APPS.items())[effort.of(0, 1) :]:  # the peers' smoke run has the other
+                try:
+                    bare, protected, share, more = measure_pairs(server, app, issuer, effort)
+                except Skip as skip:
+                    notes.append(str(skip))
+                    break
+                rows.append((f"{what.name}, {server}", bare, protected, share, more))
+                if server.startswith("uvicorn"):
+                    name = f"{what.name} under {server}"
+                    unit = "% of the bare app's requests/s"
+                    promises.append(Promise(name=name, limit=what.share, measured=share, unit=unit, at_least=True))
+    columns = ("app and server", "bare, requests/s", "protected, requests/s", "% of bare", "µs more per request")
+    title = "At saturation, one worker on one core"
+    return Report(
+        name="end to end",
+        tables=[Table(title=title, columns=columns, rows=rows, plotted=3)],
+        promises=promises,
+        notes=notes,
+    )

@@ -1,0 +1,218 @@
+"""The middleware beside its peers, in one run: in process around the same trivial app, and end to end beside Envoy.
+
+Measured region, in process: `await app(scope, receive, send)`, a fresh scope each time, one asyncio loop, interleaved
+rounds; the control is the bare app. Everybody gets the same RS256 tokens of one issuer over HTTP on loopback, whose
+keys are there before the rounds; logging is off for all. "Known" is one token again and again, "new" a token nobody
+has seen. Each is set up as its documentation says (the MCP SDK has no JWT verifier, so it gets one of PyJWT with
+`PyJWKClient`), and has to answer 200 to a good token, 401 to an expired one, to one for somebody else, to a bad
+signature and to none; what each checks beyond that differs, and is not measured.
+
+Measured region, end to end: as in `end_to_end.py`, one known token. Envoy's `jwt_authn` stands before the bare app;
+Envoy and the app share the one core that the app has to itself in the other cases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from exchanges import RESOURCE, SCOPE, FreshTokens, make_exchange, trivial_app
+from gateway import envoy
+from measuring import NOTHING, Case, Effort, Skip, Times, WrongAnswerError, added, measure, spread
+from reporting import Cell, Report, Table
+from serving import check_answers, issuer_at_work, mint_for_long, require_wrk, serve, wrk
+
+from asgi_mcp_auth import MCPAuthMiddleware
+from asgi_mcp_auth.testing import Issuer
+
+__all__ = ("run",)
+
+BARE = "control: the bare app"
+OURS = "asgi-mcp-auth"
+UVICORN = "uvicorn, h11, asyncio"
+
+
+def ours(issuer: Issuer) -> Any:
+    return MCPAuthMiddleware(
+        trivial_app, resource=RESOURCE, authorization_servers=[issuer.url], required_scopes=[SCOPE]
+    )
+
+
+def ours_bridged(issuer: Issuer) -> Any:
+    """The same where the MCP SDK is loaded: the app is given the SDK's own identity, as by the peers."""
+    importlib.import_module("mcp.server.auth.middleware.auth_context")
+    return ours(issuer)
+
+
+def mcp_sdk(issuer: Issuer) -> Any:
+    """`MCPServer(auth=…, token_verifier=…)` puts these three around its endpoint."""
+    import jwt
+    from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
+    from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
+    from mcp.server.auth.provider import AccessToken
+    from starlette.middleware.authentication import AuthenticationMiddleware
+
+    keys = jwt.PyJWKClient(f"{issuer.url}/jwks")
+
+    class PyJWTVerifier:
+        async def verify_token(self, token: str) -> AccessToken | None:
+            try:
+                key = keys.get_signing_key_from_jwt(token)
+                claims = jwt.decode(
+                    token,
+                    key.key,
+                    algorithms=["RS256"],
+                    audience=RESOURCE,
+                    issuer=issuer.url,
+                    options={"require": ["exp", "iss", "aud", "sub"]},
+                )
+            except jwt.PyJWTError:
+                return None
+            return AccessToken(
+                token=token,
+                client_id=claims["client_id"],
+                scopes=claims["scope"].split(),
+                expires_at=claims["exp"],
+                resource=RESOURCE,
+                subject=claims["sub"],
+                claims=claims,
+            )
+
+    required: Any = RequireAuthMiddleware(trivial_app, [SCOPE])
+    return AuthenticationMiddleware(AuthContextMiddleware(required), backend=BearerAuthBackend(PyJWTVerifier()))
+
+
+def fastmcp(issuer: Issuer) -> Any:
+    """`FastMCP(auth=JWTVerifier(…)).http_app()` puts these around its endpoint."""
+    jwt: Any = importlib.import_module("fastmcp.server.auth.providers.jwt")
+    required: Any = importlib.import_module("fastmcp.server.auth.middleware").RequireAuthMiddleware
+    verifier = jwt.JWTVerifier(
+        jwks_uri=f"{issuer.url}/jwks", issuer=issuer.url, audience=RESOURCE, required_scopes=[SCOPE]
+    )
+    app = required(trivial_app, [SCOPE])
+    for middleware in reversed(verifier.get_middleware()):
+        app = middleware.cls(app, *middleware.args, **middleware.kwargs)
+    return app
+
+
+def mcpauth(issuer: Issuer) -> Any:
+    """`mcp_auth.bearer_auth_middleware("jwt", …)`, as a Starlette middleware."""
+    module: Any = importlib.import_module("mcpauth")
+    config: Any = importlib.import_module("mcpauth.config")
+    metadata = {**issuer.metadata, "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"]}
+    metadata["grant_types_supported"] = ["authorization_code"]
+    server = config.AuthServerConfig(
+        type=config.AuthServerType.OAUTH, metadata=config.AuthorizationServerMetadata(**metadata)
+    )
+    middleware = module.MCPAuth(server=server).bearer_auth_middleware("jwt", audience=RESOURCE, required_scopes=[SCOPE])
+    return middleware(trivial_app)
+
+
+PEERS: Mapping[str, tuple[Callable[[Issuer], Any], str]] = {
+    OURS: (ours, "asgi_mcp_auth"),  # first, before anybody loads the MCP SDK
+    f"{OURS}, MCP SDK bridge": (ours_bridged, "mcp"),
+    "MCP SDK, PyJWT": (mcp_sdk, "mcp"),
+    "fastmcp, JWTVerifier": (fastmcp, "fastmcp"),
+    "mcpauth": (mcpauth, "mcpauth"),
+}
+
+
+async def check(name: str, app: Any, issuer: Issuer) -> None:
+    """Good is 200, bad is 401.
+
+    Raises:
+        WrongAnswerError: It is not.
+    """
+    good = issuer.mint(RESOURCE, scope=SCOPE)
+    signed, _, signature = good.rpartition(".")
+    asked = {
+        "a good token": (good, 200),
+        "an expired token": (issuer.mint(RESOURCE, scope=SCOPE, exp=int(issuer.clock()) - 3600), 401),
+        "a token for somebody else": (issuer.mint("https://other.example.com/mcp", scope=SCOPE), 401),
+        "a bad signature": (f"{signed}.{signature[:-8]}AAAAAAAA", 401),
+        "no token": (None, 401),
+    }
+    for what, (token, expected) in asked.items():
+        status = await make_exchange(app, token)()
+        if status != expected:
+            msg = f"{name} answers {status} to {what}, not {expected}"
+            raise WrongAnswerError(msg)
+
+
+async def in_process(issuer: Issuer, effort: Effort) -> tuple[Table, list[str]]:
+    calls = effort.of(100, 2)
+    known = mint_for_long(issuer, RESOURCE)
+    cases, notes = [NOTHING, Case(name=BARE, exchange=make_exchange(trivial_app, known))], list[str]()
+    there: list[str] = []
+    for name, (build, module) in PEERS.items():
+        if importlib.util.find_spec(module) is None:
+            notes.append(f"{name} is not installed: pip install '.[bench]'.")
+            continue
+        app = build(issuer)
+        await check(name, app, issuer)
+        there.append(name)
+        tokens = FreshTokens.of(issuer, issuer.keys[0], calls)
+        cases += [
+            Case(name=f"{name}: known", exchange=make_exchange(app, known), control=BARE),
+            Case(name=f"{name}: new", exchange=make_exchange(app, tokens.next), control=BARE, prepare=tokens.prepare),
+            Case(name=f"{name}: none", exchange=make_exchange(app), expected=401, control=BARE),
+        ]
+    times = await measure(cases, rounds=effort.of(20, 2), calls=calls)
+    columns = ("in process, µs added", "known token", "beside ours", "new RS256 token", "beside ours", "no token: 401")
+    rows = [row_of(name, times) for name in there]
+    return Table(title="In process, around a trivial app", columns=columns, rows=rows, plotted=3), notes
+
+
+def row_of(name: str, times: Times) -> tuple[Cell, ...]:
+    """One peer's costs, and how many times ours they are."""
+
+    def cost(of: str, what: str) -> list[float]:
+        return [one - none for one, none in zip(times[f"{of}: {what}"], times[BARE], strict=True)]
+
+    def beside(what: str) -> Cell:
+        ratios = spread(one / own for one, own in zip(cost(name, what), cost(OURS, what), strict=True))
+        return f"{ratios.median:.1f} times"
+
+    none = added(times[f"{name}: none"], times[BARE])
+    return name, spread(cost(name, "known")), beside("known"), spread(cost(name, "new")), beside("new"), none
+
+
+def end_to_end(issuer: Issuer, effort: Effort) -> Table:
+    """The bare app, ours, and Envoy before the bare app, in turn."""
+    with ExitStack() as stack:
+        bare, own = (
+            stack.enter_context(serve(UVICORN, "hello", issuer, protected=shielded)) for shielded in (False, True)
+        )
+        gateway = stack.enter_context(envoy(int(bare.url.rpartition(":")[2]), issuer, own.resource))
+        fields = {"authorization": f"Bearer {mint_for_long(issuer, own.resource)}"}
+        urls = {"uvicorn, the bare app": bare.url, f"uvicorn, {OURS}": own.url, "Envoy jwt_authn, uvicorn": gateway}
+        for url in urls.values():
+            check_answers(f"{url}/mcp", fields, None, "ok", refuses=url != bare.url)
+        loads = {name: list[float]() for name in urls}
+        for _ in range(effort.of(10, 1)):
+            for name, url in urls.items():
+                loads[name].append(wrk(f"{url}/mcp", fields, None, seconds=1).per_second)
+    base = loads["uvicorn, the bare app"]
+    rows: list[tuple[Cell, ...]] = [
+        (name, spread(own), spread(100 * one / none for one, none in zip(own, base, strict=True)))
+        for name, own in loads.items()
+    ]
+    title = "End to end at saturation, hello world, one core for all that serves"
+    return Table(title=title, columns=("what serves", "requests/s", "% of bare"), rows=rows, plotted=1)
+
+
+def run(effort: Effort) -> Report:
+    """Measure it."""
+    with issuer_at_work() as issuer:
+        table, notes = asyncio.run(in_process(issuer, effort))
+        tables = [table]
+        try:
+            require_wrk()
+            tables.append(end_to_end(issuer, effort))
+        except Skip as skip:
+            notes.append(f"End to end: {skip}")
+    return Report(name="peers", tables=tables, notes=notes)

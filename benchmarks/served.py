@@ -1,0 +1,95 @@
+"""What the servers of the benchmarks serve: `APP` is "hello" or "mcp", `PROTECTED` "1" or "0", as the environment says.
+
+`RESOURCE` and `ISSUER` are of the protected ones. `GET /loop-delay`, public, gives how late the event loop ran what was
+due since it was last asked, in milliseconds, as the app sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import time
+from typing import Any
+
+from exchanges import SCOPE, trivial_app
+
+from asgi_mcp_auth import MCPAuthMiddleware
+
+__all__ = ("app",)
+
+EVERY = 0.005
+LONGEST = 100_000
+
+
+class LoopDelay:
+    """An app that is due every few milliseconds, and tells by how much it was late."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.delays: list[float] = []
+        self.watching: asyncio.Task[None] | None = None
+
+    async def watch(self) -> None:
+        while True:
+            due = time.perf_counter() + EVERY
+            await asyncio.sleep(EVERY)
+            if len(self.delays) < LONGEST:
+                self.delays.append((time.perf_counter() - due) * 1e3)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http" or scope["path"] != "/loop-delay":
+            await self.inner(scope, receive, send)
+            return
+        if self.watching is None:  # the first to ask starts it: others do not pay for it
+            self.watching = asyncio.get_running_loop().create_task(self.watch())
+        body, self.delays = json.dumps(self.delays).encode("ascii"), []
+        fields = [(b"content-length", str(len(body)).encode("ascii")), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def hello(scope: Any, receive: Any, send: Any) -> None:
+    """The least an app can do, behind a server."""
+    if scope["type"] != "lifespan":
+        await trivial_app(scope, receive, send)
+        return
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
+
+
+def add(a: int, b: str) -> str:
+    """A tool that costs nothing."""
+    return f"{a}{b}"
+
+
+def tool_server() -> Any:
+    """The MCP SDK's server, without sessions."""
+    from mcp.server.mcpserver import MCPServer
+
+    logging.getLogger("mcp").setLevel(logging.WARNING)
+    server = MCPServer("benchmark", log_level="WARNING")
+    server.add_tool(add)
+    return server.streamable_http_app(stateless_http=True, json_response=True)
+
+
+def build() -> Any:
+    served = LoopDelay(hello if os.environ["APP"] == "hello" else tool_server())
+    if os.environ["PROTECTED"] != "1":
+        return served
+    return MCPAuthMiddleware(
+        served,
+        resource=os.environ["RESOURCE"],
+        authorization_servers=[os.environ["ISSUER"]],
+        required_scopes=[SCOPE],
+        public_paths=["/loop-delay"],
+    )
+
+
+app = build()

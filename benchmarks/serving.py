@@ -1,0 +1,218 @@
+"""Real servers and a real load generator: processes, the server on one core, the load on another.
+
+In: what to serve, and a request. Out: requests per second and latencies, as `wrk` tells them; an answer other than 2xx
+is an error. Where there is one core only, or no `taskset`, nothing is pinned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+from exchanges import SCOPE
+from measuring import Skip, WrongAnswerError
+from processes import free_port, importing_from, running
+
+from asgi_mcp_auth.testing import Issuer
+
+__all__ = (
+    "SERVERS",
+    "Load",
+    "Served",
+    "check_answers",
+    "issuer_at_work",
+    "mint_for_long",
+    "on_load_core",
+    "on_server_core",
+    "require_wrk",
+    "serve",
+    "wrk",
+)
+
+HERE = Path(__file__).parent
+SERVER_CORE, LOAD_CORE = "0", "1"
+HOURS = 12 * 3600
+
+Argv = Callable[[int], Sequence[str]]
+
+
+def uvicorn(*options: str) -> Argv:
+    def argv(port: int) -> Sequence[str]:
+        quiet = ("--no-access-log", "--log-level", "warning", "--workers", "1")
+        return (sys.executable, "-m", "uvicorn", "served:app", "--port", str(port), *quiet, *options)
+
+    return argv
+
+
+def granian(port: int) -> Sequence[str]:
+    one = ("--workers", "1", "--runtime-threads", "1", "--no-access-log", "--log-level", "warning")
+    return (sys.executable, "-m", "granian", "--interface", "asgi", "--port", str(port), *one, "served:app")
+
+
+SERVERS: Mapping[str, tuple[Argv, tuple[str, ...]]] = {
+    "uvicorn, h11, asyncio": (uvicorn("--http", "h11", "--loop", "asyncio"), ("uvicorn",)),
+    "uvicorn, httptools, uvloop": (
+        uvicorn("--http", "httptools", "--loop", "uvloop"),
+        ("uvicorn", "httptools", "uvloop"),
+    ),
+    "granian": (granian, ("granian",)),
+}
+"""Name → the command line, and the modules that it needs."""
+
+
+def on_server_core(argv: Sequence[str]) -> Sequence[str]:
+    return _pinned(argv, SERVER_CORE)
+
+
+def on_load_core(argv: Sequence[str]) -> Sequence[str]:
+    return _pinned(argv, LOAD_CORE)
+
+
+def _pinned(argv: Sequence[str], core: str) -> Sequence[str]:
+    several = (os.cpu_count() or 1) > 1
+    return ("taskset", "-c", core, *argv) if several and shutil.which("taskset") else argv
+
+
+def require_wrk() -> None:
+    """Leave the benchmark where the load generator is missing.
+
+    Raises:
+        Skip: It says how to get it.
+    """
+    if shutil.which("wrk") is None:
+        msg = "It needs wrk: apt-get install wrk."
+        raise Skip(msg)
+
+
+@contextlib.contextmanager
+def issuer_at_work(*algorithms: str) -> Generator[Issuer, None, None]:
+    """An issuer over HTTP on loopback, on a thread: it is asked for its keys once or twice."""
+    try:
+        import uvicorn as server_module
+    except ImportError:
+        msg = "It needs uvicorn: pip install '.[bench]'."
+        raise Skip(msg) from None
+    port = free_port()
+    issuer = Issuer(f"http://127.0.0.1:{port}", algorithms=algorithms or ("RS256",))
+    issuer.cache_control = None
+    issuer.metadata["authorization_endpoint"] = f"{issuer.url}/authorize"  # mcpauth wants one
+    server = server_module.Server(server_module.Config(issuer, port=port, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            thread.join(0.02)
+        yield issuer
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def mint_for_long(issuer: Issuer, resource: str) -> str:
+    """A token that outlives the benchmark."""
+    return issuer.mint(resource, scope=SCOPE, exp=int(issuer.clock()) + HOURS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """A running server."""
+
+    url: str
+    resource: str
+
+
+@contextlib.contextmanager
+def serve(server: str, app: str, issuer: Issuer, *, protected: bool) -> Generator[Served, None, None]:
+    """One worker of a server of `SERVERS`, on its core.
+
+    Raises:
+        Skip: It is not installed.
+    """
+    argv, modules = SERVERS[server]
+    if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
+        msg = f"{server} needs {' and '.join(missing)}: pip install '.[bench]'."
+        raise Skip(msg)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    resource = f"{url}/mcp"
+    env = {"APP": app, "PROTECTED": str(int(protected)), "RESOURCE": resource, "ISSUER": issuer.url}
+    with running(on_server_core(argv(port)), ready_port=port, env=importing_from(HERE, env)):
+        yield Served(url=url, resource=resource)
+
+
+class Load(NamedTuple):
+    """What the load generator saw."""
+
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+
+
+SCRIPT = """
+wrk.method = %(method)s
+wrk.body = %(body)s
+for name, value in pairs(%(headers)s) do wrk.headers[name] = value end
+done = function(summary, latency, requests)
+  local errors = summary.errors
+  local failed = errors.status + errors.connect + errors.read + errors.write + errors.timeout
+  io.write(string.format("\\nRESULT %%d %%d %%d %%d %%d\\n", summary.requests, summary.duration, failed,
+    latency:percentile(50), latency:percentile(99)))
+end
+"""
+
+
+def wrk(url: str, headers: Mapping[str, str], body: str | None, *, seconds: int, connections: int = 16) -> Load:
+    """Load at saturation: one thread, so many connections, each asking again when it was answered.
+
+    Raises:
+        WrongAnswerError: One answer was not 2xx, or none came.
+    """
+    table = "{" + ", ".join(f"[{_lua(name)}] = {_lua(value)}" for name, value in headers.items()) + "}"
+    method = "GET" if body is None else "POST"
+    text = SCRIPT % {"method": _lua(method), "body": "nil" if body is None else _lua(body), "headers": table}
+    with tempfile.TemporaryDirectory() as directory:
+        script = Path(directory) / "request.lua"
+        script.write_text(text, encoding="utf-8")
+        argv = ("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), url)
+        done = subprocess.run(on_load_core(argv), check=True, capture_output=True, text=True, timeout=seconds + 60)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))
+    requests, duration, failed, p50, p99 = map(int, line.split()[1:])
+    if failed or not requests:
+        msg = f"{url}: {failed} of {requests} requests failed under load"
+        raise WrongAnswerError(msg)
+    return Load(requests / duration * 1e6, p50 / 1e3, p99 / 1e3)
+
+
+def _lua(text: str) -> str:
+    """A string of ASCII as Lua writes it, which is as JSON does for all that is used here."""
+    return json.dumps(text)
+
+
+def check_answers(url: str, headers: Mapping[str, str], body: str | None, expected: str, *, refuses: bool) -> None:
+    """Ask once with the token and once without.
+
+    Raises:
+        WrongAnswerError: The answer lacks what it has to have, or somebody without a token got it too.
+    """
+    anonymous = {name: value for name, value in headers.items() if name.lower() != "authorization"}
+    good, bad = (_ask(url, fields, body) for fields in (headers, anonymous))
+    if good.status_code != 200 or expected not in good.text or (bad.status_code == 401) != refuses:
+        msg = f"{url}: {good.status_code} {good.text[:300]} with a token, {bad.status_code} without"
+        raise WrongAnswerError(msg)
+
+
+def _ask(url: str, headers: Mapping[str, str], body: str | None) -> httpx.Response:
+    more: dict[str, Any] = {} if body is None else {"content": body}
+    return httpx.request("GET" if body is None else "POST", url, headers=headers, trust_env=False, **more)
