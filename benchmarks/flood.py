@@ -27,7 +27,7 @@ import httpx
 from exchanges import SCOPE
 from measuring import Effort, WrongAnswerError, percentile, spread
 from reporting import Cell, Report, Table
-from serving import LOAD_CORE, SERVER_CORE, Served, issuer_at_work, mint_for_long, serve
+from serving import LOAD_CORE, SERVER_CORE, Served, check_answers, issuer_at_work, mint_for_long, serve
 
 from asgi_mcp_auth.testing import Issuer
 
@@ -213,11 +213,8 @@ async def measure_one(mix: Mix, seconds: int, target: Target, answers: Counter[i
     return [percentile(values, share) for values in (seen.good, delays) for share in (0.5, 0.99)]
 
 
-async def measure_all(effort: Effort, issuer: Issuer, served: Served) -> tuple[list[tuple[Cell, ...]], Counter[int]]:
+async def measure_all(effort: Effort, target: Target) -> tuple[list[tuple[Cell, ...]], Counter[int]]:
     seconds, rounds = effort.of(3, 1), effort.of(6, 1)
-    target = Target(served, issuer, [mint_for_long(issuer, served.resource) for _ in range(20)])
-    for token in target.known:  # the keys are fetched, the tokens known
-        httpx.get(target.served.resource, headers={"authorization": f"Bearer {token}"}, trust_env=False)
     found: dict[str, list[list[float]]] = {mix.name: [] for mix in MIXES}
     answers = Counter[int]()
     for _ in range(rounds):
@@ -231,7 +228,11 @@ def run(effort: Effort) -> Report:
     if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {int(LOAD_CORE)})
     with issuer_at_work() as issuer, serve("uvicorn, h11, asyncio", "hello", issuer, protected=True) as served:
-        rows, answers = asyncio.run(measure_all(effort, issuer, served))
+        known = [mint_for_long(issuer, served.resource) for _ in range(20)]
+        for token in known:  # the keys are fetched, the tokens known
+            fields = {"authorization": f"Bearer {token}"}
+            check_answers(served.resource, fields, None, "ok", refuses=True)
+        rows, answers = asyncio.run(measure_all(effort, Target(served, issuer, known)))
     columns = ("traffic", "good p50, ms", "good p99, ms", "loop delay p50, ms", "loop delay p99, ms")
     title = f"{RATE:,} requests per second to one uvicorn worker; the loop is due every 5 ms"
     told = ", ".join(f"{count:,} times {status}" for status, count in sorted(answers.items()))

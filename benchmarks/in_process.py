@@ -125,9 +125,14 @@ async def population_cases(sizes: Sequence[int], calls: int) -> list[Case]:
         def resolver(name: str) -> AuthServerConfig:
             return AuthServerConfig(issuer=name, jwks=issuer.jwks())
 
-        app = MCPAuth(resource_config(["https://auth.example.com", resolver])).wrap(trivial_app)
         names = [f"https://{number}.tenants.example.com" for number in range(size)]
-        many = await seasoned(app, [issuer.mint(RESOURCE, scope=SCOPE, iss=name) for name in names])
+        of_each = [issuer.mint(RESOURCE, scope=SCOPE, iss=name) for name in names]
+        # An app for each of the two cases, or the new tokens would drive out the known ones.
+        admitting, app = (
+            MCPAuth(resource_config(["https://auth.example.com", resolver])).wrap(trivial_app) for _ in range(2)
+        )
+        await seasoned(app, of_each)
+        many = await seasoned(admitting, of_each)
         cases.append(Case(name=f"known token, {size:,} issuers", exchange=many, control=BARE))
         tokens = FreshTokens(minting(issuer, names), calls)
         new = make_exchange(app, tokens.next)

@@ -23,8 +23,10 @@ __all__ = (
     "as_json",
     "as_markdown",
     "as_text",
+    "fill",
     "promises_table",
     "show",
+    "tables_markdown",
 )
 
 Cell = str | float | Spread | None
@@ -112,13 +114,33 @@ def _aligned(table: Table) -> str:
 
 
 def as_markdown(report: Report) -> str:
-    """For the README, say."""
-    blocks = [f"### {report.name}"]
+    """A section of its own."""
+    return "\n\n".join((f"### {report.name}", tables_markdown(report), *report.notes))
+
+
+def tables_markdown(report: Report) -> str:
+    """The tables alone."""
+    blocks: list[str] = []
     for table in report.tables:
         lines = ["| " + " | ".join(map(_escaped, cells)) + " |" for cells in (table.columns, *table.rows)]
         rule = "|---|" + "---:|" * (len(table.columns) - 1)
-        blocks += [f"**{table.title}**", "\n".join([lines[0], rule, *lines[1:]])]
-    return "\n\n".join((*blocks, *report.notes))
+        blocks += [f"{table.title}:", "\n".join([lines[0], rule, *lines[1:]])]
+    return "\n\n".join(blocks)
+
+
+def fill(text: str, name: str, content: str) -> str:
+    """A document with new content where `<!-- benchmarks NAME -->` begins it and `<!-- end -->` ends it.
+
+    Raises:
+        ValueError: There is no such place.
+    """
+    begin, end = f"<!-- benchmarks {name} -->", "<!-- end -->"
+    before, found, rest = text.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not found or not ended:
+        msg = f"There is no {begin} … {end}."
+        raise ValueError(msg)
+    return f"{before}{begin}\n\n{content}\n\n{end}{after}"
 
 
 def _escaped(cell: Cell) -> str:

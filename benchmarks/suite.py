@@ -12,15 +12,17 @@ import importlib
 import logging
 import multiprocessing
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from measuring import Effort, Skip, machine
 from plotting import draw
-from reporting import Report, as_json, as_markdown, as_text, promises_table
+from reporting import Report, as_json, as_markdown, as_text, fill, promises_table, tables_markdown
 
-__all__ = ("main", "run_alone")
+__all__ = ("main", "run_alone", "with_figures")
 
+IN_README = ("promises", "peers", "memory", "flood")
 HERE = Path(__file__).parent
 BENCHMARKS = ("in_process", "growth", "memory", "peers", "end_to_end", "flood")
 
@@ -46,10 +48,19 @@ def run_one(name: str, effort: Effort) -> Report | None:
     return report
 
 
+def with_figures(text: str, reports: Sequence[Report], where: Mapping[str, str]) -> str:
+    """The README with the figures of this run; what it has no place for is in the report only."""
+    for report in reports:
+        if report.name in IN_README:
+            text = fill(text, report.name, tables_markdown(report))
+    return fill(text, "machine", ", ".join(f"{name} {value}" for name, value in where.items()) + ".")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python benchmarks", description="What the middleware costs.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--smoke", action="store_true", help="a few requests of each, to see that it runs")
+    parser.add_argument("--readme", action="store_true", help="put the figures into README.md as well")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where the files go")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(BENCHMARKS):
@@ -66,6 +77,9 @@ def main() -> None:
     text = "\n\n".join([told, *map(as_markdown, reports)])
     (arguments.results / "report.md").write_text(text + "\n", encoding="utf-8")
     (arguments.results / "report.json").write_text(as_json(reports, where), encoding="utf-8")
+    if arguments.readme:
+        readme = HERE.parent / "README.md"
+        readme.write_text(with_figures(readme.read_text("utf-8"), reports, where), encoding="utf-8")
     try:
         draw(reports, arguments.results)
     except Skip as skip:

@@ -24,7 +24,8 @@ from measuring import (
     percentile,
     spread,
 )
-from reporting import Cell, Promise, Report, Table, as_json, as_markdown, as_text, promises_table, show
+from reporting import Cell, Promise, Report, Table, as_json, as_markdown, as_text, fill, promises_table, show
+from suite import IN_README, with_figures
 
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
@@ -202,6 +203,21 @@ def test_promises_are_told_kept_or_not() -> None:
     rows = promises_table([REPORT]).tables[0].rows
     assert [(row[0], row[1], row[3]) for row in rows] == [("kept", "≤ 3.00 µs", "yes"), ("broken", "≥ 3.00 %", "no")]
     assert not promises_table([]).tables
+
+
+def test_the_readme_is_filled_in() -> None:
+    text = "a\n<!-- benchmarks one -->\nold\n<!-- end -->\nb\n<!-- benchmarks two -->\n<!-- end -->\n"
+    filled = fill(text, "one", "new")
+    assert filled == text.replace("\nold\n", "\n\nnew\n\n")
+    assert fill(filled, "one", "new") == filled
+    with pytest.raises(ValueError, match="There is no <!-- benchmarks three -->"):
+        fill(text, "three", "new")
+
+
+def test_the_readme_has_a_place_for_all_that_goes_into_it() -> None:
+    reports = [Report(name=name, tables=REPORT.tables) for name in IN_README]
+    filled = with_figures((BENCHMARKS.parent / "README.md").read_text("utf-8"), reports, {"python": "3"})
+    assert filled.count("a\\|b") == len(IN_README)
 
 
 def test_effort() -> None:
