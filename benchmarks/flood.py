@@ -24,7 +24,7 @@ from itertools import cycle
 from typing import Any, NamedTuple, cast
 
 import httpx
-from exchanges import SCOPE
+from exchanges import RESOURCE, SCOPE
 from measuring import Effort, WrongAnswerError, percentile, spread
 from reporting import Cell, Report, Table
 from serving import LOAD_CORE, SERVER_CORE, Served, check_answers, issuer_at_work, mint_for_long, serve
@@ -139,13 +139,13 @@ def encoded(part: dict[str, Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(part).encode("ascii")).rstrip(b"=").decode("ascii")
 
 
-def garbage_of(issuer: Issuer, resource: str) -> list[Callable[[], str]]:
+def garbage_of(issuer: Issuer) -> list[Callable[[], str]]:
     """The kinds of garbage; none takes a signature to make, and the server can tell so of two kinds only."""
     key = issuer.keys[0]
     header = {"alg": key.alg, "kid": key.kid, "typ": "at+jwt"}
 
     def forged(more_header: dict[str, Any], **claims: Any) -> str:
-        body = issuer.claims(resource, scope=SCOPE, **claims)
+        body = issuer.claims(RESOURCE, scope=SCOPE, **claims)
         return f"{encoded(header | more_header)}.{encoded(body)}.{text_of(256)}"
 
     return [
@@ -186,13 +186,13 @@ class Target(NamedTuple):
 
 def plan(mix: Mix, seconds: int, target: Target) -> list[Planned]:
     """All requests of one run, in order."""
-    issuer, resource = target.issuer, target.served.resource
-    kinds, tokens, made = cycle(garbage_of(issuer, resource)), cycle(target.known), list[Planned]()
+    issuer = target.issuer
+    kinds, tokens, made = cycle(garbage_of(issuer)), cycle(target.known), list[Planned]()
     for number in range(mix.rate * seconds):
         if number % 10 < mix.garbage:
             made.append(Planned(request_of(next(kinds)()), good=False))
         else:
-            token = issuer.mint(resource, scope=SCOPE) if mix.new else next(tokens)
+            token = issuer.mint(RESOURCE, scope=SCOPE) if mix.new else next(tokens)
             made.append(Planned(request_of(token), good=True))
     return made
 
@@ -228,10 +228,10 @@ def run(effort: Effort) -> Report:
     if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {int(LOAD_CORE)})
     with issuer_at_work() as issuer, serve("uvicorn, h11, asyncio", "hello", issuer, protected=True) as served:
-        known = [mint_for_long(issuer, served.resource) for _ in range(20)]
+        known = [mint_for_long(issuer) for _ in range(20)]
         for token in known:  # the keys are fetched, the tokens known
             fields = {"authorization": f"Bearer {token}"}
-            check_answers(served.resource, fields, None, "ok", refuses=True)
+            check_answers(f"{served.url}/mcp", fields, None, "ok", refuses=True)
         rows, answers = asyncio.run(measure_all(effort, Target(served, issuer, known)))
     columns = ("traffic", "good p50, ms", "good p99, ms", "loop delay p50, ms", "loop delay p99, ms")
     title = f"{RATE:,} requests per second to one uvicorn worker; the loop is due every 5 ms"

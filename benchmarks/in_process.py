@@ -88,10 +88,12 @@ async def seasoned(app: Any, tokens: Sequence[str]) -> Callable[[], Awaitable[in
 def simple_cases(issuer: Issuer) -> list[Case]:
     """One known token, none, and the metadata."""
     app, known = protected(issuer), issuer.mint(RESOURCE, scope=SCOPE)
+    checking = protected(issuer, options={"allowed_hosts": ["mcp.example.com"]})
     return [
         NOTHING,
         Case(name=BARE, exchange=make_exchange(trivial_app, known)),
         Case(name="known token", exchange=make_exchange(app, known), control=BARE),
+        Case(name="known token, Host checked", exchange=make_exchange(checking, known), control=BARE),
         Case(name="no token: 401", exchange=make_exchange(app), expected=401, control=BARE),
         Case(name="metadata document", exchange=make_exchange(app, path=METADATA_PATH), control=BARE),
     ]

@@ -145,7 +145,7 @@ async def check(name: str, app: Any, issuer: Issuer) -> None:
 
 async def in_process(issuer: Issuer, effort: Effort) -> tuple[Table, list[str]]:
     calls = effort.of(100, 2)
-    known = mint_for_long(issuer, RESOURCE)
+    known = mint_for_long(issuer)
     cases, notes = [NOTHING, Case(name=BARE, exchange=make_exchange(trivial_app, known))], list[str]()
     there: list[str] = []
     for name, (build, module) in PEERS.items():
@@ -187,8 +187,8 @@ def end_to_end(issuer: Issuer, effort: Effort) -> Table:
         bare, own = (
             stack.enter_context(serve(UVICORN, "hello", issuer, protected=shielded)) for shielded in (False, True)
         )
-        gateway = stack.enter_context(envoy(int(bare.url.rpartition(":")[2]), issuer, own.resource))
-        fields = {"authorization": f"Bearer {mint_for_long(issuer, own.resource)}"}
+        gateway = stack.enter_context(envoy(int(bare.url.rpartition(":")[2]), issuer, RESOURCE))
+        fields = {"authorization": f"Bearer {mint_for_long(issuer)}"}
         urls = {"uvicorn, the bare app": bare.url, f"uvicorn, {OURS}": own.url, "Envoy jwt_authn, uvicorn": gateway}
         for url in urls.values():
             check_answers(f"{url}/mcp", fields, None, "ok", refuses=url != bare.url)

@@ -1,7 +1,7 @@
 """What the servers of the benchmarks serve: `APP` is "hello" or "mcp", `PROTECTED` "1" or "0", as the environment says.
 
-`RESOURCE` and `ISSUER` are of the protected ones. `GET /loop-delay`, public, gives how late the event loop ran what was
-due since it was last asked, in milliseconds, as the app sees it.
+`ISSUER` is whom the protected ones trust. `GET /loop-delay`, in front of everything, gives how late the event loop ran
+what was due since it was last asked, in milliseconds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import time
 from typing import Any
 
-from exchanges import SCOPE, trivial_app
+from exchanges import RESOURCE, SCOPE, trivial_app
 
 from asgi_mcp_auth import MCPAuthMiddleware
 
@@ -80,16 +80,13 @@ def tool_server() -> Any:
 
 
 def build() -> Any:
-    served = LoopDelay(hello if os.environ["APP"] == "hello" else tool_server())
+    served = hello if os.environ["APP"] == "hello" else tool_server()
     if os.environ["PROTECTED"] != "1":
-        return served
-    return MCPAuthMiddleware(
-        served,
-        resource=os.environ["RESOURCE"],
-        authorization_servers=[os.environ["ISSUER"]],
-        required_scopes=[SCOPE],
-        public_paths=["/loop-delay"],
+        return LoopDelay(served)
+    protected = MCPAuthMiddleware(
+        served, resource=RESOURCE, authorization_servers=[os.environ["ISSUER"]], required_scopes=[SCOPE]
     )
+    return LoopDelay(protected)
 
 
 app = build()

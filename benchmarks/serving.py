@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-from exchanges import SCOPE
+from exchanges import RESOURCE, SCOPE
 from measuring import Skip, WrongAnswerError
 from processes import free_port, importing_from, running
 
@@ -120,9 +120,9 @@ def issuer_at_work(*algorithms: str) -> Generator[Issuer, None, None]:
         thread.join()
 
 
-def mint_for_long(issuer: Issuer, resource: str) -> str:
+def mint_for_long(issuer: Issuer) -> str:
     """A token that outlives the benchmark."""
-    return issuer.mint(resource, scope=SCOPE, exp=int(issuer.clock()) + HOURS)
+    return issuer.mint(RESOURCE, scope=SCOPE, exp=int(issuer.clock()) + HOURS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +130,18 @@ class Served:
     """A running server."""
 
     url: str
-    resource: str
+    session: int
+    """Its processes' session, as the kernel numbers it."""
+
+    def cpu_seconds(self) -> float:
+        """The processor time that its processes have used, workers included; 0 where the kernel does not tell."""
+        spent = 0.0
+        for status in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):  # one that ended meanwhile
+                fields = status.read_text("ascii", "replace").rpartition(")")[2].split()
+                if int(fields[3]) == self.session:
+                    spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return spent
 
 
 @contextlib.contextmanager
@@ -146,15 +157,15 @@ def serve(server: str, app: str, issuer: Issuer, *, protected: bool) -> Generato
         raise Skip(msg)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    resource = f"{url}/mcp"
-    env = {"APP": app, "PROTECTED": str(int(protected)), "RESOURCE": resource, "ISSUER": issuer.url}
-    with running(on_server_core(argv(port)), ready_port=port, env=importing_from(HERE, env)):
-        yield Served(url=url, resource=resource)
+    env = {"APP": app, "PROTECTED": str(int(protected)), "ISSUER": issuer.url}
+    with running(on_server_core(argv(port)), ready_port=port, env=importing_from(HERE, env)) as process:
+        yield Served(url=url, session=process.pid)
 
 
 class Load(NamedTuple):
     """What the load generator saw."""
 
+    requests: int
     per_second: float
     p50_ms: float
     p99_ms: float
@@ -192,7 +203,7 @@ def wrk(url: str, headers: Mapping[str, str], body: str | None, *, seconds: int,
     if failed or not requests:
         msg = f"{url}: {failed} of {requests} requests failed under load"
         raise WrongAnswerError(msg)
-    return Load(requests / duration * 1e6, p50 / 1e3, p99 / 1e3)
+    return Load(requests, requests / duration * 1e6, p50 / 1e3, p99 / 1e3)
 
 
 def _lua(text: str) -> str:

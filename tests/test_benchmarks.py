@@ -155,7 +155,7 @@ def test_bare_checks_check(alg: str, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_garbage_is_garbage() -> None:
     issuer = Issuer()
     app = protected(issuer)
-    kinds = garbage_of(issuer, "https://mcp.example.com/mcp")
+    kinds = garbage_of(issuer)
     assert len({make() for make in kinds for _ in range(3)}) == 3 * len(kinds)
     for make in kinds:
         assert await make_exchange(app, make)() in (400, 401, 503)
