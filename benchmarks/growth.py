@@ -3,8 +3,8 @@
 Measured region: one request in process (`await app(scope, receive, send)`), the app doing nothing, less the same with
 the bare app, which is the control; of each the quickest of the interleaved rounds, so that a busy machine does not look
 like growth. Sizes are of the thing named; everything else is as small as it can be. Where requests
-can be good for one item and bad for another, they are spread over all items, or aim at the worst. Not measured: making
-the configuration, which happens once.
+can be good for one item and bad for another, they are spread over all items, or aim at the worst. Making the
+configuration, which happens once, is timed once beside it.
 
 `nothing grows` is judged by the steepest step of each curve: its exponent is 0 for a constant cost and 1 for a linear
 one, and below 0.2 for any logarithm from ten on. Costs are the whole request's, so that a linear part that does not
@@ -14,7 +14,8 @@ matter at the largest size does not show either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
@@ -38,10 +39,13 @@ from asgi_mcp_auth.testing import Issuer, SigningKey
 
 __all__ = ("run",)
 
-SUSPICIOUS = 0.2
+SUSPICIOUS, LINEAR = 0.2, 1.3
+NOTICEABLE = 100.0
 SIZES = (1, 10, 100, 1000, 10_000)
 ISSUER = Issuer("https://auth.example.com", algorithms=("Ed25519",))
 KEY = ISSUER.keys[0]
+MAKING: list[float] = []
+"""Milliseconds for each configuration made."""
 SERVER = AuthServerConfig(issuer=ISSUER.url, jwks=ISSUER.jwks())
 
 
@@ -69,7 +73,10 @@ def wrapped(
         raise AssertionError(msg)
 
     client = lambda: httpx.AsyncClient(transport=httpx.MockTransport(refuse))  # noqa: E731
-    return MCPAuth(config, http_client=client, **options).wrap(app)
+    started = time.perf_counter()
+    made = MCPAuth(config, http_client=client, **options).wrap(app)
+    MAKING.append((time.perf_counter() - started) * 1e3)
+    return made
 
 
 def timed(size: int, exchange: Callable[[], Awaitable[int]], expected: int = 200, **more: Any) -> Case:
@@ -231,7 +238,7 @@ async def scopes(size: int, _calls: int) -> Case:
 
 DIMENSIONS = (
     Dimension("resources", resources),
-    Dimension("resources, nobody's path: 404", nobodys_path),
+    Dimension("resources, nobody's path: 404", nobodys_path, most=1000),
     Dimension("public paths", public_paths),
     Dimension("public paths and rules, an odd path", odd_path),
     Dimension("path rules", path_rules),
@@ -251,36 +258,46 @@ DIMENSIONS = (
 )
 
 
-async def measure_dimension(dimension: Dimension, effort: Effort) -> list[tuple[float, float]]:
-    """What a request costs beside the control, by size."""
+Points = list[tuple[float, float]]
+
+
+async def measure_dimension(dimension: Dimension, effort: Effort) -> tuple[Points, Points]:
+    """What a request costs beside the control, and milliseconds to make the configuration, by size."""
     calls, most = effort.of(100, 2), min(dimension.most, effort.of(10_000, 10))
     sizes = sorted({1, 10, 100, 1000, 10_000, most})
+    MAKING.clear()
     cases = [await dimension.build(size, calls) for size in sizes if size <= most]
+    making = list(zip(map(float, sizes), MAKING, strict=False))
     control = Case(name="control", exchange=make_exchange(dimension.control, mint(), body=make_body(200)))
     times = await measure([control, *cases], rounds=effort.of(40, 2), calls=calls)
     costs = [min(times[case.name]) - min(times["control"]) for case in cases]
-    return list(zip(map(float, sizes), costs, strict=False))
+    return list(zip(map(float, sizes), costs, strict=False)), making
 
 
-async def measure_all(effort: Effort) -> Report:
-    points = {dimension.name: await measure_dimension(dimension, effort) for dimension in DIMENSIONS}
+def rows_of(points: Mapping[str, Points], limit: float) -> list[tuple[Cell, ...]]:
+    """A row for each dimension: the figures by size, how steep they are, and whether that is more than the limit."""
     rows: list[tuple[Cell, ...]] = []
     for name, found in points.items():
         by_size = dict(found)
         exponent = growth_exponent([point for point in found if point[0] >= 10])
-        costs = [by_size.get(float(size)) for size in SIZES]
-        rows.append((name, *costs, exponent, "grows" if exponent > SUSPICIOUS else ""))
-    titles = tuple(f"{size:,}" for size in SIZES)
+        rows.append((name, *(by_size.get(float(size)) for size in SIZES), exponent, "yes" if exponent > limit else ""))
+    return rows
+
+
+async def measure_all(effort: Effort) -> Report:
+    found = {dimension.name: await measure_dimension(dimension, effort) for dimension in DIMENSIONS}
+    costs = {name: points for name, (points, _) in found.items()}
+    making = {name: points for name, (_, points) in found.items() if not points or points[-1][1] > NOTICEABLE}
+    sizes = tuple(f"{size:,}" for size in SIZES)
+    hot = ("number of", *sizes, "steepest exponent", "faster than log")
+    once = ("number of", *sizes, "steepest exponent", "faster than linear")
     return Report(
         name="growth",
         tables=[
-            Table(
-                title="µs added to a request, by the number of …",
-                columns=("number of", *titles, "steepest exponent", "faster than log"),
-                rows=rows,
-            )
+            Table(title="µs added to a request, by the number of", columns=hot, rows=rows_of(costs, SUSPICIOUS)),
+            Table(title="ms to make the configuration, once", columns=once, rows=rows_of(making, LINEAR)),
         ],
-        curves=[Curves(title="Cost by size", x="number", y="µs added to a request", points=points)],
+        curves=[Curves(title="Cost by size", x="number", y="µs added to a request", points=costs)],
     )
 
 
