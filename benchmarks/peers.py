@@ -20,11 +20,12 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+from end_to_end import Run, Target, load
 from exchanges import RESOURCE, SCOPE, FreshTokens, make_exchange, trivial_app
 from gateway import envoy
 from measuring import NOTHING, Case, Effort, Skip, Times, WrongAnswerError, added, measure, spread
 from reporting import Cell, Report, Table
-from serving import check_answers, issuer_at_work, mint_for_long, require_wrk, serve, wrk
+from serving import check_answers, issuer_at_work, mint_for_long, require_wrk, serve
 
 from asgi_mcp_auth import MCPAuthMiddleware
 from asgi_mcp_auth.testing import Issuer
@@ -164,7 +165,7 @@ async def in_process(issuer: Issuer, effort: Effort) -> tuple[Table, list[str]]:
     times = await measure(cases, rounds=effort.of(20, 2), calls=calls)
     columns = ("in process, µs added", "known token", "beside ours", "new RS256 token", "beside ours", "no token: 401")
     rows = [row_of(name, times) for name in there]
-    return Table(title="In process, around a trivial app", columns=columns, rows=rows, plotted=3), notes
+    return Table(title="In process, around a trivial app", columns=columns, rows=rows, plotted=1), notes
 
 
 def row_of(name: str, times: Times) -> tuple[Cell, ...]:
@@ -187,22 +188,27 @@ def end_to_end(issuer: Issuer, effort: Effort) -> Table:
         bare, own = (
             stack.enter_context(serve(UVICORN, "hello", issuer, protected=shielded)) for shielded in (False, True)
         )
-        gateway = stack.enter_context(envoy(int(bare.url.rpartition(":")[2]), issuer, RESOURCE))
+        gateway = stack.enter_context(envoy(bare, issuer, RESOURCE))
         fields = {"authorization": f"Bearer {mint_for_long(issuer)}"}
-        urls = {"uvicorn, the bare app": bare.url, f"uvicorn, {OURS}": own.url, "Envoy jwt_authn, uvicorn": gateway}
-        for url in urls.values():
-            check_answers(f"{url}/mcp", fields, None, "ok", refuses=url != bare.url)
-        loads = {name: list[float]() for name in urls}
+        serving = {"uvicorn, the bare app": bare, f"uvicorn, {OURS}": own, "Envoy jwt_authn, uvicorn": gateway}
+        runs: dict[str, list[Run]] = {name: [] for name in serving}
+        for served in serving.values():
+            check_answers(f"{served.url}/mcp", fields, None, "ok", refuses=served is not bare)
         for _ in range(effort.of(10, 1)):
-            for name, url in urls.items():
-                loads[name].append(wrk(f"{url}/mcp", fields, None, seconds=1).per_second)
-    base = loads["uvicorn, the bare app"]
+            for name, served in serving.items():
+                runs[name].append(load(Target(served, f"{served.url}/mcp", fields, None)))
+    base = runs["uvicorn, the bare app"]
     rows: list[tuple[Cell, ...]] = [
-        (name, spread(own), spread(100 * one / none for one, none in zip(own, base, strict=True)))
-        for name, own in loads.items()
+        (
+            name,
+            spread(run.per_second for run in own),
+            spread(100 * run.per_second / bare.per_second for run, bare in zip(own, base, strict=True)),
+            spread(run.cpu - bare.cpu for run, bare in zip(own, base, strict=True)),
+        )
+        for name, own in runs.items()
     ]
     title = "End to end at saturation, hello world, one core for all that serves"
-    return Table(title=title, columns=("what serves", "requests/s", "% of bare"), rows=rows, plotted=1)
+    return Table(title=title, columns=("what serves", "requests/s", "% of bare", "CPU µs added"), rows=rows, plotted=1)
 
 
 def run(effort: Effort) -> Report:

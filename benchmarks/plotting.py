@@ -62,7 +62,7 @@ def _curves(axis: Any, curves: Curves) -> None:
     axis.set_xlabel(curves.x)
     axis.set_ylabel(curves.y)
     axis.grid(visible=True, alpha=0.3)
-    axis.legend(fontsize="small", ncols=2)
+    axis.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def _bars(axis: Any, table: Table) -> None:

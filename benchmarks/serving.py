@@ -130,8 +130,8 @@ class Served:
     """A running server."""
 
     url: str
-    session: int
-    """Its processes' session, as the kernel numbers it."""
+    sessions: tuple[int, ...]
+    """Those of its processes, as the kernel numbers them."""
 
     def cpu_seconds(self) -> float:
         """The processor time that its processes have used, workers included; 0 where the kernel does not tell."""
@@ -139,7 +139,7 @@ class Served:
         for status in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):  # one that ended meanwhile
                 fields = status.read_text("ascii", "replace").rpartition(")")[2].split()
-                if int(fields[3]) == self.session:
+                if int(fields[3]) in self.sessions:
                     spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         return spent
 
@@ -159,7 +159,7 @@ def serve(server: str, app: str, issuer: Issuer, *, protected: bool) -> Generato
     url = f"http://127.0.0.1:{port}"
     env = {"APP": app, "PROTECTED": str(int(protected)), "ISSUER": issuer.url}
     with running(on_server_core(argv(port)), ready_port=port, env=importing_from(HERE, env)) as process:
-        yield Served(url=url, session=process.pid)
+        yield Served(url=url, sessions=(process.pid,))
 
 
 class Load(NamedTuple):
