@@ -16,6 +16,7 @@ from asgi_mcp_auth.config import IssuerResolver, ScopePolicy
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 __all__ = (
+    "LASTING",
     "METADATA_PATH",
     "RESOURCE",
     "SCOPE",
@@ -33,6 +34,7 @@ __all__ = (
 RESOURCE = "https://mcp.example.com/mcp"
 METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
 SCOPE = "mcp:read"
+LASTING = "max-age=86400"
 
 Exchange = Callable[[], Awaitable[int]]
 
@@ -161,6 +163,7 @@ def resource_config(
 def protected(
     issuer: Issuer, app: Any = trivial_app, *, options: Mapping[str, Any] | None = None, **policy: Any
 ) -> MCPAuthMiddleware:
-    """The middleware over an issuer in process."""
+    """The middleware over an issuer in process, whose keys need no refreshing meanwhile."""
+    issuer.cache_control = LASTING
     auth = MCPAuth(resource_config([issuer.url], **policy), http_client=issuer.http_client, **(options or {}))
     return auth.wrap(app)

@@ -1,9 +1,11 @@
 """How everything here is measured: in rounds that take the cases in turn, reported as medians with their quartiles.
 
-In: cases, each with the answer it must give. Out: microseconds per call of each case in each round. The rounds are
-interleaved, so that whatever else the machine does touches all cases alike, and a case is compared with its control
-round by round. A case whose first answer is not the expected one is an error, not a figure; the last answer of every
-round is checked too. Garbage collection stays on, but what was built before the rounds is kept out of it.
+In: cases, each with the answer it must give. Out: microseconds per call of each case in each round, of processor time:
+nothing that is measured waits, so on an idle machine that is the time that passes, and on a busy one the neighbours'
+turns are left out (what they do to the caches is not). The rounds are interleaved, so that whatever else the machine
+does touches all cases alike, and a case is compared with its control round by round. A case whose first answer is not
+the expected one is an error, not a figure; the last answer of every round is checked too. Garbage collection stays on,
+but what was built before the rounds is kept out of it.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from itertools import pairwise
 from math import log
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import anyio
 
 __all__ = (
     "NOTHING",
@@ -41,6 +45,7 @@ __all__ = (
 
 MICROSECONDS = 1e6
 TINY = 1e-9
+BREATH = 0.02
 
 
 class Skip(Exception):  # noqa: N818 - no error
@@ -117,7 +122,7 @@ Times = Mapping[str, Sequence[float]]
 
 
 async def measure(cases: Sequence[Case], *, rounds: int, calls: int) -> Times:
-    """Microseconds per call of each case, in each round.
+    """Microseconds of processor time per call of each case, in each round.
 
     Raises:
         WrongAnswerError: A case answers something else than it has to.
@@ -133,13 +138,14 @@ async def measure(cases: Sequence[Case], *, rounds: int, calls: int) -> Times:
     gc.freeze()
     try:
         for _ in range(rounds):
+            await anyio.sleep(BREATH)  # what is to run in the background runs now, not within a round
             for case in cases:
                 case.prepare()
                 exchange, count, answer = case.exchange, case.calls or calls, None
-                started = time.perf_counter()
+                started = time.process_time()
                 for _ in range(count):
                     answer = await exchange()
-                times[case.name].append((time.perf_counter() - started) / count * MICROSECONDS)
+                times[case.name].append((time.process_time() - started) / count * MICROSECONDS)
                 _check(case, answer)
     finally:
         gc.unfreeze()

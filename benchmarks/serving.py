@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-from exchanges import RESOURCE, SCOPE
+from exchanges import LASTING, RESOURCE, SCOPE
 from measuring import Skip, WrongAnswerError
 from processes import free_port, importing_from, running
 
@@ -106,7 +106,7 @@ def issuer_at_work(*algorithms: str) -> Generator[Issuer, None, None]:
         raise Skip(msg) from None
     port = free_port()
     issuer = Issuer(f"http://127.0.0.1:{port}", algorithms=algorithms or ("RS256",))
-    issuer.cache_control = None
+    issuer.cache_control = LASTING
     issuer.metadata["authorization_endpoint"] = f"{issuer.url}/authorize"  # mcpauth wants one
     server = server_module.Server(server_module.Config(issuer, port=port, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run)
