@@ -63,6 +63,7 @@ class Gate:
         self._reads = self._rules.any or self._rules.filter_lists or auth.authorize is not None
         self._leeways = {trusted.rules.issuer: trusted.rules.leeway for trusted in resource.trust.named}
         self.public_methods = self._rules.public_methods
+        self._places = {scope: place for place, scope in enumerate(resource.policy.known)}
         self._looks_inside = self._reads or self._sessions is not None
 
     def by_path_alone(self, rule: int | None, plain: bool) -> Requirement | None:
@@ -203,7 +204,8 @@ class Gate:
         if cumulative is None:  # clients since 2026-07-28 add what they were granted before
             cumulative = not MCPFields.read(request.scope["headers"]).modern
         granted = verified.auth_info.scopes if cumulative else ()
-        kept = [policy.hierarchy.wire_name(scope) for scope in policy.known if scope in granted]
+        known = sorted(self._places[scope] for scope in set(granted) if scope in self._places)
+        kept = [policy.hierarchy.wire_name(policy.known[place]) for place in known]
         operation = [name for requirement in requirements for name in requirement.named]
         return tuple(dict.fromkeys((*policy.baseline.named, *kept, *operation)))
 

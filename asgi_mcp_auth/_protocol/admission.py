@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from asgi_mcp_auth._protocol.issuer import TrustedIssuer
+from asgi_mcp_auth._protocol.patterns import ByEnds
 from asgi_mcp_auth._protocol.problems import Problems, show
 from asgi_mcp_auth._protocol.urls import parse_url
 from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver
@@ -38,6 +39,7 @@ def may_be_issuer(claimed: object) -> bool:
 class IssuerPattern:
     """An allow-list pattern, and the rules for whoever matches it."""
 
+    text: str
     expression: re.Pattern[str]
     trusted: TrustedIssuer
 
@@ -67,10 +69,16 @@ class OtherIssuers:
     resolver: IssuerResolver | None
     compile: Callable[[str, AuthServerConfig], TrustedIssuer]
     new_per_minute: int
+    _by_ends: ByEnds[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        by_ends = ByEnds((pattern.text, order) for order, pattern in enumerate(self.patterns))
+        object.__setattr__(self, "_by_ends", by_ends)
 
     def match(self, issuer: str) -> TrustedIssuer | None:
         """The rules of the first pattern that matches."""
-        return next((found for pattern in self.patterns if (found := pattern.match(issuer)) is not None), None)
+        alike = sorted(order for candidates in self._by_ends.candidates(issuer) for order in candidates)
+        return next((found for order in alike if (found := self.patterns[order].match(issuer)) is not None), None)
 
 
 class Allowance:

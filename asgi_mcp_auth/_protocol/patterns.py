@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-__all__ = ("Pattern", "PatternTable", "parse_pattern")
+__all__ = ("ByEnds", "Pattern", "PatternTable", "parse_pattern")
+
+T = TypeVar("T")
 
 _EXPRESSION = re.compile(r"\{([^{}]*)\}")
 _SIMPLE = re.compile(r"[A-Za-z0-9_.%]+")  # RFC 6570 section 2.3, a variable without an operator
@@ -36,9 +38,9 @@ class Pattern(NamedTuple):
         return len(self.glob) - self.glob.count(_ANY)
 
     @property
-    def ends(self) -> tuple[str, str]:
-        """What every name that it matches begins and ends with."""
-        return self.glob.partition(_ANY)[0], self.glob.rpartition(_ANY)[2]
+    def head(self) -> str:
+        """What every name that it matches begins with."""
+        return self.glob.partition(_ANY)[0]
 
     def matches(self, name: str) -> bool:
         """Whether `name` is one of those meant."""
@@ -115,33 +117,48 @@ def _parse_template(text: str) -> Pattern | None:
     return Pattern(text, glob + _ANY * opens, segments, opens)
 
 
-class PatternTable:
-    """Names and patterns, each with the index of its rule, for looking up by name.
+class ByEnds(Generic[T]):
+    """Values by the literals that a text with `*` begins and ends with.
 
-    Patterns are held by what they begin and end with, so that finding those for a name costs a look-up for each pair
-    of lengths that beginnings and ends have, and not a comparison for each pattern.
+    Finding those for a name costs a look-up for each pair of lengths that beginnings and ends have, and not a
+    comparison for each value.
     """
+
+    def __init__(self, values: Iterable[tuple[str, T]]) -> None:
+        self._values: dict[tuple[str, str], list[T]] = {}
+        for glob, value in values:
+            ends = glob.partition(_ANY)[0], glob.rpartition(_ANY)[2]
+            self._values.setdefault(ends, []).append(value)
+        self._lengths = tuple(sorted({(len(head), len(tail)) for head, tail in self._values}))
+
+    def candidates(self, name: str) -> Iterator[list[T]]:
+        """The values that begin and end like `name`: for each pair of ends those with it, in their order."""
+        length = len(name)
+        for head, tail in self._lengths:
+            if head + tail <= length:
+                found = self._values.get((name[:head], name[length - tail :]))
+                if found is not None:
+                    yield found
+
+
+class PatternTable:
+    """Names and patterns, each with the index of its rule, for looking up by name."""
 
     def __init__(self, rules: Iterable[Pattern | str]) -> None:
         listed = tuple(rules)
         self._exact = {rule: index for index, rule in enumerate(listed) if isinstance(rule, str)}
         patterns = [(rule, index) for index, rule in enumerate(listed) if isinstance(rule, Pattern)]
         self._patterns = sorted(patterns, key=lambda item: -item[0].weight)
-        self._by_ends: dict[tuple[str, str], list[tuple[Pattern, int]]] = {}
-        for pattern, index in self._patterns:
-            self._by_ends.setdefault(pattern.ends, []).append((pattern, index))
-        self._lengths = tuple(sorted({(len(head), len(tail)) for head, tail in self._by_ends}))
+        self._by_ends = ByEnds((pattern.glob, (pattern, index)) for pattern, index in self._patterns)
 
     def find(self, name: str) -> int | None:
         """The index of the most specific rule for `name`."""
         index = self._exact.get(name)
         if index is not None or not self._patterns:
             return index
-        best, length = -1, len(name)
-        for head, tail in self._lengths:
-            if head + tail > length:
-                continue
-            for pattern, candidate in self._by_ends.get((name[:head], name[length - tail :]), ()):
+        best = -1
+        for alike in self._by_ends.candidates(name):
+            for pattern, candidate in alike:
                 if pattern.weight <= best:  # they stand there by weight
                     break
                 if pattern.matches(name):
@@ -159,14 +176,12 @@ class PatternTable:
         """Pairs of patterns, equally specific, that some name could match both."""
         alike: dict[tuple[int, str], list[Pattern]] = {}  # those that can tie begin alike
         for one, _ in self._patterns:
-            head = one.ends[0]
-            for two in alike.get((one.weight, head), ()):
+            for two in alike.get((one.weight, one.head), ()):
                 if one.could_match_the_same(two):
                     yield two.text, one.text
-            alike.setdefault((one.weight, head), []).append(one)
+            alike.setdefault((one.weight, one.head), []).append(one)
         for one, _ in self._patterns:
-            head = one.ends[0]
-            for length in range(len(head)):
-                for two in alike.get((one.weight, head[:length]), ()):
+            for length in range(len(one.head)):
+                for two in alike.get((one.weight, one.head[:length]), ()):
                     if one.could_match_the_same(two):
                         yield two.text, one.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -159,6 +160,7 @@ def compile_site(
         known.append((where, url, config))
     urls = [(where, url) for where, url, _ in known if url is not None]
     _check_owners(urls, public, problems)
+    on_origin = Counter(url.origin for _, url in urls)
     resources: list[CompiledResource] = []
     for where, url, config in known:
         around = Surroundings(
@@ -166,7 +168,7 @@ def compile_site(
             metadata_signer=metadata_signer,
             allow_http=allow_http,
             new_issuers_per_minute=new_issuers_per_minute,
-            alone_on_origin=url is not None and sum(other.origin == url.origin for _, other in urls) == 1,
+            alone_on_origin=url is not None and on_origin[url.origin] == 1,
         )
         # Without a usable identifier the rest is still checked: every problem is to be reported at once.
         resource = compile_resource(config, url or PLACEHOLDER, where, problems, around)

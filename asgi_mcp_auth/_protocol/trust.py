@@ -44,6 +44,7 @@ class _Compiler:
         self.where = where
         self.problems = problems
         self.named: list[TrustedIssuer] = []
+        self._known: set[str] = set()
         self.patterns: list[IssuerPattern] = []
         self.resolvers: list[IssuerResolver] = []
         self._compile_issuer = partial(
@@ -66,10 +67,10 @@ class _Compiler:
             self._add_named([issuer], place)
 
     def _add_named(self, issuers: Sequence[TrustedIssuer], place: str) -> None:
-        known = {other.rules.issuer for other in self.named}
         for issuer in issuers:
-            if issuer.rules.issuer in known:
+            if issuer.rules.issuer in self._known:
                 self.problems.add(place, f"The issuer {show(issuer.rules.issuer)} stands there twice.", "Remove one.")
+            self._known.add(issuer.rules.issuer)
         self.named += issuers
 
     def _add_tenants(self, config: AuthServerConfig, place: str) -> None:
@@ -126,7 +127,9 @@ class _Compiler:
         example = replace(config, issuer=str(pattern).replace("*", "x"))
         trusted = self._compile_issuer(example, where=place, problems=self.problems)
         if trusted is not None:
-            self.patterns.append(IssuerPattern(expression=expression, trusted=replace(trusted, config=config)))
+            self.patterns.append(
+                IssuerPattern(text=str(pattern), expression=expression, trusted=replace(trusted, config=config))
+            )
 
     def resolved(self, issuer: str, config: AuthServerConfig) -> TrustedIssuer:
         """The rules for what a resolver named. Raises `ConfigurationError`."""

@@ -81,6 +81,8 @@ class Issuers:
         self._named = {
             issuer.rules.issuer: Trusted(issuer, issuer.rules, key_sets.named(issuer)) for issuer in trust.named
         }
+        named = list(self._named)
+        self._expected = " ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")  # noqa: PLR2004
         self._others = trust.others
         self._key_sets = key_sets
         self._clock = clock
@@ -138,9 +140,7 @@ class Issuers:
         return PoolStatus(entries=len(self._pool), size=self._size, evictions=self._evictions)
 
     def _unknown(self, claimed: object) -> InvalidToken:
-        named = list(self._named)
-        expected = " ".join(named[:8]) + (f" and {len(named) - 8} more" if len(named) > 8 else "")  # noqa: PLR2004
-        return InvalidToken(Reason.UNKNOWN_ISSUER, expected=expected, found=claimed)
+        return InvalidToken(Reason.UNKNOWN_ISSUER, expected=self._expected, found=claimed)
 
     def _admit(self, issuer: str, trusted: TrustedIssuer, until: float) -> Trusted:
         admitted = Trusted(trusted, trusted.rules, self._key_sets.admitted(trusted), until)
