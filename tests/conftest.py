@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item.get_closest_marker("full") is None]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _no_blocking_calls() -> Generator[None]:
     with blockbuster_ctx("asgi_mcp_auth") as blockbuster:
         # Measuring coverage takes a lock of its own, below every line.
