@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from clinic import Clinic
 
 Fetcher()  # loads httpx, which a test that constructs an MCPAuth inside an event loop would otherwise do there
+
+for httpx_transports in ("httpx._transports.default", "httpx2._transports.default"):
+    # A client loads the certificate store, which takes 45 ms, also when it will only ever speak http: once will do.
+    transports: Any = import_module(httpx_transports)
+    transports.create_ssl_context = functools.cache(transports.create_ssl_context)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
