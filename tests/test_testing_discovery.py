@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from harness import CH0, ISS, PRM, PRM_PATH, R, RecordingApp, protect
+from mcp.server.mcpserver import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
 
-from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy, current_auth
 from asgi_mcp_auth.testing import Issuer, Walk, WalkError, walk_discovery
 
 pytestmark = pytest.mark.anyio
@@ -21,6 +23,12 @@ def with_steps(issuer: Issuer, app: Any = None, **policy: Any) -> Any:
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
     config = ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"], **policy))
     return MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock).wrap(app or RecordingApp())
+
+
+def subject() -> str:
+    info = current_auth()
+    assert info is not None
+    return info.subject
 
 
 async def test_the_whole_way(issuer: Issuer) -> None:
@@ -238,6 +246,20 @@ async def test_issuers_that_share_a_host_and_have_paths(issuer: Issuer) -> None:
     assert walk.server_metadata.issuer == tenant.url
     assert tenant.requests == {f"{OAUTH}/t": 2, "/t/token": 1, "/t/jwks": 1}
     assert not host.requests
+
+
+async def test_a_tool_of_an_mcp_server(issuer: Issuer) -> None:
+    """The official SDK's server, whose lifespan the test enters; the tool takes a scope more, and so a step up."""
+    server = MCPServer("notes")
+    server.add_tool(subject)
+    security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    inner = server.streamable_http_app(stateless_http=True, json_response=True, transport_security=security)
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "subject", "arguments": {}}}
+    app = with_steps(issuer, inner, tools={"subject": ["mcp:write"]})
+    async with server.session_manager.run():
+        walk = await walk_discovery(app, R, issuer, message=message)
+    assert walk.response.json()["result"]["content"] == [{"type": "text", "text": "walk"}]
+    assert [step.status for step in walk.steps] == [401, 200, 200, 200, 403, 200, 200]
 
 
 async def test_an_app_that_raises_is_heard(issuer: Issuer) -> None:
