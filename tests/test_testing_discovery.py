@@ -254,7 +254,8 @@ async def test_a_tool_of_an_mcp_server(issuer: Issuer) -> None:
     server.add_tool(subject)
     security = TransportSecuritySettings(enable_dns_rebinding_protection=False)
     inner = server.streamable_http_app(stateless_http=True, json_response=True, transport_security=security)
-    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "subject", "arguments": {}}}
+    params: dict[str, Any] = {"name": "subject", "arguments": {}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     app = with_steps(issuer, inner, tools={"subject": ["mcp:write"]})
     async with server.session_manager.run():
         walk = await walk_discovery(app, R, issuer, message=message)
