@@ -232,7 +232,7 @@ async def test_a_path_below_the_resource_needs_its_name(issuer: Issuer) -> None:
     app = protect(issuer, RecordingApp())
     with pytest.raises(WalkError, match=r"RFC 9728 section 3\.3"):
         await walk_discovery(app, f"{R}/below", issuer)
-    walk = await walk_discovery(app, f"{R}/below", issuer, resource=R)
+    walk = await walk_discovery(app, f"{R}/below?a=b", issuer, resource=R)
     assert walk.response.status_code == 200
 
 
@@ -271,6 +271,15 @@ async def test_an_app_that_raises_is_heard(issuer: Issuer) -> None:
         await walk_discovery(protect(issuer, app), R, issuer)
 
 
-async def test_a_url_that_is_none(issuer: Issuer) -> None:
-    with pytest.raises(ValueError, match="'/mcp' is not an absolute URL"):
-        await walk_discovery(RecordingApp(), "/mcp", issuer)
+@pytest.mark.parametrize(
+    ("url", "resource", "told"),
+    [
+        pytest.param("/mcp", None, "'/mcp' is not an absolute URL", id="a path"),
+        pytest.param(R, f"{R}/below", "is not below the resource", id="a child for the resource"),
+        pytest.param(f"{R}x", R, "is not below the resource", id="a sibling for the resource"),
+        pytest.param(R, "https://else.example.com", "is not below the resource", id="another host for the resource"),
+    ],
+)
+async def test_urls_that_cannot_be_walked(issuer: Issuer, url: str, resource: str | None, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        await walk_discovery(RecordingApp(), url, issuer, resource=resource)

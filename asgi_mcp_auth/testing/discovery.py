@@ -67,6 +67,7 @@ async def walk_discovery(
 
     Raises:
         WalkError: A step failed, or is not what a client may go on with. It is an `AssertionError`.
+        ValueError: `url` is not absolute, or not below `resource`.
 
     Not checked: PKCE and whatever else is about people and browsers, the signature in `signed_metadata`.
     """
@@ -75,6 +76,9 @@ async def walk_discovery(
     called = parse_url(url)
     if called is None:
         msg = f"{url!r} is not an absolute URL"
+        raise ValueError(msg)
+    if resource is not None and not f"{url.partition('?')[0]}/".startswith(f"{resource.rstrip('/')}/"):
+        msg = f"{url!r} is not below the resource {resource!r}"
         raise ValueError(msg)
     calls: dict[str, Any] = {"method": method, "url": url, "headers": dict(headers or {})}
     if message is not None:
