@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Generator
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -18,9 +20,20 @@ if TYPE_CHECKING:
 
 Fetcher()  # loads httpx, which a test that constructs an MCPAuth inside an event loop would otherwise do there
 
+for httpx_transports in ("httpx._transports.default", "httpx2._transports.default"):
+    # A client loads the certificate store, which takes 45 ms, also when it will only ever speak http: once will do.
+    transports: Any = import_module(httpx_transports)
+    transports.create_ssl_context = functools.cache(transports.create_ssl_context)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run every pair of server and framework, not a third of them")
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """A process for each processor when everything is run; none for tests that are picked, which begin sooner so."""
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
+    return None if everything else 0
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -32,7 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item.get_closest_marker("full") is None]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def _no_blocking_calls() -> Generator[None]:
     with blockbuster_ctx("asgi_mcp_auth") as blockbuster:
         # Measuring coverage takes a lock of its own, below every line.

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -1105,6 +1106,20 @@ async def test_spawned_work_can_be_stopped(caplog: pytest.LogCaptureFixture) -> 
     await anyio.wait_all_tasks_blocked()
     assert ended == ["stopped"]
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_work_starts_while_another_thread_imports_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seen under load: httpcore imports trio when it is first used, and a module is in sys.modules before it is whole."""
+    monkeypatch.setitem(sys.modules, "trio", ModuleType("trio"))
+    done = anyio.Event()
+
+    async def work() -> None:
+        done.set()
+
+    tasks.spawn(work)
+    with anyio.fail_after(5):
+        await done.wait()
 
 
 async def test_work_that_is_stopped_before_it_starts_does_nothing() -> None:

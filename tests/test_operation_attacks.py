@@ -322,16 +322,20 @@ EVENTS = [b"id: 7", b"data: " + reply(TOOLS), b""]
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"], ids=["RS-213 LF", "RS-213 CRLF", "RS-213 CR"])
 async def test_events_split_at_every_byte(issuer: Issuer, newline: bytes) -> None:
     whole = newline.join([b": ping", b"", *EVENTS, *EVENTS, b"data: last", b"", b""])
-    app = guarded(issuer, Replies(whole, content_type=b"text/event-stream"), filter_lists=True)
-    expected = (await post(app, token(issuer), rpc("tools/list"))).body
+    replies = Replies(whole, content_type=b"text/event-stream")
+    app, listing, raw = guarded(issuer, replies, filter_lists=True), rpc("tools/list"), token(issuer)
+
+    async def given(*chunks: bytes) -> bytes:
+        replies.chunks = chunks
+        return (await post(app, raw, listing)).body
+
+    expected = await given(whole)
     assert expected.count(b'{"name":"x"}') == 2
     assert b"delete_file" not in expected
     for at in range(len(whole)):
-        app = guarded(issuer, Replies(whole[:at], whole[at:], content_type=b"text/event-stream"), filter_lists=True)
-        got = (await post(app, token(issuer), rpc("tools/list"))).body
+        got = await given(whole[:at], whole[at:])
         assert got.replace(b"\r\n", b"\n") == expected.replace(b"\r\n", b"\n"), at
-    app = guarded(issuer, Replies(*[bytes([b]) for b in whole], content_type=b"text/event-stream"), filter_lists=True)
-    assert (await post(app, token(issuer), rpc("tools/list"))).body.count(b'{"name":"x"}') == 2
+    assert (await given(*[bytes([b]) for b in whole])).count(b'{"name":"x"}') == 2
 
 
 async def test_large_streams_take_linear_time(issuer: Issuer) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Generator
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import anyio
@@ -65,6 +66,16 @@ def test_every_snippet_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(httpx, "AsyncClient", client)
     document = Sybil(parsers=[PythonCodeBlockParser()]).parse(ROOT / "README.md")
     document.namespace |= {"__name__": __name__, "app": RecordingApp()}  # Litestar asks for the module of a handler
+
+    class Notes(ModuleType):
+        """What was defined so far, as a module; tests/test_testing_fixtures.py makes a file of it."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in document.namespace:
+                raise AttributeError(name)
+            return document.namespace[name]
+
+    monkeypatch.setitem(sys.modules, "notes", Notes("notes"))
     django: Any = import_module("django.conf")
     django.settings.configure(SECRET_KEY="of nobody", ROOT_URLCONF="django.contrib.staticfiles.urls")
     examples = list(document.examples())

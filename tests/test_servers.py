@@ -45,9 +45,9 @@ def write_shop(directory: Path, issuer: Issuer) -> ssl.SSLContext:
     (directory / "shop" / "main.py").write_text(APP)
     (directory / "keys.json").write_text(json.dumps(issuer.jwks()))
     (directory / "mcp-auth.toml").write_text(SETTINGS)
-    files = re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    assert {name for name, _ in files} == {"shop/asgi.py", "shop/worker.py", "gunicorn.conf.py"}
-    for name, text in files:
+    files = dict(re.findall(r"^```python\n# (\S+\.py)\n(.*?)^```$", section("Servers"), re.MULTILINE | re.DOTALL))
+    assert set(files) == {"shop/asgi.py", "shop/worker.py", "gunicorn.conf.py"}
+    for name, text in files.items():
         (directory / name).write_text(text)
     return certificates(directory)
 

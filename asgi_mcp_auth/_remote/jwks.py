@@ -64,7 +64,6 @@ class LivingKeySet:
         """The protected resources that trust it, as far as they are known."""
         self.refusals: Counter[str] = Counter()
         self._config = config
-        self._fetcher = fetcher
         self._clock = clock
         self._allow_http = allow_http
         self._operator_named = operator_named
@@ -72,12 +71,22 @@ class LivingKeySet:
         self._hits = 0
         self._unknown_kids: dict[str, None] = {}
         self._told_unfit: set[str] = set()
-        self._metadata = LivingDocument("metadata", issuer, self._fetch_metadata, clock=clock, clocks=METADATA_CLOCKS)
-        self._keys = LivingDocument("keys", issuer, self._fetch_keys, clock=clock, clocks=config.key_set_clocks)
+        self._static_keys = static_keys
+        self.begin(fetcher)
+
+    def begin(self, fetcher: Fetcher) -> None:
+        """Hold what the configuration gives and nothing else; what is being fetched by then will not be heard."""
+        self._fetcher = fetcher
+        config, clock = self._config, self._clock
+        self._unknown_kids.clear()
+        self._metadata = LivingDocument(
+            "metadata", self.issuer, self._fetch_metadata, clock=clock, clocks=METADATA_CLOCKS
+        )
+        self._keys = LivingDocument("keys", self.issuer, self._fetch_keys, clock=clock, clocks=config.key_set_clocks)
         if config.metadata is not None and config.metadata.jwks_uri is not None:
             self._metadata.give(config.metadata)
-        if static_keys is not None:
-            self._keys.give(Snapshot(static_keys, object()))
+        if self._static_keys is not None:
+            self._keys.give(Snapshot(self._static_keys, object()))
 
     @property
     def usable_now(self) -> bool:

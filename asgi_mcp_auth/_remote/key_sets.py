@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 import anyio
 
 from asgi_mcp_auth._protocol.issuer import TrustedIssuer
-from asgi_mcp_auth._remote.http import Fetcher
+from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
 from asgi_mcp_auth._remote.jwks import LivingKeySet
 from asgi_mcp_auth.status import IssuerStatus
 
@@ -79,6 +80,21 @@ class KeySets:
             for keys in tuple(self._named.values()):
                 group.start_soon(one, keys)
         return tuple(failed)
+
+    @contextmanager
+    def fetching_with(self, new_client: ClientFactory) -> Generator[None]:
+        """For tests: within the block other clients fetch, and nothing that was fetched crosses its ends."""
+        before = self._fetcher
+        self._begin(Fetcher(new_client))
+        try:
+            yield
+        finally:
+            self._begin(before)
+
+    def _begin(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+        for keys in tuple(self._all.values()):
+            keys.begin(fetcher)
 
     def unusable(self) -> tuple[str, ...]:
         """The named issuers whose keys cannot be used now."""

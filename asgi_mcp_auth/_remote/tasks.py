@@ -52,9 +52,10 @@ class Background:
 def spawn(work: Callable[[], Awaitable[None]]) -> Background:
     """Start `work` beside the caller on the running event loop; the caller's cancellation does not touch it."""
     background = Background(work)
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
-        trio.lowlevel.spawn_system_task(background.run, context=Context())
+    # Without it trio is not there, or still being imported by another thread: nothing runs on it.
+    trio_lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
+    if trio_lowlevel is not None and trio_lowlevel.in_trio_run():
+        trio_lowlevel.spawn_system_task(background.run, context=Context())
     else:
         import asyncio  # noqa: PLC0415
 

@@ -138,7 +138,7 @@ class Issuer:
         """A client whose requests come here, without a network: for `MCPAuth(http_client=issuer.http_client)`."""
         from asgi_mcp_auth.testing.client import client_of  # noqa: PLC0415 - httpx, which this module does not need
 
-        return client_of(self, self._is_cut)
+        return client_of(self, self.is_cut)
 
     def fail(self, path: str = "*", *, status: int = 500, times: int | None = None) -> None:
         """Answer with an error."""
@@ -176,8 +176,8 @@ class Issuer:
         """End the faults whose own path matches, all if it is left out; stalled requests get their answer."""
         self._faults.heal(path)
 
-    def _is_cut(self, path: str) -> bool:
-        """Whether `http_client` is to fail now, which counts as a request."""
+    def is_cut(self, path: str) -> bool:
+        """For clients in process: whether a connection is to fail now, which counts as a request."""
         fault = self._faults.find(path)
         if fault is None or not fault.cut:
             return False
