@@ -6,10 +6,11 @@ loop looks at all of them once a second; on trio a deadline is cheap, and is use
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 from weakref import WeakKeyDictionary
+
+from asgi_mcp_auth._remote.tasks import trio_here
 
 if TYPE_CHECKING:
     import asyncio  # whose import is a fifth of ours; who runs it has it loaded
@@ -65,8 +66,8 @@ _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictiona
 
 async def within(seconds: float, work: Callable[[], Awaitable[T]]) -> T | None:
     """The result of `work`, or None when it took longer than that, or on asyncio than a second more."""
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_run():
+    trio = trio_here()
+    if trio is not None:
         result: T | None = None
         with trio.move_on_after(seconds):
             result = await work()

@@ -10,7 +10,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 from anyio.lowlevel import EventLoopToken, current_token
@@ -18,13 +18,21 @@ from anyio.lowlevel import EventLoopToken, current_token
 if TYPE_CHECKING:
     import asyncio  # whose import is a fifth of ours; who runs it has it loaded
 
-__all__ = ("Background", "SingleFlight", "spawn")
+__all__ = ("Background", "SingleFlight", "spawn", "trio_here")
 
 logger = logging.getLogger("asgi_mcp_auth.background")
 
 T = TypeVar("T")
 
 _running: set[asyncio.Task[None]] = set()
+
+
+def trio_here() -> Any:
+    """The module trio where the caller runs on it, else None; without importing it."""
+    trio = sys.modules.get("trio")
+    # Without it trio is not there, or still being imported by another thread: nothing runs on it.
+    lowlevel = getattr(trio, "lowlevel", None)
+    return trio if lowlevel is not None and lowlevel.in_trio_run() else None
 
 
 class Background:
@@ -52,10 +60,9 @@ class Background:
 def spawn(work: Callable[[], Awaitable[None]]) -> Background:
     """Start `work` beside the caller on the running event loop; the caller's cancellation does not touch it."""
     background = Background(work)
-    # Without it trio is not there, or still being imported by another thread: nothing runs on it.
-    trio_lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
-    if trio_lowlevel is not None and trio_lowlevel.in_trio_run():
-        trio_lowlevel.spawn_system_task(background.run, context=Context())
+    trio = trio_here()
+    if trio is not None:
+        trio.lowlevel.spawn_system_task(background.run, context=Context())
     else:
         import asyncio  # noqa: PLC0415
 
