@@ -1,0 +1,63 @@
+"""A protected MCP server whose exchanges are written down, for clients that go through the whole flow.
+
+`protected` is an app factory: the MCP SDK's server with the tools `read`, which needs mcp:read, and `write`, which
+needs mcp:write as well. RESOURCE, ISSUER, JOURNAL and CLOCK say what is meant; REPUBLISH=1 serves the issuer's
+metadata at the resource's own origin too (MCP 2025-03-26).
+"""
+
+import json
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+from journal import clock, journaled
+
+from asgi_mcp_auth import AuthServerConfig, MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+
+
+def read() -> str:
+    return "read"
+
+
+def write() -> str:
+    return "written"
+
+
+def protected() -> Any:
+    from mcp.server.mcpserver import MCPServer
+
+    resource = os.environ["RESOURCE"]
+    server = MCPServer("notes")
+    server.add_tool(read)
+    server.add_tool(write)
+    auth = MCPAuth(
+        ResourceServerConfig(
+            metadata=ResourceServerMetadata(
+                resource=resource,
+                authorization_servers=[AuthServerConfig(issuer=os.environ["ISSUER"], leeway=0)],
+                scopes_supported=["mcp:read"],
+            ),
+            policy=ScopePolicy(default=["mcp:read"], tools={"write": ["mcp:write"]}),
+        ),
+        clock=clock,
+        republish_server_metadata=os.environ.get("REPUBLISH") == "1",
+    )
+    app = server.streamable_http_app(streamable_http_path=urlsplit(resource).path or "/")
+    return journaled(auth.wrap(app), "resource")
+
+
+def authority() -> Any:
+    """The development authorization server for it, as an app factory; AUTO_APPROVE=1 asks nobody, CLIENTS is JSON."""
+    from asgi_mcp_auth.dev import DevServer
+
+    return journaled(
+        DevServer(
+            issuer=os.environ["ISSUER"],
+            resources=[os.environ["RESOURCE"]],
+            scopes={"mcp:read": "Read notes", "mcp:write": "Write notes"},
+            auto_approve=os.environ.get("AUTO_APPROVE") == "1",
+            clients=json.loads(os.environ.get("CLIENTS", "[]")),
+            clock=clock,
+        ),
+        "authority",
+    )

@@ -1,0 +1,146 @@
+"""Whole programs of others as clients: mcp-remote, the MCP Inspector on the command line and in a browser.
+
+And the conformance suite's scenarios for authorization servers. What they do not manage is told in the README.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import browsers
+import processes
+import pytest
+from clients import CLIENTS, require_npm_clients
+from flows import World, scopes_of, world
+from npm_clients import User, inspector, mcp_remote, no_browser
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(120)]
+
+READ, WRITE = {"mcp:read"}, {"mcp:read", "mcp:write"}
+LAUNCHER = (
+    CLIENTS / "node_modules" / "@modelcontextprotocol" / "inspector" / "clients" / "launcher" / "build" / "index.js"
+)
+CONFORMANCE = CLIENTS / "node_modules" / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    require_npm_clients()
+    with world(tmp_path_factory.mktemp("world")) as made:
+        yield made
+
+
+@pytest.fixture
+def here(servers: World) -> World:
+    servers.forget()
+    return servers
+
+
+def test_mcp_remote_goes_all_the_way(here: World, tmp_path: Path) -> None:
+    """Registration, consent, a tool, step-up, expiry and refresh, as a server on standard input to its host."""
+    user = User()
+    with mcp_remote(here.resource, tmp_path, user) as remote:
+        assert remote.initialize() == "notes"
+        assert remote.call("read") == "read"
+        assert remote.call("write") == "written"
+        here.later(3600)
+        assert remote.call("read") == "read"
+    assert [scopes_of(asked["scope"]) for asked in here.asked()] == [READ, WRITE]
+    assert here.statuses("tools/call write") == [403, 200]
+    grants = [e["form"]["grant_type"] for e in here.tokens() if e["status"] == 200]
+    assert grants == ["authorization_code", "authorization_code", "refresh_token"]
+
+
+def test_script_4_inspector_on_the_command_line(here: World, tmp_path: Path) -> None:
+    """Its callback is http://127.0.0.1:6276/oauth/callback; what it was granted is found by its next run."""
+    user = User()
+    first = inspector(here.resource, "read", tmp_path, user)
+    assert first == (0, "read")
+    assert user.returned[0].startswith("http://127.0.0.1:6276/oauth/callback?")
+    (registration,) = here.exchanges("authority", "/register")
+    assert registration["status"] == 201
+    assert registration["message"]["redirect_uris"] == ["http://127.0.0.1:6276/oauth/callback"]
+
+    again = User()
+    assert inspector(here.resource, "read", tmp_path, again) == (0, "read")
+    assert again.asked == []
+    here.later(3600)
+    assert inspector(here.resource, "read", tmp_path, again) == (0, "read")
+    assert [e["form"]["grant_type"] for e in here.tokens()] == ["authorization_code", "refresh_token"]
+
+
+def test_the_inspector_on_the_command_line_does_not_step_up(here: World, tmp_path: Path) -> None:
+    """It refreshes in place of asking its user, and says so. What our README says of it."""
+    inspector(here.resource, "read", tmp_path, User())
+    status, said = inspector(here.resource, "write", tmp_path, User())
+    assert status != 0
+    assert "AUTHORIZED without authorization code" in said
+    assert 403 in here.statuses("tools/call write")
+
+
+def test_script_4_inspector_in_the_browser(here: World, tmp_path: Path) -> None:
+    """The same person in one browser: connects, allows, calls a tool, is asked for more, allows, calls the other."""
+    config = tmp_path / "mcp.json"
+    config.write_text(json.dumps({"mcpServers": {"notes": {"type": "streamable-http", "url": here.resource}}}))
+    env = no_browser(tmp_path) | {"MCP_AUTO_OPEN_ENABLED": "false", "MCP_INSPECTOR_SECRET_STORE": "file"}
+    argv = [require_npm_clients(), str(LAUNCHER), "--web", "--config", str(config)]
+    with processes.running(argv, env=env, ready_line="Auth token:") as running, browsers.page() as page:
+        found = re.search(r"http://\S+TOKEN=\w+", running.output)
+        assert found is not None, running.output
+        page.goto(found[0])
+        page.get_by_role("switch", name="Connect or disconnect").dispatch_event("click")
+        page.get_by_role("button", name="Allow").click()
+        page.get_by_text("Tools", exact=True).first.click()
+
+        def run(tool: str) -> None:
+            page.get_by_text(tool, exact=True).first.click()
+            page.get_by_role("button", name="Execute Tool").click()
+
+        run("read")
+        page.wait_for_function("() => document.body.innerText.includes('read')")
+        run("write")
+        page.get_by_role("button", name="Authorize").click()
+        page.get_by_role("button", name="Allow").click()
+        page.get_by_text("Tools", exact=True).first.click()
+        run("write")
+        page.get_by_text("written").first.wait_for()
+    asked = here.asked()
+    assert [a["redirect_uri"] for a in asked] == ["http://127.0.0.1:6274/oauth/callback"] * 2
+    assert [scopes_of(a["scope"]) for a in asked] == [READ, WRITE]
+    assert here.statuses("tools/call read") == [200]
+    assert here.statuses("tools/call write")[0] == 403
+    assert here.statuses("tools/call write")[-1] == 200
+
+
+def checks(directory: Path) -> dict[str, str]:
+    """The suite's checks by id, with their statuses."""
+    found: dict[str, str] = {}
+    for file in directory.rglob("checks.json"):
+        for check in json.loads(file.read_text(encoding="utf-8")):
+            found[check["id"]] = check["status"]
+    return found
+
+
+def test_script_10_the_conformance_suite(tmp_path: Path) -> None:
+    """authorization-server-metadata-endpoint and authorization-code-grant."""
+    node = require_npm_clients()
+    port = processes.free_port()
+    client: dict[str, Any] = {"client_id": "suite", "redirect_uris": [f"http://127.0.0.1:{port}/callback"]}
+    with world(tmp_path, AUTO_APPROVE="1", CLIENTS=json.dumps([client])) as here:
+        options = ["--url", here.issuer, "--client-id", "suite", "--port", str(port), "--resource", here.resource]
+        argv = [node, str(CONFORMANCE), "authorization", *options, "--output-dir", str(tmp_path / "results")]
+        env = {**os.environ, **no_browser(tmp_path)}
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False, env=env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = checks(tmp_path / "results")
+    assert "FAILURE" not in found.values(), found
+    assert "SUCCESS" in found.values()
+    assert {"authorization-server-metadata-endpoint", "authorization-code-grant"} <= {
+        path.name.split("-2")[0] for path in (tmp_path / "results").iterdir()
+    }
