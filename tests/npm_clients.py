@@ -10,15 +10,17 @@ import os
 import re
 import subprocess
 import threading
-import urllib.request
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import processes
 from clients import CLIENTS, Conversation, allow, require_npm_clients
 
-INSPECTOR_SECONDS = 45.0
+PROGRAM_SECONDS = 45.0
+LISTEN_SECONDS = 10.0
 URL = re.compile(r"https?://127\.0\.0\.1:\d+/\S*[?&]response_type=code\S*")
 
 
@@ -56,8 +58,7 @@ class User:
         try:
             back = self._follow(url)
             self.returned.append(back)
-            with urllib.request.urlopen(back, timeout=10) as page:
-                page.read()
+            _visit(back)
         except Exception as problem:  # noqa: BLE001 - raised in the test's own thread, at the end
             self.problems.append(problem)
 
@@ -67,6 +68,20 @@ class User:
             thread.join(15)
         if self.problems:
             raise self.problems[0]
+
+
+def _visit(url: str) -> None:
+    """Open a page, and again while nothing listens there: mcp-remote does so only after it has sent its user away."""
+    deadline = time.monotonic() + LISTEN_SECONDS
+    while True:
+        try:
+            httpx.get(url, timeout=10, trust_env=False).raise_for_status()
+        except httpx.ConnectError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 class Remote:
@@ -112,6 +127,24 @@ def mcp_remote(url: str, directory: Path, user: User) -> Generator[Remote]:
         conversation.end()
 
 
+def watched(argv: list[str], env: dict[str, str], user: User) -> tuple[int, str]:
+    """Run a program to its end, its user doing what it asks for; returns the exit status and what it printed."""
+    with subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+    ) as process:
+        guard = threading.Timer(PROGRAM_SECONDS, process.kill)
+        guard.start()
+        said: list[str] = []
+        assert process.stdout is not None
+        for line in process.stdout:
+            said.append(line)
+            user.watch(line)
+        status = process.wait(5)
+        guard.cancel()
+    user.close()
+    return status, "".join(said)
+
+
 def inspector(url: str, tool: str, directory: Path, user: User) -> tuple[int, str]:
     """Call a tool with the MCP Inspector's command line; returns its exit status, and the tool's text or what it said."""
     package = CLIENTS / "node_modules" / "@modelcontextprotocol" / "inspector"
@@ -122,19 +155,6 @@ def inspector(url: str, tool: str, directory: Path, user: User) -> tuple[int, st
         "MCP_INSPECTOR_SECRET_STORE": "file",
     }  # without a terminal it would not ask
     env = {**os.environ, **no_browser(directory), **settings}
-    with subprocess.Popen(
-        argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
-    ) as process:
-        guard = threading.Timer(INSPECTOR_SECONDS, process.kill)
-        guard.start()
-        said: list[str] = []
-        assert process.stdout is not None
-        for line in process.stdout:
-            said.append(line)
-            user.watch(line)
-        status = process.wait(5)
-        guard.cancel()
-    user.close()
-    whole = "".join(said)
+    status, whole = watched(argv, env, user)
     found = re.search(r'"text":\s*"([^"]*)"', whole)
     return status, whole if found is None else found[1]
