@@ -64,11 +64,13 @@ def _walk(*, browser: bool) -> bool:
 def _serve() -> None:
     from asgi_mcp_auth.cli.commands import console  # noqa: PLC0415
     from asgi_mcp_auth.cli.demo.display import Display  # noqa: PLC0415
-    from asgi_mcp_auth.cli.demo.paste import lines_for  # noqa: PLC0415
+    from asgi_mcp_auth.cli.demo.paste import CURL_CLIENT, CURL_SECRET, lines_for  # noqa: PLC0415
     from asgi_mcp_auth.cli.demo.servers import READ, running  # noqa: PLC0415
 
     display = Display(console(), judge=False)
-    with running(display.tell, asks=True, ports=PORTS) as servers:
+    curl = {"client_id": CURL_CLIENT, "client_secret": CURL_SECRET, "grant_types": ["client_credentials"]}
+    display.block("The servers start again, on ports that stay the same", ())
+    with running(display.tell, asks=True, clients=[curl], ports=PORTS) as servers:
         display.console.print(f"\nMCP server             {servers.place.resource}")
         display.console.print(f"Its metadata           {servers.place.metadata_url}")
         display.console.print(f"Authorization server   {servers.place.issuer}")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import anyio.to_thread
+import anyio
 import httpx
 
 from asgi_mcp_auth.cli.demo.servers import Running
@@ -17,29 +18,31 @@ __all__ = ("Host", "NotAuthorizedError", "Person", "person_at_the_browser", "scr
 
 PERSON_SECONDS = 300.0
 SECONDS = 20.0
+POLL_SECONDS = 0.05
 PROTOCOL = "2026-07-28"
 
-Person = Callable[[str], None]
+Person = Callable[[str], Awaitable[None]]
 
 
 class NotAuthorizedError(Exception):
     """The person said no, or nothing; the message is for people."""
 
 
-def scripted_person(url: str) -> None:
+async def scripted_person(url: str) -> None:
     """Go where the client sends the browser, and on to where that leads. The server allows everything by itself."""
-    with httpx.Client(trust_env=False, follow_redirects=True, timeout=SECONDS) as browser:
-        browser.get(url)
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=True, timeout=SECONDS) as browser:
+        await browser.get(url)
 
 
 def person_at_the_browser(say: Callable[[str], None]) -> Person:
-    """Open the page in the browser, or say where it is."""
+    """Open the page in the browser, and say where it is."""
 
-    def open_page(url: str) -> None:
-        opened = webbrowser.open(url)
-        say("The page for your consent is open in your browser." if opened else "Open this page in your browser:")
-        say(url if not opened else f"If it is not: {url}")
+    async def open_page(url: str) -> None:
+        say("The page for your consent opens in your browser.")
+        say(f"If it does not: {url}")
         say("Waiting for you to allow or deny. Ctrl-C stops.")
+        # Some browsers return only when they are closed: nobody waits for this thread.
+        threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     return open_page
 
@@ -75,13 +78,15 @@ class Host:
 
     async def _redirect(self, url: str) -> None:
         self._state = parse_qs(urlsplit(url).query)["state"][0]
-        await anyio.to_thread.run_sync(self._person, url, abandon_on_cancel=True)
+        await self._person(url)
 
     async def _returned(self) -> Any:
         from mcp.shared.auth import AuthorizationCodeResult  # noqa: PLC0415 - an extra
 
-        wait = self._running.returns.wait
-        back = await anyio.to_thread.run_sync(wait, self._state, PERSON_SECONDS, abandon_on_cancel=True)
+        back = None
+        with anyio.move_on_after(PERSON_SECONDS):
+            while (back := self._running.returns.take(self._state)) is None:  # noqa: ASYNC110 - it is another thread's
+                await anyio.sleep(POLL_SECONDS)
         if back is None:
             msg = f"Nobody came back from the browser in {PERSON_SECONDS:.0f} s."
             raise NotAuthorizedError(msg)

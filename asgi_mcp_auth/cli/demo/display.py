@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from asgi_mcp_auth.cli.demo.exchanges import Exchange
-from asgi_mcp_auth.cli.demo.meaning import Meaning, Place, meaning_of
+from asgi_mcp_auth.cli.demo.explained import meaning_of
+from asgi_mcp_auth.cli.demo.meaning import OTHER, Meaning, Place
 
 __all__ = ("Display",)
 
@@ -37,7 +38,7 @@ class Display:
     meanings: list[Meaning] = field(default_factory=list[Meaning])
     _number: int = 0
     _acts: int = 0
-    _told: threading.Condition = field(default_factory=threading.Condition, repr=False)
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def act(self, title: str) -> None:
         """Begin an act."""
@@ -48,18 +49,16 @@ class Display:
     def tell(self, exchange: Exchange, place: Place) -> None:
         """Show an exchange, unless it is no step of the flow."""
         meaning = meaning_of(exchange, place)
-        if meaning.kind == "other":
+        if meaning is OTHER:
             return
-        with self._told:
+        with self._one_at_a_time:
             self.meanings.append(meaning)
             self._number += 1
             self._show(exchange, meaning)
-            self._told.notify_all()
 
-    def wait_for(self, kind: str, seconds: float) -> bool:
-        """Wait until an exchange of a kind has been shown in this act; returns whether it was."""
-        with self._told:
-            return self._told.wait_for(lambda: any(meaning.kind == kind for meaning in self.meanings), seconds)
+    def has_shown(self, kind: str) -> bool:
+        """Whether an exchange of a kind has been shown in this act."""
+        return any(meaning.kind == kind for meaning in self.meanings)
 
     def _show(self, exchange: Exchange, meaning: Meaning) -> None:
         operation = f"  {exchange.operation}" if exchange.operation else ""

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 __all__ = ("Exchange", "observed")
 
 KEPT = 64 * 1024
+FAILED = 500  # what servers answer for an app that raises
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -118,7 +119,7 @@ def observed(app: Any, server: str, tell: Callable[[Exchange], None]) -> Any:
                 method=scope["method"],
                 path=scope["path"],
                 query=dict(parse_qsl(scope["query_string"].decode("latin-1"))),
-                status=start["status"],
+                status=start.get("status", FAILED),
                 request_fields=_fields(scope["headers"]),
                 response_fields=_fields(start.get("headers", ())),
                 request_body=bytes(asked),
@@ -137,6 +138,9 @@ def observed(app: Any, server: str, tell: Callable[[Exchange], None]) -> Any:
                     tell_once()
             await send(message)
 
-        await app(scope, listen, speak)
+        try:
+            await app(scope, listen, speak)
+        finally:
+            tell_once()  # also where the app raised, and the server answers for it
 
     return outer

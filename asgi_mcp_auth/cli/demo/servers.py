@@ -10,7 +10,7 @@ import html
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -65,10 +65,9 @@ def mcp_server() -> Any:
 
 @dataclass(slots=True)
 class Returns:
-    """Where a browser comes back to a client: what it brought, by `state`, and whoever waits for it."""
+    """Where a browser comes back to a client: what it brought, by `state`."""
 
     _found: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]], repr=False)
-    _changed: threading.Condition = field(default_factory=threading.Condition, repr=False)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve the page that a person sees at the end."""
@@ -80,19 +79,18 @@ class Returns:
         if request.path != "/callback" or "state" not in query:
             await send_response(Response(404, (), b""), request, receive, send)
             return
-        with self._changed:
-            self._found[query["state"]] = query
-            self._changed.notify_all()
+        self._found[query["state"]] = query
         says = "Allowed." if "code" in query else f"Not allowed: {html.escape(query.get('error', 'no code'))}."
-        page = f"<!doctype html><meta charset=utf-8><title>{says}</title><p>{says} You can close this window."
+        page = (
+            "<!doctype html><html lang=en><meta charset=utf-8><meta name=color-scheme content='light dark'>"
+            f"<title>{says}</title><p>{says} You can close this window."
+        )
         headers = ((b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", b"default-src 'none'"))
         await send_response(Response(200, headers, page.encode("utf-8")), request, receive, send)
 
-    def wait(self, state: str, seconds: float) -> dict[str, str] | None:
-        """What the browser brought, None if it has not come back in time."""
-        with self._changed:
-            self._changed.wait_for(lambda: state in self._found, seconds)
-            return self._found.pop(state, None)
+    def take(self, state: str) -> dict[str, str] | None:
+        """What the browser brought, None if it has not come back yet."""
+        return self._found.pop(state, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,14 +139,18 @@ def listening(port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def running(
-    tell: Callable[[Exchange, Place], None], *, app: Any = None, asks: bool = False, ports: tuple[int, int] = (0, 0)
+    tell: Callable[[Exchange, Place], None],
+    *,
+    asks: bool = False,
+    clients: Sequence[Mapping[str, Any]] = (),
+    ports: tuple[int, int] = (0, 0),
 ) -> Generator[Running]:
     """The servers, from their start to the end of the block.
 
     Args:
         tell: Called with each exchange.
-        app: The app to protect; default: `mcp_server()`.
         asks: Whether a person is asked on the consent page; otherwise everything is allowed at once.
+        clients: Registered from the beginning.
         ports: Those of the MCP server and the authorization server, if they are free.
     """
     with contextlib.ExitStack() as stack:
@@ -156,7 +158,12 @@ def running(
         origin, issuer_origin, client_origin = (f"http://127.0.0.1:{one.getsockname()[1]}" for one in listeners)
         resource, clock, returns = f"{origin}/mcp", Clock(), Returns()
         issuer = DevServer(
-            issuer=issuer_origin, resources=[resource], scopes=SCOPES, auto_approve=not asks, clock=clock
+            issuer=issuer_origin,
+            resources=[resource],
+            scopes=SCOPES,
+            auto_approve=not asks,
+            clients=clients,
+            clock=clock,
         )
         auth = MCPAuth(
             ResourceServerConfig(
@@ -171,7 +178,7 @@ def running(
         def note(exchange: Exchange) -> None:
             tell(exchange, place)
 
-        protected = auth.wrap(mcp_server() if app is None else app)
+        protected = auth.wrap(mcp_server())
         apps = {MCP_SERVER: protected, AUTHORIZATION_SERVER: issuer, CLIENT: returns}
         for (server, inner), listener in zip(apps.items(), listeners, strict=True):
             stack.enter_context(serving(observed(inner, server, note), listener))

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import anyio.to_thread
+import anyio
 
 from asgi_mcp_auth.cli.demo.client import Host, NotAuthorizedError, Person
 from asgi_mcp_auth.cli.demo.display import Display
@@ -16,6 +16,7 @@ __all__ = ("OPENING", "Act", "acts", "missing", "tell_story")
 
 OPENING = "The servers start, and the middleware fetches what it has to know of its issuer"
 START_SECONDS = 10.0
+POLL_SECONDS = 0.01
 HOUR = 3600.0
 ELSEWHERE = "https://other.example.com/mcp"
 CODE_FLOW = ("authorization", "callback", "authorization_code")
@@ -93,11 +94,11 @@ async def _play(act: Act, display: Display) -> bool:
     outcome, failed = "", False
     try:
         outcome = await act.play()
-    except NotAuthorizedError as no:
-        display.wrong(str(no))
-        return False
     except Exception as error:  # noqa: BLE001 - of the SDK, the servers or the network: it is shown, and fails the demo
         cause = _first_cause(error)
+        if isinstance(cause, NotAuthorizedError):
+            display.wrong(str(cause))
+            return False
         display.wrong(f"The client gave up: {type(cause).__name__}: {cause}")
         failed = True
     lacking = missing(act.expected, [meaning.kind for meaning in display.meanings])
@@ -113,7 +114,9 @@ async def tell_story(running: Running, person: Person, display: Display) -> bool
     """Play all acts, to the first that does not go as it should; returns whether all did. `OPENING` has been shown."""
 
     async def ready() -> str:
-        await anyio.to_thread.run_sync(display.wait_for, "keys", START_SECONDS)
+        with anyio.move_on_after(START_SECONDS):
+            while not display.has_shown("keys"):  # noqa: ASYNC110 - it is another thread's loop that they are asked in
+                await anyio.sleep(POLL_SECONDS)
         return "Ready"
 
     if not await _play(Act(OPENING, ("server metadata for the MCP server", "keys"), ready), display):
