@@ -184,6 +184,15 @@ def test_typescript_1_does_not_step_up_while_it_has_a_refresh_token(here: World)
     assert here.tokens()[-1]["form"]["grant_type"] == "refresh_token"
 
 
+@pytest.mark.full
+def test_typescript_1_needs_no_step_up_if_asked_for_all_at_first(tmp_path: Path) -> None:
+    """RS-116: `challenge_scopes`."""
+    with world(tmp_path, CHALLENGE="mcp:read mcp:write") as here, sdk_client("v1", here.resource) as client:
+        client.do("connect")
+        assert client.call("write") == "written"
+        assert here.statuses("tools/call write") == [200]
+
+
 @pytest.mark.parametrize(
     ("sdk", "options"),
     [

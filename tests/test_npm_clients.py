@@ -19,7 +19,7 @@ from clients import CLIENTS, require_npm_clients
 from flows import World, scopes_of, world
 from npm_clients import User, inspector, mcp_remote, no_browser, watched
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 READ, WRITE = {"mcp:read"}, {"mcp:read", "mcp:write"}
 LAUNCHER = (
@@ -41,6 +41,7 @@ def here(servers: World) -> World:
     return servers
 
 
+@pytest.mark.full
 def test_mcp_remote_goes_all_the_way(here: World, tmp_path: Path) -> None:
     """Registration, consent, a tool, step-up, expiry and refresh, as a server on standard input to its host."""
     user = User()
@@ -56,6 +57,7 @@ def test_mcp_remote_goes_all_the_way(here: World, tmp_path: Path) -> None:
     assert grants == ["authorization_code", "authorization_code", "refresh_token"]
 
 
+@pytest.mark.full
 def test_script_4_inspector_on_the_command_line(here: World, tmp_path: Path) -> None:
     """Its callback is http://127.0.0.1:6276/oauth/callback; what it was granted is found by its next run."""
     user = User()
@@ -74,6 +76,7 @@ def test_script_4_inspector_on_the_command_line(here: World, tmp_path: Path) -> 
     assert [e["form"]["grant_type"] for e in here.tokens()] == ["authorization_code", "refresh_token"]
 
 
+@pytest.mark.full
 def test_the_inspector_on_the_command_line_does_not_step_up(here: World, tmp_path: Path) -> None:
     """It refreshes in place of asking its user, and says so. What our README says of it."""
     inspector(here.resource, "read", tmp_path, User())
@@ -83,6 +86,7 @@ def test_the_inspector_on_the_command_line_does_not_step_up(here: World, tmp_pat
     assert 403 in here.statuses("tools/call write")
 
 
+@pytest.mark.full
 def test_script_4_inspector_in_the_browser(here: World, tmp_path: Path) -> None:
     """The same person in one browser: connects, allows, calls a tool, is asked for more, allows, calls the other."""
     config = tmp_path / "mcp.json"
@@ -126,6 +130,7 @@ def checks(directory: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.full
 def test_script_10_the_conformance_suite(tmp_path: Path) -> None:
     """authorization-server-metadata-endpoint and authorization-code-grant."""
     node = require_npm_clients()
@@ -139,3 +144,10 @@ def test_script_10_the_conformance_suite(tmp_path: Path) -> None:
     assert status == 0, said
     expected = ("authorization-server-metadata", "authorization-server-metadata-cimd", "authorization-code-grant")
     assert checks(tmp_path / "results") == dict.fromkeys(expected, "SUCCESS")
+
+
+def test_the_readme_names_the_versions_that_are_tested() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("\n## Clients\n")[2].partition("\n## ")[0]
+    pins: dict[str, str] = json.loads((CLIENTS / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    assert [version for pin in pins.values() if (version := pin.rpartition("@")[2]) not in section] == []

@@ -2,7 +2,7 @@
 
 `protected` is an app factory: the MCP SDK's server with the tools `read`, which needs mcp:read, and `write`, which
 needs mcp:write as well. RESOURCE, ISSUER, JOURNAL and CLOCK say what is meant; REPUBLISH=1 serves the issuer's
-metadata at the resource's own origin too (MCP 2025-03-26).
+metadata at the resource's own origin too (MCP 2025-03-26), CHALLENGE is what a first 401 asks for.
 """
 
 import json
@@ -37,7 +37,11 @@ def protected() -> Any:
                 authorization_servers=[AuthServerConfig(issuer=os.environ["ISSUER"], leeway=0)],
                 scopes_supported=["mcp:read"],
             ),
-            policy=ScopePolicy(default=["mcp:read"], tools={"write": ["mcp:write"]}),
+            policy=ScopePolicy(
+                default=["mcp:read"],
+                tools={"write": ["mcp:write"]},
+                challenge_scopes=os.environ["CHALLENGE"].split() if "CHALLENGE" in os.environ else None,
+            ),
         ),
         clock=clock,
         republish_server_metadata=os.environ.get("REPUBLISH") == "1",

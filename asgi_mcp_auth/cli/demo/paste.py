@@ -7,7 +7,8 @@ import shlex
 
 __all__ = ("CURL_CLIENT", "CURL_SECRET", "lines_for")
 
-CURL_CLIENT, CURL_SECRET = "curl", "only-for-the-demo"
+CURL_CLIENT = "curl"
+CURL_SECRET = "only-for-the-demo"
 
 
 def lines_for(resource: str, token_endpoint: str, scope: str, tool: str) -> list[tuple[str, list[str]]]:

@@ -27,7 +27,8 @@ from asgi_mcp_auth.dev import DevServer
 __all__ = ("READ", "WRITE", "Clock", "Returns", "Running", "listening", "mcp_server", "running", "serving")
 
 START_SECONDS = 10.0
-READ, WRITE = "notes:read", "notes:write"
+READ = "notes:read"
+WRITE = "notes:write"
 SCOPES = {READ: "Read your notes", WRITE: "Add notes in your name"}
 
 
