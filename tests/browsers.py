@@ -7,9 +7,12 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = [  # root needs the first; the others keep it from calling home
@@ -37,7 +40,7 @@ def require_chromium() -> None:
 
 
 @contextlib.contextmanager
-def browser() -> Generator[Any]:
+def browser() -> Generator[Browser]:
     """A browser, to the end of the block."""
     require_chromium()
     from playwright.sync_api import sync_playwright
@@ -51,14 +54,14 @@ def browser() -> Generator[Any]:
 
 
 @contextlib.contextmanager
-def page(**options: Any) -> Generator[Any]:
+def page(**options: Any) -> Generator[Page]:
     """A page in a browser of its own."""
     with browser() as running, page_of(running, **options) as opened:
         yield opened
 
 
 @contextlib.contextmanager
-def page_of(running: Any, **options: Any) -> Generator[Any]:
+def page_of(running: Browser, **options: Any) -> Generator[Page]:
     """A page of a browser, with cookies of its own; every wait ends after 15 seconds."""
     context = running.new_context(**options)
     try:

@@ -50,6 +50,11 @@ class World:
         """Stop one of them; all it kept in memory is gone."""
         self._up.pop(app).close()
 
+    def stop_all(self) -> None:
+        """Stop what is up."""
+        for app in list(self._up):
+            self.stop(app)
+
     def later(self, seconds: float) -> None:
         """Put the clocks of both ahead."""
         ahead = float(self._clock.read_text(encoding="utf-8")) + seconds
@@ -99,8 +104,7 @@ def world(directory: Path, *, path: str = "/mcp", **env: str) -> Generator[World
         made.start("protected")
         yield made
     finally:
-        for app in list(made._up):
-            made.stop(app)
+        made.stop_all()
 
 
 def scopes_of(text: str | None) -> set[str]:

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -60,11 +60,10 @@ class Documents(ThreadingHTTPServer):
 
 
 class DocumentsHandler(BaseHTTPRequestHandler):
-    server: Documents
-
     def do_GET(self) -> None:
-        self.server.asked += 1
-        body = json.dumps(self.server.document()).encode()
+        server = cast("Documents", self.server)
+        server.asked += 1
+        body = json.dumps(server.document()).encode()
         self.send_response(200)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))

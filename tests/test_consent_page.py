@@ -8,13 +8,16 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import browsers
 import processes
 import pytest
 from flows import COUNTERPARTS
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 RESOURCE = "http://127.0.0.1:8000/mcp"
 HOSTILE = '<img src=x onerror=alert(1)>"&amp;\u202e'
@@ -32,13 +35,12 @@ class App(ThreadingHTTPServer):
 
 
 class AppHandler(BaseHTTPRequestHandler):
-    server: App
-
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         if parts.path == "/callback":
             self.send_response(302)
-            self.send_header("location", f"http://localhost:{self.server.server_address[1]}/home?{parts.query}")
+            port = cast("App", self.server).server_port
+            self.send_header("location", f"http://localhost:{port}/home?{parts.query}")
             self.send_header("content-length", "0")
             self.end_headers()
             return
@@ -65,7 +67,7 @@ def app() -> Iterator[App]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser() -> Iterator[Browser]:
     with browsers.browser() as running:
         yield running
 
@@ -122,19 +124,19 @@ def ask(issuer: str, app: App) -> Ask:
 
 
 @contextlib.contextmanager
-def opened(browser: Any, url: str, **options: Any) -> Generator[Any]:
+def opened(browser: Browser, url: str, **options: Any) -> Generator[Page]:
     """A page in which no script, dialog or policy complaint goes unnoticed."""
     complaints: list[str] = []
     with browsers.page_of(browser, **options) as page:
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
         page.goto(url)
         yield page
     assert complaints == []
 
 
-def came_back(page: Any, app: App) -> dict[str, str]:
+def came_back(page: Page, app: App) -> dict[str, str]:
     """The answer that the application got."""
     page.wait_for_url("**/home?*")
     assert "back at the app" in page.inner_text("body")
@@ -143,7 +145,7 @@ def came_back(page: Any, app: App) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["AS-16 AS-17 allow", "AS-16 AS-17 allow, without JavaScript"])
-def test_allow(browser: Any, issuer: str, ask: Ask, app: App, scripts: bool) -> None:
+def test_allow(browser: Browser, issuer: str, ask: Ask, app: App, scripts: bool) -> None:
     """And the page's own policy does not stop the way back, nor the way on from there to another origin."""
     with opened(browser, ask(), java_script_enabled=scripts) as page:
         page.get_by_role("button", name="Allow").click()
@@ -152,7 +154,7 @@ def test_allow(browser: Any, issuer: str, ask: Ask, app: App, scripts: bool) -> 
     assert (answer["iss"], answer["state"]) == (issuer, "the state")
 
 
-def test_deny(browser: Any, issuer: str, ask: Ask, app: App) -> None:
+def test_deny(browser: Browser, issuer: str, ask: Ask, app: App) -> None:
     """AS-13."""
     with opened(browser, ask()) as page:
         page.get_by_role("button", name="Deny").click()
@@ -161,7 +163,7 @@ def test_deny(browser: Any, issuer: str, ask: Ask, app: App) -> None:
     assert answer == {"error": "access_denied", "iss": issuer, "state": "the state"}
 
 
-def test_what_it_shows(browser: Any, ask: Ask) -> None:
+def test_what_it_shows(browser: Browser, ask: Ask) -> None:
     """AS-17: the client, where the answer goes, the resource, the scopes in words, and that this is for development."""
     with opened(browser, ask()) as page:
         assert page.get_by_role("heading", level=1).inner_text() == "Allow A notes app to act for you?"
@@ -174,7 +176,7 @@ def test_what_it_shows(browser: Any, ask: Ask) -> None:
         assert page.evaluate("document.documentElement.lang") == "en"
 
 
-def test_only_the_page_itself_is_loaded(browser: Any, ask: Ask, issuer: str) -> None:
+def test_only_the_page_itself_is_loaded(browser: Browser, ask: Ask, issuer: str) -> None:
     with browsers.page_of(browser) as page:
         requested: list[str] = []
         page.on("request", lambda request: requested.append(request.url))
@@ -182,14 +184,14 @@ def test_only_the_page_itself_is_loaded(browser: Any, ask: Ask, issuer: str) -> 
         assert [url for url in requested if not url.startswith("data:")] == [ask()]
 
 
-def test_a_name_made_of_markup_is_text(browser: Any, ask: Ask) -> None:
+def test_a_name_made_of_markup_is_text(browser: Browser, ask: Ask) -> None:
     with opened(browser, ask("hostile")) as page:
         assert page.locator("img").count() == 0
         heading = page.get_by_role("heading", level=1).inner_text()
         assert heading == f"Allow {HOSTILE[:-1]}\ufffd to act for you?"
 
 
-def focused(page: Any) -> str:
+def focused(page: Page) -> str:
     """What has the focus, by its role and name."""
     return str(
         page.evaluate(
@@ -199,7 +201,7 @@ def focused(page: Any) -> str:
     )
 
 
-def visible_focus(page: Any) -> bool:
+def visible_focus(page: Page) -> bool:
     """Whether what has the focus, or its label, has an outline."""
     return bool(
         page.evaluate(
@@ -210,7 +212,7 @@ def visible_focus(page: Any) -> bool:
     )
 
 
-def test_the_keyboard_alone(browser: Any, ask: Ask, app: App) -> None:
+def test_the_keyboard_alone(browser: Browser, ask: Ask, app: App) -> None:
     """Tab goes from who signs in to Deny to Allow; the focus can be seen; an arrow chooses another user."""
     with opened(browser, ask()) as page:
         order: list[str] = []
@@ -238,7 +240,7 @@ def test_the_keyboard_alone(browser: Any, ask: Ask, app: App) -> None:
         pytest.param(("Tab", "Tab", "Tab", "Space"), "code", id="Space on Allow"),
     ],
 )
-def test_a_key_decides(browser: Any, ask: Ask, app: App, keys: tuple[str, ...], expected: str) -> None:
+def test_a_key_decides(browser: Browser, ask: Ask, app: App, keys: tuple[str, ...], expected: str) -> None:
     with opened(browser, ask()) as page:
         for key in keys:
             page.keyboard.press(key)
@@ -247,7 +249,7 @@ def test_a_key_decides(browser: Any, ask: Ask, app: App, keys: tuple[str, ...], 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("client_id", ["app", "nobody"], ids=["the consent page", "the error page"])
-def test_it_can_be_read(browser: Any, ask: Ask, client_id: str, scheme: str) -> None:
+def test_it_can_be_read(browser: Browser, ask: Ask, client_id: str, scheme: str) -> None:
     with browsers.page_of(browser, color_scheme=scheme) as page:
         page.goto(ask(client_id))
         contrasts = page.evaluate(browsers.CONTRASTS)
@@ -263,18 +265,19 @@ def test_it_can_be_read(browser: Any, ask: Ask, client_id: str, scheme: str) -> 
 
 @pytest.mark.parametrize("width", [320, 768, 1280])
 @pytest.mark.parametrize("client_id", ["app", "long"])
-def test_it_fits_the_screen(browser: Any, ask: Ask, client_id: str, width: int) -> None:
+def test_it_fits_the_screen(browser: Browser, ask: Ask, client_id: str, width: int) -> None:
     """No scrolling sideways, and buttons that a finger meets (WCAG 2.2, 1.4.10 and 2.5.8)."""
     with opened(browser, ask(client_id), viewport={"width": width, "height": 640}) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         for name in ("Deny", "Allow"):
             box = page.get_by_role("button", name=name).bounding_box()
+            assert box is not None
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
             assert box["height"] >= 40
 
 
-def test_nobody_can_frame_it(browser: Any, ask: Ask, app: App) -> None:
+def test_nobody_can_frame_it(browser: Browser, ask: Ask, app: App) -> None:
     """AS-17: frame-ancestors 'none'. The browser shows an error in place of the page."""
     with browsers.page_of(browser) as page:
         with page.expect_event("framenavigated", lambda frame: frame != page.main_frame):
@@ -285,11 +288,15 @@ def test_nobody_can_frame_it(browser: Any, ask: Ask, app: App) -> None:
         assert inner.get_by_role("button", name="Allow").count() == 0
 
 
-def test_the_answer_counts_once(browser: Any, ask: Ask, app: App, issuer: str) -> None:
+def test_the_answer_counts_once(browser: Browser, ask: Ask, app: App, issuer: str) -> None:
     """The same form again, from the same browser, makes no second code."""
     with browsers.page_of(browser) as page:
         page.goto(ask())
-        form = {"csrf": page.locator("[name=csrf]").input_value(), "decision": "allow", "user": "alice"}
+        form: dict[str, str | float | bool] = {
+            "csrf": page.locator("[name=csrf]").input_value(),
+            "decision": "allow",
+            "user": "alice",
+        }
         page.get_by_role("button", name="Allow").click()
         came_back(page, app)
         again = page.request.post(f"{issuer}/consent", form=form, headers={"origin": issuer}, max_redirects=0)
@@ -297,7 +304,9 @@ def test_the_answer_counts_once(browser: Any, ask: Ask, app: App, issuer: str) -
         assert "location" not in again.headers
 
 
-def test_a_page_of_another_site_cannot_answer(browser: Any, ask: Ask, app: App, issuer: str, tmp_path: Path) -> None:
+def test_a_page_of_another_site_cannot_answer(
+    browser: Browser, ask: Ask, app: App, issuer: str, tmp_path: Path
+) -> None:
     """AS-17: a form of another site has no token of this page, and what it sends is refused."""
     with browsers.page_of(browser) as page:
         page.goto(ask())

@@ -94,7 +94,7 @@ def test_exchanges_are_numbered(shown: subprocess.CompletedProcess[str]) -> None
     assert numbers == [str(n + 1) for n in range(len(numbers))]
 
 
-@pytest.mark.parametrize("number", range(1, len(ACTS) + 1), ids=lambda n: ACTS[n - 1][0])
+@pytest.mark.parametrize("number", range(1, len(ACTS) + 1), ids=[title for title, _ in ACTS])
 def test_act(shown: subprocess.CompletedProcess[str], number: int) -> None:
     title, steps = ACTS[number - 1]
     act = re.split(r"^\d+\. ", shown.stdout, flags=re.MULTILINE)[number]

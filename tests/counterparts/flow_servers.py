@@ -1,4 +1,4 @@
-"""A protected MCP server whose exchanges are written down, for clients that go through the whole flow.
+"""An MCP server and its authorization server, whose exchanges are written down, for clients of the whole flow.
 
 `protected` is an app factory: the MCP SDK's server with the tools `read`, which needs mcp:read, and `write`, which
 needs mcp:write as well. RESOURCE, ISSUER, JOURNAL and CLOCK say what is meant; REPUBLISH=1 serves the issuer's
@@ -7,12 +7,43 @@ metadata at the resource's own origin too (MCP 2025-03-26), CHALLENGE is what a 
 
 import json
 import os
+import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from journal import clock, journaled
-
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth.cli.demo.exchanges import Exchange, observed
+
+
+def journaled(app: Any, server: str) -> Any:
+    """The app, with each of its exchanges as a line of JSON in the file JOURNAL."""
+    journal = Path(os.environ["JOURNAL"])
+
+    def tell(exchange: Exchange) -> None:
+        line = {
+            "server": server,
+            "method": exchange.method,
+            "path": exchange.path,
+            "status": exchange.status,
+            "operation": exchange.operation,
+            "query": exchange.query,
+            "form": exchange.form,
+            "message": exchange.message,
+            "answer": exchange.answer,
+            "challenge": exchange.response_fields.get("www-authenticate"),
+            "sent_to": exchange.sent_to,
+            "token": exchange.request_fields.get("authorization", "").removeprefix("Bearer "),
+        }
+        with journal.open("a", encoding="utf-8") as file:  # small appends are whole, whoever else appends
+            file.write(json.dumps(line) + "\n")
+
+    return observed(app, server, tell)
+
+
+def clock() -> float:
+    """The time, moved ahead by as many seconds as the file CLOCK says."""
+    return time.time() + float(Path(os.environ["CLOCK"]).read_text(encoding="utf-8"))
 
 
 def read() -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
+from asgi_mcp_auth._protocol.problems import as_list, as_mapping
 from asgi_mcp_auth.cli.demo.exchanges import Exchange
 from asgi_mcp_auth.cli.demo.meaning import BROWSER, CLIENT, MCP_SERVER, OTHER, Meaning, Place, brief, claims_of, wrong
 
@@ -52,7 +51,7 @@ def _server_metadata(exchange: Exchange, place: Place) -> Meaning:
 
 
 def _keys(exchange: Exchange) -> Meaning:
-    keys = cast("list[dict[str, Any]]", exchange.answer.get("keys", []))
+    keys = [as_mapping(key) or {} for key in as_list(exchange.answer.get("keys")) or ()]
     return Meaning(
         kind="keys",
         sender=MCP_SERVER,

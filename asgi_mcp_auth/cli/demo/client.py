@@ -129,7 +129,7 @@ class Host:
 
     async def call_with(self, token: str) -> int:
         """Call a tool without the SDK, with any token; returns the status."""
-        message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+        message: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
         headers = {
             "authorization": f"Bearer {token}",
             "content-type": "application/json",

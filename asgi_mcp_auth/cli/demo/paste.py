@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from typing import Any
 
 __all__ = ("CURL_CLIENT", "CURL_SECRET", "lines_for")
 
@@ -15,7 +16,12 @@ def lines_for(resource: str, token_endpoint: str, scope: str, tool: str) -> list
     """A title and lines for each client: MCP Inspector, Claude Code, VS Code, curl."""
     form = f"grant_type=client_credentials&scope={scope}"
     ask = shlex.join(["curl", "-s", token_endpoint, "-u", f"{CURL_CLIENT}:{CURL_SECRET}", "-d", form])
-    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": {}}}
+    call: dict[str, Any] = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": tool, "arguments": {}},
+    }
     fields = ["Content-Type: application/json", "Accept: application/json, text/event-stream"]
     options = " ".join(f"-H {shlex.quote(field)}" for field in fields)
     extract = """sed 's/.*"access_token": *"\\([^"]*\\)".*/\\1/'"""

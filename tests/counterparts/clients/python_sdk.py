@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
@@ -68,7 +68,8 @@ answer: dict[str, str] = {}
 
 async def redirect(url: str) -> None:
     say(authorize=url)
-    query = parse_qs(urlsplit((await hear())["callback"]).query)
+    came_back: str = (await hear())["callback"]
+    query = parse_qs(urlsplit(came_back).query)
     answer.clear()
     answer.update({name: values[0] for name, values in query.items()})
 
@@ -82,7 +83,7 @@ async def callback() -> AuthorizationCodeResult:
 
 def why(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
+        error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return f"{type(error).__name__}: {error}"
 
 
