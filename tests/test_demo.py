@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
@@ -120,6 +121,7 @@ def test_no_whole_token_or_code_is_shown(shown: subprocess.CompletedProcess[str]
     assert re.search(r"[\w-]{30,}", shown.stdout.replace("oauth-authorization-server", ""), re.ASCII) is None
 
 
+@pytest.mark.full
 def test_colours_on_a_terminal_only() -> None:
     forced = run(DEMO, FORCE_COLOR="1", TERM="xterm-256color")
     assert forced.returncode == 0, forced.stdout
@@ -188,13 +190,25 @@ def test_the_inspector_as_it_is_pasted(serving: processes.Process, tmp_path: Pat
     assert inspector(served_resource(serving), "list_notes", tmp_path, User()) == (0, "Water the plants")
 
 
-def test_ctrl_c_ends_it() -> None:
-    """On other ports, if those are taken: by the one that the tests before keep up."""
-    with processes.running([*DEMO, "--serve"], ready_line="Ctrl-C stops.", timeout=45) as process:
-        assert process.returncode is None
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait() == 0
-        assert "Traceback" not in process.output
+def test_ctrl_c_ends_it(serving: processes.Process) -> None:
+    """The last test of this one."""
+    assert serving.returncode is None
+    os.kill(serving.pid, signal.SIGINT)
+    assert serving.wait() == 0
+    assert "Traceback" not in serving.output
+
+
+@pytest.mark.full
+def test_ports_that_are_taken() -> None:
+    """Others are used, and said."""
+    with contextlib.ExitStack() as stack:
+        for port in (8765, 8766):
+            with contextlib.suppress(OSError):  # somebody else's is as good
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        process = stack.enter_context(processes.running([*DEMO, "--serve"], ready_line="Ctrl-C stops.", timeout=45))
+        resource = served_resource(process)
+        assert ":8765/" not in resource
+        assert httpx.get(resource, trust_env=False).status_code == 401
 
 
 # --browser
@@ -239,6 +253,7 @@ def test_a_person_says_no(tmp_path: Path) -> None:
         assert "Traceback" not in process.output
 
 
+@pytest.mark.full
 def test_ctrl_c_while_a_person_is_waited_for(tmp_path: Path) -> None:
     with with_browser(tmp_path) as (process, url):
         url()
@@ -284,6 +299,7 @@ FAULTS = [
         "servers.mcp_server = lambda: broken",
         "✗ This is not as it should be: the status is 500.",
         id="an app that fails altogether",
+        marks=pytest.mark.full,
     ),
 ]
 
