@@ -52,9 +52,9 @@ class Display:
         if meaning is OTHER:
             return
         with self._one_at_a_time:
-            self.meanings.append(meaning)
             self._number += 1
             self._show(exchange, meaning)
+            self.meanings.append(meaning)  # now that it has been shown: whoever waits for it goes on
 
     def has_shown(self, kind: str) -> bool:
         """Whether an exchange of a kind has been shown in this act."""
