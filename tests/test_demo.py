@@ -2,20 +2,27 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
 import socket
 import subprocess
 import sys
+import webbrowser
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import clients
 import httpx
 import processes
 import pytest
 from npm_clients import User, inspector
+
+from asgi_mcp_auth.cli import demo
+from asgi_mcp_auth.cli.demo import client, run_demo, servers
+from asgi_mcp_auth.dev import DevServer
 
 DEMO = [sys.executable, "-m", "asgi_mcp_auth", "demo"]
 PRM = "/.well-known/oauth-protected-resource/mcp"
@@ -274,46 +281,83 @@ def test_without_an_extra(name: str) -> None:
     assert result.stderr == f"The demo needs {name}: pip install 'asgi-mcp-auth[demo]'\n"
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """For the demo in the process of the tests, which it is to leave as it was."""
+    loggers = [logging.getLogger(name) for name in ("asgi_mcp_auth", "mcp")]
+    levels = [logger.level for logger in loggers]
+    yield monkeypatch
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def _no_blocking_calls() -> None:  # pyright: ignore[reportUnusedFunction]
+    """The demo prints from its servers' event loops."""
+
+
+def test_in_this_process(in_process: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same story by the function; `serve` goes on to the lines to paste."""
+    in_process.setattr(demo, "_wait_for_ctrl_c", lambda: None)
+    assert run_demo(serve=True) == 0
+    shown = capsys.readouterr().out
+    assert "\nEvery step did what it should.\n" in shown
+    assert shown.endswith("What they do will be shown here. Ctrl-C stops.\n")
+
+
+def faulty(name: str) -> Callable[..., DevServer]:
+    """A development authorization server that does something wrong."""
+
+    def make(**options: Any) -> DevServer:
+        return DevServer(**options, faults=[name])
+
+    return make
+
+
+async def broken(scope: Any, receive: Any, send: Any) -> None:
+    raise RuntimeError("broken")
+
+
 FAULTS = [
     pytest.param(
-        "servers.SCOPES = {'notes:read': 'Read'}  # the authorization server grants less than the tool needs",
-        "✗ The client gave up: ",
-        id="a scope that cannot be had",
-        marks=pytest.mark.full,
+        ("SCOPES", {"notes:read": "Read"}), "✗ The client gave up: ", id="the authorization server grants too little"
     ),
     pytest.param(
-        "original = servers.DevServer\nservers.DevServer = lambda **options: original(**options, faults=['no-pkce'])",
+        ("DevServer", faulty("no-pkce")),
         "✗ This is not as it should be: code_challenge_methods_supported is None, not ['S256'].",
         id="metadata without PKCE",
     ),
+    pytest.param(("DevServer", faulty("unknown-kid")), "✗ The client gave up: ", id="tokens of an unknown key"),
     pytest.param(
-        "original = servers.DevServer\n"
-        "servers.DevServer = lambda **options: original(**options, faults=['unknown-kid'])",
-        "✗ The client gave up: ",
-        id="tokens of an unknown key",
-        marks=pytest.mark.full,
+        ("DevServer", faulty("jwks-error")), "✗ This is not as it should be: status is 503, not 200.", id="no keys"
     ),
     pytest.param(
-        "async def broken(scope, receive, send):\n"
-        "    raise RuntimeError('broken')\n"
-        "servers.mcp_server = lambda: broken",
+        ("mcp_server", lambda: broken),
         "✗ This is not as it should be: the status is 500.",
         id="an app that fails altogether",
-        marks=pytest.mark.full,
     ),
 ]
 
 
 @pytest.mark.parametrize(("fault", "said"), FAULTS)
-def test_a_step_that_fails_is_marked_and_ends_it(fault: str, said: str) -> None:
+def test_a_step_that_fails_is_marked_and_ends_it(
+    in_process: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: tuple[str, Any], said: str
+) -> None:
     """The demo is a check too: it must be able to fail, and does not serve then."""
-    code = (
-        "import sys\nfrom asgi_mcp_auth.cli import demo\nfrom asgi_mcp_auth.cli.demo import servers\n"
-        f"{fault}\nsys.exit(demo.run_demo(serve=True))\n"
-    )
-    result = run_code(code)
-    assert result.returncode == 1, result.stdout + result.stderr
-    assert said in result.stdout
-    assert result.stdout.endswith("\nA step did not do what it should.\n")
-    assert "curl" not in result.stdout
-    assert "Traceback" not in result.stderr
+    in_process.setattr(servers, *fault)
+    assert run_demo(serve=True) == 1
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert shown.endswith("\nA step did not do what it should.\n")
+    assert "curl" not in shown
+
+
+def test_nobody_comes_back(in_process: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    opened: list[str] = []
+    in_process.setattr(webbrowser, "open", opened.append)
+    in_process.setattr(client, "PERSON_SECONDS", 0.2)
+    assert run_demo(browser=True) == 1
+    shown = capsys.readouterr().out
+    assert "✗ Nobody came back from the browser in 0 s." in shown
+    (url,) = opened
+    assert f"If it does not: {url}\n" in shown

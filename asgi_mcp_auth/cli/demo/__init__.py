@@ -65,12 +65,13 @@ def _serve() -> None:
     from asgi_mcp_auth.cli.commands import console  # noqa: PLC0415
     from asgi_mcp_auth.cli.demo.display import Display  # noqa: PLC0415
     from asgi_mcp_auth.cli.demo.paste import CURL_CLIENT, CURL_SECRET, lines_for  # noqa: PLC0415
-    from asgi_mcp_auth.cli.demo.servers import READ, running  # noqa: PLC0415
+    from asgi_mcp_auth.cli.demo.servers import READ, START_SECONDS, running, until  # noqa: PLC0415
 
     display = Display(console(), judge=False)
     curl = {"client_id": CURL_CLIENT, "client_secret": CURL_SECRET, "grant_types": ["client_credentials"]}
     display.block("The servers start again, on ports that stay the same", ())
     with running(display.tell, asks=True, clients=[curl], ports=PORTS) as servers:
+        until(lambda: display.has_shown("keys"), START_SECONDS)  # so that nothing comes between the lines
         display.console.print(f"\nMCP server             {servers.place.resource}")
         display.console.print(f"Its metadata           {servers.place.metadata_url}")
         display.console.print(f"Authorization server   {servers.place.issuer}")
@@ -78,5 +79,9 @@ def _serve() -> None:
             display.block(title, lines)
         display.console.print("\nWhat they do will be shown here. Ctrl-C stops.")
         sys.stdout.flush()
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        _wait_for_ctrl_c()
+
+
+def _wait_for_ctrl_c() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        threading.Event().wait()

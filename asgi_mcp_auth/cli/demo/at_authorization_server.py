@@ -57,7 +57,7 @@ def _keys(exchange: Exchange) -> Meaning:
         sender=MCP_SERVER,
         says="The middleware fetches the issuer's public keys, once, and keeps them.",
         spec="RFC 7517 §5",
-        details=(", ".join(f"{key.get('alg')} {key.get('kid')}" for key in keys),),
+        details=(", ".join(f"{key.get('alg')} {key.get('kid')}" for key in keys) or "none",),
         problem=wrong(status=(exchange.status, 200)),
     )
 

@@ -24,7 +24,19 @@ from asgi_mcp_auth.cli.demo.meaning import AUTHORIZATION_SERVER, CLIENT, MCP_SER
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.dev import DevServer
 
-__all__ = ("READ", "WRITE", "Clock", "Returns", "Running", "listening", "mcp_server", "running", "serving")
+__all__ = (
+    "READ",
+    "START_SECONDS",
+    "WRITE",
+    "Clock",
+    "Returns",
+    "Running",
+    "listening",
+    "mcp_server",
+    "running",
+    "serving",
+    "until",
+)
 
 START_SECONDS = 10.0
 READ = "notes:read"
@@ -105,6 +117,14 @@ class Running:
     redirect_uri: str
 
 
+def until(ready: Callable[[], bool], seconds: float) -> bool:
+    """Wait for something that another thread does; returns whether it did."""
+    deadline = time.monotonic() + seconds
+    while not (done := ready()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return done
+
+
 @contextlib.contextmanager
 def serving(app: Any, listener: socket.socket) -> Generator[None]:
     """An app under uvicorn on a bound socket, in a thread.
@@ -117,12 +137,9 @@ def serving(app: Any, listener: socket.socket) -> Generator[None]:
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    deadline = time.monotonic() + START_SECONDS
-    while not server.started:
-        if time.monotonic() > deadline or not thread.is_alive():
-            msg = "uvicorn did not start"
-            raise RuntimeError(msg)
-        time.sleep(0.01)
+    if not until(lambda: server.started or not thread.is_alive(), START_SECONDS) or not server.started:
+        msg = "uvicorn did not start"
+        raise RuntimeError(msg)
     try:
         yield
     finally:
