@@ -6,20 +6,18 @@ of the scripts in the test ids are those of the requirements.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import ssl
-import threading
-from collections.abc import Generator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from certificates import Authority
 from clients import REDIRECT_URI, ClientError, deny, sdk_client
 from flows import World, scopes_of, world
+from small_server import Answer, serving
 
 READ, WRITE = {"mcp:read"}, {"mcp:read", "mcp:write"}
 
@@ -35,64 +33,37 @@ TYPESCRIPT = [
 ]
 
 
-class Documents(ThreadingHTTPServer):
-    """Serves one client id metadata document over https, at a port of its own; counts how often."""
+@dataclass
+class Documents:
+    """A server of one client id metadata document, over https; `trusted` is the file of who certified it."""
 
-    daemon_threads = True
-    asked = 0
     trusted: Path
+    asked: int = 0
+    client_id: str = ""
 
-    @property
-    def client_id(self) -> str:
-        """The document's URL."""
-        return f"https://localhost:{self.server_address[1]}/client.json"
-
-    def document(self) -> dict[str, object]:
-        """What it says; its redirect URI has no port (AS-11)."""
-        return {
-            "client_id": self.client_id,
+    def answer(self, port: int, path: str) -> Answer:
+        """The document; its redirect URIs have no port (AS-11)."""
+        self.asked += 1
+        document = {
+            "client_id": f"https://localhost:{port}{path}",
             "client_name": "A client with a document",
             "redirect_uris": ["http://127.0.0.1/callback", "http://localhost/callback"],
             "grant_types": ["authorization_code", "refresh_token"],
             "response_types": ["code"],
             "token_endpoint_auth_method": "none",
         }
-
-
-class DocumentsHandler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        server = cast("Documents", self.server)
-        server.asked += 1
-        body = json.dumps(server.document()).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-
-@contextlib.contextmanager
-def serving_documents(context: ssl.SSLContext, trusted: Path) -> Generator[Documents]:
-    with Documents(("127.0.0.1", 0), DocumentsHandler) as server:
-        server.trusted = trusted
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join(5)
+        return Answer(json.dumps(document), "application/json")
 
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Documents]:
     directory = tmp_path_factory.mktemp("documents")
     authority = Authority()
-    (directory / "trusted.pem").write_text(authority.pem, encoding="ascii")
-    with serving_documents(authority.server_context(directory, "localhost"), directory / "trusted.pem") as served:
-        yield served
+    made = Documents(directory / "trusted.pem")
+    made.trusted.write_text(authority.pem, encoding="ascii")
+    with serving(made.answer, authority.server_context(directory, "localhost")) as port:
+        made.client_id = f"https://localhost:{port}/client.json"
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Generator, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import browsers
 import processes
 import pytest
 from flows import COUNTERPARTS
+from small_server import Answer, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -24,46 +23,28 @@ HOSTILE = '<img src=x onerror=alert(1)>"&amp;\u202e'
 ENOUGH = 4.5  # WCAG 2.2, 1.4.3, of ordinary text
 
 
-class App(ThreadingHTTPServer):
-    """An application that the browser comes back to, which goes on to another origin; and a page that frames others."""
+class App(NamedTuple):
+    """An application that the browser comes back to, which goes on to another origin; it can frame other pages."""
 
-    daemon_threads = True
+    port: int
 
     @property
     def redirect_uri(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/callback"
+        return f"http://127.0.0.1:{self.port}/callback"
 
 
-class AppHandler(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        parts = urlsplit(self.path)
-        if parts.path == "/callback":
-            self.send_response(302)
-            port = cast("App", self.server).server_port
-            self.send_header("location", f"http://localhost:{port}/home?{parts.query}")
-            self.send_header("content-length", "0")
-            self.end_headers()
-            return
-        framed = parse_qs(parts.query).get("frame", [""])[0].replace("&", "&amp;")
-        body = f"<!doctype html><title>app</title>back at the app <iframe src='{framed}'></iframe>".encode()
-        self.send_response(200)
-        self.send_header("content-type", "text/html")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
+def page_of_the_app(port: int, path: str) -> Answer:
+    parts = urlsplit(path)
+    if parts.path == "/callback":
+        return Answer(location=f"http://localhost:{port}/home?{parts.query}")
+    framed = parse_qs(parts.query).get("frame", [""])[0].replace("&", "&amp;")
+    return Answer(f"<!doctype html><title>app</title>back at the app <iframe src='{framed}'></iframe>")
 
 
 @pytest.fixture(scope="module")
 def app() -> Iterator[App]:
-    with App(("127.0.0.1", 0), AppHandler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join(5)
+    with serving(page_of_the_app) as port:
+        yield App(port)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +121,7 @@ def came_back(page: Page, app: App) -> dict[str, str]:
     """The answer that the application got."""
     page.wait_for_url("**/home?*")
     assert "back at the app" in page.inner_text("body")
-    assert page.url.startswith(f"http://localhost:{app.server_address[1]}/home?")
+    assert page.url.startswith(f"http://localhost:{app.port}/home?")
     return {name: values[0] for name, values in parse_qs(urlsplit(page.url).query).items()}
 
 
@@ -281,7 +262,7 @@ def test_nobody_can_frame_it(browser: Browser, ask: Ask, app: App) -> None:
     """AS-17: frame-ancestors 'none'. The browser shows an error in place of the page."""
     with browsers.page_of(browser) as page:
         with page.expect_event("framenavigated", lambda frame: frame != page.main_frame):
-            page.goto(f"http://127.0.0.1:{app.server_address[1]}/framing?{urlencode({'frame': ask()})}")
+            page.goto(f"http://127.0.0.1:{app.port}/framing?{urlencode({'frame': ask()})}")
         inner = next(frame for frame in page.frames if frame != page.main_frame)
         inner.wait_for_load_state()
         assert inner.url.startswith("chrome-error://")
@@ -310,7 +291,7 @@ def test_a_page_of_another_site_cannot_answer(
     """AS-17: a form of another site has no token of this page, and what it sends is refused."""
     with browsers.page_of(browser) as page:
         page.goto(ask())
-        page.goto(f"http://localhost:{app.server_address[1]}/evil")
+        page.goto(f"http://localhost:{app.port}/evil")
         with page.expect_response(lambda response: response.request.method == "POST") as answered:
             page.evaluate(
                 "(action) => { document.body.innerHTML = `<form method=post action='${action}'>"

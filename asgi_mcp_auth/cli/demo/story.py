@@ -10,12 +10,11 @@ import anyio
 
 from asgi_mcp_auth.cli.demo.client import Host, NotAuthorizedError, Person
 from asgi_mcp_auth.cli.demo.display import Display
-from asgi_mcp_auth.cli.demo.servers import READ, Running
+from asgi_mcp_auth.cli.demo.servers import READ, START_SECONDS, Running
 
 __all__ = ("OPENING", "Act", "acts", "missing", "tell_story")
 
 OPENING = "The servers start, and the middleware fetches what it has to know of its issuer"
-START_SECONDS = 10.0
 POLL_SECONDS = 0.01
 HOUR = 3600.0
 ELSEWHERE = "https://other.example.com/mcp"
