@@ -341,6 +341,46 @@ async def test_a_stream_is_told_when_it_starts() -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("content_type", "order"),
+    [
+        pytest.param(b"text/html", ["told", "start", "body"], id="an answer without a body is told before any of it"),
+        pytest.param(b"text/event-stream", ["told", "start", "body"], id="a stream too"),
+    ],
+)
+async def test_it_is_told_before_a_client_can_act_on_it(content_type: bytes, order: list[str]) -> None:
+    happened: list[str] = []
+
+    async def send(message: Any) -> None:
+        happened.append(message["type"].rpartition(".")[2])
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    app = observed(answering(content_type=content_type), "a server", lambda exchange: happened.append("told"))
+    await app(http_scope(), receive, send)
+    assert happened == order
+
+
+@pytest.mark.anyio
+async def test_the_start_of_a_long_answer_does_not_wait_for_its_end() -> None:
+    happened: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        happened.append("more")
+        await send({"type": "http.response.body", "body": b"b"})
+
+    async def send(message: Any) -> None:
+        happened.append(message["type"].rpartition(".")[2])
+
+    told = observed(app, "a server", lambda exchange: happened.append(exchange.response_body.decode()))
+    await told(http_scope(), None, send)
+    assert happened == ["start", "body", "more", "ab", "body"]
+
+
+@pytest.mark.anyio
 async def test_bodies_are_kept_to_a_bound() -> None:
     found, answer = await tell_of(answering(b"a" * 70_000, b"b" * 70_000), body=b"c" * 70_000)
     assert len(answer.body) == 140_000

@@ -16,6 +16,7 @@ __all__ = ("Exchange", "observed")
 
 KEPT = 64 * 1024
 FAILED = 500  # what servers answer for an app that raises
+EVENT_STREAM = "text/event-stream"
 FORM = "application/x-www-form-urlencoded"
 
 
@@ -93,6 +94,57 @@ def _fields(headers: Any) -> dict[str, str]:
     return {bytes(name).lower().decode("latin-1"): bytes(value).decode("latin-1") for name, value in headers}
 
 
+class _Observation:
+    """One exchange while it goes on: its `receive` and its `send`."""
+
+    def __init__(self, scope: Any, receive: Any, send: Any) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._asked = bytearray()
+        self._answered = bytearray()
+        self._start: dict[str, Any] = {}
+        self._held_back = False
+
+    async def receive(self) -> Any:
+        """The next part of the request."""
+        message = await self._receive()
+        self._asked.extend(message.get("body", b"")[: KEPT - len(self._asked)])
+        return message
+
+    async def send(self, message: Any, tell: Callable[[], None]) -> None:
+        """Send a part of the answer; `tell` is called before the last one, or before an event stream."""
+        if message["type"] == "http.response.start":
+            self._start.update(message)
+            self._held_back = True
+            if not _fields(message.get("headers", ())).get("content-type", "").startswith(EVENT_STREAM):
+                return  # until there is a body: with a Content-Length of 0, this alone would be the whole answer
+            tell()
+        elif message["type"] == "http.response.body":
+            self._answered.extend(message.get("body", b"")[: KEPT - len(self._answered)])
+            if not message.get("more_body"):
+                tell()
+        if self._held_back:
+            self._held_back = False
+            await self._send(self._start)
+        if message["type"] != "http.response.start":
+            await self._send(message)
+
+    def exchange(self, server: str) -> Exchange:
+        """What is known of it by now."""
+        return Exchange(
+            server=server,
+            method=self._scope["method"],
+            path=self._scope["path"],
+            query=dict(parse_qsl(self._scope["query_string"].decode("latin-1"))),
+            status=self._start.get("status", FAILED),
+            request_fields=_fields(self._scope["headers"]),
+            response_fields=_fields(self._start.get("headers", ())),
+            request_body=bytes(self._asked),
+            response_body=bytes(self._answered),
+        )
+
+
 def observed(app: Any, server: str, tell: Callable[[Exchange], None]) -> Any:
     """The app, telling each of its HTTP exchanges; `tell` is called in the server's event loop and must not block."""
 
@@ -100,46 +152,20 @@ def observed(app: Any, server: str, tell: Callable[[Exchange], None]) -> Any:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        asked, answered = bytearray(), bytearray()
-        start: dict[str, Any] = {}
+        observation = _Observation(scope, receive, send)
         told = False
-
-        async def listen() -> Any:
-            message = await receive()
-            asked.extend(message.get("body", b"")[: KEPT - len(asked)])
-            return message
 
         def tell_once() -> None:
             nonlocal told
-            if told:
-                return
-            told = True
-            exchange = Exchange(
-                server=server,
-                method=scope["method"],
-                path=scope["path"],
-                query=dict(parse_qsl(scope["query_string"].decode("latin-1"))),
-                status=start.get("status", FAILED),
-                request_fields=_fields(scope["headers"]),
-                response_fields=_fields(start.get("headers", ())),
-                request_body=bytes(asked),
-                response_body=bytes(answered),
-            )
-            tell(exchange)
+            if not told:
+                told = True
+                tell(observation.exchange(server))
 
         async def speak(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                start.update(message)
-                if _fields(message.get("headers", ())).get("content-type", "").startswith("text/event-stream"):
-                    tell_once()
-            elif message["type"] == "http.response.body":
-                answered.extend(message.get("body", b"")[: KEPT - len(answered)])
-                if not message.get("more_body"):
-                    tell_once()
-            await send(message)
+            await observation.send(message, tell_once)
 
         try:
-            await app(scope, listen, speak)
+            await app(scope, observation.receive, speak)
         finally:
             tell_once()  # also where the app raised, and the server answers for it
 
