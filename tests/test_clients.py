@@ -171,6 +171,7 @@ def test_typescript_1_needs_no_step_up_if_asked_for_all_at_first(tmp_path: Path)
         pytest.param("v2", {"mode": "auto"}, id="script-5 TypeScript SDK 2, 2026-07-28", marks=pytest.mark.full),
         pytest.param("v2", {}, id="script-5 TypeScript SDK 2, 2025-11-25", marks=pytest.mark.full),
         pytest.param("v1", {}, id="script-5 TypeScript SDK 1, 2025-11-25", marks=pytest.mark.full),
+        pytest.param("2025-06", {}, id="script-5 TypeScript SDK 1, 2025-06-18", marks=pytest.mark.full),
     ],
 )
 def test_an_expired_token_is_refreshed_by_rotation(here: World, sdk: str, options: dict[str, Any]) -> None:
@@ -281,6 +282,7 @@ def test_a_person_says_no(here: World) -> None:
         pytest.param("python", {"mode": "auto"}, id="script-3 Python SDK, 2026-07-28"),
         pytest.param("python", {"mode": "legacy"}, id="script-3 Python SDK, 2025-11-25", marks=pytest.mark.full),
         pytest.param("v2", {"mode": "auto"}, id="script-3 TypeScript SDK 2, 2026-07-28", marks=pytest.mark.full),
+        pytest.param("v2", {}, id="script-3 TypeScript SDK 2, 2025-11-25", marks=pytest.mark.full),
         pytest.param("v1", {}, id="script-3 TypeScript SDK 1, 2025-11-25", marks=pytest.mark.full),
     ],
 )

@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import browsers
 import processes
@@ -20,6 +20,9 @@ from flows import World, scopes_of, world
 from npm_clients import User, inspector, mcp_remote, no_browser, watched
 
 pytestmark = pytest.mark.timeout(120)
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 READ, WRITE = {"mcp:read"}, {"mcp:read", "mcp:write"}
 LAUNCHER = (
@@ -86,9 +89,21 @@ def test_the_inspector_on_the_command_line_does_not_step_up(here: World, tmp_pat
     assert 403 in here.statuses("tools/call write")
 
 
+def wait_for(page: Page, holds: Callable[[], bool]) -> None:
+    """Let the page go on until something holds."""
+    for _ in range(150):
+        if holds():
+            return
+        page.wait_for_timeout(100)
+    pytest.fail(page.inner_text("body"))
+
+
 @pytest.mark.full
 def test_script_4_inspector_in_the_browser(here: World, tmp_path: Path) -> None:
-    """The same person in one browser: connects, allows, calls a tool, is asked for more, allows, calls the other."""
+    """The same person in one browser: connects, allows, calls a tool, is asked for more, allows, calls the other.
+
+    And an hour later the first one again.
+    """
     config = tmp_path / "mcp.json"
     config.write_text(json.dumps({"mcpServers": {"notes": {"type": "streamable-http", "url": here.resource}}}))
     env = no_browser(tmp_path) | {"MCP_AUTO_OPEN_ENABLED": "false", "MCP_INSPECTOR_SECRET_STORE": "file"}
@@ -106,19 +121,22 @@ def test_script_4_inspector_in_the_browser(here: World, tmp_path: Path) -> None:
             page.get_by_role("button", name="Execute Tool").click()
 
         run("read")
-        page.wait_for_function("() => document.body.innerText.includes('read')")
+        wait_for(page, lambda: here.statuses("tools/call read") == [200])
         run("write")
         page.get_by_role("button", name="Authorize").click()
         page.get_by_role("button", name="Allow").click()
         page.get_by_text("Tools", exact=True).first.click()
         run("write")
         page.get_by_text("written").first.wait_for()
+        here.later(3600)
+        run("read")
+        wait_for(page, lambda: here.statuses("tools/call read") == [200, 200])
     asked = here.asked()
     assert [a["redirect_uri"] for a in asked] == ["http://127.0.0.1:6274/oauth/callback"] * 2
     assert [scopes_of(a["scope"]) for a in asked] == [READ, WRITE]
-    assert here.statuses("tools/call read") == [200]
     assert here.statuses("tools/call write")[0] == 403
     assert here.statuses("tools/call write")[-1] == 200
+    assert here.tokens()[-1]["form"]["grant_type"] == "refresh_token"
 
 
 def checks(directory: Path) -> dict[str, str]:
