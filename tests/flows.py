@@ -15,6 +15,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import processes
+from certificates import Authority
+from small_server import Answer, serving
 
 COUNTERPARTS = Path(__file__).parent / "counterparts"
 
@@ -110,3 +112,36 @@ def world(directory: Path, *, path: str = "/mcp", **env: str) -> Generator[World
 def scopes_of(text: str | None) -> set[str]:
     """The scopes of a resource in a `scope` parameter: offline_access is about the client."""
     return set((text or "").split()) - {"offline_access"}
+
+
+@dataclass
+class Documents:
+    """A server of one client id metadata document, over https; `trusted` is the file of who certified it."""
+
+    trusted: Path
+    asked: int = 0
+    client_id: str = ""
+
+    def answer(self, port: int, path: str) -> Answer:
+        """The document; its redirect URIs have no port (AS-11)."""
+        self.asked += 1
+        document = {
+            "client_id": f"https://localhost:{port}{path}",
+            "client_name": "A client with a document",
+            "redirect_uris": ["http://127.0.0.1/callback", "http://127.0.0.1/oauth/callback"],
+            "grant_types": ["authorization_code", "refresh_token"],
+            "response_types": ["code"],
+            "token_endpoint_auth_method": "none",
+        }
+        return Answer(json.dumps(document), "application/json")
+
+
+@contextlib.contextmanager
+def serving_documents(directory: Path) -> Generator[Documents]:
+    """That server, up."""
+    authority = Authority()
+    made = Documents(directory / "trusted.pem")
+    made.trusted.write_text(authority.pem, encoding="ascii")
+    with serving(made.answer, authority.server_context(directory, "localhost")) as port:
+        made.client_id = f"https://localhost:{port}/client.json"
+        yield made

@@ -114,10 +114,10 @@ class Remote:
 
 
 @contextlib.contextmanager
-def mcp_remote(url: str, directory: Path, user: User) -> Generator[Remote]:
-    """Run mcp-remote for a protected server's URL."""
+def mcp_remote(url: str, directory: Path, user: User, *more: str) -> Generator[Remote]:
+    """Run mcp-remote for a protected server's URL, with `more` options."""
     program = CLIENTS / "node_modules" / "mcp-remote" / "dist" / "proxy.js"
-    options = [str(processes.free_port()), "--host", "127.0.0.1", "--transport", "http-only"]
+    options = [str(processes.free_port()), "--host", "127.0.0.1", "--transport", "http-only", *more]
     env = no_browser(directory) | {"MCP_REMOTE_CONFIG_DIR": str(directory)}
     conversation = Conversation([require_npm_clients(), str(program), url, *options], env, user.watch)
     try:
@@ -145,11 +145,11 @@ def watched(argv: list[str], env: dict[str, str], user: User) -> tuple[int, str]
     return status, "".join(said)
 
 
-def inspector(url: str, tool: str, directory: Path, user: User) -> tuple[int, str]:
+def inspector(url: str, tool: str, directory: Path, user: User, *more: str) -> tuple[int, str]:
     """Call a tool with the MCP Inspector's command line; returns its exit status, and the tool's text or what it said."""
     package = CLIENTS / "node_modules" / "@modelcontextprotocol" / "inspector"
     argv = [require_npm_clients(), str(package / "clients" / "launcher" / "build" / "index.js"), "--cli", url]
-    argv += ["--transport", "http", "--method", "tools/call", "--tool-name", tool, "--format", "json"]
+    argv += ["--transport", "http", "--method", "tools/call", "--tool-name", tool, "--format", "json", *more]
     settings = {
         "MCP_AUTO_OPEN_ENABLED": "true",
         "MCP_INSPECTOR_SECRET_STORE": "file",

@@ -6,18 +6,14 @@ of the scripts in the test ids are those of the requirements.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from certificates import Authority
 from clients import REDIRECT_URI, ClientError, deny, sdk_client
-from flows import World, scopes_of, world
-from small_server import Answer, serving
+from flows import Documents, World, scopes_of, serving_documents, world
 
 READ, WRITE = {"mcp:read"}, {"mcp:read", "mcp:write"}
 
@@ -33,36 +29,9 @@ TYPESCRIPT = [
 ]
 
 
-@dataclass
-class Documents:
-    """A server of one client id metadata document, over https; `trusted` is the file of who certified it."""
-
-    trusted: Path
-    asked: int = 0
-    client_id: str = ""
-
-    def answer(self, port: int, path: str) -> Answer:
-        """The document; its redirect URIs have no port (AS-11)."""
-        self.asked += 1
-        document = {
-            "client_id": f"https://localhost:{port}{path}",
-            "client_name": "A client with a document",
-            "redirect_uris": ["http://127.0.0.1/callback", "http://localhost/callback"],
-            "grant_types": ["authorization_code", "refresh_token"],
-            "response_types": ["code"],
-            "token_endpoint_auth_method": "none",
-        }
-        return Answer(json.dumps(document), "application/json")
-
-
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Documents]:
-    directory = tmp_path_factory.mktemp("documents")
-    authority = Authority()
-    made = Documents(directory / "trusted.pem")
-    made.trusted.write_text(authority.pem, encoding="ascii")
-    with serving(made.answer, authority.server_context(directory, "localhost")) as port:
-        made.client_id = f"https://localhost:{port}/client.json"
+    with serving_documents(tmp_path_factory.mktemp("documents")) as made:
         yield made
 
 

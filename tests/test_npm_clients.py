@@ -16,7 +16,7 @@ import browsers
 import processes
 import pytest
 from clients import CLIENTS, require_npm_clients
-from flows import World, scopes_of, world
+from flows import Documents, World, scopes_of, serving_documents, world
 from npm_clients import User, inspector, mcp_remote, no_browser, watched
 
 pytestmark = pytest.mark.timeout(120)
@@ -32,9 +32,15 @@ CONFORMANCE = CLIENTS / "node_modules" / "@modelcontextprotocol" / "conformance"
 
 
 @pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Documents]:
+    with serving_documents(tmp_path_factory.mktemp("documents")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory, documents: Documents) -> Iterator[World]:
     require_npm_clients()
-    with world(tmp_path_factory.mktemp("world")) as made:
+    with world(tmp_path_factory.mktemp("world"), SSL_CERT_FILE=str(documents.trusted)) as made:
         yield made
 
 
@@ -87,6 +93,18 @@ def test_the_inspector_on_the_command_line_does_not_step_up(here: World, tmp_pat
     assert status != 0
     assert "AUTHORIZED without authorization code" in said
     assert 403 in here.statuses("tools/call write")
+
+
+@pytest.mark.full
+def test_script_3_programs_that_are_their_own_url(here: World, documents: Documents, tmp_path: Path) -> None:
+    """AS-45: mcp-remote and the Inspector with a client id metadata document, and no registration."""
+    option = ("--client-metadata-url", documents.client_id)
+    with mcp_remote(here.resource, tmp_path, User(), *option) as remote:
+        assert remote.initialize() == "notes"
+        assert remote.call("read") == "read"
+    assert inspector(here.resource, "read", tmp_path, User(), *option) == (0, "read")
+    assert [asked["client_id"] for asked in here.asked()] == [documents.client_id] * 2
+    assert here.requests()["POST", "/register"] == 0
 
 
 def wait_for(page: Page, holds: Callable[[], bool]) -> None:
