@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 RESOURCE = "http://127.0.0.1:8000/mcp"
 HOSTILE = '<img src=x onerror=alert(1)>"&amp;\u202e'
+FULL = pytest.mark.full
 ENOUGH = 4.5  # WCAG 2.2, 1.4.3, of ordinary text
 
 
@@ -216,8 +217,8 @@ def test_the_keyboard_alone(browser: Browser, ask: Ask, app: App) -> None:
     ("keys", "expected"),
     [
         pytest.param(("Tab", "Enter"), "error", id="Enter in the form denies: nothing is allowed by accident"),
-        pytest.param(("Tab", "Tab", "Enter"), "error", id="Enter on Deny"),
-        pytest.param(("Tab", "Tab", "Space"), "error", id="Space on Deny"),
+        pytest.param(("Tab", "Tab", "Enter"), "error", id="Enter on Deny", marks=pytest.mark.full),
+        pytest.param(("Tab", "Tab", "Space"), "error", id="Space on Deny", marks=pytest.mark.full),
         pytest.param(("Tab", "Tab", "Tab", "Space"), "code", id="Space on Allow"),
     ],
 )
@@ -244,7 +245,7 @@ def test_it_can_be_read(browser: Browser, ask: Ask, client_id: str, scheme: str)
         assert (sum(numbers) / 3 < 96) == (scheme == "dark")
 
 
-@pytest.mark.parametrize("width", [320, 768, 1280])
+@pytest.mark.parametrize("width", [320, pytest.param(768, marks=FULL), pytest.param(1280, marks=FULL)])
 @pytest.mark.parametrize("client_id", ["app", "long"])
 def test_it_fits_the_screen(browser: Browser, ask: Ask, client_id: str, width: int) -> None:
     """No scrolling sideways, and buttons that a finger meets (WCAG 2.2, 1.4.10 and 2.5.8)."""

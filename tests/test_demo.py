@@ -327,7 +327,12 @@ FAULTS = [
         "✗ This is not as it should be: code_challenge_methods_supported is None, not ['S256'].",
         id="metadata without PKCE",
     ),
-    pytest.param(("DevServer", faulty("unknown-kid")), "✗ The client gave up: ", id="tokens of an unknown key"),
+    pytest.param(
+        ("DevServer", faulty("unknown-kid")),
+        "✗ The client gave up: ",
+        id="tokens of an unknown key",
+        marks=pytest.mark.full,
+    ),
     pytest.param(
         ("DevServer", faulty("jwks-error")), "✗ This is not as it should be: status is 503, not 200.", id="no keys"
     ),
