@@ -250,8 +250,7 @@ def why_no_authorization_server() -> str | None:
     """Return what `authorization_server` lacks on this machine, or None if it can run."""
     if shutil.which("node") is None:
         return "The authorization server of the tests needs Node.js (node), 20 or newer."
-    pins: dict[str, str] = _load_json(_SERVER / "package.json")["dependencies"]
-    missing = [f"{name} {version}" for name, version in pins.items() if _installed_version(name) != version]
+    missing = missing_packages(_SERVER)
     if not missing:
         return None
     return (
@@ -271,9 +270,16 @@ def require_authorization_server() -> None:
     pytest.skip(message)
 
 
-def _installed_version(package: str) -> str | None:
+def missing_packages(directory: Path) -> list[str]:
+    """The npm packages that a directory's package.json pins and its node_modules lacks, with their versions."""
+    pins: dict[str, str] = _load_json(directory / "package.json")["dependencies"]
+    wanted = ((name, pin.rpartition("@")[2] if pin.startswith("npm:") else pin) for name, pin in pins.items())
+    return [f"{name} {version}" for name, version in wanted if _installed_version(directory, name) != version]
+
+
+def _installed_version(directory: Path, package: str) -> str | None:
     try:
-        version: str = _load_json(_SERVER / "node_modules" / package / "package.json")["version"]
+        version: str = _load_json(directory / "node_modules" / package / "package.json")["version"]
     except FileNotFoundError:
         return None
     return version

@@ -1,37 +1,79 @@
 """`python -m asgi_mcp_auth demo`, as a user runs it: a process, its output and its exit status."""
 
+import contextlib
+import json
+import logging
 import os
 import re
-import shlex
 import signal
+import socket
 import subprocess
 import sys
+import webbrowser
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
 
+import clients
 import httpx
-import jwt
 import processes
 import pytest
+from npm_clients import User, inspector
+
+from asgi_mcp_auth.cli import demo
+from asgi_mcp_auth.cli.demo import client, run_demo, servers
+from asgi_mcp_auth.dev import DevServer
 
 DEMO = [sys.executable, "-m", "asgi_mcp_auth", "demo"]
+PRM = "/.well-known/oauth-protected-resource/mcp"
+DISCOVERY = "/.well-known/oauth-authorization-server"
 
-STEPS = (  # the request that each step makes, the answer it gets, and what is worth reading in it
-    ("GET /notes", "401 Unauthorized", 'Bearer scope="notes:read", resource_metadata="'),
-    ("GET /.well-known/oauth-protected-resource/notes", "200 OK", '"authorization_servers": ['),
-    ("GET /.well-known/oauth-authorization-server", "200 OK", '"token_endpoint": "'),
-    ("POST /token", "200 OK", '"token_type": "Bearer"'),
-    ("GET /notes", "200 OK", '"subject": "demo"'),
-    ("GET /notes/export", "403 Forbidden", 'error="insufficient_scope", scope="notes:read notes:export"'),
-    ("GET /notes", "401 Unauthorized", 'error_description="The access token expired"'),
-    ("GET /notes", "401 Unauthorized", 'error_description="The access token is invalid"'),
+ACTS: tuple[tuple[str, tuple[tuple[str, int, str], ...]], ...] = (
+    # What each act has to show, in this order; others may be between: request, status, and what is worth reading in it.
+    ("The servers start", ((f"GET {DISCOVERY}", 200, "jwks_uri http"), ("GET /jwks", 200, "RS256 rs256-"))),
+    (
+        "A client calls list_notes",
+        (
+            ("POST /mcp  server/discover", 401, 'WWW-Authenticate: Bearer scope="notes:read", resource_metadata="'),
+            (f"GET {PRM}", 200, "authorization_servers http://127.0.0.1:"),
+            (f"GET {DISCOVERY}", 200, "registration_endpoint http"),
+            ("POST /register", 201, "client_id dcr_"),
+            ("GET /authorize", 302, "scope notes:read offline_access"),
+            ("GET /callback", 200, "code ac_"),
+            ("POST /token", 200, "scope notes:read, for 600 s"),
+            ("POST /mcp  tools/call list_notes", 200, "its scopes suffice"),
+        ),
+    ),
+    (
+        "It calls add_note",
+        (
+            ("POST /mcp  tools/call add_note", 403, 'error="insufficient_scope", scope="notes:read notes:write"'),
+            ("GET /authorize", 302, "scope notes:read offline_access notes:write"),
+            ("GET /callback", 200, "iss http://127.0.0.1:"),
+            ("POST /token", 200, "scope notes:read notes:write, for 600 s"),
+            ("POST /mcp  tools/call add_note", 200, "its scopes suffice"),
+        ),
+    ),
+    (
+        "An hour later it calls list_notes",
+        (
+            ("POST /token", 200, "in place of the one that was sent"),
+            ("POST /mcp  tools/call list_notes", 200, "its scopes suffice"),
+        ),
+    ),
+    ("Somebody sends the expired", (("POST /mcp  tools/list", 401, 'error_description="The access token expired"'),)),
+    (
+        "Somebody sends a token of the same issuer",
+        (("POST /mcp  tools/list", 401, 'error_description="The access token is invalid"'),),
+    ),
 )
-WITH_TOKEN = (5, 6, 7, 8)
+GOT = ("Ready", "list_notes: Water the plants", "add_note: 2 notes", "list_notes: Water the plants, Buy bread")
 
 
-def run(argv: list[str]) -> subprocess.CompletedProcess[str]:
+def run(argv: list[str], **env: str) -> subprocess.CompletedProcess[str]:
     # The output is read as UTF-8, so it has to be written as that, whatever the locale.
-    return subprocess.run(
-        argv, capture_output=True, timeout=30, check=False, encoding="utf-8", env={**os.environ, "PYTHONUTF8": "1"}
-    )
+    whole = {**os.environ, "PYTHONUTF8": "1", **env}
+    return subprocess.run(argv, capture_output=True, timeout=45, check=False, encoding="utf-8", env=whole)
 
 
 def run_code(code: str) -> subprocess.CompletedProcess[str]:
@@ -48,110 +90,279 @@ def test_it_succeeds(shown: subprocess.CompletedProcess[str]) -> None:
     assert shown.stderr == ""
     assert shown.stdout.endswith("\nEvery step did what it should.\n")
     assert "✗" not in shown.stdout
+    assert "\x1b" not in shown.stdout  # colours are for terminals
+    assert re.findall(r"^   ✓ (.*)$", shown.stdout, re.MULTILINE) == [
+        *GOT,
+        *["Refused with 401"] * 2,
+    ]
 
 
-def test_every_step_is_shown_once_and_in_order(shown: subprocess.CompletedProcess[str]) -> None:
-    assert re.findall(r"^(\d+)\. ", shown.stdout, re.MULTILINE) == [str(n + 1) for n in range(len(STEPS))]
+def test_exchanges_are_numbered(shown: subprocess.CompletedProcess[str]) -> None:
+    numbers = re.findall(r"^   \[(\d+)\] ", shown.stdout, re.MULTILINE)
+    assert numbers == [str(n + 1) for n in range(len(numbers))]
 
 
-@pytest.mark.parametrize("number", range(1, len(STEPS) + 1))
-def test_step(shown: subprocess.CompletedProcess[str], number: int) -> None:
-    request, answer, detail = STEPS[number - 1]
-    section = re.split(r"^\d+\. ", shown.stdout, flags=re.MULTILINE)[number]
-    method, path = request.split()
-    sent = re.search(r"→ (\w+) http://127\.0\.0\.1:\d+(\S+)(.*)", section)
-    assert sent is not None
-    assert (sent[1], sent[2]) == (method, path)
-    assert sent[3] == ("  Authorization: Bearer …" if number in WITH_TOKEN else "")
-    assert f"← {answer}\n" in section
-    assert detail in section
+@pytest.mark.parametrize("number", range(1, len(ACTS) + 1), ids=[title for title, _ in ACTS])
+def test_act(shown: subprocess.CompletedProcess[str], number: int) -> None:
+    title, steps = ACTS[number - 1]
+    act = re.split(r"^\d+\. ", shown.stdout, flags=re.MULTILINE)[number]
+    assert act.startswith(title)
+    blocks = re.split(r"^   \[\d+\] ", act, flags=re.MULTILINE)[1:]
+    at = iter(blocks)
+    for request, status, detail in steps:
+        for block in at:
+            line, _, rest = block.partition("\n")
+            found = re.fullmatch(r"[\w ]+ → [\w ]+: (\w+) http://127\.0\.0\.1:\d+(\S+(?:  .+?)?)  (\d+)", line)
+            assert found is not None, line
+            if f"{found[1]} {found[2]}" == request and int(found[3]) == status:
+                assert detail in rest
+                break
+        else:
+            pytest.fail(f"no {request} with {status} in its place:\n{act}")
 
 
-def test_no_whole_token_is_shown(shown: subprocess.CompletedProcess[str]) -> None:
-    begins = re.findall(r"eyJ[\w.-]*…?", shown.stdout)
-    assert len(begins) == 1  # that of the token response
-    assert begins[0].endswith("…")
-    assert len(begins[0]) < 20
-    assert re.search(r"[\w-]{40,}", shown.stdout, re.ASCII) is None  # nor a part of one
+def test_no_whole_token_or_code_is_shown(shown: subprocess.CompletedProcess[str]) -> None:
+    begins = re.findall(r"(?:eyJ|ac_|rt_|dcr_)[\w.-]*…?", shown.stdout)
+    assert len(begins) > 8
+    assert all(begin.endswith("…") and len(begin) <= 11 for begin in begins)
+    assert re.search(r"[\w-]{30,}", shown.stdout.replace("oauth-authorization-server", ""), re.ASCII) is None
 
 
-def test_serve() -> None:
-    # A shell may have started us with SIGINT ignored, which is inherited.
-    begin = f"import os, signal; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv({sys.executable!r}, {DEMO!r} + "
-    argv = [sys.executable, "-c", begin + "['--serve'])"]
-    with processes.running(argv, ready_line="Press Ctrl-C to stop.", env={"PYTHONUTF8": "1"}) as process:
-        (line,) = re.findall(r"^curl .*$", process.output, re.MULTILINE)
-        command, *options, header, url = shlex.split(line)
-        assert (command, options) == ("curl", ["-i", "-H"])
-        name, _, value = header.partition(": ")
-        assert f"Protected resource   {url}\n" in process.output
+@pytest.mark.full
+def test_colours_on_a_terminal_only() -> None:
+    forced = run(DEMO, FORCE_COLOR="1", TERM="xterm-256color")
+    assert forced.returncode == 0, forced.stdout
+    assert re.search(r"\x1b\[[\d;]*3\dm", forced.stdout) is not None
 
-        with httpx.Client(trust_env=False) as client:
-            response = client.get(url, headers={name: value})
-            assert response.status_code == 200
-            token = value.removeprefix("Bearer ")
-            claims = jwt.decode(token, options={"verify_signature": False})
-            assert response.json()["claims"] == claims
-            assert claims["aud"] == url
-            assert claims["exp"] - claims["iat"] == 3600
-            assert client.get(f"{url}/export", headers={name: value}).status_code == 200
-            refused = client.get(url)
-            assert refused.status_code == 401
-            (metadata,) = re.findall(r"^Its metadata +(\S+)$", process.output, re.MULTILINE)
-            assert f'resource_metadata="{metadata}"' in refused.headers["www-authenticate"]
-            (issuer,) = re.findall(r"^Issuer +(\S+)$", process.output, re.MULTILINE)
-            assert client.get(metadata).json()["authorization_servers"] == [issuer]
-        assert process.output.count(token) == 1  # the curl line; no log repeats it
 
-        assert process.returncode is None
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait() == 0
+# --serve
+
+
+@pytest.fixture(scope="module")
+def serving() -> Iterator[processes.Process]:
+    """Kept up; its output is read as it grows."""
+    env = {"PYTHONUTF8": "1"}
+    with processes.running([*DEMO, "--serve"], ready_line="Ctrl-C stops.", env=env, timeout=45) as up:
+        yield up
+
+
+def after(process: processes.Process, mark: int, *wanted: str) -> str:
+    """What it printed after a mark, once that has all that is wanted."""
+    process.wait_until(lambda: all(text in process.output[mark:] for text in wanted), 10)
+    return process.output[mark:]
+
+
+def served_resource(process: processes.Process) -> str:
+    (resource,) = re.findall(r"^MCP server +(\S+)$", process.output, re.MULTILINE)
+    return str(resource)
+
+
+def test_the_lines_for_curl_work(serving: processes.Process) -> None:
+    mark = len(serving.output)
+    lines = re.findall(r"^(?:curl -|TOKEN=).*$", serving.output, re.MULTILINE)
+    assert len(lines) == 3
+    script = "\n".join(lines).replace("curl -", "curl --silent --noproxy '*' -")
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    refused, _, answered = done.stdout.partition("HTTP/1.1 200 OK")
+    assert refused.startswith("HTTP/1.1 401 Unauthorized")
+    assert '"text":"Water the plants"' in answered
+    told = after(serving, mark, "tools/call list_notes")
+    assert "No token: the challenge tells" in told
+    assert "client_credentials" not in told  # it is said in words
+    assert re.search(r"eyJ[\w-]{10,}", told) is None
+
+
+def test_the_lines_for_other_clients(serving: processes.Process) -> None:
+    resource = served_resource(serving)
+    output = serving.output
+    assert f"\nnpx @modelcontextprotocol/inspector {resource} --transport http\n" in output
+    assert f"\nclaude mcp add --transport http notes {resource}\n" in output
+    found = re.search(r"^VS Code: \.vscode/mcp\.json\n(\{.*?^\})$", output, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    assert json.loads(found[1]) == {"servers": {"notes": {"type": "http", "url": resource}}}
+
+
+def test_a_client_of_somebody_else_is_told_as_it_goes(serving: processes.Process) -> None:
+    mark = len(serving.output)
+    with clients.sdk_client("python", served_resource(serving), mode="legacy") as client:
+        assert client.do("connect") == "2025-11-25"
+        assert client.do("list") == ["list_notes", "add_note"]
+    told = after(serving, mark, "answers tools/list", "A person is asked", "The answer is yes")
+    assert "client_name Python" in told
+    assert "✗" not in told
+
+
+@pytest.mark.full
+def test_the_inspector_as_it_is_pasted(serving: processes.Process, tmp_path: Path) -> None:
+    assert inspector(served_resource(serving), "list_notes", tmp_path, User()) == (0, "Water the plants")
+
+
+def test_ctrl_c_ends_it(serving: processes.Process) -> None:
+    """The last test of this one."""
+    assert serving.returncode is None
+    os.kill(serving.pid, signal.SIGINT)
+    assert serving.wait() == 0
+    assert "Traceback" not in serving.output
+
+
+@pytest.mark.full
+def test_ports_that_are_taken() -> None:
+    """Others are used, and said."""
+    with contextlib.ExitStack() as stack:
+        for port in (8765, 8766):
+            with contextlib.suppress(OSError):  # somebody else's is as good
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+        process = stack.enter_context(processes.running([*DEMO, "--serve"], ready_line="Ctrl-C stops.", timeout=45))
+        resource = served_resource(process)
+        assert ":8765/" not in resource
+        assert httpx.get(resource, trust_env=False).status_code == 401
+
+
+# --browser
+
+
+@contextlib.contextmanager
+def with_browser(directory: Path) -> Generator[tuple[processes.Process, Callable[[], str]]]:
+    """The demo with a browser that writes down what it is to open; and a function that waits for the next URL."""
+    browser, opened = directory / "browser", directory / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}.part && mv {opened}.part {opened}\n', encoding="ascii")
+    browser.chmod(0o755)
+    env = {"BROWSER": f"{browser} %s", "PYTHONUTF8": "1"}
+    with processes.running([*DEMO, "--browser"], ready_line="Waiting for you", env=env, timeout=45) as process:
+
+        def url() -> str:
+            process.wait_until(opened.exists, 20)
+            found = opened.read_text(encoding="ascii").strip()
+            opened.unlink()
+            assert f"If it does not: {found}\n" in process.output
+            return found
+
+        yield process, url
+
+
+def test_a_person_is_walked_through(tmp_path: Path) -> None:
+    with with_browser(tmp_path) as (process, url):
+        for _ in range(2):  # for reading, and for writing
+            page = httpx.get(clients.allow(url()), trust_env=False)
+            assert "Allowed. You can close this window." in page.text
+        assert process.wait(20) == 0
+        assert process.output.endswith("\nEvery step did what it should.\n")
+        assert process.output.count("A person is asked: which client") == 2
+
+
+def test_a_person_says_no(tmp_path: Path) -> None:
+    with with_browser(tmp_path) as (process, url):
+        page = httpx.get(clients.deny(url()), trust_env=False)
+        assert "Not allowed: access_denied." in page.text
+        assert process.wait(20) == 1
+        assert "✗ The answer was no: access_denied." in process.output
+        assert process.output.endswith("\nA step did not do what it should.\n")
         assert "Traceback" not in process.output
 
 
-def test_without_uvicorn() -> None:
-    code = "import sys; sys.modules['uvicorn'] = None; from asgi_mcp_auth.cli import main; sys.exit(main(['demo']))"
+@pytest.mark.full
+def test_ctrl_c_while_a_person_is_waited_for(tmp_path: Path) -> None:
+    with with_browser(tmp_path) as (process, url):
+        url()
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait() == 130
+        assert "Traceback" not in process.output
+
+
+# What can go wrong
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "mcp"])
+def test_without_an_extra(name: str) -> None:
+    code = f"import sys; sys.modules[{name!r}] = None; from asgi_mcp_auth.cli import main; sys.exit(main(['demo']))"
     result = run_code(code)
     assert result.returncode == 2
     assert result.stdout == ""
-    assert result.stderr == "The demo needs uvicorn: pip install 'asgi-mcp-auth[demo]'\n"
+    assert result.stderr == f"The demo needs {name}: pip install 'asgi-mcp-auth[demo]'\n"
 
 
-def test_a_step_that_fails_is_marked_and_counted() -> None:
-    """The demo is a check too: it must be able to fail."""
-    code = """
-import json, sys
-import asgi_mcp_auth.cli.demo as demo
-
-async def liar(scope, receive, send):
-    assert scope["type"] == "http"
-    body = json.dumps({"claims": {"aud": "https://elsewhere.example.com"}}).encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-    await send({"type": "http.response.body", "body": body})
-
-demo.notes_app = liar
-sys.exit(demo.run_demo(serve=True))  # and does not serve then
-"""
-    result = run_code(code)
-    assert result.returncode == 1, result.stderr
-    assert result.stdout.count("✗ this is not what it should be") == 1
-    assert result.stdout.endswith("\n1 step(s) failed.\n")
-    assert "curl" not in result.stdout
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """For the demo in the process of the tests, which it is to leave as it was."""
+    loggers = [logging.getLogger(name) for name in ("asgi_mcp_auth", "mcp")]
+    levels = [logger.level for logger in loggers]
+    yield monkeypatch
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
-def test_an_app_that_fails_altogether() -> None:
-    code = """
-import sys
-import asgi_mcp_auth.cli.demo as demo
+@pytest.fixture
+def _no_blocking_calls() -> None:  # pyright: ignore[reportUnusedFunction]
+    """The demo prints from its servers' event loops."""
 
-async def broken(scope, receive, send):
+
+def test_in_this_process(in_process: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same story by the function; `serve` goes on to the lines to paste."""
+    in_process.setattr(demo, "_wait_for_ctrl_c", lambda: None)
+    assert run_demo(serve=True) == 0
+    shown = capsys.readouterr().out
+    assert "\nEvery step did what it should.\n" in shown
+    assert shown.endswith("What they do will be shown here. Ctrl-C stops.\n")
+
+
+def faulty(name: str) -> Callable[..., DevServer]:
+    """A development authorization server that does something wrong."""
+
+    def make(**options: Any) -> DevServer:
+        return DevServer(**options, faults=[name])
+
+    return make
+
+
+async def broken(scope: Any, receive: Any, send: Any) -> None:
     raise RuntimeError("broken")
 
-demo.notes_app = broken
-sys.exit(demo.run_demo())
-"""
-    result = run_code(code)
-    assert result.returncode == 1
-    assert "← 500 Internal Server Error" in result.stdout  # in plain text, from uvicorn
-    assert result.stdout.endswith("\n1 step(s) failed.\n")
-    assert "Traceback" not in result.stderr
+
+FAULTS = [
+    pytest.param(
+        ("SCOPES", {"notes:read": "Read"}), "✗ The client gave up: ", id="the authorization server grants too little"
+    ),
+    pytest.param(
+        ("DevServer", faulty("no-pkce")),
+        "✗ This is not as it should be: code_challenge_methods_supported is None, not ['S256'].",
+        id="metadata without PKCE",
+    ),
+    pytest.param(
+        ("DevServer", faulty("unknown-kid")),
+        "✗ The client gave up: ",
+        id="tokens of an unknown key",
+        marks=pytest.mark.full,
+    ),
+    pytest.param(
+        ("DevServer", faulty("jwks-error")), "✗ This is not as it should be: status is 503, not 200.", id="no keys"
+    ),
+    pytest.param(
+        ("mcp_server", lambda: broken),
+        "✗ This is not as it should be: the status is 500.",
+        id="an app that fails altogether",
+    ),
+]
+
+
+@pytest.mark.parametrize(("fault", "said"), FAULTS)
+def test_a_step_that_fails_is_marked_and_ends_it(
+    in_process: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fault: tuple[str, Any], said: str
+) -> None:
+    """The demo is a check too: it must be able to fail, and does not serve then."""
+    in_process.setattr(servers, *fault)
+    assert run_demo(serve=True) == 1
+    shown = capsys.readouterr().out
+    assert said in shown
+    assert shown.endswith("\nA step did not do what it should.\n")
+    assert "curl" not in shown
+
+
+def test_nobody_comes_back(in_process: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    opened: list[str] = []
+    in_process.setattr(webbrowser, "open", opened.append)
+    in_process.setattr(client, "PERSON_SECONDS", 0.2)
+    assert run_demo(browser=True) == 1
+    shown = capsys.readouterr().out
+    assert "✗ Nobody came back from the browser in 0 s." in shown
+    (url,) = opened
+    assert f"If it does not: {url}\n" in shown

@@ -60,12 +60,19 @@ def commands() -> None:
 
 
 @commands.command()
-@click.option("--serve", is_flag=True, help="Keep the app and its issuer up, and print how to call them.")
-def demo(*, serve: bool) -> int:
-    """Show a protected app at work, over real HTTP on loopback."""
+@click.option(
+    "--serve", is_flag=True, help="Keep the servers up afterwards, and print what to paste into real clients."
+)
+@click.option("--browser", is_flag=True, help="Have you answer the consent pages, in your browser.")
+def demo(*, serve: bool, browser: bool) -> int:
+    """Show the whole flow at work: every exchange of a real client, and what it means.
+
+    On loopback, over real HTTP: an MCP server with two tools of different scopes, the development authorization server
+    and the MCP SDK's own client. The exit status is 0 only if every step did what it should.
+    """
     from asgi_mcp_auth.cli.demo import run_demo  # noqa: PLC0415
 
-    return run_demo(serve=serve)
+    return run_demo(serve=serve, browser=browser)
 
 
 @commands.command("check-config")

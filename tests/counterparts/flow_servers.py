@@ -1,0 +1,98 @@
+"""An MCP server and its authorization server, whose exchanges are written down, for clients of the whole flow.
+
+`protected` is an app factory: the MCP SDK's server with the tools `read`, which needs mcp:read, and `write`, which
+needs mcp:write as well. RESOURCE, ISSUER, JOURNAL and CLOCK say what is meant; REPUBLISH=1 serves the issuer's
+metadata at the resource's own origin too (MCP 2025-03-26), CHALLENGE is what a first 401 asks for.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from asgi_mcp_auth import AuthServerConfig, MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth.cli.demo.exchanges import Exchange, observed
+
+
+def journaled(app: Any, server: str) -> Any:
+    """The app, with each of its exchanges as a line of JSON in the file JOURNAL."""
+    journal = Path(os.environ["JOURNAL"])
+
+    def tell(exchange: Exchange) -> None:
+        line = {
+            "server": server,
+            "method": exchange.method,
+            "path": exchange.path,
+            "status": exchange.status,
+            "operation": exchange.operation,
+            "query": exchange.query,
+            "form": exchange.form,
+            "message": exchange.message,
+            "answer": exchange.answer,
+            "challenge": exchange.response_fields.get("www-authenticate"),
+            "sent_to": exchange.sent_to,
+            "token": exchange.request_fields.get("authorization", "").removeprefix("Bearer "),
+        }
+        with journal.open("a", encoding="utf-8") as file:  # small appends are whole, whoever else appends
+            file.write(json.dumps(line) + "\n")
+
+    return observed(app, server, tell)
+
+
+def clock() -> float:
+    """The time, moved ahead by as many seconds as the file CLOCK says."""
+    return time.time() + float(Path(os.environ["CLOCK"]).read_text(encoding="utf-8"))
+
+
+def read() -> str:
+    return "read"
+
+
+def write() -> str:
+    return "written"
+
+
+def protected() -> Any:
+    from mcp.server.mcpserver import MCPServer
+
+    resource = os.environ["RESOURCE"]
+    server = MCPServer("notes")
+    server.add_tool(read)
+    server.add_tool(write)
+    auth = MCPAuth(
+        ResourceServerConfig(
+            metadata=ResourceServerMetadata(
+                resource=resource,
+                authorization_servers=[AuthServerConfig(issuer=os.environ["ISSUER"], leeway=0)],
+                scopes_supported=["mcp:read"],
+            ),
+            policy=ScopePolicy(
+                default=["mcp:read"],
+                tools={"write": ["mcp:write"]},
+                challenge_scopes=os.environ["CHALLENGE"].split() if "CHALLENGE" in os.environ else None,
+            ),
+        ),
+        clock=clock,
+        republish_server_metadata=os.environ.get("REPUBLISH") == "1",
+    )
+    app = server.streamable_http_app(streamable_http_path=urlsplit(resource).path or "/")
+    return journaled(auth.wrap(app), "resource")
+
+
+def authority() -> Any:
+    """The development authorization server for it, as an app factory; AUTO_APPROVE=1 asks nobody, CLIENTS is JSON."""
+    from asgi_mcp_auth.dev import DevServer
+
+    return journaled(
+        DevServer(
+            issuer=os.environ["ISSUER"],
+            resources=[os.environ["RESOURCE"]],
+            scopes={"mcp:read": "Read notes", "mcp:write": "Write notes"},
+            auto_approve=os.environ.get("AUTO_APPROVE") == "1",
+            clients=json.loads(os.environ.get("CLIENTS", "[]")),
+            clock=clock,
+        ),
+        "authority",
+    )
