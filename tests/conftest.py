@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from blockbuster import blockbuster_ctx
+from blockbuster import BlockBuster, blockbuster_ctx
 from harness import ISS, Clock
 
 from asgi_mcp_auth._remote.http import Fetcher
@@ -46,11 +46,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _no_blocking_calls() -> Generator[None]:
+def _no_blocking_calls() -> Generator[BlockBuster]:
     with blockbuster_ctx("asgi_mcp_auth") as blockbuster:
         # Measuring coverage takes a lock of its own, below every line.
         blockbuster.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
-        yield
+        yield blockbuster
+
+
+@pytest.fixture
+def blocking_calls(_no_blocking_calls: BlockBuster) -> Generator[None]:
+    """For what is no server, and may block the event loop it runs on."""
+    _no_blocking_calls.deactivate()
+    yield
+    _no_blocking_calls.activate()
 
 
 @pytest.fixture(params=["asyncio", "trio"])

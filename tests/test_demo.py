@@ -282,18 +282,13 @@ def test_without_an_extra(name: str) -> None:
 
 
 @pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """For the demo in the process of the tests, which it is to leave as it was."""
+def in_process(monkeypatch: pytest.MonkeyPatch, blocking_calls: None) -> Iterator[pytest.MonkeyPatch]:
+    """For the demo in the process of the tests, which it is to leave as it was. It prints from its event loops."""
     loggers = [logging.getLogger(name) for name in ("asgi_mcp_auth", "mcp")]
     levels = [logger.level for logger in loggers]
     yield monkeypatch
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
-
-
-@pytest.fixture
-def _no_blocking_calls() -> None:  # pyright: ignore[reportUnusedFunction]
-    """The demo prints from its servers' event loops."""
 
 
 def test_in_this_process(in_process: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
