@@ -189,6 +189,39 @@ async def test_a_root_path_that_the_client_chose(  # noqa: PLR0917
     assert tuple(answer.status for answer in answers) == statuses
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "root_path", "status"),
+    [
+        pytest.param("GET", "/api/x", "/api", 200, id="RS-2 the general rule"),
+        pytest.param("GET", "/x", "/api", 200, id="RS-2 the general rule, its front cut off"),
+        pytest.param("GET", "/api/admin", "/api", 403, id="RS-2 the stricter rule"),
+        pytest.param("GET", "/api/api/admin", "/api", 400, id="RS-2 the stricter rule, under a claimed root path"),
+        pytest.param("POST", "/api/api", "/api", 400, id="RS-2 the endpoint's rule, under a claimed root path"),
+        pytest.param("GET", "/api/b", "/api", 401, id="RS-2 another resource's path"),
+        pytest.param("GET", "/api/api/b", "/api", 400, id="RS-2 another resource, under a claimed root path"),
+    ],
+)
+async def test_a_claimed_root_path_leads_to_no_weaker_rule(  # noqa: PLR0917
+    issuer: Issuer, method: str, path: str, root_path: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starlette and Django cut it off and route the rest, which may be where another rule or resource begins."""
+    monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
+    outer, inner = "https://mcp.example.com/api", "https://mcp.example.com/api/b"
+    rules = {"/api/*": ["mcp:read"], "POST /api": ["mcp:write"], "/api/admin": ["mcp:admin"]}
+    auth = MCPAuth(
+        [
+            ResourceServerConfig(
+                metadata=ResourceServerMetadata(resource=resource, authorization_servers=[ISS]), policy=policy
+            )
+            for resource, policy in ((outer, ScopePolicy(paths=rules)), (inner, ScopePolicy()))
+        ],
+        http_client=issuer.http_client,
+        clock=issuer.clock,
+    )
+    headers = bearer(token(issuer, aud=outer))
+    assert (await call(auth.wrap(RecordingApp()), method, path, headers, root_path=root_path)).status == status
+
+
 async def test_a_root_path_that_fastapi_sets_below(issuer: Issuer) -> None:
     app = FastAPI()
     app.root_path = "/api"  # what FastAPI(root_path=...), which is deprecated, does
