@@ -129,6 +129,8 @@ class MCPAuthMiddleware:
             raise NotImplementedError(msg)
         if scope.get("root_path"):
             self._placement.check(scope["root_path"])
+        if not isinstance(scope["headers"], (list, tuple)):
+            scope = {**scope, "headers": list(scope["headers"])}
         request, receive = Request(scope), incoming(scope, receive)
         if usual is None:
             decided = await self._decide(request, receive)

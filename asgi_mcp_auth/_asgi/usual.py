@@ -58,12 +58,14 @@ class UsualRequests:
 
     def judge(self, scope: Any) -> Usual | None:
         """The decision about an http request, or None for one that is to be judged step by step."""
-        endpoint = self._endpoints.get((scope["method"], scope["path"]))
-        if endpoint is None or scope.get("root_path") or (scope.get("raw_path") or b"").startswith(WELL_KNOWN):
+        endpoint, fields = self._endpoints.get((scope["method"], scope["path"])), scope["headers"]
+        if endpoint is None or type(fields) is not list:  # it may be an iterable that can be read only once
+            return None
+        if scope.get("root_path") or (scope.get("raw_path") or b"").startswith(WELL_KNOWN):
             return None
         line: bytes | None = None
         others: list[Any] = []
-        for field in scope["headers"]:
+        for field in fields:
             if field[0] not in DECIDING:
                 others.append(field)
             elif line is not None or field[0] != b"authorization":
@@ -76,20 +78,23 @@ class UsualRequests:
             return None
         token = line[7:]
         digest = fingerprint(token)
-        decided: Verified | Refusal | None = endpoint.recall(digest)
+        decided = endpoint.recall(digest) or _verify_new(endpoint, token, digest)
         if decided is None:
-            if not is_token(token):
-                return None
-            try:
-                decided = endpoint.verify_new(token, digest)
-            except Exception:  # noqa: BLE001 - the steps meet it too, and answer 503
-                return None
-            if decided is None:
-                return None
+            return None
         needed = endpoint.requirement
         if needed is not None and isinstance(decided, Verified) and not needed.met_by(decided.auth_info.scopes):
             return None
         return Usual(decided, token, others, endpoint)
+
+
+def _verify_new(endpoint: Endpoint, token: bytes, digest: bytes) -> Verified | Refusal | None:
+    """The decision about a token that is not remembered, or None where the steps have to make it."""
+    if not is_token(token):
+        return None
+    try:
+        return endpoint.verify_new(token, digest)
+    except Exception:  # noqa: BLE001 - the steps meet it too, and answer 503
+        return None
 
 
 def usual_requests(auth: MCPAuth, gates: tuple[Gate, ...], own_root_path: str) -> UsualRequests:
