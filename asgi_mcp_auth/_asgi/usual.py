@@ -58,8 +58,9 @@ class UsualRequests:
 
     def judge(self, scope: Any) -> Usual | None:
         """The decision about an http request, or None for one that is to be judged step by step."""
-        endpoint, fields = self._endpoints.get((scope["method"], scope["path"])), scope["headers"]
-        if endpoint is None or type(fields) is not list:  # it may be an iterable that can be read only once
+        endpoint = self._endpoints.get((scope["method"], scope["path"]))
+        fields: list[Any] = scope["headers"]
+        if endpoint is None or fields.__class__ is not list:  # it may be an iterable that can be read only once
             return None
         if scope.get("root_path") or (scope.get("raw_path") or b"").startswith(WELL_KNOWN):
             return None
