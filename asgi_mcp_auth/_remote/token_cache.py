@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from asgi_mcp_auth._remote.jwks import LivingKeySet
+from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.status import TokenCacheStatus
 
 if TYPE_CHECKING:
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Entry", "TokenCache", "fingerprint", "weigh")
 
-ENTRY_BYTES = 1536  # the entry, the identity, the dict of claims, the place in the cache
-VALUE_BYTES = 128  # a claim, member or item: its objects, and its place in what holds it
+ENTRY_BYTES = 1088  # the entry, the identity, the place in the cache
+VALUE_BYTES = 160  # a claim, member or item: its objects, and its place in what holds it
+OBJECT_BYTES = 192  # a dict
 WIDEST = 4  # bytes of a character, where one of a text is beyond the basic plane
 _NO_SEPARATORS = bytes(set(range(256)) - set(b",{[ "))
 
@@ -26,14 +28,16 @@ def fingerprint(token: bytes) -> bytes:
     return sha256(token).digest()
 
 
-def weigh(payload: bytes) -> int:
-    """At most so many bytes of memory does a token with these claims take, told from their JSON text.
+def weigh(payload: bytes, info: AuthInfo) -> int:
+    """At most so many bytes of memory does a token take: told from the JSON text of its claims, and the identity.
 
     Every value but the first of an object or array comes after a comma, every scope but the first after a space.
+    Text is held once, but for scopes that are cut out of one, and the token itself where the app may see it.
     """
     values = len(payload.translate(None, _NO_SEPARATORS))
     width = 1 if payload.isascii() and b"\\u" not in payload else WIDEST
-    return ENTRY_BYTES + VALUE_BYTES * values + width * len(payload)
+    texts = len(payload) + sum(map(len, info.scopes)) + len(info.token or "")
+    return ENTRY_BYTES + VALUE_BYTES * values + OBJECT_BYTES * payload.count(b"{") + width * texts
 
 
 class Entry(NamedTuple):
