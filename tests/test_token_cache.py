@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,14 +15,17 @@ from harness import CH0, EXPIRED, INVALID, Answer, Clock, R, RecordingApp, beare
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth import AuthInfo, MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth._protocol.jose import CompactJWS
 from asgi_mcp_auth._protocol.strict_json import load_object
-from asgi_mcp_auth._remote.token_cache import weigh
+from asgi_mcp_auth._remote.token_cache import Entry, TokenCache, weigh
+from asgi_mcp_auth._remote.verifiers import Verified
 from asgi_mcp_auth.context import verified_auth_info
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
+
+INFO = AuthInfo(issuer="i", subject="s")
 
 
 def covers(ids: str) -> pytest.MarkDecorator:
@@ -69,6 +75,45 @@ async def test_a_token_that_does_not_fit(issuer: Issuer) -> None:
     for _ in range(3):
         assert (await ask(protected, token(issuer, note="x" * 2_000))).status == 200
     assert (cache_of(protected).entries, cache_of(protected).bytes) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("size", "most_bytes"),
+    [
+        pytest.param(1_000, 1_000_000, id="RS-89 room for all"),
+        pytest.param(20, 1_000_000, id="RS-89 bounded in number"),
+        pytest.param(1_000, 3_000, id="RS-89 bounded in bytes"),
+        pytest.param(1_000, 120, id="RS-89 room for hardly any"),
+    ],
+)
+def test_event_loops_in_several_threads(size: int, most_bytes: int) -> None:
+    """What is counted is what is there, whatever the threads take from under each other."""
+
+    def still(generation: object, now: float) -> bool:
+        return True
+
+    keys: Any = SimpleNamespace(usable=still)
+    cache = TokenCache(size, most_bytes, lambda: 0.5)
+
+    def use(_: int) -> None:
+        for turn in range(250):
+            for number in range(50):
+                digest = bytes([number]) * 32
+                cache.remember(digest, Entry(Verified(INFO), 0.0, 1.0, keys, None, 100 + number))
+                if turn % 3 == 0:
+                    cache.recall(digest)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(use, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    held: Any = cache
+    assert cache.status() is not None
+    assert held._bytes == sum(entry.weight for entry in held._entries.values()) <= most_bytes
+    assert len(held._entries) <= size
 
 
 JSON = st.recursive(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -92,20 +93,17 @@ class TokenCache:
         """Keep what was verified of a token."""
         if not self._size:
             return
-        if digest in self._entries:
-            self._forget(self._entries.pop(digest, None))
-        self._entries[digest] = entry
-        self._bytes += entry.weight
+        self._forget(self._entries.pop(digest, None))
+        if self._entries.setdefault(digest, entry) is entry:  # else another thread's event loop was faster
+            self._bytes += entry.weight
         if len(self._entries) > self._size or self._bytes > self._most_bytes:
             self._make_room()
 
     def _make_room(self) -> None:
-        try:
+        with suppress(KeyError):  # empty: another thread's event loop has taken the rest, and is about to count that
             while len(self._entries) > self._size or self._bytes > self._most_bytes:
                 self._forget(self._entries.popitem(last=False)[1])
                 self._evictions += 1
-        except KeyError:  # empty: emptied meanwhile by another thread's event loop, or by this one
-            self._bytes = 0
 
     def _forget(self, entry: Entry | None) -> None:
         if entry is not None:
