@@ -128,13 +128,14 @@ class PathTable:
             if self._fronts and verdict.rule is None and self._was_cut(method, full):
                 raise ambiguous(path)
             return verdict
-        inner = full.removeprefix(root_path.rstrip("/")) or "/"
-        without = [self._verdict(method, other) for other in readings(inner)]
+        # Routers cut off all of it, a mount of theirs included; without the client's part, this would be the path.
+        cut = {_without(full, root_path), _without(full, claimed)} if claimed else {_without(full, root_path)}
+        without = [self._verdict(method, other) for one in cut for other in readings(one)]
         if claimed and (verdict.public or not self._corroborates(claimed)) and any(o != verdict for o in without):
             raise ambiguous(path)
         if any(self._is_hidden(other, verdict, method, full, claimed=bool(claimed)) for other in without):
             raise ambiguous(path)
-        if verdict.rule is None and any(self._was_cut(method, one) for one in ((full, inner) if claimed else (full,))):
+        if verdict.rule is None and any(self._was_cut(method, one) for one in ({full} | cut if claimed else {full})):
             raise ambiguous(path)
         return verdict
 
@@ -161,6 +162,10 @@ class PathTable:
             for front in self._fronts
             for other in readings(path)
         )
+
+
+def _without(path: str, root_path: str) -> str:
+    return path.removeprefix(root_path.rstrip("/")) or "/"
 
 
 def _fronts(path: str) -> Iterator[str]:
