@@ -44,6 +44,8 @@ class Endpoint(NamedTuple):
 class Usual(NamedTuple):
     """Who is calling, or why not, with which token, and the header fields without it."""
 
+    admitted: Verified | None
+    """The caller, where all is decided."""
     decided: Verified | Refusal
     token: bytes
     headers: list[Any]
@@ -74,7 +76,7 @@ class UsualRequests:
             else:
                 line = field[1]
         if line is None:
-            return None if endpoint.gate.public_methods else Usual(NO_CREDENTIAL, b"", others, endpoint)
+            return None if endpoint.gate.public_methods else Usual(None, NO_CREDENTIAL, b"", others, endpoint)
         if line[:7] != BEARER:
             return None
         token = line[7:]
@@ -83,9 +85,9 @@ class UsualRequests:
         if decided is None:
             return None
         needed = endpoint.requirement
-        if needed is not None and isinstance(decided, Verified) and not needed.met_by(decided.auth_info.scopes):
-            return None
-        return Usual(decided, token, others, endpoint)
+        if needed is None or not isinstance(decided, Verified):
+            return Usual(None, decided, token, others, endpoint)
+        return Usual(decided, decided, token, others, endpoint) if needed.met_by(decided.auth_info.scopes) else None
 
 
 def _verify_new(endpoint: Endpoint, token: bytes, digest: bytes) -> Verified | Refusal | None:
