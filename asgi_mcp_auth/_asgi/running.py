@@ -5,10 +5,9 @@ The app's own errors are never caught, its streams never buffered.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
-
-from asgiref.sync import markcoroutinefunction
 
 from asgi_mcp_auth._asgi.expiry import StreamEnd, is_event_stream, run_until_expiry
 from asgi_mcp_auth._asgi.identity import AuthenticatedUser, Credentials, SDKBridge
@@ -93,6 +92,18 @@ async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
             around.bridge.context_var.reset(reset_bridge)
 
 
+def _as_coroutine_function(send: Any) -> Any:
+    """`send`, for those who ask: `async_to_sync` of asgiref warns of a function that seems to be none."""
+    mark: Any = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
+    if mark is not None:
+        return mark(send)
+
+    async def sending(self: Any, message: Any) -> None:
+        await send(self, message)
+
+    return sending
+
+
 class _WatchedResponse:
     """Notices that the app answers 401, and ends an event stream with the token."""
 
@@ -104,7 +115,7 @@ class _WatchedResponse:
         self._valid_until = valid_until
         self._scope = scope
 
-    @markcoroutinefunction  # for who asks: asgiref's `async_to_sync` warns of what seems to be none
+    @_as_coroutine_function
     def send(self, message: Any) -> Awaitable[None]:
         """Hand on what the server's `send` returns: that saves a coroutine for each message."""
         send = self._send
