@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from typing import Any, cast, final
 
@@ -61,6 +62,9 @@ def _check(issuer: object, subject: object, client_id: object, scopes: tuple[obj
     if wrong:
         msg = f"AuthInfo: {', '.join(wrong)}: a string is wanted, not empty, or a finite time"
         raise ValueError(msg)
+
+
+_FIELDS = ("issuer", "subject", "client_id", "scopes", "audience", "resource", "expires_at", "claims", "token")
 
 
 @final
@@ -142,10 +146,19 @@ class AuthInfo:
 
     def replace(self, **changes: Any) -> AuthInfo:
         """A copy with some fields changed."""
-        names = ("issuer", "subject", "client_id", "scopes", "audience", "resource", "expires_at", "claims", "token")
-        return AuthInfo(**{name: getattr(self, name) for name in names} | changes)
+        return AuthInfo(**{name: getattr(self, name) for name in _FIELDS} | changes)
 
     __replace__ = replace  # copy.replace(), Python 3.13
+
+    def __copy__(self) -> AuthInfo:
+        return self  # nothing about it can be changed
+
+    def __deepcopy__(self, _: dict[int, Any]) -> AuthInfo:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        fields = {name: getattr(self, name) for name in _FIELDS}
+        return partial(AuthInfo, **fields), ()
 
     def __setattr__(self, name: str, value: object) -> None:
         msg = f"AuthInfo is immutable: cannot set {name!r}"

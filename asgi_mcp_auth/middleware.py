@@ -118,8 +118,8 @@ class MCPAuthMiddleware:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one ASGI connection."""
         usual = self._usual.judge(scope) if scope["type"] == "http" else None
-        if usual is not None and usual.endpoint.requirement is not None and isinstance(usual.decided, Verified):
-            await run_app(self._running, usual.decided, None, scope, receive, send, headers=usual.headers)
+        if usual is not None and usual.admitted is not None:
+            await run_app(self._running, usual.admitted, None, scope, receive, send, headers=usual.headers)
             return
         if scope["type"] == "lifespan":
             await self._start_up(scope, receive, send)
@@ -129,12 +129,14 @@ class MCPAuthMiddleware:
             raise NotImplementedError(msg)
         if scope.get("root_path"):
             self._placement.check(scope["root_path"])
+        if not isinstance(scope["headers"], (list, tuple)):
+            scope = {**scope, "headers": list(scope["headers"])}
         request, receive = Request(scope), incoming(scope, receive)
         if usual is None:
             decided = await self._decide(request, receive)
         else:
-            credential, (resource, verdict, *_) = Credential(BEARER.key, usual.token), usual.endpoint
-            decided = await self._admit(request, receive, verdict, resource, None, credential, usual.decided)
+            credential, at = Credential(BEARER.key, usual.token), usual.endpoint
+            decided = await self._admit(request, receive, at.verdict, at.resource, None, credential, usual.decided)
         report(self.auth, request, decided)
         if isinstance(decided, Answer):
             await send_response(decided.response, request, receive, send)

@@ -15,7 +15,7 @@ from litestar import Litestar, get
 from starlette.applications import Starlette
 from starlette.requests import Request as StarletteRequest
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from asgi_mcp_auth import (
     AuthInfo,
@@ -187,6 +187,88 @@ async def test_a_root_path_that_the_client_chose(  # noqa: PLR0917
         for headers in ([], bearer(token(issuer)))
     ]
     assert tuple(answer.status for answer in answers) == statuses
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "root_path", "status"),
+    [
+        pytest.param("GET", "/api/x", "/api", 200, id="RS-2 the general rule"),
+        pytest.param("GET", "/x", "/api", 200, id="RS-2 the general rule, its front cut off"),
+        pytest.param("GET", "/api/admin", "/api", 403, id="RS-2 the stricter rule"),
+        pytest.param("GET", "/api/api/admin", "/api", 400, id="RS-2 the stricter rule, under a claimed root path"),
+        pytest.param("POST", "/api/api", "/api", 400, id="RS-2 the endpoint's rule, under a claimed root path"),
+        pytest.param("GET", "/api/b", "/api", 401, id="RS-2 another resource's path"),
+        pytest.param("GET", "/api/api/b", "/api", 400, id="RS-2 another resource, under a claimed root path"),
+    ],
+)
+async def test_a_claimed_root_path_leads_to_no_weaker_rule(  # noqa: PLR0917
+    issuer: Issuer, method: str, path: str, root_path: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starlette and Django cut it off and route the rest, which may be where another rule or resource begins."""
+    monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
+    outer, inner = "https://mcp.example.com/api", "https://mcp.example.com/api/b"
+    rules = {"/api/*": ["mcp:read"], "POST /api": ["mcp:write"], "/api/admin": ["mcp:admin"]}
+    auth = MCPAuth(
+        [
+            ResourceServerConfig(
+                metadata=ResourceServerMetadata(resource=resource, authorization_servers=[ISS]), policy=policy
+            )
+            for resource, policy in ((outer, ScopePolicy(paths=rules)), (inner, ScopePolicy()))
+        ],
+        http_client=issuer.http_client,
+        clock=issuer.clock,
+    )
+    headers = bearer(token(issuer, aud=outer))
+    assert (await call(auth.wrap(RecordingApp()), method, path, headers, root_path=root_path)).status == status
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "status"),
+    [
+        pytest.param("/m/x", "", {403}, id="RS-2 nothing claimed"),
+        pytest.param("/evil/m/x", "/evil", {400}, id="RS-2 before the mount"),
+        pytest.param("/m/m/x", "/m", {400, 403}, id="RS-2 the mount itself"),
+        pytest.param("/m/x", "/evil", {400}, id="RS-2 in front of the path"),
+    ],
+)
+@pytest.mark.parametrize("below", ["https://mcp.example.com/m", "https://mcp.example.com/"])
+async def test_a_claimed_root_path_before_a_mount(  # noqa: PLR0917
+    issuer: Issuer, below: str, path: str, root_path: str, status: set[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starlette cuts both off: what counts is the path as it would be without the claim."""
+    monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
+    metadata = ResourceServerMetadata(resource=below, authorization_servers=[ISS])
+    policy = ScopePolicy(paths={"/m/*": ["mcp:read"]})
+    auth = MCPAuth(
+        ResourceServerConfig(metadata=metadata, policy=policy), http_client=issuer.http_client, clock=issuer.clock
+    )
+    inside = Starlette(routes=[Route("/x", endpoint)])
+    app = Starlette(routes=[Mount("/m", auth.wrap(inside))])
+    headers = bearer(token(issuer, aud=below, scope="other"))
+    assert (await call(app, "GET", path, headers, root_path=root_path)).status in status
+
+
+async def test_a_claimed_root_path_before_the_mount_of_another_resource(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RS-104: a token of one resource is none of another's."""
+    monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
+    resources = ["https://mcp.example.com/", "https://mcp.example.com/m"]
+    auth = MCPAuth(
+        [
+            ResourceServerConfig(metadata=ResourceServerMetadata(resource=one, authorization_servers=[ISS]))
+            for one in resources
+        ],
+        http_client=issuer.http_client,
+        clock=issuer.clock,
+    )
+    app = Starlette(routes=[Mount("/m", auth.wrap(Starlette(routes=[Route("/x", endpoint)])))])
+    asked = [("/m/x", "", resources[1]), ("/m/x", "", resources[0]), ("/evil/m/x", "/evil", resources[0])]
+    found = [
+        (await call(app, "GET", path, bearer(token(issuer, aud=audience)), root_path=root_path)).status
+        for path, root_path, audience in asked
+    ]
+    assert found == [200, 401, 400]
 
 
 async def test_a_root_path_that_fastapi_sets_below(issuer: Issuer) -> None:

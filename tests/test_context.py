@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import sys
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
@@ -102,6 +103,21 @@ def test_nothing_changes_with_what_it_was_made_from() -> None:
     spoil(scopes)
     spoil(audience)
     assert (caller.claims, caller.scopes, caller.audience) == (CLAIMS, ("mcp:read",), (R,))
+
+
+def pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))
+
+
+COPIES: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, pickled]
+
+
+@pytest.mark.parametrize("copied", COPIES)
+def test_it_can_be_copied_and_sent_to_another_process(copied: Callable[[Any], Any]) -> None:
+    """RS-216: by apps that copy their state, or hand work on."""
+    caller = info()
+    assert copied(caller) == caller
+    assert copied({"caller": caller})["caller"].claims == CLAIMS
 
 
 def test_claims_are_a_fresh_copy_each_time() -> None:

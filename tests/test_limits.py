@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import anyio
@@ -118,3 +120,34 @@ async def test_a_task_is_not_cancelled_twice() -> None:
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_that_the_work_keeps_is_taken_back() -> None:
+    """As `asyncio.timeout()` does; a task that counts as cancelled has its next TaskGroup cancelled by itself."""
+
+    async def keeping() -> str:
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            return "kept"
+        return "never"
+
+    assert await within(0.0, keeping) == "kept"
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+def test_a_loop_that_is_gone_is_not_held() -> None:
+    """RS-245: `async_to_sync` makes a loop for each call."""
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+
+    async def use() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        assert await within(5.0, at_once) == "done"
+
+    for _ in range(3):
+        asyncio.run(use())
+    gc.collect()
+    assert [loop() for loop in loops] == [None] * 3

@@ -14,6 +14,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
+from asgiref.wsgi import WsgiToAsgi
 from harness import (
     CH0,
     EXPIRED,
@@ -1371,6 +1372,21 @@ async def test_an_app_that_answers_401_itself(
         "itself: it is hidden, unless expose_token=True."
     )
     assert warnings == [told] * expected
+
+
+@pytest.mark.parametrize("origin", [[], [("origin", APP)]], ids=["", "CORS"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # asgiref knows no other
+async def test_an_app_on_threads(origin: Any, issuer: Issuer) -> None:
+    """asgiref's bridge to WSGI, and Channels' sync consumers, warn of a `send` that is not marked as a coroutine's."""
+
+    def wsgi(_: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"from a thread"]
+
+    bridge: Any = WsgiToAsgi
+    guarded = protect(issuer, bridge(wsgi), allowed_origins=[APP])
+    answer = await call(guarded, headers=[*bearer(token(issuer)), *origin])
+    assert (answer.status, answer.body) == (200, b"from a thread")
 
 
 @covers("RS-245")

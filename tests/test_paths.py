@@ -342,6 +342,23 @@ def test_rules_for_head(texts: list[str], method: str, expected: int | None) -> 
     assert PathTable(["/"], (), [rules(*texts)]).judge(method, "/x").rule == expected
 
 
+@pytest.mark.parametrize(
+    ("texts", "path"),
+    [
+        pytest.param(["/admin"], "/api/admin", id="RS-2 alone"),
+        pytest.param(["/*", "/admin"], "/api/admin", id="RS-2 beside a rule for everything"),
+        pytest.param(["/api/*", "/admin"], "/admin", id="RS-2 beside a rule that has it"),
+    ],
+)
+def test_a_rule_written_without_the_root_path_is_refused(texts: list[str], path: str) -> None:
+    """Whatever other rule applies: better no answer than the wrong one."""
+    table = PathTable(["/"], (), [rules(*texts)])
+    with pytest.raises(BadRequest) as refusal:
+        table.judge("GET", path, "/api")
+    assert refusal.value.reason is Reason.AMBIGUOUS_PATH
+    assert table.judge("GET", "/api/other", "/api").owner == 0
+
+
 def test_each_resource_has_its_own_rules() -> None:
     table = PathTable(["/a", "/b"], (), [rules("/a/x"), rules("/b/y", "/b/x")])
     found = [table.judge("GET", path) for path in ("/a/x", "/a/y", "/b/x", "/b/y")]

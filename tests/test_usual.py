@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from fastapi import FastAPI
-from harness import PRM_PATH, Clock, R, RecordingApp, call, protect, token
+from harness import PRM_PATH, Clock, R, RecordingApp, call, http_scope, protect, send_scope, token
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -160,6 +160,24 @@ async def test_two_credentials_are_two(issuer: Issuer, first: bytes) -> None:
         answer = await call(protected, headers=[("authorization", line) for line in lines])
         assert answer.status == 400
     assert app.calls == 0
+
+
+@pytest.mark.parametrize("kind", [list, tuple, iter])
+async def test_header_fields_are_any_iterable(issuer: Issuer, kind: Any) -> None:
+    """RS-220: one that can be read only once hides nothing from the steps, nor from the app."""
+    protected, app = guard(issuer)
+    good = (b"authorization", f"Bearer {token(issuer)}".encode())
+    for fields, expected in (
+        ([good, (b"x-one", b"1")], 200),
+        ([good, (b"origin", b"https://evil.example"), (b"x-one", b"1")], 403),
+        ([(b"authorization", b"Bearer x"), (b"origin", b"https://evil.example"), good], 403),
+        ([good, (b"origin", b"https://mcp.example.com"), (b"x-one", b"1")], 200),
+        ([(b"authorization", b"Basic x"), good], 400),
+    ):
+        answer = await send_scope(protected, http_scope() | {"headers": kind(fields)})
+        assert answer.status == expected
+    assert app.calls == 2
+    assert all((b"x-one", b"1") in scope["headers"] for scope in app.scopes)
 
 
 # --- Where there is no short way ---

@@ -5,6 +5,7 @@ The app's own errors are never caught, its streams never buffered.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
@@ -63,7 +64,7 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
         else:
             if cors is not None or verified.response_headers:
                 send = _adding_fields(send, verified.response_headers, cors)
-            watched = _watch_responses(send, around, verified.valid_until, child)
+            watched = _WatchedResponse(send, around, verified.valid_until, child).send
             await around.app(child, receive, watched if wrap_send is None else wrap_send(watched))
     finally:
         current_auth_var.reset(reset)
@@ -91,34 +92,47 @@ async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
             around.bridge.context_var.reset(reset_bridge)
 
 
-def _watch_responses(send: Any, around: Surroundings, valid_until: float | None, scope: Any) -> Any:
-    """`send`, noticing that the app answers 401, and ending an event stream with the token."""
-    stream: StreamEnd | None = None
+def _as_coroutine_function(send: Any) -> Any:
+    """`send`, for those who ask: `async_to_sync` of asgiref warns of a function that seems to be none."""
+    mark: Any = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
+    if mark is not None:
+        return mark(send)
 
-    def watch(message: Any) -> Awaitable[None]:
-        """Not a coroutine function: handing on the awaitable of the server's `send` saves one for each message."""
-        nonlocal stream
-        if stream is not None:
-            return stream.send(message)
+    async def sending(self: Any, message: Any) -> None:
+        await send(self, message)
+
+    return sending
+
+
+class _WatchedResponse:
+    """Notices that the app answers 401, and ends an event stream with the token."""
+
+    __slots__ = ("_around", "_scope", "_send", "_valid_until")
+
+    def __init__(self, send: Any, around: Surroundings, valid_until: float | None, scope: Any) -> None:
+        self._send = send
+        self._around = around
+        self._valid_until = valid_until
+        self._scope = scope
+
+    @_as_coroutine_function
+    def send(self, message: Any) -> Awaitable[None]:
+        """Hand on what the server's `send` returns: that saves a coroutine for each message."""
+        send = self._send
         if message["type"] == "http.response.start":
-            if message["status"] == 401 and around.app_answered_401 is not None:  # noqa: PLR2004
-                around.app_answered_401()
-            if valid_until is not None and is_event_stream(message):
-                stream = StreamEnd(send, around.clock, valid_until, scope)
+            if message["status"] == 401 and self._around.app_answered_401 is not None:  # noqa: PLR2004
+                self._around.app_answered_401()
+            if self._valid_until is not None and is_event_stream(message):
+                self._send = StreamEnd(send, self._around.clock, self._valid_until, self._scope).send
         sent: Awaitable[None] = send(message)
         return sent
-
-    return watch
 
 
 def _adding_fields(send: Any, fields: tuple[Header, ...], cors: Cors | None) -> Any:
     """`send`, adding fields to the response's start."""
 
-    def adding(message: Any) -> Awaitable[None]:
-        sent: Awaitable[None] = send(
-            add_fields(message, fields, cors) if message["type"] == "http.response.start" else message
-        )
-        return sent
+    async def adding(message: Any) -> None:
+        await send(add_fields(message, fields, cors) if message["type"] == "http.response.start" else message)
 
     return adding
 

@@ -44,6 +44,8 @@ class Endpoint(NamedTuple):
 class Usual(NamedTuple):
     """Who is calling, or why not, with which token, and the header fields without it."""
 
+    admitted: Verified | None
+    """The caller, where all is decided."""
     decided: Verified | Refusal
     token: bytes
     headers: list[Any]
@@ -59,11 +61,14 @@ class UsualRequests:
     def judge(self, scope: Any) -> Usual | None:
         """The decision about an http request, or None for one that is to be judged step by step."""
         endpoint = self._endpoints.get((scope["method"], scope["path"]))
-        if endpoint is None or scope.get("root_path") or (scope.get("raw_path") or b"").startswith(WELL_KNOWN):
+        fields: list[Any] = scope["headers"]
+        if endpoint is None or fields.__class__ is not list:  # it may be an iterable that can be read only once
+            return None
+        if scope.get("root_path") or (scope.get("raw_path") or b"").startswith(WELL_KNOWN):
             return None
         line: bytes | None = None
         others: list[Any] = []
-        for field in scope["headers"]:
+        for field in fields:
             if field[0] not in DECIDING:
                 others.append(field)
             elif line is not None or field[0] != b"authorization":
@@ -71,25 +76,28 @@ class UsualRequests:
             else:
                 line = field[1]
         if line is None:
-            return None if endpoint.gate.public_methods else Usual(NO_CREDENTIAL, b"", others, endpoint)
+            return None if endpoint.gate.public_methods else Usual(None, NO_CREDENTIAL, b"", others, endpoint)
         if line[:7] != BEARER:
             return None
         token = line[7:]
         digest = fingerprint(token)
-        decided: Verified | Refusal | None = endpoint.recall(digest)
+        decided = endpoint.recall(digest) or _verify_new(endpoint, token, digest)
         if decided is None:
-            if not is_token(token):
-                return None
-            try:
-                decided = endpoint.verify_new(token, digest)
-            except Exception:  # noqa: BLE001 - the steps meet it too, and answer 503
-                return None
-            if decided is None:
-                return None
-        needed = endpoint.requirement
-        if needed is not None and isinstance(decided, Verified) and not needed.met_by(decided.auth_info.scopes):
             return None
-        return Usual(decided, token, others, endpoint)
+        needed = endpoint.requirement
+        if needed is None or not isinstance(decided, Verified):
+            return Usual(None, decided, token, others, endpoint)
+        return Usual(decided, decided, token, others, endpoint) if needed.met_by(decided.auth_info.scopes) else None
+
+
+def _verify_new(endpoint: Endpoint, token: bytes, digest: bytes) -> Verified | Refusal | None:
+    """The decision about a token that is not remembered, or None where the steps have to make it."""
+    if not is_token(token):
+        return None
+    try:
+        return endpoint.verify_new(token, digest)
+    except Exception:  # noqa: BLE001 - the steps meet it too, and answer 503
+        return None
 
 
 def usual_requests(auth: MCPAuth, gates: tuple[Gate, ...], own_root_path: str) -> UsualRequests:

@@ -128,16 +128,30 @@ class PathTable:
             if self._fronts and verdict.rule is None and self._was_cut(method, full):
                 raise ambiguous(path)
             return verdict
-        inner = full.removeprefix(root_path.rstrip("/")) or "/"
-        without = [self._verdict(method, other) for other in readings(inner)]
+        # Routers cut off all of it, a mount of theirs included; without the client's part, this would be the path.
+        cut = {_without(full, root_path), _without(full, claimed)} if claimed else {_without(full, root_path)}
+        without = [self._verdict(method, other) for one in cut for other in readings(one)]
         if claimed and (verdict.public or not self._corroborates(claimed)) and any(o != verdict for o in without):
             raise ambiguous(path)
-        # A rule written without the root path would never apply: better no answer than the wrong one.
-        if verdict.rule is None and any(other.rule is not None for other in without):
+        if any(self._is_hidden(other, verdict, method, full, claimed=bool(claimed)) for other in without):
             raise ambiguous(path)
-        if verdict.rule is None and any(self._was_cut(method, one) for one in ((full, inner) if claimed else (full,))):
+        if verdict.rule is None and any(self._was_cut(method, one) for one in ({full} | cut if claimed else {full})):
             raise ambiguous(path)
         return verdict
+
+    def _is_hidden(self, other: Verdict, verdict: Verdict, method: str, path: str, *, claimed: bool) -> bool:
+        """Whether the root path keeps a rule from applying.
+
+        One written without it would never apply: better no answer than the wrong one. And a client may claim one to
+        get away from a rule, or from a resource.
+        """
+        if claimed and other.owner not in (None, verdict.owner):
+            return True
+        if other.rule is None or (other.owner, other.rule) == (verdict.owner, verdict.rule):
+            return False
+        if claimed or other.owner is None or other.owner != verdict.owner:
+            return True
+        return other.rule not in self._rules[other.owner].matches(method, path)
 
     def _was_cut(self, method: str, path: str) -> bool:
         """Whether a rule would apply if the front of the resource's path, which is not there, were put back."""
@@ -148,6 +162,10 @@ class PathTable:
             for front in self._fronts
             for other in readings(path)
         )
+
+
+def _without(path: str, root_path: str) -> str:
+    return path.removeprefix(root_path.rstrip("/")) or "/"
 
 
 def _fronts(path: str) -> Iterator[str]:
@@ -172,12 +190,13 @@ class _RuleTable:
         return self._any
 
     def find(self, method: str, path: str) -> int | None:
-        if not self._any:
-            return None
+        return next(self.matches(method, path), None) if self._any else None
+
+    def matches(self, method: str, path: str) -> Iterator[int]:
+        """All rules that speak of a path, the one that applies first."""
         method = method.upper()
         methods = ("HEAD", "GET", None) if method == "HEAD" else (method, None)  # a HEAD runs what a GET runs
         for by_method in (self._exact.get(path, {}), *self._below.matches(path)):
             for name in methods:
                 if name in by_method:
-                    return by_method[name]
-        return None
+                    yield by_method[name]

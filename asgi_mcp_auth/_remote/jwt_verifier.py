@@ -113,8 +113,8 @@ class JWTVerifier:
         valid_until = (auth_info.expires_at or 0.0) + rules.leeway
         verified = Verified(auth_info, valid_until)
         not_before = max(jws.claims.get("nbf", 0), jws.claims.get("iat", 0)) - rules.leeway
-        until = min(valid_until, trusted.until)
-        self.cache.remember(digest, Entry(verified, not_before, until, trusted.keys, generation, weigh(jws.payload)))
+        until, weight = min(valid_until, trusted.until), weigh(jws.payload, auth_info)
+        self.cache.remember(digest, Entry(verified, not_before, until, trusted.keys, generation, weight))
         return verified
 
     def _refused(self, refusal: Refusal, jws: CompactJWS | None, trusted: Trusted | None) -> Refusal:

@@ -35,30 +35,29 @@ class _Waiting:
 
 
 class _Watch:
-    """Those of one event loop. The timer exists only while somebody waits."""
+    """Those of one event loop, which it does not hold. The timer exists only while somebody waits."""
 
-    __slots__ = ("_armed", "_loop", "waiting")
+    __slots__ = ("_armed", "waiting")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
         self._armed = False
         self.waiting: set[_Waiting] = set()
 
-    def add(self, waiting: _Waiting) -> None:
+    def add(self, waiting: _Waiting, loop: asyncio.AbstractEventLoop) -> None:
         self.waiting.add(waiting)
         if not self._armed:
             self._armed = True
-            self._loop.call_later(EVERY, self._look)
+            loop.call_later(EVERY, self._look, loop)
 
-    def _look(self) -> None:
-        now = self._loop.time()
-        for one in self.waiting:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for one in tuple(self.waiting):
             if now >= one.deadline and not one.cancelled:
                 one.cancelled = True
                 one.task.cancel()
         self._armed = bool(self.waiting)
         if self._armed:
-            self._loop.call_later(EVERY, self._look)
+            loop.call_later(EVERY, self._look, loop)
 
 
 _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _Watch] = WeakKeyDictionary()
@@ -78,15 +77,17 @@ async def within(seconds: float, work: Callable[[], Awaitable[T]]) -> T | None:
     if task is None:  # not in a task of asyncio: nothing that could be interrupted
         return await work()
     loop = task.get_loop()
-    watch = _watches.get(loop) or _watches.setdefault(loop, _Watch(loop))
+    watch = _watches.get(loop) or _watches.setdefault(loop, _Watch())
     waiting = _Waiting(task, loop.time() + seconds)
-    watch.add(waiting)
+    watch.add(waiting, loop)
     try:
         return await work()
     except asyncio.CancelledError:
         # As `asyncio.timeout()` has it: ours alone ends here, anybody else's goes on.
-        if waiting.cancelled and task.uncancel() <= waiting.cancelling:
+        if waiting.cancelled and task.cancelling() <= waiting.cancelling + 1:
             return None
         raise
     finally:
         watch.waiting.discard(waiting)
+        if waiting.cancelled:
+            task.uncancel()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from asgi_mcp_auth._remote.jwks import LivingKeySet
+from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.status import TokenCacheStatus
 
 if TYPE_CHECKING:
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ("Entry", "TokenCache", "fingerprint", "weigh")
 
-ENTRY_BYTES = 1536  # the entry, the identity, the dict of claims, the place in the cache
-VALUE_BYTES = 128  # a claim, member or item: its objects, and its place in what holds it
+ENTRY_BYTES = 1088  # the entry, the identity, the place in the cache
+VALUE_BYTES = 160  # a claim, member or item: its objects, and its place in what holds it
+OBJECT_BYTES = 192  # a dict
 WIDEST = 4  # bytes of a character, where one of a text is beyond the basic plane
 _NO_SEPARATORS = bytes(set(range(256)) - set(b",{[ "))
 
@@ -26,14 +29,16 @@ def fingerprint(token: bytes) -> bytes:
     return sha256(token).digest()
 
 
-def weigh(payload: bytes) -> int:
-    """At most so many bytes of memory does a token with these claims take, told from their JSON text.
+def weigh(payload: bytes, info: AuthInfo) -> int:
+    """At most so many bytes of memory does a token take: told from the JSON text of its claims, and the identity.
 
     Every value but the first of an object or array comes after a comma, every scope but the first after a space.
+    Text is held once, but for scopes that are cut out of one, and the token itself where the app may see it.
     """
     values = len(payload.translate(None, _NO_SEPARATORS))
     width = 1 if payload.isascii() and b"\\u" not in payload else WIDEST
-    return ENTRY_BYTES + VALUE_BYTES * values + width * len(payload)
+    texts = len(payload) + sum(map(len, info.scopes)) + len(info.token or "")
+    return ENTRY_BYTES + VALUE_BYTES * values + OBJECT_BYTES * payload.count(b"{") + width * texts
 
 
 class Entry(NamedTuple):
@@ -88,20 +93,17 @@ class TokenCache:
         """Keep what was verified of a token."""
         if not self._size:
             return
-        if digest in self._entries:
-            self._forget(self._entries.pop(digest, None))
-        self._entries[digest] = entry
-        self._bytes += entry.weight
+        self._forget(self._entries.pop(digest, None))
+        if self._entries.setdefault(digest, entry) is entry:  # else another thread's event loop was faster
+            self._bytes += entry.weight
         if len(self._entries) > self._size or self._bytes > self._most_bytes:
             self._make_room()
 
     def _make_room(self) -> None:
-        try:
+        with suppress(KeyError):  # empty: another thread's event loop has taken the rest, and is about to count that
             while len(self._entries) > self._size or self._bytes > self._most_bytes:
                 self._forget(self._entries.popitem(last=False)[1])
                 self._evictions += 1
-        except KeyError:  # empty: emptied meanwhile by another thread's event loop, or by this one
-            self._bytes = 0
 
     def _forget(self, entry: Entry | None) -> None:
         if entry is not None:
