@@ -798,12 +798,9 @@ async def test_sse_app(provider: Provider, mcp_auth: MCPAuth) -> None:
 # Tutorial: who am I?
 
 
+@pytest.mark.usefixtures("blocking_calls")  # the verifier's own
 class TestWhoami:
     """The tutorial's verifier asks the userinfo endpoint, synchronously, on the event loop."""
-
-    @pytest.fixture(autouse=True)
-    def _no_blocking_calls(self) -> None:
-        """The blocking call is the verifier's own."""
 
     def verifier(self, auth_server_config: AuthServerConfig, audience: str | None) -> Callable[[str], AuthInfo]:
         def verify_access_token(token: str) -> AuthInfo:
