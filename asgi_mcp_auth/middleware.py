@@ -56,6 +56,7 @@ __all__ = ("MCPAuthMiddleware",)
 
 logger = logging.getLogger("asgi_mcp_auth")
 
+BEARER_KEY = BEARER.key
 REPUBLISHED_PATH = ServerMetadataPaths.OAUTH.encode("ascii")
 ANY_ORIGIN: Header = (b"access-control-allow-origin", b"*")
 
@@ -118,8 +119,9 @@ class MCPAuthMiddleware:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one ASGI connection."""
         usual = self._usual.judge(scope) if scope["type"] == "http" else None
-        if usual is not None and usual.admitted is not None:
-            await run_app(self._running, usual.admitted, None, scope, receive, send, headers=usual.headers)
+        if isinstance(usual, tuple):
+            verified, headers = usual
+            await run_app(self._running, verified, None, scope, receive, send, headers=headers)
             return
         if scope["type"] == "lifespan":
             await self._start_up(scope, receive, send)
@@ -132,10 +134,13 @@ class MCPAuthMiddleware:
         if not isinstance(scope["headers"], (list, tuple)):
             scope = {**scope, "headers": list(scope["headers"])}
         request, receive = Request(scope), incoming(scope, receive)
+        decided: Answer | Admitted
         if usual is None:
             decided = await self._decide(request, receive)
+        elif isinstance(usual.decided, Refusal):
+            decided = self._refuse(usual.decided, usual.endpoint.resource, used=BEARER_KEY)
         else:
-            credential, at = Credential(BEARER.key, usual.token), usual.endpoint
+            at, credential = usual.endpoint, Credential(BEARER_KEY, usual.token)
             decided = await self._admit(request, receive, at.verdict, at.resource, None, credential, usual.decided)
         report(self.auth, request, decided)
         if isinstance(decided, Answer):

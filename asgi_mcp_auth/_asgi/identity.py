@@ -12,9 +12,9 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth.context import AuthInfo
+from asgi_mcp_auth.context import AuthInfo, kept_with
 
-__all__ = ("HIDDEN_TOKEN", "AuthenticatedUser", "Credentials", "SDKBridge", "sdk_bridge")
+__all__ = ("HIDDEN_TOKEN", "AuthenticatedUser", "Credentials", "Forms", "SDKBridge", "forms_of", "sdk_bridge")
 
 HIDDEN_TOKEN = "[hidden: asgi_mcp_auth was not told expose_token=True]"
 """What the SDK's `AccessToken.token`, which must be a string, says while the raw token is hidden."""
@@ -41,31 +41,63 @@ class _Caller:
         return self.auth_info.principal.key
 
 
-class AuthenticatedUser(_Caller):
+class _Shared:
+    """One object serves all requests of a token, so nothing about it can be changed."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        msg = f"{type(self).__name__} is immutable: cannot set {name!r}"
+        raise AttributeError(msg)
+
+    def __delattr__(self, name: str) -> None:
+        msg = f"{type(self).__name__} is immutable: cannot delete {name!r}"
+        raise AttributeError(msg)
+
+
+class AuthenticatedUser(_Shared, _Caller):
     """`scope["user"]`: the interface of Starlette's users, and the `AuthInfo`."""
 
     __slots__ = ("auth_info",)
     is_authenticated = True
 
     def __init__(self, auth_info: AuthInfo) -> None:
-        self.auth_info = auth_info
+        object.__setattr__(self, "auth_info", auth_info)
 
     def __repr__(self) -> str:
         return f"<AuthenticatedUser {self.auth_info.subject!r} of {self.auth_info.issuer!r}>"
 
 
-class Credentials:
+class Credentials(_Shared):
     """`scope["auth"]`: the granted scopes, for `@requires` and its like."""
 
     __slots__ = ("_granted",)
 
+    _granted: tuple[str, ...]
+
     def __init__(self, scopes: tuple[str, ...]) -> None:
-        self._granted = scopes
+        object.__setattr__(self, "_granted", scopes)
 
     @property
     def scopes(self) -> list[str]:
         """What was granted, a fresh list each time."""
         return list(self._granted)
+
+
+class Forms(NamedTuple):
+    """What an identity is to frameworks: `scope["user"]` and `scope["auth"]`."""
+
+    user: AuthenticatedUser
+    auth: Credentials
+
+
+def forms_of(info: AuthInfo) -> Forms:
+    """Made of an identity once: 0.1 µs a request instead of 0.4."""
+    return kept_with(info, _make_forms)
+
+
+def _make_forms(info: AuthInfo) -> Forms:
+    return Forms(AuthenticatedUser(info), Credentials(info.scopes))
 
 
 class SDKBridge(NamedTuple):

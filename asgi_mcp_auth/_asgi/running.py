@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from asgi_mcp_auth._asgi.expiry import StreamEnd, is_event_stream, run_until_expiry
-from asgi_mcp_auth._asgi.identity import AuthenticatedUser, Credentials, SDKBridge
+from asgi_mcp_auth._asgi.identity import SDKBridge, forms_of
 from asgi_mcp_auth._protocol.cross_origin import Cors
 from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS
 from asgi_mcp_auth._protocol.responses import Header
@@ -47,11 +47,13 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
     """
     info, bridge = verified.auth_info, around.bridge
     claims = info.claims
-    user = AuthenticatedUser(info) if bridge is None else bridge.make_user(info, claims)
+    user, auth = forms_of(info)
     child: dict[str, Any] = dict(scope)
-    child["state"] = {**(scope.get("state") or {}), "mcp_auth": info, "claims": claims}
-    child["user"] = user
-    child["auth"] = Credentials(info.scopes)
+    told = {"mcp_auth": info, "claims": claims}
+    state = child.get("state")
+    child["state"] = {**state, **told} if state else told
+    child["user"] = user = user if bridge is None else bridge.make_user(info, claims)
+    child["auth"] = auth
     if not around.expose_token:  # a token that the app cannot see, it cannot pass on (MCP: token passthrough)
         if headers is None:
             headers = [field for field in scope["headers"] if field[0] not in CREDENTIAL_FIELDS]

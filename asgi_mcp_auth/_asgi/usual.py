@@ -8,6 +8,7 @@ property that is tested (`tests/test_usual.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 from asgi_mcp_auth._asgi.gate import Gate
@@ -18,12 +19,11 @@ from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth._protocol.scopes import Requirement
 from asgi_mcp_auth._protocol.site import is_well_known
 from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
-from asgi_mcp_auth._remote.token_cache import fingerprint
 from asgi_mcp_auth._remote.verifiers import Verified
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.errors import NoCredential, Reason, Refusal
 
-__all__ = ("Endpoint", "Usual", "UsualRequests", "usual_requests")
+__all__ = ("Endpoint", "Undecided", "UsualRequests", "usual_requests")
 
 DECIDING = CREDENTIAL_FIELDS | {b"origin"}
 BEARER = b"Bearer "
@@ -41,15 +41,19 @@ class Endpoint(NamedTuple):
     verify_new: Callable[[bytes, bytes], Verified | Refusal | None]
 
 
-class Usual(NamedTuple):
-    """Who is calling, or why not, with which token, and the header fields without it."""
+class Undecided:
+    """Who is calling, or why not, with which token: the rest is for the step after that."""
 
-    admitted: Verified | None
-    """The caller, where all is decided."""
-    decided: Verified | Refusal
-    token: bytes
-    headers: list[Any]
-    endpoint: Endpoint
+    __slots__ = ("decided", "endpoint", "token")
+
+    def __init__(self, decided: Verified | Refusal, token: bytes, endpoint: Endpoint) -> None:
+        self.decided = decided
+        self.token = token
+        self.endpoint = endpoint
+
+
+Admitted = tuple[Verified, list[Any]]
+"""The caller, where all is decided, and the header fields without the token. A plain tuple saves 0.3 µs."""
 
 
 class UsualRequests:
@@ -58,7 +62,7 @@ class UsualRequests:
     def __init__(self, endpoints: Mapping[tuple[str, str], Endpoint]) -> None:
         self._endpoints = dict(endpoints)
 
-    def judge(self, scope: Any) -> Usual | None:
+    def judge(self, scope: Any) -> Admitted | Undecided | None:
         """The decision about an http request, or None for one that is to be judged step by step."""
         endpoint = self._endpoints.get((scope["method"], scope["path"]))
         fields: list[Any] = scope["headers"]
@@ -76,18 +80,18 @@ class UsualRequests:
             else:
                 line = field[1]
         if line is None:
-            return None if endpoint.gate.public_methods else Usual(None, NO_CREDENTIAL, b"", others, endpoint)
+            return None if endpoint.gate.public_methods else Undecided(NO_CREDENTIAL, b"", endpoint)
         if line[:7] != BEARER:
             return None
         token = line[7:]
-        digest = fingerprint(token)
+        digest = sha256(token).digest()
         decided = endpoint.recall(digest) or _verify_new(endpoint, token, digest)
         if decided is None:
             return None
         needed = endpoint.requirement
         if needed is None or not isinstance(decided, Verified):
-            return Usual(None, decided, token, others, endpoint)
-        return Usual(decided, decided, token, others, endpoint) if needed.met_by(decided.auth_info.scopes) else None
+            return Undecided(decided, token, endpoint)
+        return (decided, others) if needed.met_by(decided.auth_info.scopes) else None
 
 
 def _verify_new(endpoint: Endpoint, token: bytes, digest: bytes) -> Verified | Refusal | None:
