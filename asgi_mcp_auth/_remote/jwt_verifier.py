@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from hashlib import sha256
 
 from asgi_mcp_auth._protocol.claims import check_claims, check_header, unverified_time
 from asgi_mcp_auth._protocol.credentials import Credential
@@ -14,7 +15,7 @@ from asgi_mcp_auth._protocol.jose import CompactJWS, parse_compact
 from asgi_mcp_auth._protocol.jwks import VerificationKey
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._remote.issuers import Issuers, Trusted
-from asgi_mcp_auth._remote.token_cache import Entry, TokenCache, fingerprint, weigh
+from asgi_mcp_auth._remote.token_cache import Entry, TokenCache, weigh
 from asgi_mcp_auth._remote.verifiers import Verified, copy_with_token
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 from asgi_mcp_auth.status import ResourceStatus
@@ -54,7 +55,7 @@ class JWTVerifier:
     async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:  # noqa: ARG002 - the seam
         """The decision about a token; what could not be told at once has to wait for keys, or for the resolver."""
         token = credential.token
-        digest = fingerprint(token)
+        digest = sha256(token).digest()
         decided = self.cache.recall(digest) or self.verify_new(token, digest)
         if decided is not None:
             return decided

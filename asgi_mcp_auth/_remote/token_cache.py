@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from asgi_mcp_auth._remote.jwks import LivingKeySet
@@ -15,17 +14,12 @@ from asgi_mcp_auth.status import TokenCacheStatus
 if TYPE_CHECKING:
     from asgi_mcp_auth._remote.verifiers import Verified
 
-__all__ = ("Entry", "TokenCache", "fingerprint", "weigh")
+__all__ = ("Entry", "TokenCache", "weigh")
 
 ENTRY_BYTES = 1088  # the entry, the identity, the place in the cache
 VALUE_BYTES = 160  # a claim, member or item: its objects, and its place in what holds it
 OBJECT_BYTES = 192  # a dict
 WIDEST = 4  # bytes of a character, where one of a text is beyond the basic plane
-
-
-def fingerprint(token: bytes) -> bytes:
-    """What a token is remembered by: its SHA-256."""
-    return sha256(token).digest()
 
 
 def weigh(payload: bytes, info: AuthInfo) -> int:
@@ -74,7 +68,7 @@ class TokenCache:
         """Counted by who goes on to verify the token."""
 
     def recall(self, digest: bytes) -> Verified | None:
-        """What was verified of a token that has passed every check before, if that still holds."""
+        """What was verified of the token with this SHA-256, if it has passed every check and that still holds."""
         entry = self._entries.get(digest)
         if entry is None:
             return None
