@@ -2,6 +2,14 @@
 
 An unusual path is judged in every way it may be read (`path_forms`), and refused when the judgements differ: no
 request is judged under one resource and served under another.
+
+Rules are written with the path that clients see. Between that and the one that is routed there may be
+
+    a proxy that cuts `/api` off, of which the server is told, or a mount: the root path is `/api`, and the path is
+        `/x` or `/api/x`: judged as `/api/x` (`full_path`); refused where a rule was written as `/x`
+    the same, of which the server is not told: the path is `/x`, refused where a rule says `/api/x` (`_was_cut`)
+    a client that says itself what was cut off (Daphne): such a claimed root path is believed where the configuration
+        corroborates it or it makes no difference, and never makes a path public (`_corroborates`, `_is_hidden`)
 """
 
 from __future__ import annotations
