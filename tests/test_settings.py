@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -219,13 +219,14 @@ default = ["notes read"]
         pytest.param(SHORT | {"token_cache_size": True}, {"token_cache_size"}, id="a bool for a number"),
         pytest.param(SHORT | {"public_paths": "/x"}, {"public_paths"}, id="a string for a list"),
         pytest.param(SHORT | {"public_paths": ["/x", 3]}, {"public_paths[1]"}, id="an item"),
+        pytest.param(SHORT | {"authorization_servers": ISS}, {"authorization_servers"}, id="an issuer for a list"),
         pytest.param(SHORT | {"resource": 3}, {"resource"}, id="a number for a string"),
         pytest.param(SHORT | {"on_decision": [3]}, {"on_decision[0]"}, id="a number for a hook"),
         pytest.param(SHORT | {"is_revoked": "os.path"}, {"is_revoked"}, id="no import string"),
         pytest.param(SHORT | {"is_revoked": "os:nothing"}, {"is_revoked"}, id="no attribute"),
         pytest.param(SHORT | {"is_revoked": "test_settings_hooks:number()"}, {"is_revoked"}, id="no factory"),
         pytest.param(SHORT | {"is_revoked": "test_settings_hooks:number"}, {"is_revoked"}, id="no hook"),
-        pytest.param(BOTH, {"protected_resources"}, id="both"),
+        pytest.param(BOTH, ["protected_resources"] * 2, id="both, and one of them empty"),
         pytest.param(
             NO_METADATA,
             {
@@ -247,10 +248,10 @@ default = ["notes read"]
         ),
     ],
 )
-def test_problems(settings: dict[str, Any], problems: set[str]) -> None:
+def test_problems(settings: dict[str, Any], problems: Collection[str]) -> None:
     with pytest.raises(ConfigurationError) as raised:
         MCPAuth.from_mapping(settings)
-    assert set(problems_of(raised)) == problems
+    assert sorted(problem.where for problem in raised.value.problems) == sorted(problems)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +273,7 @@ def test_problems_of_variables(variables: dict[str, str], problems: set[str]) ->
     good = {"MCP_AUTH_RESOURCE": R, "MCP_AUTH_AUTHORIZATION_SERVERS": ISS}
     with pytest.raises(ConfigurationError) as raised:
         MCPAuth.from_env(good | {f"MCP_AUTH_{name}": text for name, text in variables.items()})
-    assert set(problems_of(raised)) == problems
+    assert sorted(problem.where for problem in raised.value.problems) == sorted(problems)
 
 
 @pytest.mark.parametrize(
@@ -439,8 +440,13 @@ def test_what_the_apps_module_raises_is_its_own(tmp_path: Path) -> None:
 
 
 def test_load_app_without_any_configuration() -> None:
-    with pytest.raises(ConfigurationError, match="MCP_AUTH_RESOURCE"):
+    with pytest.raises(ConfigurationError, match=r"There is no MCP_AUTH_… variable.*MCP_AUTH_CONFIG"):
         load_app("test_settings_hooks:application")
+
+
+def test_what_is_wrong_with_an_issuer_for_a_list() -> None:
+    with pytest.raises(ConfigurationError, match=rf"Write \['{ISS}'\]\."):
+        MCPAuth.from_mapping(SHORT | {"authorization_servers": ISS})
 
 
 def test_check_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

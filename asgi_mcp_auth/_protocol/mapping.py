@@ -82,7 +82,9 @@ class Reader:
         for shape in shapes:
             if _fits(value, shape):
                 return self._make(value, shape, where)
-        return self._unreadable(where, f"{show(value)} is not {describe(shapes)}.", "Write it so.")
+        one_item = isinstance(value, str) and not isinstance(value, Referenced) and _lists_text(shapes)
+        fix = f"Write [{show(value)}]." if one_item else "Write it so."
+        return self._unreadable(where, f"{show(value)} is not {describe(shapes)}.", fix)
 
     def text(self, text: str, shapes: tuple[Shape, ...], where: str) -> object:
         """A value that is there as text: itself where text is wanted, a list at its spaces, and JSON."""

@@ -84,7 +84,8 @@ def resource_url(text: object, where: str, problems: Problems, *, allow_http: bo
     url = parse_url(text) if isinstance(text, str) else None
     if url is None:
         fix = "Write it as clients use it, for example 'https://mcp.example.com/mcp'."
-        problems.add(where, f"{show(text)} is not an absolute URL without user information.", fix)
+        what = f"{show(text)} is not an absolute URL without user information." if text else "It is missing."
+        problems.add(where, what, fix)
         return None
     if url.scheme != "https" and not (url.scheme == "http" and (allow_http or is_loopback(url.host))):
         problems.add(where, f"{show(text)} is not https.", "Only a loopback resource may use http.")

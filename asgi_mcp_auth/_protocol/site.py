@@ -147,7 +147,7 @@ def compile_site(
     hosts = _hosts(allowed_hosts, problems)
     configs = _configs(given)
     if not configs:
-        fix = "Give resource= and authorization_servers=, or protected_resources=."
+        fix = "Give at least one ResourceServerConfig."
         problems.add("protected_resources", "There is no protected resource.", fix)
     known: list[tuple[str, Url | None, ResourceServerConfig]] = []
     for index, config in enumerate(configs):

@@ -162,7 +162,8 @@ def compile_trust(
     listed = as_list(servers)
     if not listed:
         fix = "List at least one issuer: MCP requires it (authorization server discovery)."
-        problems.add(where, f"{show(servers)} is not a list of servers.", fix)
+        what = "There is none." if listed is not None else f"{show(servers)} is not a list of servers."
+        problems.add(where, what, fix)
         return Trust(named=(), others=None)
     compiler = _Compiler(resource, where, problems, allow_http=allow_http, prefixes=prefixes, required=required)
     before = len(problems.found)

@@ -97,6 +97,11 @@ class FromSettings:
         environ = os.environ if environ is None else environ
         given = {name: text for name, text in environ.items() if name.startswith(PREFIX)}
         path = given.pop(f"{PREFIX}CONFIG", None)
+        if path is None and not given and not options:
+            fix = (
+                f"Set {PREFIX}RESOURCE and {PREFIX}AUTHORIZATION_SERVERS, or {PREFIX}CONFIG to the path of a TOML file."
+            )
+            raise ConfigurationError([Problem("environment", f"There is no {PREFIX}… variable.", fix)])
         if path is None:
             return _construct(cls, _Environment(given), options, Path(), _in_capitals)
         if given:
@@ -174,8 +179,8 @@ def _from_variables(variables: Mapping[str, str], fields: Mapping[str, Field], r
 def _told_already(problem: Problem, places: set[str]) -> bool:
     """Whether a problem follows from one that was told: it is at, above or below a place that has no value."""
     where = problem.where
-    return any(
-        where == place or (inner.startswith(outer) and inner[len(outer)] in ".[")
+    return where in places or any(
+        inner.startswith(outer) and inner[len(outer)] in ".["
         for place in places
         for outer, inner in ((where, place), (place, where))
         if len(inner) > len(outer)
