@@ -120,7 +120,13 @@ async def check_template(web: Web, config: AuthServerConfig, template: str) -> A
 
 def _places(looked: Looked, issuer: str, config: AuthServerConfig) -> Iterator[Finding]:
     """What was found at each place, up to the one that has the document."""
+    failures: set[str] = set()
     for read in looked.tried:
+        failure = read.answer.failure
+        if failure in failures:  # of a server that has not been asked again
+            continue
+        if failure is not None:
+            failures.add(failure)
         if read.document is not None or not is_absent(read.answer):
             yield from read.findings
     if looked.read is None:

@@ -63,7 +63,7 @@ NOT_CACHEABLE: Final = Code(
     "not_cacheable",
     INFO,
     "no lifetime, or none worth the name; it is kept for ten minutes or one",
-    "Say Cache-Control: max-age=3600, say.",
+    "Say Cache-Control: max-age=3600, for example.",
     "RFC 9111",
 )
 LONG_LIFETIME: Final = Code(
