@@ -48,6 +48,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.param(["demos"], "No such command 'demos'.", id="no such command"),
         pytest.param(["demo", "--served"], "No such option", id="no such option"),
         pytest.param(["check-config", "a", "b"], "unexpected extra argument (b)", id="one argument too many"),
+        pytest.param(["completion"], "Choose from: bash, zsh, fish. See", id="no shell"),
         pytest.param(["completion", "csh"], "'csh' is not one of", id="an unknown shell"),
     ],
 )

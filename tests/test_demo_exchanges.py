@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
 from typing import Any
 
 import pytest
 from harness import Headers, http_scope, send_scope
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from asgi_mcp_auth.cli.demo.display import Display
 from asgi_mcp_auth.cli.demo.exchanges import Exchange, observed
 from asgi_mcp_auth.cli.demo.explained import meaning_of
 from asgi_mcp_auth.cli.demo.meaning import (
@@ -421,3 +425,25 @@ async def test_what_is_no_http_passes() -> None:
 )
 def test_operation(body: bytes, fields: dict[str, str], operation: str | None) -> None:
     assert exchange(MCP_SERVER, "POST", "/mcp", body=body, sent=fields).operation == operation
+
+
+def test_an_act_does_not_begin_within_an_exchange() -> None:
+    """Exchanges are told from the threads of the servers, acts from that of the client."""
+
+    class Terminal(io.StringIO):
+        """One on which an act begins, in another thread, after the first line of an exchange."""
+
+        def write(self, text: str) -> int:
+            written = super().write(text)
+            if "[1]" in text:
+                client.start()
+                client.join(0.05)  # it cannot come to its end before the exchange has
+            return written
+
+    terminal = Terminal()
+    display = Display(Console(file=terminal, width=200))
+    client = threading.Thread(target=display.act, args=("Later",))
+    display.tell(exchange(path="/jwks", answer={"keys": []}), PLACE)
+    client.join()
+    lines = [line.strip() for line in terminal.getvalue().splitlines() if line.strip()]
+    assert (lines[0][:3], lines[-1]) == ("[1]", "1. Later")

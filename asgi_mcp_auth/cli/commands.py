@@ -46,7 +46,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = PROGRAM if context is None else context.command_path
-        click.echo(f"{command}: {error.format_message()} See '{command} --help'.", err=True)
+        message = " ".join(error.format_message().split())  # click folds some
+        stop = "." if message[-1:].isalnum() else ""
+        click.echo(f"{command}: {message}{stop} See '{command} --help'.", err=True)
         return error.exit_code
     except click.Abort:
         return 130  # as a shell says it of an interrupted program

@@ -55,7 +55,7 @@ def _keys(exchange: Exchange) -> Meaning:
     return Meaning(
         kind="keys",
         sender=MCP_SERVER,
-        says="The middleware fetches the issuer's public keys, once, and keeps them.",
+        says="The middleware fetches the issuer's public keys, and keeps them for the requests to come.",
         spec="RFC 7517 §5",
         details=(", ".join(f"{key.get('alg')} {key.get('kid')}" for key in keys) or "none",),
         problem=wrong(status=(exchange.status, 200)),

@@ -38,13 +38,14 @@ class Display:
     meanings: list[Meaning] = field(default_factory=list[Meaning])
     _number: int = 0
     _acts: int = 0
-    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _one_at_a_time: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def act(self, title: str) -> None:
         """Begin an act."""
-        self.meanings.clear()
-        self._acts += 1
-        self.console.print(Text(f"\n{self._acts}. {title}", style="bold"))
+        with self._one_at_a_time:
+            self.meanings.clear()
+            self._acts += 1
+            self._print(f"\n{self._acts}. {title}", style="bold")
 
     def tell(self, exchange: Exchange, place: Place) -> None:
         """Show an exchange, unless it is no step of the flow."""
@@ -78,18 +79,24 @@ class Display:
 
     def say(self, text: str) -> None:
         """A line beside the exchanges."""
-        self.console.print(Text(f"   {text}"))
+        self._print(f"   {text}")
 
     def got(self, text: str) -> None:
         """What the client got in the end."""
-        self.console.print(Text(f"\n   ✓ {text}", style=GOOD))
+        self._print(f"\n   ✓ {text}", style=GOOD)
 
     def wrong(self, text: str) -> None:
         """What is not as it should be."""
-        self.console.print(Text(f"   ✗ {text}", style=BAD))
+        self._print(f"   ✗ {text}", style=BAD)
 
     def block(self, title: str, lines: Sequence[str]) -> None:
         """Lines to copy: nothing stands before them."""
-        self.console.print(Text(f"\n{title}", style="bold"))
-        for line in lines:
-            self.console.print(Text(line))
+        with self._one_at_a_time:
+            self._print(f"\n{title}", style="bold")
+            for line in lines:
+                self._print(line)
+
+    def _print(self, text: str, style: str = "") -> None:
+        """A line, never within an exchange."""
+        with self._one_at_a_time:
+            self.console.print(Text(text, style=style))
