@@ -56,6 +56,13 @@ def test_neither(clinic: Clinic) -> None:
     assert (report.kind, ailments(report)) == (None, {"not_recognised"})
 
 
+def test_a_server_without_protection_is_not_taken_for_a_wrong_url(clinic: Clinic) -> None:
+    clinic.server.app = answering(200)
+    (finding,) = diagnose(clinic.resource).findings
+    assert (finding.code.name, finding.evidence) == ("not_recognised", "POST got 200; no well-known document")
+    assert finding.fix.startswith("If this is your MCP server, it is not protected: put the middleware")
+
+
 @pytest.mark.parametrize("target", ["https://user@example.com", "https://", "ftp://x y", "://"])
 def test_no_url(target: str) -> None:
     assert ailments(diagnose(target)) == {"not_recognised"}

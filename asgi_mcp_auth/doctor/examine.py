@@ -10,6 +10,7 @@ from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import issuer_codes, resource_codes
 from asgi_mcp_auth.doctor.configuration import check_configuration
+from asgi_mcp_auth.doctor.documents import SUCCESS
 from asgi_mcp_auth.doctor.findings import Finding, Report, found
 from asgi_mcp_auth.doctor.issuer import check_issuer, find_metadata
 from asgi_mcp_auth.doctor.resource import ask_without_token, check_resource
@@ -105,4 +106,8 @@ async def _not_recognised(web: Web, target: str) -> Finding:
     answer = await ask_without_token(web, target)
     if answer.failure is not None:
         return found(issuer_codes.UNREACHABLE, target, answer.failure)
-    return found(resource_codes.NOT_RECOGNISED, target, f"POST got {answer.status}; no well-known document")
+    served = answer.status in SUCCESS
+    fix = (
+        "If this is your MCP server, it is not protected: put the middleware around the whole app." if served else None
+    )
+    return found(resource_codes.NOT_RECOGNISED, target, f"POST got {answer.status}; no well-known document", fix=fix)
