@@ -61,7 +61,7 @@ def commands() -> None:
     """OAuth 2.1 protection for MCP servers: try it, configure it, find out what is wrong."""
 
 
-@commands.command()
+@commands.command(short_help="Show the whole flow at work, exchange by exchange.")
 @click.option(
     "--serve", is_flag=True, help="Keep the servers up afterwards, and print what to paste into real clients."
 )
@@ -102,8 +102,9 @@ def config_schema() -> int:
 
 
 @commands.command(
+    short_help="Find out what will make MCP clients fail.",
     epilog="\b\nasgi-mcp-auth doctor https://auth.example.com\nasgi-mcp-auth doctor https://api.example.com/mcp\n"
-    "asgi-mcp-auth doctor mcp-auth.toml --json"
+    "asgi-mcp-auth doctor mcp-auth.toml --json",
 )
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 @click.option("--as", "kind", type=click.Choice(["issuer", "resource", "config"]), help="What the targets are.")
@@ -126,8 +127,9 @@ def doctor(targets: tuple[str, ...], kind: Any, token: str | None, *, as_json: b
 
 
 @commands.command(
+    short_help="Explain an access token, step by step.",
     epilog="\b\nasgi-mcp-auth explain --config mcp-auth.toml\n"
-    "wl-paste | asgi-mcp-auth explain --resource https://api.example.com/mcp"
+    "wl-paste | asgi-mcp-auth explain --resource https://api.example.com/mcp",
 )
 @click.argument("surplus", nargs=-1, metavar="< TOKEN")
 @click.option("--config", help="A configuration file; without one, the MCP_AUTH_… variables, or the options below.")
@@ -156,13 +158,13 @@ def explain(
     return printing.explain_with(token, config, resource, issuers, scopes, as_json=as_json)
 
 
-@commands.command()
+@commands.command(
+    epilog='\b\neval "$(asgi-mcp-auth completion bash)"\neval "$(asgi-mcp-auth completion zsh)"\n'
+    "asgi-mcp-auth completion fish | source"
+)
 @click.argument("shell", type=click.Choice(SHELLS))
 def completion(shell: str) -> int:
-    """Print the completion script of a SHELL.
-
-    For bash: eval "$(asgi-mcp-auth completion bash)"
-    """
+    """Print the completion script of a SHELL."""
     from click.shell_completion import get_completion_class  # noqa: PLC0415
 
     found = get_completion_class(shell)
