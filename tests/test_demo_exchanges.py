@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from harness import Headers, http_scope, send_scope
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
+from asgi_mcp_auth.cli.demo.display import Display
 from asgi_mcp_auth.cli.demo.exchanges import Exchange, observed
 from asgi_mcp_auth.cli.demo.explained import meaning_of
 from asgi_mcp_auth.cli.demo.meaning import (
@@ -229,6 +232,30 @@ def test_nothing_said_has_a_secret(found: Exchange) -> None:
     meaning = meaning_of(found, PLACE)
     said = " ".join([repr(meaning), *meaning.details, repr(found)])
     assert [secret for secret in SECRETS if secret in said or secret[12:] in said] == []
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        pytest.param(exchange(path="/\x1b[2J/token", answer={"error": "no"}), id="in a path"),
+        pytest.param(
+            exchange(
+                method="POST", path="/register", status=201, body=b'{"client_name": "\\u001b]0;x\\u0007\\u202ea"}'
+            ),
+            id="in a client's name",
+        ),
+        pytest.param(
+            exchange(MCP_SERVER, "POST", "/mcp", sent={"mcp-method": "tools/call", "mcp-name": "\x9b2J"}),
+            id="in a tool's name",
+        ),
+    ],
+)
+def test_nothing_shown_controls_a_terminal(found: Exchange) -> None:
+    shown = io.StringIO()
+    Display(Console(file=shown, highlight=False, soft_wrap=True, markup=False, emoji=False)).tell(found, PLACE)
+    assert shown.getvalue().count("\n") > 1
+    assert "\ufffd" in shown.getvalue()
+    assert all(line.isprintable() for line in shown.getvalue().split("\n"))
 
 
 def test_tokens_are_told_apart_by_their_beginnings() -> None:
