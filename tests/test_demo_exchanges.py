@@ -262,7 +262,7 @@ def test_tokens_are_told_apart_by_their_beginnings() -> None:
     assert brief("ac_0123456789abcdef") == "ac_0123456…"
 
 
-@pytest.mark.parametrize("token", ["", "a", "a.b", "a.!!.c", "a.e30.c", "a.MQ.c", "é.é.é"])
+@pytest.mark.parametrize("token", ["", "a", "a.b", "a.!!.c", "a.e30.c", "a.MQ.c", "é.é.é", "\ud800.e30.c"])
 def test_claims_of_what_is_no_token(token: str) -> None:
     assert claims_of(token) == {}
 
@@ -444,6 +444,7 @@ async def test_what_is_no_http_passes() -> None:
         pytest.param(b'{"method": "tools/call", "params": 1}', {}, "tools/call None", id="a tool without a name"),
         pytest.param(b"", {"mcp-method": "tools/call", "mcp-name": "a"}, "tools/call a", id="of the fields"),
         pytest.param(b"", {}, None, id="none"),
+        pytest.param(b'{"a":' * 10_000, {}, None, id="none in what is nested too deep"),
     ],
 )
 def test_operation(body: bytes, fields: dict[str, str], operation: str | None) -> None:
