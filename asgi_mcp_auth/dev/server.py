@@ -62,7 +62,8 @@ class DevServer(Issuer):
         private_schemes: Whether redirect URIs may have an app's own scheme (`cursor://…`).
         strict_application_type: Whether `web` clients are refused loopback redirects.
         client_documents: Whether a client id may be the URL of a client id metadata document.
-        insecure_client_documents: Whether such a URL may be http, on loopback.
+        insecure_client_documents: Whether such a URL may be http, on loopback. Documents of this machine are fetched
+            with this, and wherever no other machine is served.
         document_client: Makes the HTTP client that fetches them; it is not guarded against private addresses.
         oidc: Whether there are OpenID Connect documents too.
         algorithms: One signing key for each; the first signs.
@@ -137,7 +138,11 @@ class DevServer(Issuer):
         self._retired: dict[str, float] = {}
         rules = self.options.client_rules
         documents = ClientDocuments(
-            rules=rules, insecure=insecure_client_documents, clock=clock, new_client=document_client
+            rules=rules,
+            insecure=insecure_client_documents,
+            loopback=insecure_client_documents or not dangerously_allow_remote,
+            clock=clock,
+            new_client=document_client,
         )
         directory = Directory(
             configured=self.options.clients,
