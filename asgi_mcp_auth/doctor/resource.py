@@ -16,7 +16,7 @@ from asgi_mcp_auth.doctor.challenge import bearer_challenge, check_challenge, me
 from asgi_mcp_auth.doctor.documents import SUCCESS
 from asgi_mcp_auth.doctor.findings import Finding, Severity, found
 from asgi_mcp_auth.doctor.issuer import check_issuer
-from asgi_mcp_auth.doctor.resource_metadata import check_resource_metadata
+from asgi_mcp_auth.doctor.resource_metadata import MAX_SERVERS, check_resource_metadata
 from asgi_mcp_auth.doctor.web import BROWSER, Answer, Web
 
 __all__ = ("ask_without_token", "check_resource", "judge_first", "judge_foreign", "judge_made_up")
@@ -26,7 +26,6 @@ REDIRECTS = range(300, 400)
 MADE_UP = "made-up-by-the-doctor"
 REBINDING = "rebinding.invalid"
 OTHER_METHODS = ("GET", "DELETE")
-MAX_SERVERS = 10
 
 INITIALIZE = json.dumps(
     {
