@@ -17,6 +17,7 @@ from asgi_mcp_auth.testing import Issuer
 
 if TYPE_CHECKING:
     from clinic import Clinic
+    from flows import Documents, World
 
 Fetcher()  # loads httpx, which a test that constructs an MCPAuth inside an event loop would otherwise do there
 
@@ -98,6 +99,31 @@ def clinic(_clinic: Clinic) -> Clinic:
     """An issuer and a resource under real servers, healthy."""
     _clinic.heal()
     return _clinic
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Generator[Documents]:
+    """A server of a client id metadata document."""
+    from flows import serving_documents  # only the tests with real clients pay for it
+
+    with serving_documents(tmp_path_factory.mktemp("documents")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def _world(tmp_path_factory: pytest.TempPathFactory, documents: Documents) -> Generator[World]:
+    """The authorization server trusts the certificate authority of the documents' server."""
+    from flows import world
+
+    with world(tmp_path_factory.mktemp("world"), SSL_CERT_FILE=str(documents.trusted)) as made:
+        yield made
+
+
+@pytest.fixture
+def here(_world: World) -> World:
+    """An authorization server and a protected MCP server, with an empty journal."""
+    _world.forget()
+    return _world
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
