@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections import Counter
 from collections.abc import Generator
 from importlib import import_module
@@ -25,6 +26,10 @@ for httpx_transports in ("httpx._transports.default", "httpx2._transports.defaul
     # A client loads the certificate store, which takes 45 ms, also when it will only ever speak http: once will do.
     transports: Any = import_module(httpx_transports)
     transports.create_ssl_context = functools.cache(transports.create_ssl_context)
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a script runs in the background; it is inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
