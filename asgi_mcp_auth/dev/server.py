@@ -55,6 +55,7 @@ class DevServer(Issuer):
         default_scopes: What a request gets that names no scope. Default: the first one.
         users: Who can sign in; the consent page has a choice. `login_hint` preselects one.
         auto_approve: Answer authorization requests at once, as the first user or the one that `login_hint` names.
+            Any web page that a browser here visits can get tokens then: for tests.
         clients: Registered from the beginning: metadata as for registration (RFC 7591 section 2), with `client_id`
             and, but for public ones, `client_secret`. For `introspect`, give the resource server one.
         registration: Whether clients may register themselves.
