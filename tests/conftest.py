@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import signal
 from collections import Counter
 from collections.abc import Generator
 from importlib import import_module
@@ -17,6 +18,7 @@ from asgi_mcp_auth.testing import Issuer
 
 if TYPE_CHECKING:
     from clinic import Clinic
+    from flows import Documents, World
 
 Fetcher()  # loads httpx, which a test that constructs an MCPAuth inside an event loop would otherwise do there
 
@@ -24,6 +26,10 @@ for httpx_transports in ("httpx._transports.default", "httpx2._transports.defaul
     # A client loads the certificate store, which takes 45 ms, also when it will only ever speak http: once will do.
     transports: Any = import_module(httpx_transports)
     transports.create_ssl_context = functools.cache(transports.create_ssl_context)
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a script runs in the background; it is inherited
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,6 +104,31 @@ def clinic(_clinic: Clinic) -> Clinic:
     """An issuer and a resource under real servers, healthy."""
     _clinic.heal()
     return _clinic
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Generator[Documents]:
+    """A server of a client id metadata document."""
+    from flows import serving_documents  # only the tests with real clients pay for it
+
+    with serving_documents(tmp_path_factory.mktemp("documents")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def _world(tmp_path_factory: pytest.TempPathFactory, documents: Documents) -> Generator[World]:
+    """The authorization server trusts the certificate authority of the documents' server."""
+    from flows import world
+
+    with world(tmp_path_factory.mktemp("world"), SSL_CERT_FILE=str(documents.trusted)) as made:
+        yield made
+
+
+@pytest.fixture
+def here(_world: World) -> World:
+    """An authorization server and a protected MCP server, with an empty journal."""
+    _world.forget()
+    return _world
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,14 +6,13 @@ of the scripts in the test ids are those of the requirements.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from clients import REDIRECT_URI, ClientError, deny, sdk_client
-from flows import Documents, World, scopes_of, serving_documents, world
+from flows import Documents, World, scopes_of, world
 
 READ, WRITE = {"mcp:read"}, {"mcp:read", "mcp:write"}
 
@@ -27,26 +26,6 @@ TYPESCRIPT = [
     pytest.param("v2", {}, "2025-11-25", id="script-2 TypeScript SDK 2, 2025-11-25", marks=pytest.mark.full),
     pytest.param("v1", {}, "2025-11-25", id="script-2 TypeScript SDK 1, 2025-11-25", marks=pytest.mark.full),
 ]
-
-
-@pytest.fixture(scope="module")
-def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Documents]:
-    with serving_documents(tmp_path_factory.mktemp("documents")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory, documents: Documents) -> Iterator[World]:
-    """The authorization server trusts the certificate authority of the documents' server."""
-    with world(tmp_path_factory.mktemp("world"), SSL_CERT_FILE=str(documents.trusted)) as made:
-        yield made
-
-
-@pytest.fixture
-def here(servers: World) -> World:
-    """The servers, with an empty journal."""
-    servers.forget()
-    return servers
 
 
 @pytest.mark.parametrize(("sdk", "options", "revision"), [*PYTHON, *TYPESCRIPT])

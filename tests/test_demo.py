@@ -18,6 +18,7 @@ import clients
 import httpx
 import processes
 import pytest
+from harness import http_scope, send_scope
 from npm_clients import User, inspector
 
 from asgi_mcp_auth.cli import demo
@@ -361,3 +362,15 @@ def test_nobody_comes_back(in_process: pytest.MonkeyPatch, capsys: pytest.Captur
     assert "✗ Nobody came back from the browser in 0 s." in shown
     (url,) = opened
     assert f"If it does not: {url}\n" in shown
+
+
+@pytest.mark.anyio
+async def test_what_browsers_bring_back_is_forgotten_in_time() -> None:
+    """A page of any site can send a browser to the callback as often as it likes."""
+    returns = servers.Returns()
+    for number in range(servers.MAX_RETURNS + 1):
+        scope = http_scope("GET", "/callback", query=f"state={number}&code=c".encode())
+        assert (await send_scope(returns, scope)).status == 200
+    assert returns.take("0") is None
+    assert returns.take("1") == {"state": "1", "code": "c"}
+    assert returns.take("1") is None

@@ -235,11 +235,35 @@ def test_nothing_said_has_a_secret(found: Exchange) -> None:
     assert [secret for secret in SECRETS if secret in said or secret[12:] in said] == []
 
 
+@pytest.mark.parametrize(
+    "found",
+    [
+        pytest.param(exchange(path="/\x1b[2J/token", answer={"error": "no"}), id="in a path"),
+        pytest.param(
+            exchange(
+                method="POST", path="/register", status=201, body=b'{"client_name": "\\u001b]0;x\\u0007\\u202ea"}'
+            ),
+            id="in a client's name",
+        ),
+        pytest.param(
+            exchange(MCP_SERVER, "POST", "/mcp", sent={"mcp-method": "tools/call", "mcp-name": "\x9b2J"}),
+            id="in a tool's name",
+        ),
+    ],
+)
+def test_nothing_shown_controls_a_terminal(found: Exchange) -> None:
+    shown = io.StringIO()
+    Display(Console(file=shown, highlight=False, soft_wrap=True, markup=False, emoji=False)).tell(found, PLACE)
+    assert shown.getvalue().count("\n") > 1
+    assert "\ufffd" in shown.getvalue()
+    assert all(line.isprintable() for line in shown.getvalue().split("\n"))
+
+
 def test_tokens_are_told_apart_by_their_beginnings() -> None:
     assert brief("ac_0123456789abcdef") == "ac_0123456…"
 
 
-@pytest.mark.parametrize("token", ["", "a", "a.b", "a.!!.c", "a.e30.c", "a.MQ.c", "é.é.é"])
+@pytest.mark.parametrize("token", ["", "a", "a.b", "a.!!.c", "a.e30.c", "a.MQ.c", "é.é.é", "\ud800.e30.c"])
 def test_claims_of_what_is_no_token(token: str) -> None:
     assert claims_of(token) == {}
 
@@ -421,6 +445,7 @@ async def test_what_is_no_http_passes() -> None:
         pytest.param(b'{"method": "tools/call", "params": 1}', {}, "tools/call None", id="a tool without a name"),
         pytest.param(b"", {"mcp-method": "tools/call", "mcp-name": "a"}, "tools/call a", id="of the fields"),
         pytest.param(b"", {}, None, id="none"),
+        pytest.param(b'{"a":' * 10_000, {}, None, id="none in what is nested too deep"),
     ],
 )
 def test_operation(body: bytes, fields: dict[str, str], operation: str | None) -> None:

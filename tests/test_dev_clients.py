@@ -410,7 +410,7 @@ async def test_as_46_private_addresses_are_not_asked(url: str) -> None:
     async with Asked(dev_server()) as asked:
         page = await asked.get("/authorize", params=asked.request(url))
     assert page.status_code == 400
-    assert "which is not public" in page.text
+    assert "which is not public." in page.text, "and no word of the settings of a protected server"
 
 
 async def test_codes_of_a_document_s_client_are_bound_to_it() -> None:

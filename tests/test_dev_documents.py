@@ -71,7 +71,7 @@ async def test_answers_that_are_refused(host: Upstream, answer: dict[str, Any], 
 
 
 async def test_as_46_a_slow_document(host: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Strangers(max_bytes=5120, seconds=5.0, loopback=True) == documents.BOUNDS
+    assert Strangers(max_bytes=5120, seconds=5.0) == documents.BOUNDS
     monkeypatch.setattr(documents, "BOUNDS", documents.BOUNDS._replace(seconds=0.2))
     host.issuer.stall("/client.json")
     url = f"{host.url}/client.json"
@@ -89,3 +89,27 @@ async def test_as_46_names_that_cannot_be_resolved(name: str) -> None:
     async with Asked(dev_server()) as asked:
         page = await asked.get("/authorize", params=asked.request(f"https://{name}/c"))
     assert page.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param(
+            {"dangerously_allow_remote": True}, "which is not public.", id="AS-46 for other machines: not asked"
+        ),
+        pytest.param({}, "could not be fetched", id="for its own: asked, in TLS"),
+        pytest.param(
+            {"dangerously_allow_remote": True, "insecure_client_documents": True},
+            "could not be fetched",
+            id="for others too where that was said",
+        ),
+    ],
+)
+async def test_strangers_of_other_machines_cannot_have_this_one_asked(
+    host: Upstream, options: dict[str, Any], said: str
+) -> None:
+    url = f"{host.url.replace('http:', 'https:')}/client.json"
+    async with Asked(dev_server(**options)) as asked:
+        page = await asked.get("/authorize", params=asked.request(url))
+    assert page.status_code == 400
+    assert said in page.text

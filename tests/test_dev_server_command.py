@@ -32,10 +32,7 @@ COMMAND = [sys.executable, "-m", "asgi_mcp_auth", "dev-server", "--port", "0"]
 @contextlib.contextmanager
 def serving(*options: str) -> Generator[tuple[str, processes.Process]]:
     """The command as a process, and its issuer."""
-    # A shell may have started us with SIGINT ignored, which is inherited.
-    begin = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-    argv = [sys.executable, "-c", begin, *COMMAND, *options]
-    with processes.running(argv, ready_line="Press Ctrl-C", env={"PYTHONUTF8": "1"}) as process:
+    with processes.running([*COMMAND, *options], ready_line="Press Ctrl-C", env={"PYTHONUTF8": "1"}) as process:
         found = re.search(r"^Issuer +(\S+)$", process.output, re.MULTILINE)
         assert found is not None
         yield found[1], process

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import anyio
 import pytest
 from clinic import OAUTH, PRM, Clinic, ailments, answering, diagnose, names
 from processes import free_port
 
 from asgi_mcp_auth import MCPAuthMiddleware
-from asgi_mcp_auth.doctor import Severity
+from asgi_mcp_auth.doctor import Severity, examine
 
 ERROR, WARNING, INFO, OK = Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.OK
 
@@ -139,11 +140,12 @@ def test_texts_that_stand_elsewhere_are_not_shown(clinic: Clinic, file: Path, mo
     monkeypatch.setenv("KEYS_URL", f"{clinic.issuer.url}/jwks?secret=hunter2")
     server = f'{{issuer = "{clinic.issuer.url}", jwks_uri = {{from_env = "KEYS_URL"}}}}'
     file.write_text(f'resource = "{clinic.resource}"\nauthorization_servers = [{server}]\n')
-    report = diagnose(str(file))
+    asked: list[str] = []
+    (report,) = anyio.run(lambda: examine([str(file)], progress=asked.append))
     assert "keys_usable" in names(report.findings, OK)
-    shown = json.dumps(report.to_dict())
-    assert "hunter2" not in shown
-    assert "KEYS_URL" in shown
+    for shown in (json.dumps(report.to_dict()), " ".join(asked)):
+        assert "hunter2" not in shown
+        assert "KEYS_URL" in shown
 
 
 def test_several_targets_each_have_a_report(clinic: Clinic, file: Path) -> None:

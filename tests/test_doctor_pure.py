@@ -26,7 +26,7 @@ from asgi_mcp_auth.doctor.documents import cors, lifetime, preflight, read_docum
 from asgi_mcp_auth.doctor.findings import found
 from asgi_mcp_auth.doctor.keys import check_keys, check_lifetime
 from asgi_mcp_auth.doctor.resource import judge_first, judge_foreign, judge_made_up
-from asgi_mcp_auth.doctor.resource_metadata import judge_resource_metadata, metadata_places
+from asgi_mcp_auth.doctor.resource_metadata import MAX_SERVERS, judge_resource_metadata, metadata_places
 from asgi_mcp_auth.doctor.server import check_provider, check_server, read_metadata, same_issuer
 from asgi_mcp_auth.doctor.web import Answer
 
@@ -102,6 +102,12 @@ def test_any_answer(answer: Answer) -> None:
         hold(judge_made_up(answer, url))
         hold(judge_foreign(answer, url))
     metadata_parameter(answer)
+
+
+def test_no_document_floods_a_report() -> None:
+    servers = [f"http://{number}.example.com" for number in range(10_000)]
+    document = {"resource": URL, "authorization_servers": servers}
+    assert len(list(judge_resource_metadata(document, URL, URL))) == MAX_SERVERS
 
 
 @settings(deadline=None)

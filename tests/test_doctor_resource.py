@@ -260,6 +260,19 @@ def test_a_stream_that_does_not_end_is_not_read(clinic: Clinic) -> None:
     assert ailments(diagnose(clinic.resource, kind="resource")) == {"method_not_protected"}
 
 
+@pytest.mark.parametrize("status", [200, 302, 404, 500])
+def test_nothing_is_deleted_where_nothing_is_protected(clinic: Clinic, status: int) -> None:
+    asked: list[str] = []
+
+    def judge(method: str, sent: dict[bytes, bytes]) -> ASGIApp:
+        asked.append(method)
+        return answering(status)
+
+    clinic.server.app = by_request(judge, hello)
+    assert ailments(diagnose(clinic.resource, kind="resource"))
+    assert set(asked) == {"POST"}
+
+
 # --- its metadata ---------------------------------------------------------------------------------------------------
 
 

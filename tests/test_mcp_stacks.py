@@ -5,8 +5,9 @@ As in test_stacks.py, each pair is a real process asked over HTTP, here by the o
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, Literal, NamedTuple
 
 import anyio
@@ -50,22 +51,14 @@ def pairs(*suffixes: str, of: tuple[str, ...] = ("sdk", "fastmcp")) -> pytest.Ma
 
 
 @pytest.fixture(scope="module")
-def issuer() -> Issuer:
-    return Issuer("https://auth.example.com")
-
-
-@pytest.fixture(scope="module")
-def started(issuer: Issuer, pytestconfig: pytest.Config) -> Iterator[Running]:
-    servers = Running(PAIRS if pytestconfig.getoption("full") else BY_DEFAULT, issuer)
-    yield servers
-    servers.close()
+def started(pytestconfig: pytest.Config) -> Generator[Running]:
+    with contextlib.closing(Running(PAIRS if pytestconfig.getoption("full") else BY_DEFAULT)) as servers:
+        yield servers
 
 
 @pytest.fixture
 def stack(request: pytest.FixtureRequest, started: Running) -> Generator[Stack]:
-    server, app = request.param
-    made = Stack(started(server).url, SERVERS[server], app, started.issuer)
-    with made.client:
+    with started.stack(*request.param) as made:
         yield made
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import browsers
 import processes
 import pytest
 from clients import CLIENTS, require_npm_clients
-from flows import Documents, World, scopes_of, serving_documents, world
+from flows import Documents, World, scopes_of, world
 from npm_clients import User, inspector, mcp_remote, no_browser, watched
 
 pytestmark = pytest.mark.timeout(120)
@@ -29,25 +29,6 @@ LAUNCHER = (
     CLIENTS / "node_modules" / "@modelcontextprotocol" / "inspector" / "clients" / "launcher" / "build" / "index.js"
 )
 CONFORMANCE = CLIENTS / "node_modules" / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"
-
-
-@pytest.fixture(scope="module")
-def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Documents]:
-    with serving_documents(tmp_path_factory.mktemp("documents")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory: pytest.TempPathFactory, documents: Documents) -> Iterator[World]:
-    require_npm_clients()
-    with world(tmp_path_factory.mktemp("world"), SSL_CERT_FILE=str(documents.trusted)) as made:
-        yield made
-
-
-@pytest.fixture
-def here(servers: World) -> World:
-    servers.forget()
-    return servers
 
 
 @pytest.mark.full

@@ -141,9 +141,9 @@ class Stack:
 class Running:
     """Server processes, each started when it is first needed; one does for HTTP/1.1 and HTTP/2."""
 
-    def __init__(self, pairs: Iterable[tuple[str, str]], issuer: Issuer) -> None:
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         self.pairs = list(pairs)
-        self.issuer = issuer
+        self.issuer = Issuer("https://auth.example.com")
         self._stack = contextlib.ExitStack()
         self._servers: dict[str, AsgiServer] = {}
 
@@ -153,6 +153,12 @@ class Running:
             wanted = {app: None for name, app in self.pairs if SERVERS[name].arguments == arguments}
             self._servers[arguments] = self._stack.enter_context(serving(server, list(wanted), self.issuer))
         return self._servers[arguments]
+
+    @contextlib.contextmanager
+    def stack(self, server: str, app: str) -> Generator[Stack]:
+        made = Stack(self(server).url, SERVERS[server], app, self.issuer)
+        with made.client:
+            yield made
 
     def close(self) -> None:
         self._stack.close()
@@ -179,17 +185,14 @@ def issuer() -> Issuer:
 
 
 @pytest.fixture(scope="module")
-def started(issuer: Issuer, pytestconfig: pytest.Config) -> Generator[Running]:
-    processes = Running(PAIRS if pytestconfig.getoption("full") else BY_DEFAULT, issuer)
-    yield processes
-    processes.close()
+def started(pytestconfig: pytest.Config) -> Generator[Running]:
+    with contextlib.closing(Running(PAIRS if pytestconfig.getoption("full") else BY_DEFAULT)) as servers:
+        yield servers
 
 
 @pytest.fixture
 def stack(request: pytest.FixtureRequest, started: Running) -> Generator[Stack]:
-    server, app = request.param
-    made = Stack(started(server).url, SERVERS[server], app, started.issuer)
-    with made.client:
+    with started.stack(*request.param) as made:
         yield made
 
 

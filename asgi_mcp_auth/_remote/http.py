@@ -108,17 +108,18 @@ def _of_this_machine(address: str) -> bool:
     return is_loopback(f"[{address}]" if ":" in address else address)
 
 
-async def _public_addresses(host: str, url: str, *, loopback: bool) -> list[str]:
+async def _public_addresses(host: str, url: str, strangers: Strangers | None) -> list[str]:
     """What a host name resolves to, every one of them a public address, or one of this machine if those may be."""
+    loopback = strangers is not None and strangers.loopback
     found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
     private = [a for a in addresses if not (is_public(a) or (loopback and _of_this_machine(a)))]
     if private or not addresses:
-        msg = (
-            f"{url} was not fetched: its host has the address {printable(' '.join(private))}, which is not public, and "
-            "the configuration does not name it. If it is to be trusted, set jwks_uri= or metadata_url= of the issuer."
-        )
-        raise DiscoveryError(msg, transient=False)
+        msg = f"{url} was not fetched: its host has the address {printable(' '.join(private))}, which is not public"
+        if strangers is None:
+            msg += ", and the configuration does not name it. "
+            msg += "If it is to be trusted, set jwks_uri= or metadata_url= of the issuer"
+        raise DiscoveryError(f"{msg}.", transient=False)
     return addresses[:MAX_ADDRESSES]
 
 
@@ -173,8 +174,7 @@ class Fetcher:
                 async with self._new_client() as client:
                     if not (public_only and self._is_ours):
                         return await self._exchange(client, url, read, **request)
-                    loopback = strangers is not None and strangers.loopback
-                    return await self._exchange_guarded(client, url, read, loopback=loopback, **request)
+                    return await self._exchange_guarded(client, url, read, strangers, **request)
         except DiscoveryError:
             raise
         except self._failures as error:
@@ -186,11 +186,16 @@ class Fetcher:
             raise DiscoveryError(msg, transient=True, cause=error) from error
 
     async def _exchange_guarded(
-        self, client: HTTPClient, url: str, read: Callable[[Any], Awaitable[T]], *, loopback: bool, **request: Any
+        self,
+        client: HTTPClient,
+        url: str,
+        read: Callable[[Any], Awaitable[T]],
+        strangers: Strangers | None,
+        **request: Any,
     ) -> T:
         """The exchange with an address that was checked; the certificate is still held to the name (RFC 9110 4.3.4)."""
         named = self._URL(url)
-        name, addresses = named.host, await _public_addresses(named.host, url, loopback=loopback)
+        name, addresses = named.host, await _public_addresses(named.host, url, strangers)
         headers = {"host": named.netloc.decode("ascii"), **request.pop("headers", NOTHING)}
         request |= {"headers": headers, "extensions": {"sni_hostname": name}}
         for place, address in enumerate(addresses, 1):

@@ -1,8 +1,9 @@
 """Client id metadata documents (draft-ietf-oauth-client-id-metadata-document): a client that is its own URL.
 
 The URL is judged before anything is fetched (section 3); the fetch has no redirects, only 200, only JSON, at most 5 KiB
-and 5 seconds, and no address but public ones and this machine's (section 4); what comes back has to name the URL to the
-letter (section 4.1). Documents are kept for as long as their headers say, between five minutes and a day; errors never.
+and 5 seconds, and no address but public ones and, where nobody else asks for it, this machine's (section 4); what comes
+back has to name the URL to the letter (section 4.1). Documents are kept for as long as their headers say, between five
+minutes and a day; errors never.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from asgi_mcp_auth.errors import DiscoveryError
 
 __all__ = ("ClientDocuments", "read_document", "why_not_client_url")
 
-BOUNDS: Final = Strangers(max_bytes=5 * 1024, seconds=5.0, loopback=True)
+BOUNDS: Final = Strangers(max_bytes=5 * 1024, seconds=5.0)
 SHORTEST, LONGEST = 300.0, 86_400.0
 MAX_KEPT = 256
 MAX_AT_ONCE = 8
@@ -82,15 +83,23 @@ class ClientDocuments:
     Args:
         rules: What is accepted of clients.
         insecure: Whether http to this machine is accepted too.
+        loopback: Whether documents of this machine are fetched: not at the request of other machines.
         clock: Seconds since the epoch.
         new_client: Makes the HTTP client of one fetch; one of the user's own is not guarded.
     """
 
     def __init__(
-        self, *, rules: ClientRules, insecure: bool, clock: Callable[[], float], new_client: ClientFactory | None
+        self,
+        *,
+        rules: ClientRules,
+        insecure: bool,
+        loopback: bool,
+        clock: Callable[[], float],
+        new_client: ClientFactory | None,
     ) -> None:
         self._rules = rules
         self._insecure = insecure
+        self._loopback = loopback
         self._clock = clock
         self._fetcher = Fetcher(new_client)
         self._kept: Bounded[str, _Kept] = Bounded(MAX_KEPT)
@@ -112,7 +121,8 @@ class ClientDocuments:
             raise OAuthError("temporarily_unavailable", "Too many documents are being fetched.", status=503)
         self._fetching += 1
         try:
-            fetched = await self._fetcher.fetch_json(client_id, public_only=True, strangers=BOUNDS)
+            bounds = BOUNDS._replace(loopback=self._loopback)
+            fetched = await self._fetcher.fetch_json(client_id, public_only=True, strangers=bounds)
         except DiscoveryError as error:
             raise OAuthError("invalid_client", _in_description(error.message)) from None
         finally:

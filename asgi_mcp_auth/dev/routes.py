@@ -147,7 +147,7 @@ class Routes:
             raise OAuthError("access_denied", "This development server serves its own machine only.", status=403)
         hosts = request.fields.get(b"host", [])
         host = parse_url(f"http://{hosts[0].decode('latin-1')}") if len(hosts) == 1 else None
-        if host is None or host.path or not (is_loopback(host.host) or host.host == self._core.options.url.host):
+        if host is None or host.path or not is_loopback(host.host):
             raise OAuthError("invalid_request", "The Host is not this machine.", status=421)
 
 

@@ -55,6 +55,7 @@ class DevServer(Issuer):
         default_scopes: What a request gets that names no scope. Default: the first one.
         users: Who can sign in; the consent page has a choice. `login_hint` preselects one.
         auto_approve: Answer authorization requests at once, as the first user or the one that `login_hint` names.
+            Any web page that a browser here visits can get tokens then: for tests.
         clients: Registered from the beginning: metadata as for registration (RFC 7591 section 2), with `client_id`
             and, but for public ones, `client_secret`. For `introspect`, give the resource server one.
         registration: Whether clients may register themselves.
@@ -62,7 +63,8 @@ class DevServer(Issuer):
         private_schemes: Whether redirect URIs may have an app's own scheme (`cursor://…`).
         strict_application_type: Whether `web` clients are refused loopback redirects.
         client_documents: Whether a client id may be the URL of a client id metadata document.
-        insecure_client_documents: Whether such a URL may be http, on loopback.
+        insecure_client_documents: Whether such a URL may be http, on loopback. Documents of this machine are fetched
+            with this, and wherever no other machine is served.
         document_client: Makes the HTTP client that fetches them; it is not guarded against private addresses.
         oidc: Whether there are OpenID Connect documents too.
         algorithms: One signing key for each; the first signs.
@@ -137,7 +139,11 @@ class DevServer(Issuer):
         self._retired: dict[str, float] = {}
         rules = self.options.client_rules
         documents = ClientDocuments(
-            rules=rules, insecure=insecure_client_documents, clock=clock, new_client=document_client
+            rules=rules,
+            insecure=insecure_client_documents,
+            loopback=insecure_client_documents or not dangerously_allow_remote,
+            clock=clock,
+            new_client=document_client,
         )
         directory = Directory(
             configured=self.options.clients,

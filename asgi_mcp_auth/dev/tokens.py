@@ -54,10 +54,8 @@ async def issue(core: Core, request: Request, body: bytes) -> Reply:
     handler = handlers.get(grant_type)
     if handler is None:
         raise OAuthError("unsupported_grant_type", f"This server knows {', '.join(handlers)}.")
-    if grant_type == "client_credentials" and grant_type not in client.grant_types:
-        raise OAuthError("unauthorized_client", "The client is not registered for client_credentials.")
-    if grant_type == "authorization_code" and grant_type not in client.grant_types:
-        raise OAuthError("unauthorized_client", "The client is not registered for authorization_code.")
+    if grant_type not in client.grant_types and grant_type != "refresh_token":  # whoever was given one may use it
+        raise OAuthError("unauthorized_client", f"The client is not registered for {grant_type}.")
     content = handler(core, client, params)
     note = f"{grant_type} client={client.client_id} scope={content.get('scope')}"
     return Reply(json_response(200, content, ((b"pragma", b"no-cache"),)), note)

@@ -15,7 +15,7 @@ from asgi_mcp_auth.doctor import resource_codes as codes
 from asgi_mcp_auth.doctor.findings import Finding, Severity, found
 from asgi_mcp_auth.doctor.web import Answer
 
-__all__ = ("check_challenge", "metadata_parameter")
+__all__ = ("bearer_challenge", "check_challenge", "metadata_parameter")
 
 _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _NAMED = re.compile(r"[A-Za-z_][\w*-]*\s*=")
@@ -26,14 +26,15 @@ READ_BY_CLIENTS = ("error", "scope", "resource_metadata")
 LONGEST = 4096  # what is longer is no challenge, and would make the expressions here slow
 
 
-def _bearer(answer: Answer) -> Challenge | None:
+def bearer_challenge(answer: Answer) -> Challenge | None:
+    """The first Bearer challenge, which is the one that clients read."""
     challenges = parse_challenges((answer.field("www-authenticate") or "")[:LONGEST])
     return next((challenge for challenge in challenges if challenge.scheme.lower() == "bearer"), None)
 
 
 def metadata_parameter(answer: Answer) -> str | None:
     """Where the challenge says that the metadata is."""
-    bearer = _bearer(answer)
+    bearer = bearer_challenge(answer)
     return None if bearer is None else bearer.params.get("resource_metadata")
 
 
@@ -49,7 +50,7 @@ def check_challenge(answer: Answer, resource: str, *, token_sent: bool = False) 
     if value is None:
         yield found(codes.NO_CHALLENGE, resource)
         return
-    lines, bearer = answer.lines("www-authenticate"), _bearer(answer)
+    lines, bearer = answer.lines("www-authenticate"), bearer_challenge(answer)
     if len(value) > LONGEST or any('"' in _QUOTED.sub("", line) for line in lines) or not parse_challenges(value):
         yield found(codes.UNREADABLE, resource, value)
         return

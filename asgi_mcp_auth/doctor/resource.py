@@ -8,16 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 
-from asgi_mcp_auth._protocol.challenge import parse_challenges
 from asgi_mcp_auth._protocol.urls import is_loopback, parse_url
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import issuer_codes
 from asgi_mcp_auth.doctor import resource_codes as codes
-from asgi_mcp_auth.doctor.challenge import check_challenge, metadata_parameter
+from asgi_mcp_auth.doctor.challenge import bearer_challenge, check_challenge, metadata_parameter
 from asgi_mcp_auth.doctor.documents import SUCCESS
 from asgi_mcp_auth.doctor.findings import Finding, Severity, found
 from asgi_mcp_auth.doctor.issuer import check_issuer
-from asgi_mcp_auth.doctor.resource_metadata import check_resource_metadata
+from asgi_mcp_auth.doctor.resource_metadata import MAX_SERVERS, check_resource_metadata
 from asgi_mcp_auth.doctor.web import BROWSER, Answer, Web
 
 __all__ = ("ask_without_token", "check_resource", "judge_first", "judge_foreign", "judge_made_up")
@@ -27,7 +26,6 @@ REDIRECTS = range(300, 400)
 MADE_UP = "made-up-by-the-doctor"
 REBINDING = "rebinding.invalid"
 OTHER_METHODS = ("GET", "DELETE")
-MAX_SERVERS = 10
 
 INITIALIZE = json.dumps(
     {
@@ -70,7 +68,7 @@ async def check_resource(web: Web, url: str, *, follow: bool = True) -> AsyncIte
         yield finding
     async for finding in _made_up_token(web, url):
         yield finding
-    async for finding in _other_methods(web, url):
+    async for finding in _other_methods(web, url, first):
         yield finding
     async for finding in _callers(web, url, first):
         yield finding
@@ -114,20 +112,21 @@ def judge_made_up(answer: Answer, url: str) -> Iterator[Finding]:
         yield found(codes.BAD_TOKEN_STATUS, url, told)
     else:
         wrong = list(check_challenge(answer, url, token_sent=True))
-        errors = [
-            challenge.params.get("error")
-            for challenge in parse_challenges(answer.field("www-authenticate") or "")
-            if challenge.scheme.lower() == "bearer"
-        ]
-        if "invalid_token" in errors:
+        bearer = bearer_challenge(answer)
+        if bearer is not None and bearer.params.get("error") == "invalid_token":
             yield found(codes.BAD_TOKEN_REFUSED, url)
         elif not any(finding.code is codes.NO_CHALLENGE for finding in wrong):
             yield found(codes.BAD_TOKEN_ERROR, url, answer.field("www-authenticate"))
         yield from wrong
 
 
-async def _other_methods(web: Web, url: str) -> AsyncIterator[Finding]:
-    """GET opens a stream and DELETE ends a session, for clients up to MCP 2025-11-25; neither without a token."""
+async def _other_methods(web: Web, url: str, first: Answer) -> AsyncIterator[Finding]:
+    """GET opens a stream and DELETE ends a session, for clients up to MCP 2025-11-25; neither without a token.
+
+    Asked only of what is protected: elsewhere a DELETE might do what it says.
+    """
+    if first.status != UNAUTHORIZED:
+        return
     for method in OTHER_METHODS:
         answer = await web.ask(url, method, {"accept": "text/event-stream"})
         if answer.status in SUCCESS:

@@ -16,7 +16,10 @@ from asgi_mcp_auth.doctor.issuer import ask_preflight, fetch_document
 from asgi_mcp_auth.doctor.web import Web
 from asgi_mcp_auth.errors import printable
 
-__all__ = ("Examined", "check_resource_metadata", "judge_resource_metadata", "metadata_places")
+__all__ = ("MAX_SERVERS", "Examined", "check_resource_metadata", "judge_resource_metadata", "metadata_places")
+
+MAX_SERVERS = 10
+"""Of an answer's authorization servers, which are others' and may be very many."""
 
 
 class Examined(NamedTuple):
@@ -88,7 +91,7 @@ def judge_resource_metadata(document: Mapping[str, Any], resource: str, subject:
     listed = as_list(servers)
     if not listed:
         yield found(codes.NO_SERVERS, subject, f"authorization_servers: {printable(servers, 200)}")
-    for server in listed or ():
+    for server in (listed or ())[:MAX_SERVERS]:
         why = insecure_url(server, allow_http=False)
         if why is not None:
             code = issuer_codes.NOT_HTTPS if "https" in why else codes.SERVER_INVALID

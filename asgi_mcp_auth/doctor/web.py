@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from asgi_mcp_auth._protocol.problems import Referenced
 from asgi_mcp_auth._protocol.server_metadata import insecure_url
 from asgi_mcp_auth._protocol.urls import parse_url, same_place
 from asgi_mcp_auth._remote.http import Fetcher, read_body
@@ -61,7 +62,7 @@ class Web:
     Args:
         fetcher: Makes the exchanges.
         named: URLs that the user named: their hosts may be anywhere.
-        progress: Told of each URL before it is asked.
+        progress: Told of each URL before it is asked; of one that a configuration refers to, where it stands.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Web:
         origin = url if parsed is None else parsed.origin
         if origin in self._dead:
             return Answer(url, failure=self._dead[origin])
-        self._progress(url)
+        self._progress(f"({url.origin})" if isinstance(url, Referenced) else url)
         public_only = not any(same_place(url, named) for named in self._named)
         request: dict[str, Any] = {"method": method, "headers": headers}
         if content is not None:

@@ -48,15 +48,13 @@ class Faults:
 
     def find(self, path: str) -> Fault | None:
         """What a request for `path` will meet."""
-        return next((fault for fault in self._found if fnmatchcase(path, fault.path)), None)
+        return next((fault for fault in self._found if fault.times != 0 and fnmatchcase(path, fault.path)), None)
 
     def meet(self, path: str) -> Fault | None:
         """The same for a request that does so now."""
         fault = self.find(path)
         if fault is not None and fault.times is not None:
-            fault.times -= 1
-            if fault.times <= 0:
-                self._found = tuple(other for other in self._found if other is not fault)
+            fault.times -= 1  # one that is used up stays until it is healed: it may hold requests
         return fault
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import secrets
 import sys
 import threading
 
@@ -64,18 +65,20 @@ def _walk(*, browser: bool) -> bool:
 def _serve() -> None:
     from asgi_mcp_auth.cli.commands import console  # noqa: PLC0415
     from asgi_mcp_auth.cli.demo.display import Display  # noqa: PLC0415
-    from asgi_mcp_auth.cli.demo.paste import CURL_CLIENT, CURL_SECRET, lines_for  # noqa: PLC0415
+    from asgi_mcp_auth.cli.demo.paste import CURL_CLIENT, lines_for  # noqa: PLC0415
     from asgi_mcp_auth.cli.demo.servers import READ, START_SECONDS, running, until  # noqa: PLC0415
 
     display = Display(console(), judge=False)
-    curl = {"client_id": CURL_CLIENT, "client_secret": CURL_SECRET, "grant_types": ["client_credentials"]}
+    secret = secrets.token_urlsafe(12)
+    curl = {"client_id": CURL_CLIENT, "client_secret": secret, "grant_types": ["client_credentials"]}
     display.block("The servers start again, on ports that stay the same", ())
     with running(display.tell, asks=True, clients=[curl], ports=PORTS) as servers:
         until(lambda: display.has_shown("keys"), START_SECONDS)  # so that nothing comes between the lines
-        display.console.print(f"\nMCP server             {servers.place.resource}")
-        display.console.print(f"Its metadata           {servers.place.metadata_url}")
-        display.console.print(f"Authorization server   {servers.place.issuer}")
-        for title, lines in lines_for(servers.place.resource, f"{servers.place.issuer}/token", READ, "list_notes"):
+        place = servers.place
+        display.console.print(f"\nMCP server             {place.resource}")
+        display.console.print(f"Its metadata           {place.metadata_url}")
+        display.console.print(f"Authorization server   {place.issuer}")
+        for title, lines in lines_for(place.resource, f"{place.issuer}/token", secret, READ, "list_notes"):
             display.block(title, lines)
         display.console.print("\nWhat they do will be shown here. Ctrl-C stops.")
         sys.stdout.flush()

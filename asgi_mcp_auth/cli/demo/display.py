@@ -23,6 +23,11 @@ def _origin(exchange: Exchange) -> str:
     return f"http://{exchange.request_fields.get('host', '?')}"
 
 
+def _visible(text: str) -> str:
+    """What strangers wrote (a path, a client's name), without characters that control a terminal or turn text round."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 @dataclass(slots=True)
 class Display:
     """Shows exchanges as they are told, from the threads of several servers, and keeps what they were.
@@ -64,18 +69,18 @@ class Display:
     def _show(self, exchange: Exchange, meaning: Meaning) -> None:
         operation = f"  {exchange.operation}" if exchange.operation else ""
         line = Text(f"\n   [{self._number}] {meaning.sender} → {exchange.server}: ")
-        line.append(f"{exchange.method} {_origin(exchange)}{exchange.path}{operation}", style="bold")
+        line.append(_visible(f"{exchange.method} {_origin(exchange)}{exchange.path}{operation}"), style="bold")
         line.append("  ")
         line.append(str(exchange.status), style=GOOD if exchange.status < FIRST_REFUSAL else REFUSED)
         self.console.print(line)
-        says = Text(f"       {meaning.says}")
+        says = Text(f"       {_visible(meaning.says)}")
         if meaning.spec:
             says.append(f"  ({meaning.spec})", style=QUIET)
         self.console.print(says)
         for detail in meaning.details:
-            self.console.print(Text(f"         {detail}", style="cyan"))
+            self.console.print(Text(f"         {_visible(detail)}", style="cyan"))
         if meaning.problem is not None and self.judge:
-            self.wrong(f"This is not as it should be: {meaning.problem}.")
+            self.wrong(f"This is not as it should be: {_visible(meaning.problem)}.")
 
     def say(self, text: str) -> None:
         """A line beside the exchanges."""

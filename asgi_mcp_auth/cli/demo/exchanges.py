@@ -6,11 +6,12 @@ in which a client acts. An event stream, which may never end, is told when it st
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
+
+from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
 
 __all__ = ("Exchange", "observed")
 
@@ -84,10 +85,9 @@ class Exchange:
 
 def _object(body: bytes) -> Mapping[str, Any]:
     try:
-        value: object = json.loads(body)
-    except ValueError:
+        return load_object(body)
+    except JSONRefused:
         return {}
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 def _fields(headers: Any) -> dict[str, str]:

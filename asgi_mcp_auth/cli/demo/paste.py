@@ -6,16 +6,15 @@ import json
 import shlex
 from typing import Any
 
-__all__ = ("CURL_CLIENT", "CURL_SECRET", "lines_for")
+__all__ = ("CURL_CLIENT", "lines_for")
 
 CURL_CLIENT = "curl"
-CURL_SECRET = "only-for-the-demo"
 
 
-def lines_for(resource: str, token_endpoint: str, scope: str, tool: str) -> list[tuple[str, list[str]]]:
+def lines_for(resource: str, token_endpoint: str, secret: str, scope: str, tool: str) -> list[tuple[str, list[str]]]:
     """A title and lines for each client: MCP Inspector, Claude Code, VS Code, curl."""
     form = f"grant_type=client_credentials&scope={scope}"
-    ask = shlex.join(["curl", "-s", token_endpoint, "-u", f"{CURL_CLIENT}:{CURL_SECRET}", "-d", form])
+    ask = shlex.join(["curl", "-s", token_endpoint, "-u", f"{CURL_CLIENT}:{secret}", "-d", form])
     call: dict[str, Any] = {
         "jsonrpc": "2.0",
         "id": 1,

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -23,6 +23,7 @@ from asgi_mcp_auth.cli.demo.exchanges import Exchange, observed
 from asgi_mcp_auth.cli.demo.meaning import AUTHORIZATION_SERVER, CLIENT, MCP_SERVER, Place
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.dev import DevServer
+from asgi_mcp_auth.dev.memory import Bounded
 
 __all__ = (
     "READ",
@@ -39,6 +40,7 @@ __all__ = (
 )
 
 START_SECONDS = 10.0
+MAX_RETURNS = 100
 READ = "notes:read"
 WRITE = "notes:write"
 SCOPES = {READ: "Read your notes", WRITE: "Add notes in your name"}
@@ -76,11 +78,11 @@ def mcp_server() -> Any:
     return server.streamable_http_app(stateless_http=True)  # stateless: curl can call a tool with one request
 
 
-@dataclass(slots=True)
 class Returns:
-    """Where a browser comes back to a client: what it brought, by `state`."""
+    """Where a browser comes back to a client: what it brought, by `state`, for a while: any page can send one."""
 
-    _found: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]], repr=False)
+    def __init__(self) -> None:
+        self._found: Bounded[str, dict[str, str]] = Bounded(MAX_RETURNS)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve the page that a person sees at the end."""
@@ -92,7 +94,7 @@ class Returns:
         if request.path != "/callback" or "state" not in query:
             await send_response(Response(404, (), b""), request, receive, send)
             return
-        self._found[query["state"]] = query
+        self._found.put(query["state"], query)
         says = "Allowed." if "code" in query else f"Not allowed: {html.escape(query.get('error', 'no code'))}."
         page = (
             "<!doctype html><html lang=en><meta charset=utf-8><meta name=color-scheme content='light dark'>"
@@ -103,7 +105,7 @@ class Returns:
 
     def take(self, state: str) -> dict[str, str] | None:
         """What the browser brought, None if it has not come back yet."""
-        return self._found.pop(state, None)
+        return self._found.pop(state)
 
 
 @dataclass(frozen=True, slots=True)
