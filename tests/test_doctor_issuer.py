@@ -293,7 +293,7 @@ def test_the_evidence_is_escaped_and_bounded(issuer: Issuer) -> None:
         assert len(finding.evidence) <= 500
         assert finding.evidence.isascii()
         assert finding.evidence.isprintable()
-    assert any("x1b[31m" in finding.evidence for finding in report.findings)
+    assert any(r"says https://\x1b[31m\u202exx" in finding.evidence for finding in report.findings)
 
 
 def test_a_configured_static_key_set_is_judged(clinic: Clinic, tmp_path: Any) -> None:

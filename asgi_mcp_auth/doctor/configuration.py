@@ -16,7 +16,7 @@ from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import resource_codes as codes
-from asgi_mcp_auth.doctor.findings import Finding, found
+from asgi_mcp_auth.doctor.findings import Finding, cut, found
 from asgi_mcp_auth.doctor.issuer import check_issuer, check_template
 from asgi_mcp_auth.doctor.resource import ask_without_token, check_resource
 from asgi_mcp_auth.doctor.resource_metadata import check_resource_metadata
@@ -133,7 +133,7 @@ def _differences(served: Mapping[str, Any], resource: CompiledResource) -> Itera
     written = resource.document.members
     for name in COMPARED:
         if served.get(name) != written.get(name):
-            told = f"{name}: {printable(served.get(name), 200)}, the file says {printable(written.get(name), 200)}"
+            told = f"{name}: {cut(served.get(name))}, the file says {cut(written.get(name))}"
             yield found(codes.DIFFERS, resource.identifier, told)
 
 

@@ -12,9 +12,8 @@ from asgi_mcp_auth._protocol.freshness import stated_lifetime
 from asgi_mcp_auth._protocol.server_metadata import insecure_url
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.doctor import issuer_codes as codes
-from asgi_mcp_auth.doctor.findings import Finding, found
+from asgi_mcp_auth.doctor.findings import Finding, cut, found
 from asgi_mcp_auth.doctor.web import BROWSER, Answer
-from asgi_mcp_auth.errors import printable
 
 __all__ = ("DISCOVERY_HEADER", "Read", "cors", "is_absent", "lifetime", "preflight", "read_document")
 
@@ -87,7 +86,7 @@ def cors(answer: Answer, what: str) -> Iterator[Finding]:
     """Whether a page of any origin may read this answer to a request with an `Origin`."""
     if not _allows_browsers(answer):
         allowed = answer.field("access-control-allow-origin")
-        yield found(codes.NO_CORS, answer.url, f"{what}: Access-Control-Allow-Origin: {printable(allowed or 'none')}")
+        yield found(codes.NO_CORS, answer.url, f"{what}: Access-Control-Allow-Origin: {cut(allowed or 'none')}")
 
 
 def preflight(answer: Answer, what: str, header: str) -> Iterator[Finding]:

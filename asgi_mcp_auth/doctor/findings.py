@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from asgi_mcp_auth.errors import printable
 
-__all__ = ("Code", "Finding", "Report", "Severity", "found")
+__all__ = ("Code", "Finding", "Report", "Severity", "cut", "found")
 
 LONGEST = 500
 
@@ -71,6 +71,12 @@ class Finding:
             "fix": self.fix,
             "reference": self.code.reference,
         }
+
+
+def cut(value: object, limit: int = 200) -> str:
+    """A value of others in an evidence that has more to say: raw, as `found` takes it."""
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def found(

@@ -19,12 +19,11 @@ from asgi_mcp_auth.doctor.documents import (
     preflight,
     read_document,
 )
-from asgi_mcp_auth.doctor.findings import Finding, Severity, found
+from asgi_mcp_auth.doctor.findings import Finding, Severity, cut, found
 from asgi_mcp_auth.doctor.keys import check_keys, check_lifetime
 from asgi_mcp_auth.doctor.resource_codes import SERVER_INVALID
 from asgi_mcp_auth.doctor.server import check_provider, check_server, read_metadata, same_issuer
 from asgi_mcp_auth.doctor.web import BROWSER, Answer, Web
-from asgi_mcp_auth.errors import printable
 
 __all__ = ("Looked", "ask_preflight", "check_issuer", "check_template", "fetch_document", "find_metadata")
 
@@ -189,7 +188,7 @@ async def _keys(
 ) -> AsyncIterator[Finding]:
     """The key set: the one that is written down, or the one at its URL."""
     if config.jwks is not None:
-        for finding in check_keys(config.jwks, f"the jwks written down for {printable(issuer)}"):
+        for finding in check_keys(config.jwks, f"the jwks written down for {cut(issuer)}"):
             yield finding
         return
     url = config.jwks_uri or (None if metadata is None else metadata.jwks_uri)

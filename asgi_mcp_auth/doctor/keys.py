@@ -8,8 +8,8 @@ from typing import Any, Final, cast
 
 from asgi_mcp_auth._protocol.jwks import KeySet, Skipped, SkipReason, read_key_set
 from asgi_mcp_auth.doctor import key_codes as codes
-from asgi_mcp_auth.doctor.findings import Code, Finding, found
-from asgi_mcp_auth.errors import InvalidServerMetadata, printable
+from asgi_mcp_auth.doctor.findings import Code, Finding, cut, found
+from asgi_mcp_auth.errors import InvalidServerMetadata
 
 __all__ = ("check_keys", "check_lifetime")
 
@@ -53,7 +53,7 @@ def check_keys(document: Mapping[str, Any], subject: str) -> Iterator[Finding]:
 
 
 def _kid(kid: object) -> str:
-    return "(no kid)" if kid is None else printable(kid, 64)
+    return "(no kid)" if kid is None else cut(kid, 64)
 
 
 def _entries(keys: KeySet) -> int:

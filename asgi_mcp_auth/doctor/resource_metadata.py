@@ -11,10 +11,9 @@ from asgi_mcp_auth._protocol.urls import PROTECTED_RESOURCE, insert_well_known, 
 from asgi_mcp_auth.doctor import issuer_codes
 from asgi_mcp_auth.doctor import resource_codes as codes
 from asgi_mcp_auth.doctor.documents import DISCOVERY_HEADER, Read, cors, is_absent, preflight
-from asgi_mcp_auth.doctor.findings import Finding, Severity, found
+from asgi_mcp_auth.doctor.findings import Finding, Severity, cut, found
 from asgi_mcp_auth.doctor.issuer import ask_preflight, fetch_document
 from asgi_mcp_auth.doctor.web import Web
-from asgi_mcp_auth.errors import printable
 
 __all__ = ("MAX_SERVERS", "Examined", "check_resource_metadata", "judge_resource_metadata", "metadata_places")
 
@@ -64,7 +63,7 @@ async def check_resource_metadata(web: Web, resource: str, told: str | None) -> 
         findings.append(found(codes.PATH_PLACE, usual[0], f"status {reads[usual[0]].answer.status}; found at {place}"))
     wrong = list(judge_resource_metadata(good.document, resource, place))
     if not any(finding.code is codes.MISMATCH for finding in wrong):
-        findings.append(found(codes.METADATA_FOUND, place, f"resource {printable(good.document.get('resource'))}"))
+        findings.append(found(codes.METADATA_FOUND, place, f"resource {cut(good.document.get('resource'))}"))
     refused = list(cors(good.answer, "metadata"))
     if not refused:
         refused = list(
@@ -85,20 +84,20 @@ def judge_resource_metadata(document: Mapping[str, Any], resource: str, subject:
     if named != resource:
         url = parse_url(resource)
         alike = url is not None and isinstance(named, str) and same_resource(named, url)
-        told = f"the document says {printable(named, 200)}, the URL is {printable(resource, 200)}"
+        told = f"the document says {cut(named)}, the URL is {cut(resource)}"
         yield found(codes.MISMATCH, subject, told, severity=Severity.WARNING if alike else None)
     servers = document.get("authorization_servers")
     listed = as_list(servers)
     if not listed:
-        yield found(codes.NO_SERVERS, subject, f"authorization_servers: {printable(servers, 200)}")
+        yield found(codes.NO_SERVERS, subject, f"authorization_servers: {cut(servers)}")
     for server in (listed or ())[:MAX_SERVERS]:
         why = insecure_url(server, allow_http=False)
         if why is not None:
             code = issuer_codes.NOT_HTTPS if "https" in why else codes.SERVER_INVALID
-            yield found(code, subject, f"{printable(server, 200)} {why}")
+            yield found(code, subject, f"{cut(server)} {why}")
     methods = document.get("bearer_methods_supported")
     if methods is not None and "header" not in (as_list(methods) or ()):
-        yield found(codes.BEARER_METHOD, subject, f"bearer_methods_supported: {printable(methods, 200)}")
+        yield found(codes.BEARER_METHOD, subject, f"bearer_methods_supported: {cut(methods)}")
     scopes = as_list(document.get("scopes_supported"))
     if scopes is not None and "offline_access" in scopes:
         yield found(codes.OFFLINE_ACCESS, subject, "scopes_supported has it")

@@ -12,8 +12,8 @@ from typing import Any, Final
 from asgi_mcp_auth._protocol.server_metadata import insecure_url, validate_server_config
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
 from asgi_mcp_auth.doctor import issuer_codes as codes
-from asgi_mcp_auth.doctor.findings import Code, Finding, found
-from asgi_mcp_auth.errors import InvalidServerMetadata, printable
+from asgi_mcp_auth.doctor.findings import Code, Finding, cut, found
+from asgi_mcp_auth.errors import InvalidServerMetadata
 from asgi_mcp_auth.providers import Provider, ResourceSupport, recognise
 
 __all__ = ("check_provider", "check_server", "read_metadata", "same_issuer")
@@ -36,7 +36,7 @@ def same_issuer(document: Mapping[str, Any], issuer: str, subject: str) -> Itera
     if named == issuer:
         return
     slash = isinstance(named, str) and named.removesuffix("/") == issuer.removesuffix("/")
-    told = f"the document says {printable(named, 200)}, expected {printable(issuer, 200)}"
+    told = f"the document says {cut(named)}, expected {cut(issuer)}"
     yield found(codes.TRAILING_SLASH if slash else codes.ISSUER_MISMATCH, subject, told)
 
 
@@ -61,7 +61,7 @@ def check_server(
     for name in ENDPOINTS:
         url = getattr(metadata, name)
         if url is not None and (why := insecure_url(url, allow_http=False)) is not None:
-            yield found(codes.NOT_HTTPS, subject, f"{name} {printable(url, 200)} {why}")
+            yield found(codes.NOT_HTTPS, subject, f"{name} {cut(url)} {why}")
     if metadata.authorization_endpoint is None:
         yield found(codes.MACHINES_ONLY, subject)
     else:
