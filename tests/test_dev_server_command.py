@@ -185,6 +185,7 @@ def test_as_63_options_reach_the_server_and_ctrl_c_ends_it(tmp_path: Path, brows
     [
         pytest.param(["--host", "0.0.0.0"], "is not this machine", id="AS-1 every address"),
         pytest.param(["--host", "192.0.2.1"], "is not this machine", id="AS-1 another machine"),
+        pytest.param(["--host", "a" * 64, "--i-know"], "Cannot listen on aaa", id="no name of a machine"),
         pytest.param(
             ["--issuer", "http://auth.example.com"], "is http, and not this machine", id="AS-1 an http issuer"
         ),

@@ -38,8 +38,9 @@ def _listen(host: str, port: int, *, remote: bool) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as error:
-        msg = f"Cannot listen on {host} port {port}: {error.strerror or error}. Try --port 0."
+    except (OSError, UnicodeError) as error:  # the second is of a name that cannot be one
+        why = getattr(error, "strerror", None) or error
+        msg = f"Cannot listen on {host} port {port}: {why}. Try --port 0, or --host 127.0.0.1."
         raise _mistake(msg) from None
 
 
