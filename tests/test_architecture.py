@@ -119,7 +119,7 @@ ALLOWED: dict[str, set[str]] = {
     "": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware", "exceptions"},
     "testing": BELOW_AUTH | {"stores", "auth", "_asgi", "middleware", "testing"},
     "doctor": BELOW_AUTH | {"providers", "stores", "auth", "_asgi", "doctor"},
-    "dev": BELOW_AUTH | {"_asgi", "testing", "dev"},
+    "dev": BELOW_AUTH | {"providers", "_asgi", "testing", "dev"},
     "cli": BELOW_AUTH | {"", "providers", "doctor", "stores", "auth", "_asgi", "middleware", "testing", "dev", "cli"},
     "__main__": {"cli"},
 }

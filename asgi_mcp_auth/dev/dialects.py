@@ -1,4 +1,4 @@
-"""Access tokens in the shape of well-known providers: what their tokens have in header and claims, from one meaning.
+"""Access tokens in the shape of well-known providers: the rows of `asgi_mcp_auth.providers`, as tokens.
 
 Claims of RFC 9068 go in, the claims and header members of a provider's token come out. The issuer, the key set and
 the metadata stay those of the development server; `sub` stays too. Pure.
@@ -9,7 +9,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from asgi_mcp_auth.providers import PROVIDERS, Provider
 
 __all__ = ("DIALECTS", "Dialect", "entra_api")
 
@@ -175,22 +178,46 @@ def _supabase(claims: Claims) -> Claims:
     }
 
 
-DIALECTS: Final[Mapping[str, Dialect]] = {
-    "entra-v2": Dialect(typ="JWT", translate=_entra_v2),
-    "entra-v1": Dialect(typ="JWT", header={"x5t": "of-no-certificate"}, translate=_entra_v1),
-    "auth0": Dialect(typ="JWT", translate=_auth0, userinfo=True),
-    "auth0-rfc9068": Dialect(translate=_auth0_rfc9068, userinfo=True),
-    "okta": Dialect(typ=None, translate=_okta),
-    "okta-org": Dialect(typ="application/okta-internal-at+jwt", translate=_okta_org),
-    "cognito": Dialect(typ=None, translate=_cognito),
-    "cognito-no-aud": Dialect(typ=None, translate=_cognito_no_aud),
-    "keycloak": Dialect(typ="JWT", translate=_keycloak),
-    "google": Dialect(opaque=True),
-    "workos": Dialect(typ=None, translate=_workos),
-    "descope": Dialect(typ="JWT", translate=_descope),
-    "descope-project": Dialect(typ="JWT", translate=_descope_project),
-    "logto": Dialect(algorithm="ES384", translate=_logto),
-    "clerk": Dialect(translate=_clerk),
-    "supabase": Dialect(typ="JWT", translate=_supabase),
+class _How(NamedTuple):
+    """What the table of providers does not say of a row's tokens."""
+
+    translate: Callable[[Claims], Claims] = _unchanged
+    header: Mapping[str, str] = MappingProxyType({})
+    userinfo: bool = False
+
+
+_HOW: Final[Mapping[str, _How]] = {
+    "entra-v2": _How(_entra_v2),
+    "entra-v1": _How(_entra_v1, header=MappingProxyType({"x5t": "of-no-certificate"})),
+    "auth0": _How(_auth0, userinfo=True),
+    "auth0-rfc9068": _How(_auth0_rfc9068, userinfo=True),
+    "okta": _How(_okta),
+    "okta-org": _How(_okta_org),
+    "cognito": _How(_cognito),
+    "cognito-no-aud": _How(_cognito_no_aud),
+    "keycloak": _How(_keycloak),
+    "google": _How(),
+    "workos": _How(_workos),
+    "descope": _How(_descope),
+    "descope-project": _How(_descope_project),
+    "logto": _How(_logto),
+    "clerk": _How(_clerk),
+    "supabase": _How(_supabase),
 }
+
+
+def _dialect(provider: Provider) -> Dialect:
+    """A row of the table of providers, as tokens: its `typ` (none at all: opaque) and its algorithm are the table's."""
+    how = _HOW[provider.slug]
+    return Dialect(
+        typ=provider.typ[0] if provider.typ else None,
+        header=how.header,
+        translate=how.translate,
+        userinfo=how.userinfo,
+        algorithm=None if provider.algorithm == "RS256" else provider.algorithm,
+        opaque=not provider.typ,
+    )
+
+
+DIALECTS: Final[Mapping[str, Dialect]] = {provider.slug: _dialect(provider) for provider in PROVIDERS}
 """The dialects by the provider's short name."""

@@ -1,8 +1,8 @@
 """What differs by provider: the common authorization servers as data, one row per kind of token that they issue.
 
-`recognise` finds the rows for an issuer. The doctor's advice is made of them; the table in the README and the dialects
-of the development server are held to them by tests. They were gathered from documents and dated reports, not from the
-live services.
+`recognise` finds the rows for an issuer. The doctor's advice and the dialects of the development server are made of
+them; the table in the README is held to them by a test. They were gathered from documents and dated reports, not from
+the live services.
 """
 
 from asgi_mcp_auth.providers.lookup import by_slug, recognise
