@@ -159,8 +159,8 @@ def promises_table(reports: Sequence[Report]) -> Report:
         for report in reports
         for promise in report.promises
     ]
-    title = "Promises, and what this run measured"
-    columns = ("promise", "limit", "median (quartiles)", "kept")
+    title = "What is aimed at, and what this run measured"
+    columns = ("case", "aim", "median (quartiles)", "reached")
     return Report(name="promises", tables=[Table(title=title, columns=columns, rows=rows)] if rows else [])
 
 
