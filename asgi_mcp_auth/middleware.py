@@ -119,7 +119,7 @@ class MCPAuthMiddleware:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one ASGI connection."""
         usual = self._usual.judge(scope) if scope["type"] == "http" else None
-        if isinstance(usual, tuple):
+        if isinstance(usual, tuple):  # all is decided: 1 to 9 at once
             verified, headers = usual
             await run_app(self._running, verified, None, scope, receive, send, headers=headers)
             return
