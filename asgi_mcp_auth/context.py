@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from typing import Any, TypeVar, cast, final
+from typing import Any, cast, final
 
-__all__ = ("AuthInfo", "Principal", "copy_json", "current_auth", "current_auth_var", "kept_with", "verified_auth_info")
-
-T = TypeVar("T")
+__all__ = ("AuthInfo", "Principal", "copy_json", "current_auth", "current_auth_var", "verified_auth_info")
 
 
 def copy_json(value: Any) -> Any:
@@ -211,18 +209,6 @@ def _fill(  # noqa: PLR0917 - the fields
     put(info, "_nested", tuple([name for name, value in claims.items() if type(value) in _MUTABLE]))
     put(info, "token", token)
     put(info, "_kept", None)
-
-
-def kept_with(info: AuthInfo, make: Callable[[AuthInfo], T]) -> T:
-    """What `make` makes of an identity, made once for all requests of its token: nothing about it may be changeable.
-
-    Only for one `make`; not for what a fork or another thread must not share.
-    """
-    kept: T | None = info._kept  # noqa: SLF001 - its own module  # pyright: ignore[reportPrivateUsage]
-    if kept is None:
-        kept = make(info)
-        object.__setattr__(info, "_kept", kept)
-    return kept
 
 
 def verified_auth_info(

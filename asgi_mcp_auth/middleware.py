@@ -114,7 +114,7 @@ class MCPAuthMiddleware:
         self._root_path = self._placement.own_root_path
         self._usual = usual_requests(auth, self._gates, self._root_path)
         tell = None if auth.expose_token else self._app_answered_401
-        self._running = Surroundings(app, sdk_bridge(), auth.expose_token, auth.clock, tell)
+        self._running = Surroundings(app, sdk_bridge(), auth.clock, tell, expose_token=auth.expose_token)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one ASGI connection."""
@@ -254,7 +254,7 @@ class MCPAuthMiddleware:
 
     async def _start_up(self, scope: Any, receive: Any, send: Any) -> None:
         """The lifespan passes through; the key sets warm up beside the app's own start-up, never around it."""
-        self._running = self._running._replace(bridge=sdk_bridge())
+        self._running.bridge = sdk_bridge()
         if scope.get("root_path"):  # from a framework above: no server tells it before the first request
             self._placement.check(scope["root_path"])
         if self.auth.require_warm_up:

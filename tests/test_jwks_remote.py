@@ -913,7 +913,7 @@ def test_an_entry_that_is_evicted_while_it_is_read() -> None:
 
     class Evicting(LivingKeySet):
         def usable(self, generation: object, now: float) -> bool:
-            cache.remember(b"other", entry._replace(keys=keys))
+            cache.remember(b"other", Entry(verified, 0.0, 10.0, keys, None, 100))
             return True
 
     def settings() -> dict[str, Any]:
@@ -922,8 +922,7 @@ def test_an_entry_that_is_evicted_while_it_is_read() -> None:
     keys = LivingKeySet(ISS, AuthServerConfig(issuer=ISS), None, **settings())
     evicting = Evicting(ISS, AuthServerConfig(issuer=ISS), None, **settings())
     cache = TokenCache(1, 10_000, lambda: 5.0)
-    entry = Entry(verified, 0.0, 10.0, evicting, None, 100)
-    cache.remember(b"mine", entry)
+    cache.remember(b"mine", Entry(verified, 0.0, 10.0, evicting, None, 100))
     assert cache.recall(b"mine") is verified
     assert cache.recall(b"mine") is None
 

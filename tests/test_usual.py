@@ -31,7 +31,7 @@ def guard(issuer: Issuer, policy: ScopePolicy = POLICY, **options: Any) -> tuple
 
 
 def is_usual(protected: Any) -> bool:
-    return any(endpoint.requirement is not None for endpoint in protected._usual._endpoints.values())
+    return any(endpoint.needed is not None for endpoint in protected._usual._endpoints.values())
 
 
 # --- The property ---
@@ -103,7 +103,8 @@ REQUESTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     },
     optional={
         "raw_path": PATHS.map(str.encode),
-        "root_path": st.sampled_from(["", "/mcp", "/api"]),
+        "root_path": st.sampled_from(["", None, "/mcp", "/api"]),
+        "host": st.sampled_from([None, "mcp.example.com", "mcp.example.com:443", "internal:8000", "evil.example"]),
         "http_version": st.sampled_from(["1.1", "2"]),
     },
 )
@@ -114,15 +115,20 @@ WITH_OPERATIONS = ScopePolicy(default=["mcp:read"], tools={"end": ["mcp:end"]}, 
 POLICIES = st.sampled_from([POLICY, WITH_OPERATIONS, PUBLIC, ScopePolicy()])
 
 
-@settings(max_examples=150, deadline=None)
-@given(POLICIES, st.lists(REQUESTS, min_size=1, max_size=4))
-def test_the_short_way_and_the_steps_never_differ(policy: ScopePolicy, requests: list[dict[str, Any]]) -> None:
+HOSTS = st.sampled_from([{}, {}, {"allowed_hosts": ["mcp.example.com", "internal"]}])
+
+
+@settings(max_examples=200, deadline=None)
+@given(POLICIES, HOSTS, st.lists(REQUESTS, min_size=1, max_size=4))
+def test_the_short_way_and_the_steps_never_differ(
+    policy: ScopePolicy, hosts: dict[str, Any], requests: list[dict[str, Any]]
+) -> None:
     """RS-3: the same answers, and the app finds the same, whatever is asked in whatever order."""
 
     async def use() -> None:
-        (short, short_app), (long, long_app) = guard(ISSUER, policy), guard(ISSUER, policy)
+        (short, short_app), (long, long_app) = guard(ISSUER, policy, **hosts), guard(ISSUER, policy, **hosts)
         assert short._usual._endpoints
-        long._usual = UsualRequests({})
+        long._usual = UsualRequests({}, long.auth.site.hosts)
         for request in requests:
             ours, theirs = await call(short, **request), await call(long, **request)
             assert (ours.status, ours.headers, ours.body) == (theirs.status, theirs.headers, theirs.body)
@@ -207,7 +213,7 @@ async def allow(*_: Any) -> Any:
         pytest.param({"is_revoked": allow}, False, id="RS-88 the revocation hook is asked every time"),
         pytest.param({"authorize": allow}, False, id="the authorize hook is asked every time"),
         pytest.param({"session_store": MemoryStore()}, False, id="sessions are looked up"),
-        pytest.param({"allowed_hosts": ["mcp.example.com"]}, False, id="RS-223 the Host is checked"),
+        pytest.param({"allowed_hosts": ["mcp.example.com"]}, True, id="RS-223 the Host is checked"),
         pytest.param({"reject_query_token": True}, False, id="RS-14 the query is read"),
         pytest.param({"policy": ScopePolicy(tools={"x": ["y"]})}, False, id="operation rules read the body"),
         pytest.param({"public_paths": ["/healthz"]}, True, id="public paths elsewhere"),
@@ -267,7 +273,7 @@ def test_one_resource_or_several(issuer: Issuer) -> None:
     )
     protected: Any = auth.wrap(RecordingApp())
     endpoints = protected._usual._endpoints
-    assert {(path, endpoint.resource.identifier) for (_, path), endpoint in endpoints.items()} == {
+    assert {(place[1], endpoint.resource.identifier) for place, endpoint in endpoints.items()} == {
         ("/a/mcp", resources[0]),
         ("/b/mcp", resources[1]),
     }

@@ -66,10 +66,10 @@ class Gate:
         self._places = {scope: place for place, scope in enumerate(resource.policy.known)}
         self._looks_inside = self._reads or self._sessions is not None
 
-    def by_path_alone(self, rule: int | None, plain: bool) -> Requirement | None:
-        """What a path needs, where scopes are all that has a say; None where `admit` has to look further."""
+    def by_path_alone(self, rule: int | None, plain: bool) -> tuple[frozenset[str], ...] | None:
+        """What satisfies each need of a path, where scopes are all that has a say; None where `admit` has to say it."""
         path = self._resource.requirement(rule)
-        return path if path.strength is None and (plain or not self._looks_inside) else None
+        return path.satisfied_by if path.strength is None and (plain or not self._looks_inside) else None
 
     async def admit(  # noqa: PLR0917 - the request and what is known of it
         self, request: Request, rule: int | None, plain: bool, receive: Any, verified: Verified, token: bytes

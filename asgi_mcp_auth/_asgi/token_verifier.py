@@ -59,7 +59,7 @@ class TokenVerifier:
         if isinstance(found, Verified):
             info = found.auth_info
             bridge = sdk_bridge()
-            return None if bridge is None else bridge.make_user(info, info.claims).access_token
+            return None if bridge is None else bridge.make_user(info).access_token
         if self._log.wants(found):
             url = self._resource.identifier
             self._log(Decision("refused", "POST", url, url, status=found.status, auth_info=None, refusal=found))

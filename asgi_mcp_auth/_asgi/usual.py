@@ -7,16 +7,16 @@ property that is tested (`tests/test_usual.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
 
 from asgi_mcp_auth._asgi.gate import Gate
 from asgi_mcp_auth._protocol.credentials import is_token
+from asgi_mcp_auth._protocol.cross_origin import HostCheck
 from asgi_mcp_auth._protocol.paths import Verdict
-from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS, WELL_KNOWN
+from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS
 from asgi_mcp_auth._protocol.resource import CompiledResource
-from asgi_mcp_auth._protocol.scopes import Requirement
 from asgi_mcp_auth._protocol.site import is_well_known
 from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
 from asgi_mcp_auth._remote.verifiers import Verified
@@ -30,15 +30,18 @@ BEARER = b"Bearer "
 NO_CREDENTIAL = NoCredential(Reason.NO_CREDENTIAL)
 
 
-class Endpoint(NamedTuple):
+class Endpoint:
     """What has a say about requests for it: the token, and the scopes it needs; the gate, where there are none."""
 
-    resource: CompiledResource
-    verdict: Verdict
-    gate: Gate
-    requirement: Requirement | None
-    recall: Callable[[bytes], Verified | None]
-    verify_new: Callable[[bytes, bytes], Verified | Refusal | None]
+    __slots__ = ("gate", "needed", "recall", "resource", "verdict", "verify_new")
+
+    def __init__(self, resource: CompiledResource, verdict: Verdict, gate: Gate, verifier: JWTVerifier) -> None:
+        self.resource = resource
+        self.verdict = verdict
+        self.gate = gate
+        self.needed = gate.by_path_alone(verdict.rule, verdict.plain)
+        self.recall = verifier.cache.recall
+        self.verify_new = verifier.verify_new
 
 
 class Undecided:
@@ -56,29 +59,41 @@ Caller = tuple[Verified, list[Any]]
 """Who may go on to the app, and the header fields without the token. A plain tuple saves 0.3 µs."""
 
 
-class UsualRequests:
-    """The endpoints, by method and path, where requests can be usual ones."""
+Place = tuple[str, str, bytes | None, str | None]
+"""The method, the path, the raw path and the root path of a request."""
 
-    def __init__(self, endpoints: Mapping[tuple[str, str], Endpoint]) -> None:
+
+class UsualRequests:
+    """The endpoints, by where requests for them are plainly sent to: all else that can be said of a place is a step."""
+
+    def __init__(self, endpoints: Mapping[Place, Endpoint], hosts: HostCheck) -> None:
         self._endpoints = dict(endpoints)
+        self._deciding = DECIDING | {b"host"} if hosts.on else DECIDING
+        self._hosts: frozenset[bytes | None] = hosts.spelled if hosts.on else frozenset({None})
 
     def judge(self, scope: Any) -> Caller | Undecided | None:
         """The decision about an http request, or None for one that is to be judged step by step."""
-        endpoint = self._endpoints.get((scope["method"], scope["path"]))
+        place = scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path")
+        endpoint = self._endpoints.get(place)
         fields: list[Any] = scope["headers"]
         if endpoint is None or fields.__class__ is not list:  # it may be an iterable that can be read only once
             return None
-        if scope.get("root_path") or (scope.get("raw_path") or b"").startswith(WELL_KNOWN):
-            return None
         line: bytes | None = None
+        host: bytes | None = None
         others: list[Any] = []
+        deciding = self._deciding
         for field in fields:
-            if field[0] not in DECIDING:
+            if field[0] not in deciding:
                 others.append(field)
-            elif line is not None or field[0] != b"authorization":
-                return None
-            else:
+            elif field[0] == b"authorization" and line is None:
                 line = field[1]
+            elif field[0] == b"host" and host is None:
+                host = field[1]
+                others.append(field)
+            else:
+                return None
+        if host not in self._hosts:
+            return None
         if line is None:
             return None if endpoint.gate.public_methods else Undecided(NO_CREDENTIAL, b"", endpoint)
         if line[:7] != BEARER:
@@ -86,12 +101,14 @@ class UsualRequests:
         token = line[7:]
         digest = sha256(token).digest()
         decided = endpoint.recall(digest) or _verify_new(endpoint, token, digest)
-        if decided is None:
-            return None
-        needed = endpoint.requirement
+        needed = endpoint.needed
         if needed is None or not isinstance(decided, Verified):
-            return Undecided(decided, token, endpoint)
-        return (decided, others) if needed.met_by(decided.auth_info.scopes) else None
+            return None if decided is None else Undecided(decided, token, endpoint)
+        granted = decided.auth_info.scopes
+        for satisfying in needed:  # as `Requirement.met_by`
+            if satisfying.isdisjoint(granted):
+                return None
+        return decided, others
 
 
 def _verify_new(endpoint: Endpoint, token: bytes, digest: bytes) -> Verified | Refusal | None:
@@ -106,20 +123,16 @@ def _verify_new(endpoint: Endpoint, token: bytes, digest: bytes) -> Verified | R
 
 def usual_requests(auth: MCPAuth, gates: tuple[Gate, ...], own_root_path: str) -> UsualRequests:
     """Compile them: none where every request has to be told, or looked at in ways that are not here."""
-    endpoints: dict[tuple[str, str], Endpoint] = {}
-    if auth.observers or auth.reject_query_token or auth.site.hosts.on or own_root_path:
-        return UsualRequests(endpoints)
+    endpoints: dict[Place, Endpoint] = {}
+    if auth.observers or auth.reject_query_token or own_root_path:
+        return UsualRequests(endpoints, auth.site.hosts)
     for (method, path), verdict in auth.site.paths.endpoints.items():
         if verdict.public or verdict.owner is None or is_well_known(path):
             continue
         verifier, gate = auth.verifiers[verdict.owner], gates[verdict.owner]
         if isinstance(verifier, JWTVerifier):
-            endpoints[method, path] = Endpoint(
-                resource=auth.site.resources[verdict.owner],
-                verdict=verdict,
-                gate=gate,
-                requirement=gate.by_path_alone(verdict.rule, verdict.plain),
-                recall=verifier.cache.recall,
-                verify_new=verifier.verify_new,
-            )
-    return UsualRequests(endpoints)
+            endpoint = Endpoint(auth.site.resources[verdict.owner], verdict, gate, verifier)
+            for raw_path in (path.encode(), None):
+                for root_path in ("", None):  # servers may leave out both
+                    endpoints[method, path, raw_path, root_path] = endpoint
+    return UsualRequests(endpoints, auth.site.hosts)

@@ -107,7 +107,8 @@ class LivingKeySet:
 
     def usable(self, generation: object, now: float) -> bool:
         """Whether something verified with `generation` may still be believed; a set that is due is refreshed beside."""
-        snapshot, state = self._keys.value, self._keys.state
+        held = self._keys
+        snapshot, state = held.value, held.state
         if snapshot is None or snapshot.generation is not generation:
             return False
         if state.fetched_at <= now < state.refresh_from:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from asgi_mcp_auth._remote.jwks import LivingKeySet
 from asgi_mcp_auth.context import AuthInfo
@@ -35,15 +35,26 @@ def weigh(payload: bytes, info: AuthInfo) -> int:
     return ENTRY_BYTES + VALUE_BYTES * values + OBJECT_BYTES * objects + width * texts
 
 
-class Entry(NamedTuple):
+class Entry:
     """A verified token, the times it is good between, the keys it stands on, and the memory it may take."""
 
-    verified: Verified
-    not_before: float
-    valid_until: float
-    keys: LivingKeySet
-    generation: object
-    weight: int
+    __slots__ = ("generation", "keys", "not_before", "valid_until", "verified", "weight")
+
+    def __init__(  # noqa: PLR0917 - its parts
+        self,
+        verified: Verified,
+        not_before: float,
+        valid_until: float,
+        keys: LivingKeySet,
+        generation: object,
+        weight: int,
+    ) -> None:
+        self.verified = verified
+        self.not_before = not_before
+        self.valid_until = valid_until
+        self.keys = keys
+        self.generation = generation
+        self.weight = weight
 
 
 class TokenCache:
