@@ -1,11 +1,12 @@
 """What the middleware adds to one request, in process, and to the start of a program.
 
 Measured region: `await app(scope, receive, send)` around a trivial ASGI app, a fresh scope each time, on one asyncio
-loop; times are of the processor. Not measured: the server, the network, fetching keys (they are there), the client.
-The control is the bare app; every figure is the case less its control of the same round. The bare signature checks call
-`cryptography` directly, with nothing around them. For bodies the app reads its body, and the control is the same
-middleware without rules: a figure is what reading, parsing strictly, comparing the header fields and finding the rule
-cost. Imports are timed in fresh processes, the control importing `jwt` alone; compiled bytecode is there.
+loop; times are of the processor. Not measured: the server, the network, fetching keys (they are there), the client. The
+control is the bare app; every figure is the case less its control of the same round. "The least" is a hand-written
+floor that checks nearly nothing (see `least`). The bare signature checks call `cryptography` directly, with nothing
+around them. For bodies the app reads its body, and the control is the same middleware without rules: a figure is what
+reading, parsing strictly, comparing the header fields and finding the rule cost. Imports are timed in fresh processes,
+the control importing `jwt` alone; compiled bytecode is there.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from exchanges import (
     resource_config,
     trivial_app,
 )
+from least import Least
 from measuring import NOTHING, Case, Effort, Spread, Times, WrongAnswerError, added, measure, spread
 from reporting import Cell, Promise, Report, Table
 
@@ -88,10 +90,11 @@ async def seasoned(app: Any, tokens: Sequence[str]) -> Callable[[], Awaitable[in
 def simple_cases(issuer: Issuer) -> list[Case]:
     """One known token, none, and the metadata."""
     app, known = protected(issuer), issuer.mint(RESOURCE, scope=SCOPE)
-    checking = protected(issuer, options={"allowed_hosts": ["mcp.example.com"]})
+    checking, least = protected(issuer, options={"allowed_hosts": ["mcp.example.com"]}), Least(trivial_app, known)
     return [
         NOTHING,
         Case(name=BARE, exchange=make_exchange(trivial_app, known)),
+        Case(name="the least for a known token", exchange=make_exchange(least, known), control=BARE),
         Case(name="known token", exchange=make_exchange(app, known), control=BARE),
         Case(name="known token, Host checked", exchange=make_exchange(checking, known), control=BARE),
         Case(name="no token: 401", exchange=make_exchange(app), expected=401, control=BARE),

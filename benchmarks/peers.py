@@ -185,9 +185,7 @@ def row_of(name: str, times: Times) -> tuple[Cell, ...]:
 def end_to_end(issuer: Issuer, effort: Effort) -> Table:
     """The bare app, ours, and Envoy before the bare app, in turn."""
     with ExitStack() as stack:
-        bare, own = (
-            stack.enter_context(serve(UVICORN, "hello", issuer, protected=shielded)) for shielded in (False, True)
-        )
+        bare, own = (stack.enter_context(serve(UVICORN, "hello", issuer, shield)) for shield in ("none", "ours"))
         gateway = stack.enter_context(envoy(bare, issuer, RESOURCE))
         fields = {"authorization": f"Bearer {mint_for_long(issuer)}"}
         serving = {"uvicorn, the bare app": bare, f"uvicorn, {OURS}": own, "Envoy jwt_authn, uvicorn": gateway}

@@ -1,7 +1,8 @@
-"""What the servers of the benchmarks serve: `APP` is "hello" or "mcp", `PROTECTED` "1" or "0", as the environment says.
+"""What the servers of the benchmarks serve: `APP` is "hello" or "mcp", `SHIELD` "none", "least" or "ours".
 
-`ISSUER` is whom the protected ones trust. `GET /loop-delay`, in front of everything, gives how late the event loop ran
-what was due since it was last asked, in milliseconds.
+The environment says so. `ISSUER` is whom the protected ones trust, `TOKEN` the one that the least knows.
+`GET /loop-delay`, in front of everything, gives how late the event loop ran what was due since it was last asked, in
+milliseconds.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from typing import Any
 
 from exchanges import RESOURCE, SCOPE, trivial_app
+from least import Least
 
 from asgi_mcp_auth import MCPAuthMiddleware
 
@@ -81,8 +83,11 @@ def tool_server() -> Any:
 
 def build() -> Any:
     served = hello if os.environ["APP"] == "hello" else tool_server()
-    if os.environ["PROTECTED"] != "1":
+    shield = os.environ["SHIELD"]
+    if shield == "none":
         return LoopDelay(served)
+    if shield == "least":
+        return LoopDelay(Least(served, os.environ["TOKEN"]))
     protected = MCPAuthMiddleware(
         served, resource=RESOURCE, authorization_servers=[os.environ["ISSUER"]], required_scopes=[SCOPE]
     )

@@ -145,8 +145,15 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(server: str, app: str, issuer: Issuer, *, protected: bool) -> Generator[Served, None, None]:
+def serve(server: str, app: str, issuer: Issuer, shield: str, token: str = "") -> Generator[Served, None, None]:
     """One worker of a server of `SERVERS`, on its core.
+
+    Args:
+        server: Its name.
+        app: "hello" or "mcp".
+        issuer: Whom the middleware trusts.
+        shield: What stands before the app: "none", "least" or "ours".
+        token: The one that the least knows.
 
     Raises:
         Skip: It is not installed.
@@ -157,7 +164,7 @@ def serve(server: str, app: str, issuer: Issuer, *, protected: bool) -> Generato
         raise Skip(msg)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    env = {"APP": app, "PROTECTED": str(int(protected)), "ISSUER": issuer.url}
+    env = {"APP": app, "SHIELD": shield, "ISSUER": issuer.url, "TOKEN": token}
     with running(on_server_core(argv(port)), ready_port=port, env=importing_from(HERE, env)) as process:
         yield Served(url=url, sessions=(process.pid,))
 
