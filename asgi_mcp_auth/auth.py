@@ -19,13 +19,13 @@ from asgi_mcp_auth._protocol.resource import MetadataSigner
 from asgi_mcp_auth._protocol.site import Site, compile_site
 from asgi_mcp_auth._protocol.urls import is_loopback
 from asgi_mcp_auth._remote.authorizers import Authorize
+from asgi_mcp_auth._remote.from_settings import FromSettings
 from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
 from asgi_mcp_auth._remote.interface import MCPAuthInterface
 from asgi_mcp_auth._remote.issuers import Issuers
 from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
 from asgi_mcp_auth._remote.key_sets import KeySets
 from asgi_mcp_auth._remote.options import MCPAuthOptions
-from asgi_mcp_auth._remote.settings import FromSettings
 from asgi_mcp_auth._remote.verifiers import IsRevoked, RevocationCheck, Verifier
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.decisions import Observer, RefusalLog

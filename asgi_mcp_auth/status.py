@@ -6,9 +6,11 @@ Seconds throughout. Nothing here is secret: key ids and issuers are public, toke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from typing import Any, Literal, cast
+
+from asgi_mcp_auth._values import dataclass
 
 __all__ = (
     "DocumentStatus",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from anyio import move_on_after
+import anyio
 
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.responses import Response
@@ -35,7 +35,7 @@ class Incoming:
 
         It ends the whole connection then, and every other request on it (seen with 0.18).
         """
-        with move_on_after(LONGEST_WAIT):
+        with anyio.move_on_after(LONGEST_WAIT):
             while self._unread:
                 await self()
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 __all__ = ("BEARER", "Challenge", "CredentialScheme", "challenges", "parse_challenges")
@@ -21,8 +20,7 @@ _SEPARATOR = re.compile(r"[\s,]*")
 _SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s++(?!=)|\s*(?=,|$))")
 
 
-@dataclass(frozen=True, slots=True)
-class CredentialScheme:
+class CredentialScheme(NamedTuple):
     """A row of the table of schemes a resource accepts: its name, and parameters only its challenge has."""
 
     name: str

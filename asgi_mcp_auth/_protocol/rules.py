@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from asgi_mcp_auth._protocol.operations import IN_BODY_ONLY, LISTS, TARGETED
@@ -13,6 +12,7 @@ from asgi_mcp_auth._protocol.problems import Problems, as_mapping, as_strings, s
 from asgi_mcp_auth._protocol.resource_uris import is_usual, readings
 from asgi_mcp_auth._protocol.rpc import INVALID_PARAMS, malformed
 from asgi_mcp_auth._protocol.scopes import Hierarchy, Requirement, Strength
+from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.authorization import Operation, TargetKind
 from asgi_mcp_auth.config import ScopePolicy, ScopeRule
 from asgi_mcp_auth.errors import Forbidden

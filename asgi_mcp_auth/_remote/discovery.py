@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -156,6 +155,8 @@ async def fetch_server_config_by_well_known_url_async(
 
 def _run(work: Callable[[], Any]) -> Any:
     """Run async work to its end from synchronous code, on a thread of its own: also inside a running event loop."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - a server has no use for it
+
     with ThreadPoolExecutor(1, "asgi_mcp_auth") as pool:
         return pool.submit(anyio.run, work).result()
 

@@ -124,7 +124,7 @@ async def _public_addresses(host: str, url: str, strangers: Strangers | None) ->
 
 
 class Fetcher:
-    """Fetches JSON objects. Constructing one loads httpx, so that no request has to.
+    """Fetches JSON objects. Constructing one loads httpx and what is used of anyio, so that no request has to.
 
     Args:
         new_client: Makes the client of one fetch. Default: a short-lived `httpx.AsyncClient` over one TLS context,
@@ -132,8 +132,10 @@ class Fetcher:
     """
 
     def __init__(self, new_client: ClientFactory | None = None) -> None:
-        import httpx  # noqa: PLC0415 - importing the package is to stay cheap
+        import anyio.lowlevel  # noqa: PLC0415 - importing the package is to stay cheap
+        import httpx  # noqa: PLC0415
 
+        _ = anyio.CancelScope, anyio.Event, anyio.lowlevel  # anyio imports where its names are when it is asked for them
         self._is_ours = new_client is None
         self._new_client = new_client or functools.partial(httpx.AsyncClient, verify=_tls_context())
         self._timeout = httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS)

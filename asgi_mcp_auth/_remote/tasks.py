@@ -13,10 +13,11 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
-from anyio.lowlevel import EventLoopToken, current_token
 
 if TYPE_CHECKING:
-    import asyncio  # whose import is a fifth of ours; who runs it has it loaded
+    import asyncio  # whose import is longer than ours; who runs it has it loaded
+
+    from anyio.lowlevel import EventLoopToken
 
 __all__ = ("Background", "SingleFlight", "spawn", "trio_here")
 
@@ -33,6 +34,12 @@ def trio_here() -> Any:
     # Without it trio is not there, or still being imported by another thread: nothing runs on it.
     lowlevel = getattr(trio, "lowlevel", None)
     return trio if lowlevel is not None and lowlevel.in_trio_run() else None
+
+
+def _this_loop() -> EventLoopToken:
+    from anyio.lowlevel import current_token  # noqa: PLC0415 - loaded with the first `Fetcher`
+
+    return current_token()
 
 
 class Background:
@@ -95,11 +102,11 @@ class SingleFlight(Generic[T]):
     @property
     def under_way(self) -> bool:
         """Whether it is running on this event loop."""
-        return current_token() in self._flights
+        return _this_loop() in self._flights
 
     def start(self) -> _Flight[T]:
         """The run under way on this event loop, begun if there is none."""
-        loop = current_token()
+        loop = _this_loop()
         flight = self._flights.get(loop)
         if flight is None:
             self._forget_closed_loops()
