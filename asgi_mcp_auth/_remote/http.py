@@ -62,7 +62,7 @@ MAX_ADDRESSES = 4
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 OK = 200
-_JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;|\Z)", re.IGNORECASE)
+JSON_TYPE = r"(?i)application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;|\Z)"  # compiled when a stranger's document comes
 TRY_AGAIN = (408, 429)
 SERVER_ERROR = 500
 
@@ -135,7 +135,11 @@ class Fetcher:
         import anyio.lowlevel  # noqa: PLC0415 - importing the package is to stay cheap
         import httpx  # noqa: PLC0415
 
-        _ = anyio.CancelScope, anyio.Event, anyio.lowlevel  # anyio imports where its names are when it is asked for them
+        _ = (
+            anyio.CancelScope,
+            anyio.Event,
+            anyio.lowlevel,
+        )  # anyio imports where its names are when it is asked for them
         self._is_ours = new_client is None
         self._new_client = new_client or functools.partial(httpx.AsyncClient, verify=_tls_context())
         self._timeout = httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS)
@@ -245,7 +249,7 @@ async def _read_json(url: str, strangers: Strangers | None, response: Any) -> Fe
     if coding != "identity":
         msg = f"{url} answered with the content coding {printable(coding)}, which was not asked for."
         raise DiscoveryError(msg, transient=False)
-    if strangers is not None and not _JSON_TYPE.match(response.headers.get("content-type", "")):
+    if strangers is not None and not re.match(JSON_TYPE, response.headers.get("content-type", "")):
         msg = f"{url} answered with {printable(response.headers.get('content-type'))}, not application/json."
         raise DiscoveryError(msg, transient=False)
     limit = MAX_BYTES if strangers is None else strangers.max_bytes
