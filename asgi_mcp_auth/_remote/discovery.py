@@ -8,8 +8,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-import anyio
-
 from asgi_mcp_auth._protocol.server_metadata import accept_metadata, insecure_url
 from asgi_mcp_auth._protocol.urls import discovery_urls, parse_url
 from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
@@ -156,6 +154,8 @@ async def fetch_server_config_by_well_known_url_async(
 def _run(work: Callable[[], Any]) -> Any:
     """Run async work to its end from synchronous code, on a thread of its own: also inside a running event loop."""
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - a server has no use for it
+
+    import anyio  # noqa: PLC0415
 
     with ThreadPoolExecutor(1, "asgi_mcp_auth") as pool:
         return pool.submit(anyio.run, work).result()

@@ -16,8 +16,6 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-import anyio
-
 from asgi_mcp_auth._protocol.addresses import is_public
 from asgi_mcp_auth._protocol.freshness import stated_lifetime
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
@@ -110,6 +108,8 @@ def _of_this_machine(address: str) -> bool:
 
 async def _public_addresses(host: str, url: str, strangers: Strangers | None) -> list[str]:
     """What a host name resolves to, every one of them a public address, or one of this machine if those may be."""
+    import anyio  # noqa: PLC0415
+
     loopback = strangers is not None and strangers.loopback
     found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
@@ -132,7 +132,7 @@ class Fetcher:
     """
 
     def __init__(self, new_client: ClientFactory | None = None) -> None:
-        import anyio.lowlevel  # noqa: PLC0415 - importing the package is to stay cheap
+        import anyio.lowlevel  # noqa: PLC0415 - importing the package is to stay cheap, here and in all that waits
         import httpx  # noqa: PLC0415
 
         _ = (
@@ -175,6 +175,8 @@ class Fetcher:
         Raises:
             DiscoveryError: For all that can go wrong; `transient` for time-outs, refused connections and 5xx.
         """
+        import anyio  # noqa: PLC0415
+
         try:
             with anyio.fail_after(TOTAL_SECONDS if strangers is None else strangers.seconds):
                 async with self._new_client() as client:
@@ -230,6 +232,8 @@ class Fetcher:
 
 async def read_body(response: Any, limit: int | None = None) -> bytes | None:
     """The body of an answer, or None if it is longer than `limit`, or than `MAX_BYTES`."""
+    import anyio  # noqa: PLC0415
+
     limit = MAX_BYTES if limit is None else limit
     body = bytearray()
     # Left by cancellation, because trio complains of the generators inside when one is left by an exception.

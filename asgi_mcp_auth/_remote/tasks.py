@@ -12,10 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import anyio
-
-if TYPE_CHECKING:
-    import asyncio  # whose import is longer than ours; who runs it has it loaded
+if TYPE_CHECKING:  # who runs asyncio has it loaded, and whoever makes a `Fetcher` loads anyio
+    import asyncio
 
     from anyio.lowlevel import EventLoopToken
 
@@ -37,7 +35,7 @@ def trio_here() -> Any:
 
 
 def _this_loop() -> EventLoopToken:
-    from anyio.lowlevel import current_token  # noqa: PLC0415 - loaded with the first `Fetcher`
+    from anyio.lowlevel import current_token  # noqa: PLC0415
 
     return current_token()
 
@@ -48,6 +46,8 @@ class Background:
     __slots__ = ("_scope", "_work")
 
     def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        import anyio  # noqa: PLC0415
+
         self._work = work
         self._scope = anyio.CancelScope()
 
@@ -84,6 +84,8 @@ class _Flight(Generic[T]):
     """One run of the work on one event loop; `results` has its result once it is done, unless it was cut off."""
 
     def __init__(self) -> None:
+        import anyio  # noqa: PLC0415
+
         self.done = anyio.Event()
         self.results: list[T] = []
 
