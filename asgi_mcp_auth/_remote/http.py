@@ -135,11 +135,7 @@ class Fetcher:
         import anyio.lowlevel  # noqa: PLC0415 - importing the package is to stay cheap, here and in all that waits
         import httpx  # noqa: PLC0415
 
-        _ = (
-            anyio.CancelScope,
-            anyio.Event,
-            anyio.lowlevel,
-        )  # anyio imports where its names are when it is asked for them
+        _ = anyio.CancelScope, anyio.Event, anyio.lowlevel  # it imports the modules of its names when asked for them
         self._is_ours = new_client is None
         self._new_client = new_client or functools.partial(httpx.AsyncClient, verify=_tls_context())
         self._timeout = httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS)
