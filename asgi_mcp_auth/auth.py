@@ -19,17 +19,16 @@ from asgi_mcp_auth._protocol.resource import MetadataSigner
 from asgi_mcp_auth._protocol.site import Site, compile_site
 from asgi_mcp_auth._protocol.urls import is_loopback
 from asgi_mcp_auth._remote.authorizers import Authorize
+from asgi_mcp_auth._remote.from_settings import FromSettings
 from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
 from asgi_mcp_auth._remote.interface import MCPAuthInterface
 from asgi_mcp_auth._remote.issuers import Issuers
 from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
 from asgi_mcp_auth._remote.key_sets import KeySets
 from asgi_mcp_auth._remote.options import MCPAuthOptions
-from asgi_mcp_auth._remote.settings import FromSettings
 from asgi_mcp_auth._remote.verifiers import IsRevoked, RevocationCheck, Verifier
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.decisions import Observer, RefusalLog
-from asgi_mcp_auth.status import Status
 from asgi_mcp_auth.stores import Store
 
 if TYPE_CHECKING:
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
     from asgi_mcp_auth._asgi.wellknown import MetadataApp
     from asgi_mcp_auth.middleware import MCPAuthMiddleware
+    from asgi_mcp_auth.status import Status
 
 __all__ = ("MCPAuth", "MCPAuthOptions")
 
@@ -262,6 +262,8 @@ class MCPAuth(MCPAuthInterface, FromSettings):
 
     def status(self) -> Status:
         """What is known at this moment: issuers, keys, clocks, caches and counts, of this process."""
+        from asgi_mcp_auth.status import Status  # noqa: PLC0415 - many are never asked
+
         verifiers = zip(self.site.resources, self._jwt_verifiers, strict=False)  # none, with a verifier of the user's
         return Status(
             at=self.clock(),

@@ -6,10 +6,11 @@ They hold what was written; `MCPAuth` checks and compiles them, and reports ever
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.metadata import AuthorizationServerMetadata
 
 __all__ = (

@@ -10,10 +10,11 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import Any, cast, final
+
+from asgi_mcp_auth._values import dataclass
 
 __all__ = ("AuthInfo", "Principal", "copy_json", "current_auth", "current_auth_var", "verified_auth_info")
 

@@ -6,9 +6,11 @@ Seconds throughout. Nothing here is secret: key ids and issuers are public, toke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
+from dataclasses import fields, is_dataclass
 from typing import Any, Literal, cast
+
+from asgi_mcp_auth._values import dataclass
+from asgi_mcp_auth.events import Event
 
 __all__ = (
     "DocumentStatus",
@@ -21,28 +23,6 @@ __all__ = (
     "Status",
     "TokenCacheStatus",
 )
-
-
-class Event(StrEnum):
-    """What happened to what we hold of an issuer: the `event` of log records, stable for alerts."""
-
-    KEYS_FETCHED = "keys_fetched"
-    KEYS_CHANGED = "keys_changed"
-    KEY_SKIPPED = "key_skipped"
-    KEYS_REFRESH_FAILED = "keys_refresh_failed"
-    KEYS_STALE = "keys_stale"
-    KEYS_UNAVAILABLE = "keys_unavailable"
-    KEYS_RECOVERED = "keys_recovered"
-    UNKNOWN_KID = "unknown_kid"
-    METADATA_FETCHED = "metadata_fetched"
-    METADATA_REFRESH_FAILED = "metadata_refresh_failed"
-    METADATA_STALE = "metadata_stale"
-    METADATA_UNAVAILABLE = "metadata_unavailable"
-    METADATA_RECOVERED = "metadata_recovered"
-    METADATA_UNFIT = "metadata_unfit"
-    ISSUER_ADMITTED = "issuer_admitted"
-    ISSUER_EVICTED = "issuer_evicted"
-    ISSUER_WITHDRAWN = "issuer_withdrawn"
 
 
 State = Literal["given", "empty", "fresh", "due", "stale", "unusable"]

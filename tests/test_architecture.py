@@ -94,17 +94,22 @@ def test_protocol_never_waits(name: str) -> None:
 
 # --- dependencies point one way -------------------------------------------------------------------------------------
 
-FOUNDATION = {"reasons", "errors", "message_errors", "metadata", "config", "context", "authorization", "status"}
+FOUNDATION = {
+    *("_values", "reasons", "errors", "message_errors", "metadata", "config", "context", "authorization"),
+    *("events", "status"),
+}
 BELOW_AUTH = FOUNDATION | {"decisions", "_protocol", "_remote"}
 ALLOWED: dict[str, set[str]] = {
-    "status": set(),
+    "_values": set(),
+    "events": set(),
+    "status": {"_values", "events"},
     "reasons": set(),
     "errors": {"reasons"},
     "message_errors": {"errors", "reasons"},
-    "authorization": set(),
+    "authorization": {"_values"},
     "metadata": {"errors"},
-    "config": {"errors", "metadata"},
-    "context": {"errors"},
+    "config": {"_values", "errors", "metadata"},
+    "context": {"_values", "errors"},
     "exceptions": {"errors"},
     "providers": {"providers"},
     "decisions": {"authorization", "context", "errors"},
@@ -253,6 +258,72 @@ def test_importing_loads_nothing_optional(name: str) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == []
     assert done.stderr == ""
+
+
+NOT_AT_IMPORT = (
+    # Loaded when an `MCPAuth` is constructed, never in a request.
+    *("httpx", "anyio", "asyncio"),
+    # Loaded by what few servers use: the synchronous `fetch_server_config`, settings in a file or the environment.
+    *("concurrent.futures", "pathlib", "tomllib", "difflib"),
+    *(f"{NAME}._remote.{name}" for name in ("settings", "imports")),
+    *(f"{NAME}._protocol.{name}" for name in ("mapping", "shapes", "toml", "config_schema")),
+    # `MCPAuth.status()`; rules for resources; challenges read back; apps beside the middleware; session binding.
+    *(f"{NAME}.status", f"{NAME}._protocol.resource_uris", f"{NAME}._protocol.challenge_reading"),
+    *(f"{NAME}._asgi.{name}" for name in ("bearer", "readiness", "token_verifier", "wellknown")),
+)
+"""What importing the package costs is held by this list, not by a time: each of these is half a millisecond or more."""
+
+
+def test_importing_loads_nothing_that_can_wait() -> None:
+    program = (
+        f"import sys, json, jwt; before = set(sys.modules); from {NAME} import MCPAuth, MCPAuthMiddleware; "
+        f"print(json.dumps([m for m in {NOT_AT_IMPORT!r} if m in set(sys.modules) - before]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
+def test_what_can_wait_is_there() -> None:
+    """A name that is misspelt, or of a module that has gone, would hold nothing."""
+    for name in NOT_AT_IMPORT:
+        importlib.import_module(name)
+
+
+MAKING_IN_REQUESTS = {"authorization"}
+"""Modules with standard dataclasses: of values that requests make, where half a microsecond counts."""
+
+
+def test_no_other_class_is_compiled_at_import() -> None:
+    """As `dataclasses.dataclass` does with the methods of one: most of the cost of importing it."""
+    program = f"import sys, json, {NAME}; print(json.dumps([m for m in sys.modules if m.split('.')[0] == {NAME!r}]))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    compiling = {
+        name
+        for name in json.loads(done.stdout)
+        for node in TREES[name].body
+        if isinstance(node, ast.ImportFrom) and node.module == "dataclasses"
+        if any(alias.name == "dataclass" for alias in node.names)
+    }
+    assert compiling == {f"{NAME}.{name}" for name in MAKING_IN_REQUESTS}
+
+
+REQUEST_LOADS = """
+import sys
+from asgi_mcp_auth import MCPAuthMiddleware
+MCPAuthMiddleware(print, resource="https://api.example.com/mcp", authorization_servers=["https://auth.example.com"])
+import anyio
+before = set(sys.modules)
+_ = anyio.CancelScope, anyio.Event, anyio.move_on_after, anyio.fail_after, anyio.sleep, anyio.create_task_group
+_ = anyio.CapacityLimiter
+import anyio.lowlevel
+print(sorted(set(sys.modules) - before))
+"""
+
+
+def test_constructing_loads_what_requests_use_of_anyio() -> None:
+    """It imports the modules that its names are in when it is asked for them, which is not to be in a request."""
+    done = subprocess.run([sys.executable, "-c", REQUEST_LOADS], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_importing_the_testing_kit_loads_neither_httpx_nor_pytest() -> None:

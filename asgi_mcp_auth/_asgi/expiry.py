@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import anyio
-
 from asgi_mcp_auth._asgi.sending import POLICY_VIOLATION
 from asgi_mcp_auth._remote.tasks import Background, spawn
 
@@ -23,6 +21,8 @@ OSERROR_SINCE = (2, 4)  # the ASGI revision in which send() may say that the cli
 
 
 async def _sleep_until(time: float, clock: Callable[[], float]) -> None:
+    import anyio  # noqa: PLC0415
+
     while (left := time - clock()) > 0:  # noqa: ASYNC110 - waits for a time, not for an event
         await anyio.sleep(min(left, LONGEST_SLEEP))
 
@@ -93,6 +93,8 @@ class StreamEnd:
         await _sleep_until(self._until, self._clock)
         if not self._between_events or self._sending:
             self._due = True  # the app's next message, or the one under way, is the last
+            import anyio  # noqa: PLC0415
+
             await anyio.sleep(GRACE)
         if not self._over and not self._sending:
             await self._end()

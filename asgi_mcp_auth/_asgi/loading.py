@@ -9,9 +9,7 @@ import os
 import sys
 from typing import Any
 
-from asgi_mcp_auth._protocol.mapping import UnusableError
 from asgi_mcp_auth._protocol.problems import show
-from asgi_mcp_auth._remote.imports import import_object
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 from asgi_mcp_auth.middleware import MCPAuthMiddleware
@@ -42,6 +40,9 @@ def load_app(app: str, config: str | os.PathLike[str] | None = None) -> MCPAuthM
 def _imported(app: object) -> Any:
     if not isinstance(app, str):
         raise ConfigurationError([Problem("app", f"{show(app)} is not an import string.", "Write 'module:attribute'.")])
+    from asgi_mcp_auth._protocol.mapping import UnusableError  # noqa: PLC0415 - only who uses it pays for it
+    from asgi_mcp_auth._remote.imports import import_object  # noqa: PLC0415
+
     try:
         return import_object(app)
     except UnusableError as error:

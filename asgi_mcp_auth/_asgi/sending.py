@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from anyio import move_on_after
-
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.responses import Response
 
@@ -35,7 +33,9 @@ class Incoming:
 
         It ends the whole connection then, and every other request on it (seen with 0.18).
         """
-        with move_on_after(LONGEST_WAIT):
+        import anyio  # noqa: PLC0415
+
+        with anyio.move_on_after(LONGEST_WAIT):
             while self._unread:
                 await self()
 

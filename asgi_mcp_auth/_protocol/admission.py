@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from asgi_mcp_auth._protocol.issuer import TrustedIssuer
 from asgi_mcp_auth._protocol.patterns import ByEnds
 from asgi_mcp_auth._protocol.problems import Problems, show
 from asgi_mcp_auth._protocol.urls import parse_url
+from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver
 
 __all__ = ("Allowance", "IssuerPattern", "OtherIssuers", "compile_pattern", "may_be_issuer")
@@ -54,26 +55,31 @@ class IssuerPattern:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OtherIssuers:
     """What admits issuers to one resource that its configuration does not name.
 
-    Attributes:
+    Args:
         patterns: Tried in order.
         resolver: Asked about those that match none.
         compile: From the issuer and the resolver's configuration to the rules; raises `ConfigurationError`.
         new_per_minute: How many issuers the patterns may admit in a minute.
     """
 
-    patterns: tuple[IssuerPattern, ...]
-    resolver: IssuerResolver | None
-    compile: Callable[[str, AuthServerConfig], TrustedIssuer]
-    new_per_minute: int
-    _by_ends: ByEnds[int] = field(init=False)
+    __slots__ = ("_by_ends", "compile", "new_per_minute", "patterns", "resolver")
 
-    def __post_init__(self) -> None:
-        by_ends = ByEnds((pattern.text, order) for order, pattern in enumerate(self.patterns))
-        object.__setattr__(self, "_by_ends", by_ends)
+    def __init__(
+        self,
+        *,
+        patterns: tuple[IssuerPattern, ...],
+        resolver: IssuerResolver | None,
+        compile: Callable[[str, AuthServerConfig], TrustedIssuer],  # noqa: A002 - what it does
+        new_per_minute: int,
+    ) -> None:
+        self.patterns = patterns
+        self.resolver = resolver
+        self.compile = compile
+        self.new_per_minute = new_per_minute
+        self._by_ends = ByEnds((pattern.text, order) for order, pattern in enumerate(patterns))
 
     def match(self, issuer: str) -> TrustedIssuer | None:
         """The rules of the first pattern that matches."""

@@ -1,4 +1,4 @@
-"""`WWW-Authenticate`: building challenges, and reading them back (RFC 9110 section 11.6.1, RFC 6750 section 3).
+"""`WWW-Authenticate`: building challenges (RFC 9110 section 11.6.1, RFC 6750 section 3).
 
 Real clients pick parameters out with unanchored regular expressions, so the order is fixed (`error, scope,
 resource_metadata, error_description`), free text comes last and holds no `=`, and Bearer comes first.
@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ("BEARER", "Challenge", "CredentialScheme", "challenges", "parse_challenges")
+__all__ = ("BEARER", "CredentialScheme", "challenges")
 
 _NOT_DESCRIPTION = re.compile(r"[^\x20\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]")  # RFC 6750 section 3, and no "="
 
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_PARAM = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*')
-_SEPARATOR = re.compile(r"[\s,]*")
-_SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s++(?!=)|\s*(?=,|$))")
 
-
-@dataclass(frozen=True, slots=True)
-class CredentialScheme:
+class CredentialScheme(NamedTuple):
     """A row of the table of schemes a resource accepts: its name, and parameters only its challenge has."""
 
     name: str
@@ -67,31 +60,3 @@ def challenges(
         text = ", ".join(f'{name}="{value}"' for name, value in fields if value is not None)
         lines.append(f"{scheme.name} {text}".encode("ascii"))
     return tuple(lines)
-
-
-class Challenge(NamedTuple):
-    """A challenge read from a response: the scheme as sent, parameters by lower-case name."""
-
-    scheme: str
-    params: dict[str, str]
-
-
-def parse_challenges(value: str) -> list[Challenge]:
-    """Read a `WWW-Authenticate` field value, of one challenge or several joined by commas.
-
-    For tests and tools. Stops at the first thing it cannot read and returns what came before.
-    """
-    found: list[Challenge] = []
-    at = 0
-    while (at := _SEPARATOR.match(value, at).end()) < len(value):  # type: ignore[union-attr]  # matches "" too
-        param = _PARAM.match(value, at)
-        if param is not None and found:
-            name, quoted, plain = param.groups()
-            found[-1].params[name.lower()] = re.sub(r"\\(.)", r"\1", quoted) if plain is None else plain
-            at = param.end()
-        elif (scheme := _SCHEME.match(value, at)) is not None:
-            found.append(Challenge(scheme.group(1), {}))
-            at = scheme.end()
-        else:
-            break
-    return found

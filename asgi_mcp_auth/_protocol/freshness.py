@@ -10,11 +10,12 @@ a back-off after a failure; a failure never uses up the allowance of a real rota
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
 from asgi_mcp_auth._protocol.problems import Problems, show
+from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import KeySetClocks
 
 __all__ = ("Freshness", "State", "check_clocks", "may_fetch", "stage", "stated_lifetime", "suspects_rotation")

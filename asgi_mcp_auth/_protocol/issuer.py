@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast, get_args
 
 from asgi_mcp_auth._protocol.claims import TokenRules
@@ -13,6 +12,7 @@ from asgi_mcp_auth._protocol.jwks import KeySet, parse_key_set
 from asgi_mcp_auth._protocol.problems import Problems, show
 from asgi_mcp_auth._protocol.server_metadata import insecure_url, validate_server_config
 from asgi_mcp_auth._protocol.urls import Url, parse_url
+from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, AuthServerType, Profile
 from asgi_mcp_auth.errors import InvalidServerMetadata
 

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from asgi_mcp_auth._protocol.mcp_headers import NAMED_BY, MCPFields, decode_value, mismatch
-from asgi_mcp_auth._protocol.resource_uris import LONGEST_URI
 from asgi_mcp_auth._protocol.rpc import INVALID_PARAMS, Message, malformed
 from asgi_mcp_auth.authorization import Operation, TargetKind
 
-__all__ = ("IN_BODY_ONLY", "LISTS", "MAX_OPERATIONS", "TARGETED", "operation_of_fields", "operations")
+__all__ = ("IN_BODY_ONLY", "LISTS", "LONGEST_URI", "MAX_OPERATIONS", "TARGETED", "operation_of_fields", "operations")
 
 MAX_OPERATIONS = 1000  # of one body
+LONGEST_URI = 8192
 
 TARGETED: Final[Mapping[str, tuple[TargetKind, str]]] = {
     "tools/call": ("tool", "name"),

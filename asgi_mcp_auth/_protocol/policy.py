@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from asgi_mcp_auth._protocol.path_forms import PathRule, parse_rule
 from asgi_mcp_auth._protocol.problems import Problems, as_list, show
 from asgi_mcp_auth._protocol.rules import OperationRules, compile_operation_rules, compile_rule
 from asgi_mcp_auth._protocol.scopes import Hierarchy, Requirement, Strength, is_scope
+from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import ScopePolicy
 
 __all__ = ("CompiledPolicy", "compile_policy", "compile_scopes")

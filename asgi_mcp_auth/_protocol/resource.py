@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from asgi_mcp_auth._protocol.challenge import BEARER
@@ -27,6 +26,7 @@ from asgi_mcp_auth._protocol.responses import ChallengeSource, Response, refusal
 from asgi_mcp_auth._protocol.scopes import Requirement
 from asgi_mcp_auth._protocol.trust import MAX_PUBLISHED, Trust, compile_trust
 from asgi_mcp_auth._protocol.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
+from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest, NoCredential, Reason
 

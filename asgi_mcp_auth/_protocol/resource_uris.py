@@ -13,9 +13,8 @@ import posixpath
 import re
 from urllib.parse import quote, unquote
 
-__all__ = ("LONGEST_URI", "is_usual", "readings")
+__all__ = ("is_usual", "readings")
 
-LONGEST_URI = 8192
 MAX_DECODINGS = 3
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(//[^/?#]*)?([^?#]*)(.*)", re.DOTALL)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 from asgi_mcp_auth._protocol.operations import IN_BODY_ONLY, LISTS, TARGETED
 from asgi_mcp_auth._protocol.patterns import Pattern, PatternTable, parse_pattern
 from asgi_mcp_auth._protocol.problems import Problems, as_mapping, as_strings, show
-from asgi_mcp_auth._protocol.resource_uris import is_usual, readings
 from asgi_mcp_auth._protocol.rpc import INVALID_PARAMS, malformed
 from asgi_mcp_auth._protocol.scopes import Hierarchy, Requirement, Strength
+from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.authorization import Operation, TargetKind
 from asgi_mcp_auth.config import ScopePolicy, ScopeRule
 from asgi_mcp_auth.errors import Forbidden
@@ -104,6 +103,8 @@ class OperationRules:
         found = [] if index is None else [index]
         if kind != "resource" or not self.targets[kind].requirements:
             return found
+        from asgi_mcp_auth._protocol.resource_uris import is_usual, readings  # noqa: PLC0415 - loaded with the rule
+
         if is_usual(name):
             return found
         forms = readings(name)
@@ -139,9 +140,8 @@ def _table(
             problems.add(where, f"{show(text)} cannot be matched.", fix)
             continue
         needed, strength = compile_rule(value, f"{where}[{show(text)}]", problems, scopes)
-        if templates and isinstance(name, str) and (odd := readings(name)) is not None and not is_usual(name):
-            fix = f"Write it as servers look it up: one of {', '.join(map(show, sorted(odd)))}."
-            problems.warn(where, f"{show(text)} can be read in several ways.", fix)
+        if templates:
+            _warn_of_readings(name, where, problems)
         names.append(name)
         requirements.append(hierarchy.require(needed, strength=strength))
     table = PatternTable(names)
@@ -149,6 +149,14 @@ def _table(
         fix = "Make one of them longer, or add the names that both match."
         problems.add(where, f"{show(one)} and {show(two)} are equally specific.", fix)
     return _Table(table, tuple(requirements))
+
+
+def _warn_of_readings(name: Pattern | str, where: str, problems: Problems) -> None:
+    from asgi_mcp_auth._protocol.resource_uris import is_usual, readings  # noqa: PLC0415 - few have rules for URIs
+
+    if isinstance(name, str) and (odd := readings(name)) is not None and not is_usual(name):
+        fix = f"Write it as servers look it up: one of {', '.join(map(show, sorted(odd)))}."
+        problems.warn(where, f"{show(name)} can be read in several ways.", fix)
 
 
 def compile_operation_rules(

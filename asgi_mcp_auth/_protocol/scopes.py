@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
+
+from asgi_mcp_auth._values import dataclass
 
 __all__ = ("Hierarchy", "Requirement", "Strength", "is_scope")
 
@@ -35,7 +37,7 @@ class Strength(NamedTuple):
         return authenticated + self.max_age + leeway >= now
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
     """Scopes a request needs, compiled: each with all scopes that satisfy it.
 
@@ -98,4 +100,5 @@ class Hierarchy:
         """Compile the union of `groups`, in stable order."""
         needed = tuple(dict.fromkeys(scope for group in groups for scope in group))
         named = tuple(dict.fromkeys(self.wire_name(scope) for scope in needed))
-        return Requirement(needed, named, tuple(self.satisfying(scope) for scope in needed), strength)
+        satisfied_by = tuple(self.satisfying(scope) for scope in needed)
+        return Requirement(needed=needed, named=named, satisfied_by=satisfied_by, strength=strength)

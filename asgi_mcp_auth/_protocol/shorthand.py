@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from asgi_mcp_auth._protocol.shapes import Field, fields_of
 from asgi_mcp_auth.config import (
     AuthServerConfig,
     IssuerResolver,
@@ -14,6 +13,9 @@ from asgi_mcp_auth.config import (
     ScopePolicy,
 )
 from asgi_mcp_auth.errors import ConfigurationError, Problem
+
+if TYPE_CHECKING:
+    from asgi_mcp_auth._protocol.shapes import Field
 
 __all__ = ("one_resource", "shorthand_fields", "told_in_shorthand")
 
@@ -53,6 +55,8 @@ def _relocated(problem: Problem) -> Problem:
 
 def shorthand_fields() -> dict[str, Field]:
     """The settings of the shorthand by name."""
+    from asgi_mcp_auth._protocol.shapes import fields_of  # noqa: PLC0415 - only who reads settings pays for it
+
     metadata, policy = fields_of(ResourceServerMetadata), fields_of(ScopePolicy)
     return {
         "resource": metadata["resource"]._replace(required=False),

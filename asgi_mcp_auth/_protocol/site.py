@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -21,6 +20,7 @@ from asgi_mcp_auth._protocol.resource import (
     resource_url,
 )
 from asgi_mcp_auth._protocol.urls import PROTECTED_RESOURCE, Url
+from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import ResourceServerConfig
 
 __all__ = ("Site", "compile_site", "is_well_known")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -12,6 +12,7 @@ from asgi_mcp_auth._protocol.admission import SEGMENT, IssuerPattern, OtherIssue
 from asgi_mcp_auth._protocol.issuer import TrustedIssuer, compile_issuer
 from asgi_mcp_auth._protocol.problems import Problems, as_list, show
 from asgi_mcp_auth._protocol.urls import Url
+from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver
 
 __all__ = ("MAX_PUBLISHED", "Trust", "compile_trust")

@@ -5,11 +5,8 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
-
-import anyio
 
 from asgi_mcp_auth._protocol.server_metadata import accept_metadata, insecure_url
 from asgi_mcp_auth._protocol.urls import discovery_urls, parse_url
@@ -156,6 +153,10 @@ async def fetch_server_config_by_well_known_url_async(
 
 def _run(work: Callable[[], Any]) -> Any:
     """Run async work to its end from synchronous code, on a thread of its own: also inside a running event loop."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - a server has no use for it
+
+    import anyio  # noqa: PLC0415
+
     with ThreadPoolExecutor(1, "asgi_mcp_auth") as pool:
         return pool.submit(anyio.run, work).result()
 

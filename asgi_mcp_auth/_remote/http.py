@@ -16,8 +16,6 @@ from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-import anyio
-
 from asgi_mcp_auth._protocol.addresses import is_public
 from asgi_mcp_auth._protocol.freshness import stated_lifetime
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
@@ -62,7 +60,7 @@ MAX_ADDRESSES = 4
 NOTHING: Mapping[str, str] = MappingProxyType({})
 
 OK = 200
-_JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;|\Z)", re.IGNORECASE)
+JSON_TYPE = r"(?i)application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;|\Z)"  # compiled when a stranger's document comes
 TRY_AGAIN = (408, 429)
 SERVER_ERROR = 500
 
@@ -110,6 +108,8 @@ def _of_this_machine(address: str) -> bool:
 
 async def _public_addresses(host: str, url: str, strangers: Strangers | None) -> list[str]:
     """What a host name resolves to, every one of them a public address, or one of this machine if those may be."""
+    import anyio  # noqa: PLC0415
+
     loopback = strangers is not None and strangers.loopback
     found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
@@ -124,7 +124,7 @@ async def _public_addresses(host: str, url: str, strangers: Strangers | None) ->
 
 
 class Fetcher:
-    """Fetches JSON objects. Constructing one loads httpx, so that no request has to.
+    """Fetches JSON objects. Constructing one loads httpx and what is used of anyio, so that no request has to.
 
     Args:
         new_client: Makes the client of one fetch. Default: a short-lived `httpx.AsyncClient` over one TLS context,
@@ -132,8 +132,10 @@ class Fetcher:
     """
 
     def __init__(self, new_client: ClientFactory | None = None) -> None:
-        import httpx  # noqa: PLC0415 - importing the package is to stay cheap
+        import anyio.lowlevel  # noqa: PLC0415 - importing the package is to stay cheap, here and in all that waits
+        import httpx  # noqa: PLC0415
 
+        _ = anyio.CancelScope, anyio.Event, anyio.lowlevel  # it imports the modules of its names when asked for them
         self._is_ours = new_client is None
         self._new_client = new_client or functools.partial(httpx.AsyncClient, verify=_tls_context())
         self._timeout = httpx.Timeout(TOTAL_SECONDS, connect=CONNECT_SECONDS)
@@ -169,6 +171,8 @@ class Fetcher:
         Raises:
             DiscoveryError: For all that can go wrong; `transient` for time-outs, refused connections and 5xx.
         """
+        import anyio  # noqa: PLC0415
+
         try:
             with anyio.fail_after(TOTAL_SECONDS if strangers is None else strangers.seconds):
                 async with self._new_client() as client:
@@ -224,6 +228,8 @@ class Fetcher:
 
 async def read_body(response: Any, limit: int | None = None) -> bytes | None:
     """The body of an answer, or None if it is longer than `limit`, or than `MAX_BYTES`."""
+    import anyio  # noqa: PLC0415
+
     limit = MAX_BYTES if limit is None else limit
     body = bytearray()
     # Left by cancellation, because trio complains of the generators inside when one is left by an exception.
@@ -243,7 +249,7 @@ async def _read_json(url: str, strangers: Strangers | None, response: Any) -> Fe
     if coding != "identity":
         msg = f"{url} answered with the content coding {printable(coding)}, which was not asked for."
         raise DiscoveryError(msg, transient=False)
-    if strangers is not None and not _JSON_TYPE.match(response.headers.get("content-type", "")):
+    if strangers is not None and not re.match(JSON_TYPE, response.headers.get("content-type", "")):
         msg = f"{url} answered with {printable(response.headers.get('content-type'))}, not application/json."
         raise DiscoveryError(msg, transient=False)
     limit = MAX_BYTES if strangers is None else strangers.max_bytes

@@ -11,9 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, cast
-
-import anyio
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from asgi_mcp_auth._protocol.admission import Allowance, may_be_issuer
 from asgi_mcp_auth._protocol.claims import TokenRules
@@ -25,7 +23,10 @@ from asgi_mcp_auth._remote.key_sets import KeySets
 from asgi_mcp_auth._remote.tasks import SingleFlight
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.errors import ConfigurationError, InvalidToken, Reason, Unavailable, printable
-from asgi_mcp_auth.status import Event, PoolStatus
+from asgi_mcp_auth.events import Event
+
+if TYPE_CHECKING:
+    from asgi_mcp_auth.status import PoolStatus
 
 __all__ = ("Issuers", "Trusted")
 
@@ -137,6 +138,8 @@ class Issuers:
         """The picture of the pool; None where nothing can get into it."""
         if self._others is None:
             return None
+        from asgi_mcp_auth.status import PoolStatus  # noqa: PLC0415
+
         return PoolStatus(entries=len(self._pool), size=self._size, evictions=self._evictions)
 
     def _unknown(self, claimed: object) -> InvalidToken:
@@ -169,6 +172,8 @@ class Issuers:
         raise Unavailable(Reason.HOOK_FAILED, issuer=issuer, found="the issuer resolver", retry_after=1.0)
 
     async def _resolve(self, issuer: str) -> Trusted | Reason:
+        import anyio  # noqa: PLC0415
+
         others = self._others
         assert others is not None  # noqa: S101 - asked only then
         assert others.resolver is not None  # noqa: S101

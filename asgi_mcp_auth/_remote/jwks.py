@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from asgi_mcp_auth._protocol.freshness import Freshness, may_fetch, stage, suspects_rotation
 from asgi_mcp_auth._protocol.jwks import KeySet, UnknownKid, VerificationKey, parse_key_set
@@ -16,7 +16,10 @@ from asgi_mcp_auth._remote.http import Fetcher
 from asgi_mcp_auth._remote.living import LivingDocument
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, KeySetClocks
 from asgi_mcp_auth.errors import DiscoveryError, InvalidServerMetadata, Reason, Unavailable, printable
-from asgi_mcp_auth.status import Event, IssuerStatus, KeyStatus, SkippedKey
+from asgi_mcp_auth.events import Event
+
+if TYPE_CHECKING:
+    from asgi_mcp_auth.status import IssuerStatus
 
 __all__ = ("LivingKeySet", "Snapshot")
 
@@ -270,6 +273,8 @@ class LivingKeySet:
 
     def status(self) -> IssuerStatus:
         """Its picture at this moment."""
+        from asgi_mcp_auth.status import IssuerStatus, KeyStatus, SkippedKey  # noqa: PLC0415
+
         now, held = self._clock(), self._keys.value
         needs_metadata = not (self._keys.given or self._config.jwks_uri)
         keys = () if held is None else held.keys.keys

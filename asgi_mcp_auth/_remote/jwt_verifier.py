@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
+from typing import TYPE_CHECKING
 
 from asgi_mcp_auth._protocol.claims import check_claims, check_header, unverified_time
 from asgi_mcp_auth._protocol.credentials import Credential
@@ -18,7 +19,9 @@ from asgi_mcp_auth._remote.issuers import Issuers, Trusted
 from asgi_mcp_auth._remote.token_cache import Entry, TokenCache, weigh
 from asgi_mcp_auth._remote.verifiers import Verified, copy_with_token
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
-from asgi_mcp_auth.status import ResourceStatus
+
+if TYPE_CHECKING:
+    from asgi_mcp_auth.status import ResourceStatus
 
 __all__ = ("JWTVerifier",)
 
@@ -129,6 +132,8 @@ class JWTVerifier:
 
     def status(self, resource: str) -> ResourceStatus:
         """Its picture."""
+        from asgi_mcp_auth.status import ResourceStatus  # noqa: PLC0415
+
         return ResourceStatus(
             resource=resource,
             token_cache=self.cache.status(),

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
-
-import anyio
 
 from asgi_mcp_auth._protocol.issuer import TrustedIssuer
 from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
 from asgi_mcp_auth._remote.jwks import LivingKeySet
-from asgi_mcp_auth.status import IssuerStatus
+
+if TYPE_CHECKING:
+    from asgi_mcp_auth.status import IssuerStatus
 
 __all__ = ("KeySets",)
 
@@ -68,6 +69,8 @@ class KeySets:
 
     async def warm_up(self) -> tuple[str, ...]:
         """Fetch what is not fresh of the issuers that the configuration names; those whose keys cannot be had."""
+        import anyio  # noqa: PLC0415
+
         failed: list[str] = []
         limit = anyio.CapacityLimiter(MAX_AT_ONCE)
 

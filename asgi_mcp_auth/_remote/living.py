@@ -12,17 +12,18 @@ import os
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from weakref import WeakSet
-
-import anyio
 
 from asgi_mcp_auth._protocol.freshness import Freshness, State, may_fetch, stage
 from asgi_mcp_auth._remote.http import TOTAL_SECONDS
 from asgi_mcp_auth._remote.tasks import SingleFlight
 from asgi_mcp_auth.config import KeySetClocks
 from asgi_mcp_auth.errors import DiscoveryError
-from asgi_mcp_auth.status import DocumentStatus, Event
+from asgi_mcp_auth.events import Event
+
+if TYPE_CHECKING:
+    from asgi_mcp_auth.status import DocumentStatus
 
 __all__ = ("LivingDocument",)
 
@@ -119,6 +120,8 @@ class LivingDocument(Generic[T]):
 
     async def _attempt(self) -> bool:
         """One fetch, bounded in time; whatever goes wrong is an error to back off from."""
+        import anyio  # noqa: PLC0415
+
         self.begun += 1
         number, started = self.begun, self._clock()  # the document is at least as new as this
         received, error = None, OVERDUE
@@ -168,6 +171,8 @@ class LivingDocument(Generic[T]):
 
     def status(self, now: float) -> DocumentStatus:
         """Its picture."""
+        from asgi_mcp_auth.status import DocumentStatus  # noqa: PLC0415 - loaded when somebody asks
+
         if self.given:
             return DocumentStatus(state="given")
         state, counts = self.state, {"fetches": self.begun, "failures": self.state.failures}

@@ -1,4 +1,4 @@
-"""`MCPAuth` from a mapping, a TOML file or the environment: the same settings under the same names.
+"""Reading `MCPAuth` from a mapping, a TOML file or the environment: the same settings under the same names.
 
 A hook is named by an import string, so whoever writes the file decides what code is imported: a configuration
 file is as trusted as the program.
@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import Any, TypeVar
 
 from asgi_mcp_auth._protocol.mapping import Reader, UnusableError, known_or_not
 from asgi_mcp_auth._protocol.problems import Problems, as_mapping, show
 from asgi_mcp_auth._protocol.shapes import Field, parameters_of
 from asgi_mcp_auth._protocol.shorthand import one_resource, shorthand_fields, told_in_shorthand
+from asgi_mcp_auth._protocol.toml import line_of
 from asgi_mcp_auth._remote.imports import import_object
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
-if TYPE_CHECKING:
-    from asgi_mcp_auth._remote.options import MCPAuthOptions
-
-__all__ = ("FromSettings", "settings_of")
+__all__ = ("from_env", "from_mapping", "from_toml", "settings_of")
 
 T = TypeVar("T")
 
@@ -35,80 +34,44 @@ def settings_of(configured: type[Any]) -> dict[str, Field]:
     return shorthand_fields() | parameters_of(configured)
 
 
-class FromSettings:
-    """The ways to construct `MCPAuth` that read plain values."""
+def from_mapping(configured: type[T], settings: Mapping[str, Any], options: Mapping[str, Any]) -> T:
+    """As `FromSettings.from_mapping`."""
+    return _construct(configured, settings, options, Path(), lambda problem: problem)
 
-    @classmethod
-    def from_mapping(cls, settings: Mapping[str, Any], **options: Unpack[MCPAuthOptions]) -> Self:
-        """Construct from plain values, as JSON or TOML say them.
 
-        Args:
-            settings: The parameters of the constructor by name, nested dataclasses as mappings; or the shorthand
-                `resource`, `authorization_servers`, `required_scopes` instead of `protected_resources`. A hook is
-                an import string `"module:attribute"` or `"module:factory()"`. In place of any value, `{"from_env":
-                "NAME"}` or `{"from_file": "path"}` is the text of a variable or a file, which no message shows.
-            options: Parameters of the constructor that are not in `settings`, hooks as objects above all.
+def from_toml(configured: type[T], path: str | os.PathLike[str], options: Mapping[str, Any]) -> T:
+    """As `FromSettings.from_toml`."""
+    file = Path(path)
+    try:
+        text = _read(file)
+        settings = tomllib.loads(text)
+    except UnusableError as error:
+        raise ConfigurationError([Problem(str(file), error.what, error.fix)]) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError([Problem(str(file), f"It is not TOML: {error}.", "Mend it there.")]) from error
 
-        Raises:
-            ConfigurationError: Unknown keys, wrong types and wrong values, all at once, each with its place.
-        """
-        return _construct(cls, settings, options, Path(), lambda problem: problem)
+    def place(problem: Problem) -> Problem:
+        line = line_of(text, problem.where)
+        return problem._replace(where=f"{file}{'' if line is None else f':{line}'}: {problem.where}")
 
-    @classmethod
-    def from_toml(cls, path: str | os.PathLike[str], **options: Unpack[MCPAuthOptions]) -> Self:
-        """Construct from a TOML file; see `from_mapping`. `from_file` is relative to the file's folder.
+    return _construct(configured, settings, options, file.parent, place)
 
-        Raises:
-            ConfigurationError: The file cannot be read; or as `from_mapping`, each with its line.
-        """
-        import tomllib  # noqa: PLC0415 - only who uses it pays for it
 
-        from asgi_mcp_auth._protocol.toml import line_of  # noqa: PLC0415
-
-        file = Path(path)
-        try:
-            text = _read(file)
-            settings = tomllib.loads(text)
-        except UnusableError as error:
-            raise ConfigurationError([Problem(str(file), error.what, error.fix)]) from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigurationError([Problem(str(file), f"It is not TOML: {error}.", "Mend it there.")]) from error
-
-        def place(problem: Problem) -> Problem:
-            line = line_of(text, problem.where)
-            return problem._replace(where=f"{file}{'' if line is None else f':{line}'}: {problem.where}")
-
-        return _construct(cls, settings, options, file.parent, place)
-
-    @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Unpack[MCPAuthOptions]) -> Self:
-        """Construct from environment variables: `MCP_AUTH_CONFIG` names a TOML file, or the settings stand there.
-
-        `MCP_AUTH_RESOURCE`, `MCP_AUTH_AUTHORIZATION_SERVERS`, `MCP_AUTH_REQUIRED_SCOPES`, and every parameter of the
-        constructor in capitals after `MCP_AUTH_`. Lists of texts are separated by spaces; the rest is JSON.
-
-        Args:
-            environ: The variables; default: those of the process, now.
-            options: As `from_mapping`.
-
-        Raises:
-            ConfigurationError: As `from_mapping`; an unknown `MCP_AUTH_…` or an empty one is a problem too.
-        """
-        environ = os.environ if environ is None else environ
-        given = {name: text for name, text in environ.items() if name.startswith(PREFIX)}
-        path = given.pop(f"{PREFIX}CONFIG", None)
-        if path is None and not given and not options:
-            fix = (
-                f"Set {PREFIX}RESOURCE and {PREFIX}AUTHORIZATION_SERVERS, or {PREFIX}CONFIG to the path of a TOML file."
-            )
-            raise ConfigurationError([Problem("environment", f"There is no {PREFIX}… variable.", fix)])
-        if path is None:
-            return _construct(cls, _Environment(given), options, Path(), _in_capitals)
-        if given:
-            what = f"{', '.join(sorted(given))}: beside {PREFIX}CONFIG, nothing else is read."
-            fix = 'Unset them, or write {from_env = "NAME"} in the file.'
-            raise ConfigurationError([Problem(f"{PREFIX}CONFIG", what, fix)])
-        return cls.from_toml(path, **options)
+def from_env(configured: type[T], environ: Mapping[str, str] | None, options: Mapping[str, Any]) -> T:
+    """As `FromSettings.from_env`."""
+    environ = os.environ if environ is None else environ
+    given = {name: text for name, text in environ.items() if name.startswith(PREFIX)}
+    path = given.pop(f"{PREFIX}CONFIG", None)
+    if path is None and not given and not options:
+        fix = f"Set {PREFIX}RESOURCE and {PREFIX}AUTHORIZATION_SERVERS, or {PREFIX}CONFIG to the path of a TOML file."
+        raise ConfigurationError([Problem("environment", f"There is no {PREFIX}… variable.", fix)])
+    if path is None:
+        return _construct(configured, _Environment(given), options, Path(), _in_capitals)
+    if given:
+        what = f"{', '.join(sorted(given))}: beside {PREFIX}CONFIG, nothing else is read."
+        fix = 'Unset them, or write {from_env = "NAME"} in the file.'
+        raise ConfigurationError([Problem(f"{PREFIX}CONFIG", what, fix)])
+    return from_toml(configured, path, options)
 
 
 class _Environment(dict[str, str]):

@@ -12,11 +12,10 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import anyio
-from anyio.lowlevel import EventLoopToken, current_token
+if TYPE_CHECKING:  # who runs asyncio has it loaded, and whoever makes a `Fetcher` loads anyio
+    import asyncio
 
-if TYPE_CHECKING:
-    import asyncio  # whose import is a fifth of ours; who runs it has it loaded
+    from anyio.lowlevel import EventLoopToken
 
 __all__ = ("Background", "SingleFlight", "spawn", "trio_here")
 
@@ -35,12 +34,20 @@ def trio_here() -> Any:
     return trio if lowlevel is not None and lowlevel.in_trio_run() else None
 
 
+def _this_loop() -> EventLoopToken:
+    from anyio.lowlevel import current_token  # noqa: PLC0415
+
+    return current_token()
+
+
 class Background:
     """A piece of work that is under way."""
 
     __slots__ = ("_scope", "_work")
 
     def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        import anyio  # noqa: PLC0415
+
         self._work = work
         self._scope = anyio.CancelScope()
 
@@ -77,6 +84,8 @@ class _Flight(Generic[T]):
     """One run of the work on one event loop; `results` has its result once it is done, unless it was cut off."""
 
     def __init__(self) -> None:
+        import anyio  # noqa: PLC0415
+
         self.done = anyio.Event()
         self.results: list[T] = []
 
@@ -95,11 +104,11 @@ class SingleFlight(Generic[T]):
     @property
     def under_way(self) -> bool:
         """Whether it is running on this event loop."""
-        return current_token() in self._flights
+        return _this_loop() in self._flights
 
     def start(self) -> _Flight[T]:
         """The run under way on this event loop, begun if there is none."""
-        loop = current_token()
+        loop = _this_loop()
         flight = self._flights.get(loop)
         if flight is None:
             self._forget_closed_loops()

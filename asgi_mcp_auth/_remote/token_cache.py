@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from asgi_mcp_auth._remote.jwks import LivingKeySet
 from asgi_mcp_auth.context import AuthInfo
-from asgi_mcp_auth.status import TokenCacheStatus
 
 if TYPE_CHECKING:
     from asgi_mcp_auth._remote.verifiers import Verified
+    from asgi_mcp_auth.status import TokenCacheStatus
 
 __all__ = ("Entry", "TokenCache", "weigh")
 
@@ -118,6 +118,8 @@ class TokenCache:
         """Its picture, None where it is off; in several threads the counts are approximate."""
         if not self._size:
             return None
+        from asgi_mcp_auth.status import TokenCacheStatus  # noqa: PLC0415
+
         return TokenCacheStatus(
             entries=len(self._entries),
             size=self._size,

@@ -13,9 +13,6 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 from urllib.parse import quote
 
-import anyio
-import anyio.to_thread
-
 from asgi_mcp_auth._protocol.credentials import Credential
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth.context import AuthInfo
@@ -134,6 +131,8 @@ class CallableVerifier:
         """An async function runs here; a sync one may wait on the network, so it runs on a thread."""
         if inspect.iscoroutinefunction(self._function):
             return await self._function(token)
+        import anyio.to_thread  # noqa: PLC0415 - few have such a function
+
         # In a tuple, because trio does not let a thread return what can be awaited.
         (answer,) = await anyio.to_thread.run_sync(lambda: (self._function(token),))
         return await answer if inspect.isawaitable(answer) else answer

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from asgi_mcp_auth._protocol.challenge import Challenge, parse_challenges
+from asgi_mcp_auth._protocol.challenge_reading import Challenge, parse_challenges
 from asgi_mcp_auth._protocol.server_metadata import accept_metadata, insecure_url
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._protocol.urls import discovery_urls, parse_url

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asgi_mcp_auth._protocol.challenge import Challenge
+from asgi_mcp_auth._protocol.challenge_reading import Challenge
 from asgi_mcp_auth.metadata import AuthorizationServerMetadata
 
 if TYPE_CHECKING:
