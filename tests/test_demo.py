@@ -20,6 +20,7 @@ import processes
 import pytest
 from harness import http_scope, send_scope
 from npm_clients import User, inspector
+from proxies import require_program
 
 from asgi_mcp_auth.cli import demo
 from asgi_mcp_auth.cli.demo import client, run_demo, servers
@@ -159,6 +160,7 @@ def served_resource(process: processes.Process) -> str:
 
 
 def test_the_lines_for_curl_work(serving: processes.Process) -> None:
+    require_program("curl", "curl")
     mark = len(serving.output)
     lines = re.findall(r"^(?:curl -|TOKEN=).*$", serving.output, re.MULTILINE)
     assert len(lines) == 3

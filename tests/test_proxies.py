@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 from processes import AsgiServer, free_port
-from proxies import certificates, nginx, readme_block
+from proxies import certificates, nginx, readme_block, require_program
 from test_stacks import (
     PROBES,
     SERVERS,
@@ -101,6 +101,7 @@ def issuer() -> Issuer:
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory: pytest.TempPathFactory, issuer: Issuer) -> Iterator[Proxied]:
+    require_program("nginx", "nginx-light")
     made = Proxied(tmp_path_factory.mktemp("nginx"), issuer)
     yield made
     made.close()
