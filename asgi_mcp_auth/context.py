@@ -68,23 +68,10 @@ def _check(issuer: object, subject: object, client_id: object, scopes: tuple[obj
 _FIELDS = ("issuer", "subject", "client_id", "scopes", "audience", "resource", "expires_at", "claims", "token")
 
 
-@final
-class AuthInfo:
-    """A verified access token, without the token.
+class _Open:
+    """The fields of an `AuthInfo`, while they are being filled in: it is one as soon as its class is changed to that.
 
-    Args:
-        issuer: The `iss` of the authorization server that issued the token.
-        subject: The `sub`; unique within the issuer only: compare `principal`.
-        client_id: The OAuth client, when the token names one.
-        scopes: What was granted, as the token says it (implied scopes are not added); a string is split at spaces.
-        audience: The `aud` as the token says it.
-        resource: The identifier of the protected resource the token was accepted for.
-        expires_at: Seconds since the epoch; None when a verifier of your own did not say.
-        claims: All claims. The attribute returns a fresh copy at each access.
-        token: The raw token; None unless the middleware was told `expose_token=True`. Never shown in a repr.
-
-    Raises:
-        ValueError: The issuer or the subject is not a non-empty string, or another field has a wrong type.
+    A plain assignment to a slot is several times cheaper than what gets round the `__setattr__` of an immutable class.
     """
 
     __slots__ = (
@@ -112,6 +99,28 @@ class AuthInfo:
     resource: str | None
     expires_at: float | None
     token: str | None
+
+
+@final
+class AuthInfo(_Open):
+    """A verified access token, without the token.
+
+    Args:
+        issuer: The `iss` of the authorization server that issued the token.
+        subject: The `sub`; unique within the issuer only: compare `principal`.
+        client_id: The OAuth client, when the token names one.
+        scopes: What was granted, as the token says it (implied scopes are not added); a string is split at spaces.
+        audience: The `aud` as the token says it.
+        resource: The identifier of the protected resource the token was accepted for.
+        expires_at: Seconds since the epoch; None when a verifier of your own did not say.
+        claims: All claims. The attribute returns a fresh copy at each access.
+        token: The raw token; None unless the middleware was told `expose_token=True`. Never shown in a repr.
+
+    Raises:
+        ValueError: The issuer or the subject is not a non-empty string, or another field has a wrong type.
+    """
+
+    __slots__ = ()
 
     def __init__(
         self,
@@ -186,6 +195,11 @@ class AuthInfo:
         )
 
 
+def _nested(claims: dict[str, Any]) -> tuple[str, ...]:
+    """The claims that have to be copied deeply."""
+    return tuple([name for name, value in claims.items() if type(value) in _MUTABLE])
+
+
 def _fill(  # noqa: PLR0917 - the fields
     info: AuthInfo,
     issuer: str,
@@ -207,13 +221,12 @@ def _fill(  # noqa: PLR0917 - the fields
     put(info, "resource", resource)
     put(info, "expires_at", expires_at)
     put(info, "_claims", claims)
-    put(info, "_nested", tuple([name for name, value in claims.items() if type(value) in _MUTABLE]))
+    put(info, "_nested", _nested(claims))
     put(info, "token", token)
     put(info, "_kept", None)
 
 
-def verified_auth_info(
-    *,
+def verified_auth_info(  # noqa: PLR0917 - the fields
     issuer: str,
     subject: str,
     client_id: str | None,
@@ -223,14 +236,26 @@ def verified_auth_info(
     expires_at: float,
     claims: dict[str, Any],
 ) -> AuthInfo:
-    """An `AuthInfo` of what `check_claims` has checked; `claims` belongs to it from now on. It saves 4 µs of copies.
+    """An `AuthInfo` of what `check_claims` has checked; `claims` belongs to it from now on. It saves 5 µs.
 
     Not checked: anything.
     """
-    info = AuthInfo.__new__(AuthInfo)
-    named = tuple(cast("list[str]", audience)) if isinstance(audience, list) else audience
-    _fill(info, issuer, subject, client_id, scopes, named, resource, expires_at, claims, None)
-    return info
+    info = _Open()  # and not 11 times `object.__setattr__`
+    info.issuer = issuer
+    info.subject = subject
+    info.client_id = client_id
+    info.scopes = scopes
+    info.audience = tuple(cast("list[str]", audience)) if isinstance(audience, list) else audience
+    info.resource = resource
+    info.expires_at = expires_at
+    nested = () if _MUTABLE.isdisjoint(map(type, claims.values())) else _nested(claims)
+    info._claims = claims  # noqa: SLF001 - its own module  # pyright: ignore[reportPrivateUsage]
+    info._nested = nested  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    info._kept = None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    info.token = None
+    closed = cast("Any", info)
+    closed.__class__ = AuthInfo
+    return cast("AuthInfo", closed)
 
 
 current_auth_var: ContextVar[AuthInfo | None] = ContextVar("asgi_mcp_auth", default=None)

@@ -9,7 +9,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.claims import TokenRules, check_audience, check_claims, check_header, check_times
+from asgi_mcp_auth._protocol import claims as claims_module
+from asgi_mcp_auth._protocol.claims import (
+    TokenRules,
+    check_audience,
+    check_claims,
+    check_header,
+    check_one_by_one,
+    check_times,
+)
 from asgi_mcp_auth._protocol.jose import Header
 from asgi_mcp_auth._protocol.strict_json import load_object
 from asgi_mcp_auth._protocol.urls import Url, parse_url
@@ -614,3 +622,62 @@ def test_any_claims_give_an_identity_or_invalid_token(profile: Profile, given_cl
     assert all(type(scope) is str and scope for scope in verdict.scopes)
     assert verdict.claims == given_claims
     assert load_object(json.dumps(given_claims).encode()) == given_claims
+
+
+# ------------------------------------------------------------------------------------------------- the usual shape
+
+TEXTS: Final = ["", "a", "a b", " a  a b ", None, 7, True, ["a"], [], ...]
+SECONDS: Final = [NOW, NOW - 30, NOW + 30, NOW + 31, NOW - 31, NOW + 0.5, 0, -1, 10**12, 10**400, True, "1", None, ...]
+UNUSUAL: Final[dict[str, list[Any]]] = {
+    "iss": [ISS + "/", None, ...],
+    "sub": TEXTS,
+    "aud": [[R], [R, "x"], R + "/", "x", "", None, 7, [], ...],
+    "exp": SECONDS,
+    "iat": SECONDS,
+    "nbf": SECONDS,
+    "jti": TEXTS,
+    **dict.fromkeys(("client_id", "azp", "appid", "cid", "scope", "scp", "scopes"), TEXTS),
+    "cnf": [{"jkt": "x"}, None],
+    "nonce": ["n"],
+    "events": [{}],
+    "token_use": ["id", "access"],
+    "typ": ["Bearer", "ID"],
+    "nested": [{"a": [1]}],
+}
+CHANGES: Final = st.lists(
+    st.sampled_from([(name, value) for name, values in UNUSUAL.items() for value in values]), max_size=3
+).map(dict)
+RULES: Final = [
+    *(rules(profile) for profile in ("jwt", "at+jwt", "no-aud")),
+    rules(allowed_clients=frozenset({"a"})),
+    rules("no-aud", allowed_clients=None),
+    rules(tenant=("tid", "t1")),
+    rules(scope_claims=("scp", "roles"), require_single_audience=True),
+    rules(extra_audiences=frozenset({"x"}), leeway=0.0),
+]
+
+
+@settings(deadline=None, max_examples=1000)
+@given(CHANGES, st.sampled_from(RULES))
+@example({"iat": NOW - 31, "exp": NOW - 30}, RULES[0])
+@example({"iat": NOW - 31, "exp": NOW - 29}, RULES[0])
+@example({"cnf": {"jkt": "x"}}, RULES[0])
+def test_a_glance_sees_what_each_check_would(changes: dict[str, Any], given_rules: TokenRules) -> None:
+    """RS-79 to RS-91: the same identity, and never one of a token that would be refused."""
+
+    def outcome(check: Any) -> Any:
+        try:
+            info = check(claims(**changes), given_rules, NOW)
+        except InvalidToken as refusal:
+            return refusal.reason, refusal.expected, refusal.found
+        return info, info.claims
+
+    assert outcome(check_claims) == outcome(check_one_by_one)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"nbf": NOW}, {"client_id": ..., "azp": "c1"}, {"scope": "a b a"}, {"scope": ..., "scp": "a"}]
+)
+def test_a_glance_is_enough_for_most_tokens(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims_module, "check_one_by_one", None)
+    assert check_claims(claims(**changes), rules(), NOW).subject == "alice"

@@ -51,6 +51,13 @@ REFUSED = [
     pytest.param(b'{"alg":"RS256","alg":"none"}', "duplicate member names", id="RS-70 duplicate names"),
     pytest.param(b'{"a":1,"\\u0061":2}', "duplicate member names", id="RS-70 duplicate names, one escaped"),
     pytest.param(b'{"x":[{"a":1,"a":1}]}', "duplicate member names", id="RS-70 duplicate names within"),
+    *(
+        pytest.param(text % gap, "duplicate member names", id=f"RS-70 duplicate names, a gap {gap!r}, {text!r}")
+        for gap in (b" ", b"\t", b"\n", b"\r", b"  ")
+        for text in (b'{"a"%s:1,"a":1}', b'{"a"%s:":","a":1}', b'{"a":1,"b":1,"a"%s:":"}')
+    ),
+    pytest.param(b'{"a":":","b":1,"a":":"}', "duplicate member names", id="RS-70 duplicate names, colons"),
+    pytest.param(b'{"\\\\":1,"\\\\":1}', "duplicate member names", id="RS-70 duplicate names, escapes"),
     pytest.param(b'\xef\xbb\xbf{"a":1}', "not JSON", id="RS-70 byte order mark"),
     pytest.param(b'{"a":"\xff"}', "not JSON", id="RS-70 not UTF-8"),
     pytest.param(b'{"a":"\xc0\xae"}', "not JSON", id="RS-70 overlong UTF-8"),
@@ -154,6 +161,34 @@ def test_any_bytes_give_an_object_or_json_refused_and_never_more_than_json_loads
         return
     assert json.loads(data) == value
     json.dumps(value, ensure_ascii=False).encode("utf-8")
+
+
+TOKENS: Final = st.sampled_from(
+    ['"a"', '"b"', '":"', '"', ":", ",", "1", "[", "]", "{", "}", " ", "\t", "\n", "\\", "é"]
+)
+MEMBERS: Final = st.tuples(
+    st.sampled_from(['"a"', '"b"', '":"', '""', '"\\u0061"']),
+    st.sampled_from([":", ":", ": ", " :", "\t:", "\r:", ":\n"]),
+    st.sampled_from(["1", '"x"', '":"', '":1"', '" "', "[1]", "{}", '{"a":1}', '{"a":1,"a":2}', "1e999", "NaN"]),
+).map("".join)
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    st.lists(MEMBERS, max_size=5).map(lambda members: "{" + ",".join(members) + "}")
+    | st.lists(TOKENS, max_size=12).map(lambda parts: "{" + "".join(parts)),
+    st.integers(1, 4),
+)
+def test_the_short_way_to_an_object_and_the_long_one_never_differ(text: str, limit: int) -> None:
+    """RS-70: names that are there twice among them."""
+
+    def outcome(load: Any) -> Any:
+        try:
+            return repr(load(text.encode(), max_depth=limit))
+        except JSONRefused as refused:
+            return refused.args
+
+    assert outcome(load_object) == outcome(load_value)
 
 
 @pytest.mark.parametrize(

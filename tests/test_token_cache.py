@@ -142,7 +142,7 @@ def taken_by(payload: bytes) -> tuple[int, int]:
         blocks = tracemalloc.take_snapshot().traces if kept else ()
     finally:
         tracemalloc.stop()
-    return sum((block.size + 15) & ~15 for block in blocks), weigh(payload, info)
+    return sum((block.size + 15) & ~15 for block in blocks), weigh(payload, claims, info)
 
 
 @settings(max_examples=40, deadline=None)

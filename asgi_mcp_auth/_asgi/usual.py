@@ -12,7 +12,6 @@ from hashlib import sha256
 from typing import Any
 
 from asgi_mcp_auth._asgi.gate import Gate
-from asgi_mcp_auth._protocol.credentials import is_token
 from asgi_mcp_auth._protocol.cross_origin import HostCheck
 from asgi_mcp_auth._protocol.paths import Verdict
 from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS
@@ -100,7 +99,7 @@ class UsualRequests:
             return None
         token = line[7:]
         digest = sha256(token).digest()
-        decided = endpoint.recall(digest) or _verify_new(endpoint, token, digest)
+        decided = endpoint.recall(digest) or endpoint.verify_new(token, digest)
         needed = endpoint.needed
         if needed is None or not isinstance(decided, Verified):
             return None if decided is None else Undecided(decided, token, endpoint)
@@ -109,16 +108,6 @@ class UsualRequests:
             if satisfying.isdisjoint(granted):
                 return None
         return decided, others
-
-
-def _verify_new(endpoint: Endpoint, token: bytes, digest: bytes) -> Verified | Refusal | None:
-    """The decision about a token that is not remembered, or None where the steps have to make it."""
-    if not is_token(token):
-        return None
-    try:
-        return endpoint.verify_new(token, digest)
-    except Exception:  # noqa: BLE001 - the steps meet it too, and answer 503
-        return None
 
 
 def usual_requests(auth: MCPAuth, gates: tuple[Gate, ...], own_root_path: str) -> UsualRequests:

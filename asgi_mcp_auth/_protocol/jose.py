@@ -52,29 +52,26 @@ class Header(NamedTuple):
     typ: str | None
 
 
-class CompactJWS(NamedTuple):
-    """A JWS taken apart, not verified."""
+class CompactJWS:
+    """A JWS taken apart, not verified; `payload` is the JSON text of the claims."""
 
-    header: Header
-    claims: dict[str, Any]
-    payload: bytes
-    """The JSON text of the claims."""
-    signing_input: bytes
-    signature: bytes
+    __slots__ = ("claims", "header", "payload", "signature", "signing_input")
+
+    def __init__(
+        self, header: Header, claims: dict[str, Any], payload: bytes, signing_input: bytes, signature: bytes
+    ) -> None:
+        self.header = header
+        self.claims = claims
+        self.payload = payload
+        self.signing_input = signing_input
+        self.signature = signature
 
 
-# Everything outside the base64url alphabet becomes "!", which strict decoding refuses.
-_TO_STANDARD = bytes(
-    {ord("-"): ord("+"), ord("_"): ord("/")}.get(
-        byte,
-        byte if chr(byte).isascii() and chr(byte).isalnum() else ord("!"),
-    )
-    for byte in range(256)
-)
-PARTS = 3  # header, payload, signature
+PLUS, SLASH, EQUALS = b"+/="  # base64, and not base64url
+DOT = ord(".")
 _PADDING = (b"", b"", b"==", b"=")
 # The last character of a group may carry no stray bits, or two spellings would decode alike (RFC 4648 section 3.5).
-_CANONICAL_LAST = (None, b"", b"AQgw", b"AEIMQUYcgkosw048")
+_CANONICAL_LAST = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
 
 
 def _malformed(what: str) -> InvalidToken:
@@ -84,11 +81,12 @@ def _malformed(what: str) -> InvalidToken:
 def decode_base64url(text: bytes) -> bytes:
     """Canonical, unpadded base64url to bytes; raises `ValueError` for anything else (RFC 7515 section 2)."""
     tail = len(text) & 3
-    last = _CANONICAL_LAST[tail]
-    if not text or (last is not None and text[-1] not in last):
+    stray_bits = tail and text[-1] not in _CANONICAL_LAST[tail]
+    if not text or stray_bits or PLUS in text or SLASH in text or EQUALS in text:
         msg = "not canonical base64url"
         raise ValueError(msg)
-    return binascii.a2b_base64(text.translate(_TO_STANDARD) + _PADDING[tail], strict_mode=True)
+    # What else is outside the alphabet, strict decoding refuses.
+    return binascii.a2b_base64(text.replace(b"-", b"+").replace(b"_", b"/") + _PADDING[tail], strict_mode=True)
 
 
 # All tokens of one key have the same header, so reading it is remembered; a refused one is not.
@@ -116,17 +114,14 @@ def parse_compact(token: bytes) -> CompactJWS:
     Raises:
         InvalidToken: `malformed_token` or `unsupported_header`.
     """
-    parts = token.split(b".", 3)
-    if len(parts) != PARTS:
+    signing_input, _, third = token.rpartition(b".")
+    first, dot, second = signing_input.partition(b".")
+    if not dot or DOT in second:
         raise _malformed("not three parts")
     try:
-        header = _read_header(parts[0])
-        payload = decode_base64url(parts[1])
-        claims = load_object(payload)
-        signature = decode_base64url(parts[2])
+        header, payload = _read_header(first), decode_base64url(second)
+        return CompactJWS(header, load_object(payload), payload, signing_input, decode_base64url(third))
     except JSONRefused as error:
         raise _malformed(str(error)) from None
     except ValueError:
         raise _malformed("not canonical base64url") from None
-    signing_input = token[: -len(parts[2]) - 1]
-    return CompactJWS(header, claims, payload, signing_input, signature)

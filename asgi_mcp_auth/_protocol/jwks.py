@@ -108,7 +108,7 @@ class VerificationKey:
 class KeySet:
     """The usable keys of one issuer, and what was skipped."""
 
-    __slots__ = ("_by_kid", "_exact", "identity", "keys", "skipped")
+    __slots__ = ("_by_kid", "exact", "identity", "keys", "skipped")
 
     def __init__(self, keys: tuple[VerificationKey, ...], skipped: tuple[Skipped, ...]) -> None:
         self.keys = keys
@@ -121,11 +121,9 @@ class KeySet:
                 by_kid[key.kid] = (*by_kid.get(key.kid, ()), key)
         self._by_kid = MappingProxyType(by_kid)
         alone = [key for sharing in by_kid.values() for key in sharing if len(sharing) == 1]
-        self._exact = {(key.kid, alg): (key,) for key in alone for alg in key.algorithms}
-
-    def exact(self, kid: str | None, alg: str) -> tuple[VerificationKey, ...] | None:
-        """The one key of this kid, if it is for `alg`: what `select` would say of most tokens. None: ask that."""
-        return self._exact.get((kid, alg))
+        exact = {(key.kid, alg): (key,) for key in alone for alg in key.algorithms}
+        self.exact: Mapping[tuple[str | None, str], tuple[VerificationKey, ...]] = exact
+        """By kid and `alg`, the one key of this kid: what `select` would say of most tokens. Of others, ask that."""
 
     def select(self, kid: str | None, alg: str, *, most_without_kid: int = 1) -> tuple[VerificationKey, ...]:
         """The key for a token's (kid, alg); several candidates only for a token without kid, by option.

@@ -71,9 +71,10 @@ def check_signed_metadata(signed: object, members: Mapping[str, Any]) -> str | N
     if not isinstance(signed, str):
         return "is not a string"
     try:
-        header, claims = parse_compact(signed.encode("ascii", "replace"))[:2]
+        jws = parse_compact(signed.encode("ascii", "replace"))
     except InvalidToken as refusal:
         return f"is not a compact JWS ({refusal.found})"
+    header, claims = jws.header, jws.claims
     if header.alg not in ALGORITHMS:
         return f"is not signed with an asymmetric algorithm ({printable(header.alg)})"
     if not isinstance(claims.get("iss"), str) or not claims["iss"]:

@@ -51,6 +51,7 @@ def _no_constant(name: str) -> Any:
 
 
 _decoder: Any = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
+_plain_decoder: Any = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
 
 
 def _decode(text: str) -> Any:
@@ -102,12 +103,41 @@ def load_value(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     return value
 
 
+def _load_plain(data: bytes, max_depth: int) -> dict[str, Any] | None:
+    """`load_object` for what most tokens carry, a third quicker: one object alone, without escapes; None for the rest.
+
+    Without escapes a quote begins or ends a string, and without a gap after quotes each member brings a `":`. There may
+    be more of them, in strings that begin with a colon, but if there are as many as names, no name is there twice.
+    """
+    try:
+        text = data.decode()
+        if (
+            text.find("{", 1) >= 0
+            or ("[" in text and text.count("[") >= max_depth)
+            or "\\" in text
+            or '" ' in text
+            or "\n" in text
+            or "\t" in text
+            or "\r" in text
+        ):
+            return None
+        members, end = _plain_decoder.scan_once(text, 0)
+    except (ValueError, StopIteration):  # why, `load_value` says
+        return None
+    if members.__class__ is not dict or end != len(text) or text.count('":') != len(members):
+        return None
+    return cast("dict[str, Any]", members)
+
+
 def load_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     """Decode one JSON object.
 
     Raises:
         JSONRefused: For anything else, whatever the bytes. The caller bounds their number.
     """
+    members = _load_plain(data, max_depth)
+    if members is not None:
+        return members
     value = load_value(data, max_depth=max_depth)
     if not isinstance(value, dict):
         msg = "not a JSON object"

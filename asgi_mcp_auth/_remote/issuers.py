@@ -11,7 +11,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, cast
 
 from asgi_mcp_auth._protocol.admission import Allowance, may_be_issuer
 from asgi_mcp_auth._protocol.claims import TokenRules
@@ -39,13 +39,18 @@ TRUSTED_SECONDS = 300.0
 RESOLVER_SECONDS = 10.0
 
 
-class Trusted(NamedTuple):
+class Trusted:
     """An issuer, what its tokens have to be like, its keys, and how long it may be trusted without asking again."""
 
-    issuer: TrustedIssuer
-    rules: TokenRules
-    keys: LivingKeySet
-    until: float = float("inf")
+    __slots__ = ("issuer", "keys", "rules", "until")
+
+    def __init__(
+        self, issuer: TrustedIssuer, rules: TokenRules, keys: LivingKeySet, until: float = float("inf")
+    ) -> None:
+        self.issuer = issuer
+        self.rules = rules
+        self.keys = keys
+        self.until = until
 
     def check_key_issuers(self, keys: tuple[VerificationKey, ...]) -> None:
         """With a key set for many tenants, a key that names an issuer is for that one's tokens only.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from asgi_mcp_auth._protocol.freshness import Freshness, may_fetch, stage, suspects_rotation
 from asgi_mcp_auth._protocol.jwks import KeySet, UnknownKid, VerificationKey, parse_key_set
@@ -29,11 +29,14 @@ METADATA_CLOCKS = KeySetClocks(lifetime=3600.0, shortest_lifetime=300.0)
 MAX_UNKNOWN_KIDS = 1000
 
 
-class Snapshot(NamedTuple):
+class Snapshot:
     """Keys as they are held; `generation` is another object whenever a key came or went."""
 
-    keys: KeySet
-    generation: object
+    __slots__ = ("generation", "keys")
+
+    def __init__(self, keys: KeySet, generation: object) -> None:
+        self.keys = keys
+        self.generation = generation
 
 
 class LivingKeySet:
@@ -126,7 +129,7 @@ class LivingKeySet:
         snapshot, state = self._keys.value, self._keys.state
         if snapshot is None or not state.fetched_at <= self._clock() < state.refresh_from:
             return None
-        found = snapshot.keys.exact(kid, alg)
+        found = snapshot.keys.exact.get((kid, alg))
         if found is None:
             return None
         self._hits += 1

@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from asgi_mcp_auth._protocol.claims import check_claims, check_header, unverified_time
-from asgi_mcp_auth._protocol.credentials import Credential
+from asgi_mcp_auth._protocol.credentials import MAX_LENGTH, Credential, is_token
 from asgi_mcp_auth._protocol.jose import CompactJWS, parse_compact
 from asgi_mcp_auth._protocol.jwks import VerificationKey
 from asgi_mcp_auth._protocol.request import Request
@@ -79,19 +79,32 @@ class JWTVerifier:
             return self._refused(refusal, jws, trusted)
 
     def verify_new(self, token: bytes, digest: bytes) -> Verified | Refusal | None:
-        """The decision about a token that is not remembered, or None where `verify` has to wait."""
+        """The decision about a token that is not remembered.
+
+        None where `verify` has to wait, or to fail, or where it would not have been asked: no token is without token68.
+        """
         jws = trusted = None
+        if len(token) > MAX_LENGTH:
+            return None
         try:
             jws = parse_compact(token)
             # Looked up among the trusted before anything is fetched (RFC 8725bis section 3.8).
             trusted = self._issuers.at_hand(jws.claims.get("iss"))
             if trusted is None:
                 return None
-            check_header(jws.header, trusted.rules)
-            at_hand = trusted.keys.at_hand(jws.header.kid, jws.header.alg)
-            return None if at_hand is None else self._judge(jws, trusted, *at_hand, token, digest)
+            header, rules = jws.header, trusted.rules
+            check_header(header, rules)
+            at_hand = trusted.keys.at_hand(header.kid, header.alg)
+            if at_hand is None:
+                return None
+            candidates, generation = at_hand
+            return self._judge(jws, trusted, candidates, generation, token, digest)
         except Refusal as refusal:
+            if jws is None and not is_token(token):  # a JWS is token68, so that has not to be looked at before
+                return None
             return self._refused(refusal, jws, trusted)
+        except Exception:  # noqa: BLE001 - `verify` meets it too, and it is answered 503
+            return None
 
     def _judge(  # noqa: PLR0917 - the token, and the key it is of
         self,
@@ -110,14 +123,16 @@ class JWTVerifier:
                 break
         else:
             raise InvalidToken(Reason.BAD_SIGNATURE)
-        trusted.check_key_issuers(candidates)
-        auth_info = check_claims(jws.claims, rules, self._clock())
+        if trusted.issuer.template is not None:
+            trusted.check_key_issuers(candidates)
+        claims = jws.claims
+        auth_info = check_claims(claims, rules, self._clock())
         if self._expose_token:
             auth_info = copy_with_token(auth_info, token.decode("ascii"))
         valid_until = (auth_info.expires_at or 0.0) + rules.leeway
         verified = Verified(auth_info, valid_until)
-        not_before = max(jws.claims.get("nbf", 0), jws.claims.get("iat", 0)) - rules.leeway
-        until, weight = min(valid_until, trusted.until), weigh(jws.payload, auth_info)
+        not_before = max(claims.get("nbf", 0), claims.get("iat", 0)) - rules.leeway
+        until, weight = min(valid_until, trusted.until), weigh(jws.payload, claims, auth_info)
         self.cache.remember(digest, Entry(verified, not_before, until, trusted.keys, generation, weight))
         return verified
 
