@@ -19,11 +19,12 @@ from typing import Any, Unpack, cast
 from asgi_mcp_auth._asgi.gate import Gate
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.outcomes import Admitted, Answer, report
+from asgi_mcp_auth._asgi.passage import Passage
 from asgi_mcp_auth._asgi.placement import Placement
 from asgi_mcp_auth._asgi.running import Surroundings, run_app, run_public
 from asgi_mcp_auth._asgi.sending import incoming, send_response
 from asgi_mcp_auth._asgi.shorthand import auth_for_one
-from asgi_mcp_auth._asgi.usual import usual_requests
+from asgi_mcp_auth._asgi.usual import Asking, Undecided, usual_requests
 from asgi_mcp_auth._protocol.challenge import BEARER
 from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
 from asgi_mcp_auth._protocol.cross_origin import Cors, is_preflight
@@ -123,17 +124,23 @@ class MCPAuthMiddleware:
             verified, headers = usual
             await run_app(self._running, verified, None, scope, receive, send, headers=headers)
             return
-        if scope["type"] == "lifespan":
+        receive = incoming(scope, receive)
+        if isinstance(usual, Asking):  # all but what the body asks for
+            caller, gate, headers = usual.caller, usual.endpoint.gate, usual.headers
+            passage = await gate.admit_message(headers, usual.path, receive, caller, usual.fields)
+            if isinstance(passage, Passage):
+                receive, wrap_send = passage.receive, passage.wrap_send
+                await run_app(self._running, caller, None, scope, receive, send, wrap_send, headers=headers)
+                return
+            usual = Undecided(passage, b"", usual.endpoint)
+        if scope["type"] not in ("http", "websocket"):
             await self._start_up(scope, receive, send)
             return
-        if scope["type"] not in ("http", "websocket"):
-            msg = f"asgi_mcp_auth cannot protect an ASGI connection of type {scope['type']!r}"
-            raise NotImplementedError(msg)
         if scope.get("root_path"):
             self._placement.check(scope["root_path"])
         if not isinstance(scope["headers"], (list, tuple)):
             scope = {**scope, "headers": list(scope["headers"])}
-        request, receive = Request(scope), incoming(scope, receive)
+        request = Request(scope)
         decided: Answer | Admitted
         if usual is None:
             decided = await self._decide(request, receive)
@@ -254,6 +261,9 @@ class MCPAuthMiddleware:
 
     async def _start_up(self, scope: Any, receive: Any, send: Any) -> None:
         """The lifespan passes through; the key sets warm up beside the app's own start-up, never around it."""
+        if scope["type"] != "lifespan":
+            msg = f"asgi_mcp_auth cannot protect an ASGI connection of type {scope['type']!r}"
+            raise NotImplementedError(msg)
         self._running.bridge = sdk_bridge()
         if scope.get("root_path"):  # from a framework above: no server tells it before the first request
             self._placement.check(scope["root_path"])

@@ -48,26 +48,26 @@ async def timing_out() -> str:
     ],
 )
 async def test_a_time_limit(work: Any, seconds: float, expected: str | None) -> None:
-    assert await within(seconds, work) == expected
+    assert await within(seconds, work()) == expected
 
 
 async def test_a_timeout_of_the_work_is_its_own() -> None:
     with pytest.raises(TimeoutError):
-        await within(5.0, timing_out)
+        await within(5.0, timing_out())
 
 
 async def test_a_cancellation_from_outside_goes_through() -> None:
     with anyio.move_on_after(0.01) as scope:
-        await within(5.0, never)
+        await within(5.0, never())
     assert scope.cancelled_caught
-    assert await within(5.0, soon) == "done"  # and leaves nothing behind
+    assert await within(5.0, soon()) == "done"  # and leaves nothing behind
 
 
 async def test_many_at_once_each_has_its_own() -> None:
     found: list[str | None] = []
 
     async def one(seconds: float, work: Any) -> None:
-        found.append(await within(seconds, work))
+        found.append(await within(seconds, work()))
 
     async with anyio.create_task_group() as group:
         for _ in range(20):
@@ -81,7 +81,7 @@ async def test_a_cancellation_from_outside_at_the_same_time_goes_through() -> No
     reached = False
     with anyio.move_on_after(0.05) as scope:
         with anyio.CancelScope(shield=True):
-            assert await within(0.01, never) is None
+            assert await within(0.01, never()) is None
         await anyio.sleep_forever()
         reached = True
     assert scope.cancelled_caught
@@ -92,12 +92,14 @@ async def test_a_cancellation_from_outside_at_the_same_time_goes_through() -> No
 async def test_the_timer_is_there_only_while_somebody_waits() -> None:
     """RS-245: an idle server has no timer, and a loop that is gone leaves nothing."""
     loop = asyncio.get_running_loop()
-    await within(5.0, soon)
+    await within(5.0, soon())
     watch: Any = vars(limits)["_watches"][loop]
     assert not watch.waiting
     await asyncio.sleep(0.05)
     assert not watch._armed
-    await within(5.0, at_once)
+    await within(5.0, at_once())
+    assert not watch._armed
+    await within(5.0, soon())
     assert watch._armed
 
 
@@ -115,7 +117,7 @@ async def test_a_task_is_not_cancelled_twice() -> None:
             raise
         return "never"
 
-    assert await within(0.01, stubborn) is None
+    assert await within(0.01, stubborn()) is None
     assert calls == 1
     task = asyncio.current_task()
     assert task is not None
@@ -133,7 +135,7 @@ async def test_a_cancellation_that_the_work_keeps_is_taken_back() -> None:
             return "kept"
         return "never"
 
-    assert await within(0.0, keeping) == "kept"
+    assert await within(0.0, keeping()) == "kept"
     task = asyncio.current_task()
     assert task is not None
     assert task.cancelling() == 0
@@ -145,7 +147,7 @@ def test_a_loop_that_is_gone_is_not_held() -> None:
 
     async def use() -> None:
         loops.append(weakref.ref(asyncio.get_running_loop()))
-        assert await within(5.0, at_once) == "done"
+        assert await within(5.0, at_once()) == "done"
 
     for _ in range(3):
         asyncio.run(use())

@@ -33,9 +33,9 @@ from asgi_mcp_auth import (
     ScopePolicy,
     ScopeRule,
 )
-from asgi_mcp_auth._protocol.mcp_headers import MCPFields, check_fields
-from asgi_mcp_auth._protocol.operations import operations
-from asgi_mcp_auth._protocol.rpc import read_messages
+from asgi_mcp_auth._protocol.mcp_headers import MCPFields
+from asgi_mcp_auth._protocol.operations import asks, asks_of, operation, step_by_step, usual_call
+from asgi_mcp_auth._protocol.rpc import parse, read_messages
 from asgi_mcp_auth.message_errors import MessageRefused
 from asgi_mcp_auth.testing import Issuer
 
@@ -619,8 +619,8 @@ def runs(value: object) -> list[tuple[str, str | None]]:
 @given(bodies() | st.binary(max_size=40))
 def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
     try:
-        messages, batch = read_messages(body)
-        judged = operations(messages, {})
+        messages, batch = read_messages(parse(body))
+        judged = [operation(one, {}) for one in asks_of(messages)]
     except MessageRefused:
         return
     assert not batch
@@ -636,8 +636,8 @@ def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
 def test_of_a_batch_everything_was_judged(elements: list[bytes]) -> None:
     body = b"[" + b",".join(elements) + b"]"
     try:
-        messages, batch = read_messages(body)
-        judged = operations(messages, {})
+        messages, batch = read_messages(parse(body))
+        judged = [operation(one, {}) for one in asks_of(messages)]
     except MessageRefused:
         return
     assert batch
@@ -674,10 +674,7 @@ def test_what_the_modern_sdk_runs_is_what_was_judged(sent: tuple[bytes, dict[str
     body, given_fields = sent
     fields = MCPFields.read([(name.encode(), value.encode()) for name, value in given_fields.items()])
     try:
-        messages, batch = read_messages(body)
-        for message in messages:
-            check_fields(fields, message)
-        judged = operations(messages, {})
+        judged = [operation(one, {}) for one in asks(body, fields)]
     except MessageRefused:
         event("refused")
         return
@@ -689,7 +686,126 @@ def test_what_the_modern_sdk_runs_is_what_was_judged(sent: tuple[bytes, dict[str
     if isinstance(classify_inbound_request(decoded, headers=given_fields), InboundLadderRejection):
         return
     event("run")
-    assert not batch
     assert [operation.method for operation in judged] == [request.method]
     if request.method == "tools/call":
         assert judged[0].tool == (request.params or {})["name"]
+
+
+CALLED = st.sampled_from(
+    ["tools/call"] * 4 + ["prompts/get", "resources/read"] * 2 + ["resources/subscribe", "tools/list", "é", 1]
+)
+SAID = st.sampled_from([MODERN] * 4 + [LEGACY] * 4 + ["2025-03-26", "9999-01-01", "é", "", 1, None])
+TARGETS = st.sampled_from(["add"] * 6 + ["file:///a", "é", "=?base64?eA==?=", "x", "", "y" * 8193, 1, None])
+LINES = st.sampled_from(
+    [
+        b"add",
+        b"prompts/get",
+        b" add\t",
+        "é".encode(),
+        b"=?base64?eA==?=",
+        b"=?base64?eA=?=",
+        b"=?base64?w6k=?=",
+        b"",
+        b"tools/call",
+    ]
+)
+
+
+@st.composite
+def calls(draw: Callable[[Any], Any]) -> tuple[Any, list[tuple[bytes, bytes]]]:
+    """A call and the header fields that describe it, where the revision wants any; a thing or two may be odd."""
+    version, method = draw(SAID), draw(CALLED)
+    member = "uri" if method == "resources/read" else "name"
+    params: dict[str, Any] = {member: draw(TARGETS), "arguments": {}}
+    params |= draw(st.sampled_from([{}, {"_meta": {VERSION: version}}, {"_meta": {}}]))
+    lines = [(b"mcp-method", method), (b"mcp-name", params[member])] if version == MODERN or draw(st.booleans()) else []
+    described: list[tuple[bytes, Any]] = [(b"mcp-protocol-version", version), *lines]
+    fields = [(name, str(line).encode()) for name, line in described]
+    request: dict[str, Any] = {"jsonrpc": "2.0", "id": draw(st.sampled_from([1, "a"])), "method": method}
+    request["params"] = params
+    for _ in range(draw(st.integers(0, 2))):
+        odd = draw(st.integers(0, 6))
+        if odd == 0:
+            request[draw(st.sampled_from([*request, "Method", "result", "x"]))] = draw(VALUES)
+        elif odd == 1:
+            request.pop(draw(st.sampled_from(sorted(request))), None)
+        elif odd == 2:
+            params[draw(st.sampled_from([member, "_meta", "Name", "uri", "x"]))] = draw(VALUES | TARGETS)
+        elif odd == 3:
+            params["_meta"] = {VERSION: draw(SAID)}
+        elif odd == 4 and fields:
+            fields.pop(draw(st.integers(0, len(fields) - 1)))
+        elif odd == 5 and fields:
+            place = draw(st.integers(0, len(fields) - 1))
+            fields[place] = (fields[place][0], draw(LINES))
+        elif fields:
+            fields.append(draw(st.sampled_from(fields)))
+    return draw(st.sampled_from([request] * 9 + [[request]])), fields
+
+
+@settings(max_examples=800, deadline=None)
+@given(calls())
+def test_a_usual_call_is_what_the_steps_find(sent: tuple[Any, list[tuple[bytes, bytes]]]) -> None:
+    """What is told at a look is told the same step by step, and never what those refuse."""
+    value, given_fields = sent
+    fields = MCPFields.read(given_fields)
+    call = usual_call(value, fields)
+    event("none" if call is None else f"modern {fields.modern}")
+    if call is not None:
+        assert [call] == step_by_step(value, fields, allow_batches=False)
+
+
+@pytest.mark.parametrize("version", [MODERN, LEGACY])
+def test_most_calls_are_usual(version: str) -> None:
+    for method, member, name in (("tools/call", "name", "add"), ("resources/read", "uri", "file:///a")):
+        params = {member: name, "arguments": {}, **({"_meta": META} if version == MODERN else {})}
+        value = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        described = [(b"mcp-method", method.encode()), (b"mcp-name", name.encode())] if version == MODERN else []
+        fields = MCPFields.read([(b"mcp-protocol-version", version.encode()), *described])
+        call = usual_call(value, fields)
+        assert call is not None
+        assert call[0] == method
+        assert call[2] == name
+
+
+@pytest.mark.parametrize(
+    ("message", "fields"),
+    [
+        pytest.param({}, {"mcp-method": "tools/list"}, id="another method in its field"),
+        pytest.param({}, {"mcp-name": "purge"}, id="another name in its field"),
+        pytest.param({}, {"mcp-name": "=?base64?cHVyZ2U=?="}, id="another name in its field, encoded"),
+        pytest.param({}, {"mcp-method": None}, id="a name without a method"),
+        pytest.param({}, {"mcp-name": None}, id="a method without a name"),
+        pytest.param({}, {"mcp-protocol-version": LEGACY}, id="another revision in its field"),
+        pytest.param({"method": "tools/list"}, {"mcp-method": "tools/list"}, id="no target"),
+        pytest.param({"jsonrpc": "1.0"}, {}, id="no jsonrpc 2.0"),
+        pytest.param({"id": True}, {}, id="no id"),
+        pytest.param({"result": {}}, {}, id="a response at once"),
+        pytest.param({"params": {"name": "add", "Name": "purge"}}, {}, id="a look-alike"),
+    ],
+)
+def test_what_is_no_usual_call(message: dict[str, Any], fields: dict[str, str | None]) -> None:
+    request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "_meta": META}}
+    described = {"mcp-protocol-version": MODERN, "mcp-method": "tools/call", "mcp-name": "add", **fields}
+    lines = [(name.encode(), line.encode()) for name, line in described.items() if line is not None]
+    assert usual_call(request | message, MCPFields.read(lines)) is None
+
+
+def test_a_name_alone_describes_no_usual_call() -> None:
+    """MCP up to 2025-11-25: a field that nobody asked for is held to the body all the same."""
+    request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add"}}
+    assert usual_call(request, MCPFields.read([(b"mcp-name", b"purge")])) is None
+
+
+async def test_what_is_remembered_of_rules_is_bounded(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RS-245: clients choose the names that rules are found for."""
+    monkeypatch.setattr("asgi_mcp_auth._asgi.gate.MOST_KNOWN", 3)
+    protected: Any = guarded(issuer)
+    (gate,) = protected._gates
+    names = ["add", "delete_file", *map(str, range(7)), "y" * 1000, "add", "delete_file"]
+    for _ in range(2):
+        for name in names:
+            answer = await post(protected, token(issuer), call_tool(name), LEGACY)
+            assert answer.status == (403 if name == "delete_file" else 200)
+            assert len(gate._known) <= 3
+    assert ("tools/call", "tool", "delete_file") in gate._known

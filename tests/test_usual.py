@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 from fastapi import FastAPI
 from harness import PRM_PATH, Clock, R, RecordingApp, call, http_scope, protect, send_scope, token
-from hypothesis import given, settings
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth import MCPAuth, MemoryStore, Reason, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth import (
+    MCPAuth,
+    MemoryStore,
+    Reason,
+    ResourceServerConfig,
+    ResourceServerMetadata,
+    ScopePolicy,
+    ScopeRule,
+)
 from asgi_mcp_auth._asgi.usual import UsualRequests
 from asgi_mcp_auth._protocol.jwks import VerificationKey
 from asgi_mcp_auth.testing import Issuer
@@ -32,6 +42,14 @@ def guard(issuer: Issuer, policy: ScopePolicy = POLICY, **options: Any) -> tuple
 
 def is_usual(protected: Any) -> bool:
     return any(endpoint.needed is not None for endpoint in protected._usual._endpoints.values())
+
+
+def observe(_: Any) -> None:
+    raise NotImplementedError
+
+
+async def allow(*_: Any) -> Any:
+    raise NotImplementedError
 
 
 # --- The property ---
@@ -158,6 +176,160 @@ def seen(app: RecordingApp) -> Any:
     )
 
 
+# --- The same, where operation rules read the body ---
+
+TOOLS: dict[str, Any] = {"end": ["mcp:end"], "adm*": ScopeRule(scopes=["admin"], max_age=60), "add": ["mcp:read"]}
+RULED = ScopePolicy(default=["mcp:read"], tools=TOOLS, resources={"file:///secret/*": ["admin"]})
+MESSAGE_POLICIES = st.sampled_from(
+    [
+        RULED,
+        replace(RULED, unlisted="deny"),
+        replace(RULED, filter_lists=True),
+        replace(RULED, allow_batches=True, scope_strategy="cumulative"),
+        replace(RULED, headers_only=True),
+        replace(RULED, paths={"POST /mcp": ScopeRule(scopes=["mcp:end"], max_age=60)}),
+        replace(RULED, public_methods=["tools/list"]),
+    ]
+)
+CALLED = [
+    *(("tools/call", "name", name) for name in ("add", "end", "admin", "other", "\u00e9", "")),
+    *(("resources/read", "uri", f"file:///{name}") for name in ("open", "secret/x", "open/../secret/x")),
+    *(("tools/list", "cursor", "x"), ("notifications/x", "name", "end"), ("prompts/get", "name", "add")),
+]
+ODD_FIELDS = [
+    *((b"content-encoding", b"gzip"), (b"content-length", b"7"), (b"content-type", b"text/plain"), (b"x", b"1")),
+    *((b"origin", b"https://mcp.example.com"), (b"mcp-name", b" end\t"), (b"mcp-session-id", b"s")),
+]
+NO_FIELDS: list[tuple[bytes, bytes]] = []
+NOTHING_ODD: dict[str, Any] = {}
+NEW, OLD = "2026-07-28", "2025-11-25"
+KNOWN = [(b"authorization", f"Bearer {one}".encode()) for one in TOKENS[:6]]
+
+
+@st.composite
+def messages(draw: Any) -> dict[str, Any]:
+    """A POST of a message, in pieces, with the fields that describe it; one thing or another may be odd."""
+    method, member, name = draw(st.sampled_from(CALLED * 3 + CALLED[:1] * 9))
+    version = draw(st.sampled_from([NEW, OLD]))
+    meta = {"_meta": {"io.modelcontextprotocol/protocolVersion": NEW}} if version == NEW else {}
+    request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {member: name, **meta}}
+    body = json.dumps(draw(st.sampled_from([request] * 9 + [[request], [request, request], {"id": 1}]))).encode()
+    body = draw(st.sampled_from([body] * 9 + [body[:-1], body.replace(b"jsonrpc", b"method"), b"", b"\xff"]))
+    described = [(b"mcp-method", method.encode()), (b"mcp-name", name.encode())] if version == NEW else []
+    fields = [(b"content-type", b"application/json"), (b"mcp-protocol-version", version.encode()), *described]
+    fields += [(b"content-length", str(len(body)).encode())] if draw(st.booleans()) else []
+    fields = draw(st.sampled_from([fields] * 9 + [fields[1:], [*fields, fields[0]], [*fields[:-1]], fields * 2]))
+    fields += draw(st.sampled_from([NO_FIELDS] * 9 + [[one] for one in ODD_FIELDS]))
+    credential = draw(st.sampled_from(KNOWN * 3 + [KNOWN[0]] * 9 + [(b"authorization", b"Basic x"), (b"x", b"y")]))
+    cut = draw(st.integers(0, len(body)))
+    pieces = draw(st.sampled_from([[body]] * 5 + [[body[:cut], body[cut:]], [b"", body, b""], [body[:cut], None]]))
+    sent: dict[str, Any] = {"fields": draw(st.permutations([credential, *fields])), "pieces": pieces}
+    sent |= draw(st.sampled_from([NOTHING_ODD] * 5 + [{"http_version": "2"}, {"path": "/mcp/x"}, {"method": "PUT"}]))
+    return sent
+
+
+class Reader:
+    """An app that reads its request to the end, and lists tools; what it was given is kept."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.given.append({name: value for name, value in scope.items() if name not in ("state", "user", "auth")})
+        self.given.append([scope["state"]["mcp_auth"], scope["auth"].scopes] if "auth" in scope else None)
+        while (message := await receive())["type"] == "http.request":
+            self.given.append(message)
+        listed = {"jsonrpc": "2.0", "id": 1, "result": {"tools": [{"name": name} for name in ("add", "end", "other")]}}
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": json.dumps(listed).encode()})
+
+
+class Log(logging.Handler):
+    """What was logged, and why."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Any] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.told.append((record.getMessage(), record.__dict__["reason"]))
+
+
+async def exchange(protected: Any, request: dict[str, Any]) -> list[Any]:
+    """What is sent for it, and what is left of it."""
+    scope = http_scope(request.get("method", "POST"), request.get("path", "/mcp"))
+    scope |= {"headers": list(request["fields"]), "http_version": request.get("http_version", "1.1")}
+    queue = [
+        {"type": "http.request", "body": piece, "more_body": True} for piece in request["pieces"] if piece is not None
+    ]
+    if None not in request["pieces"]:
+        queue[-1]["more_body"] = False
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return queue.pop(0) if queue else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await protected(scope, receive, send)
+    return [sent, queue]
+
+
+@settings(max_examples=400, deadline=None)
+@given(MESSAGE_POLICIES, st.lists(messages(), min_size=1, max_size=4))
+def test_messages_are_judged_on_the_short_way_as_by_the_steps(policy: ScopePolicy, requests: list[Any]) -> None:
+    """RS-3: the same answers, the same log, and the app finds and receives the same."""
+
+    async def use() -> None:
+        log = Log()
+        apps = Reader(), Reader()
+        config = ResourceServerConfig(
+            metadata=ResourceServerMetadata(resource=R, authorization_servers=[ISSUER.url]), policy=policy
+        )
+        ways: list[Any] = [
+            MCPAuth(config, http_client=ISSUER.http_client, clock=ISSUER.clock).wrap(app) for app in apps
+        ]
+        short, long = ways
+        assert any(one.before_message is not None for one in short._usual._endpoints.values())
+        long._usual = UsualRequests({}, long.auth.site.hosts)
+        logger = logging.getLogger("asgi_mcp_auth.decisions")
+        logger.addHandler(log)
+        try:
+            for request in requests:
+                log.told.clear()
+                ours, ours_told = await exchange(short, request), [*log.told]
+                log.told.clear()
+                theirs, theirs_told = await exchange(long, request), [*log.told]
+                event(f"status {ours[0][0]['status']}")
+                assert (ours, ours_told) == (theirs, theirs_told)
+                assert apps[0].given == apps[1].given
+        finally:
+            logger.removeHandler(log)
+
+    anyio.run(use)
+
+
+@pytest.mark.parametrize(
+    ("options", "policy", "expected"),
+    [
+        pytest.param({}, RULED, True, id="rules for tools"),
+        pytest.param({}, replace(RULED, filter_lists=True), True, id="lists are filtered"),
+        pytest.param({"authorize": allow}, RULED, False, id="the authorize hook is asked every time"),
+        pytest.param({"session_store": MemoryStore()}, RULED, False, id="sessions are looked up"),
+        pytest.param({"on_decision": [observe]}, RULED, False, id="RS-241 observers are told of every request"),
+        pytest.param({}, replace(RULED, plain_paths=["/mcp"]), False, id="not MCP"),
+        pytest.param({}, POLICY, False, id="no rules for what a body says"),
+    ],
+)
+def test_where_messages_have_a_short_way(
+    issuer: Issuer, options: dict[str, Any], policy: ScopePolicy, expected: bool
+) -> None:
+    endpoints = guard(issuer, policy, **options)[0]._usual._endpoints
+    ruled = {method for (method, *_), endpoint in endpoints.items() if endpoint.before_message is not None}
+    assert ruled == ({"POST"} if expected else set())
+
+
 @pytest.mark.parametrize("first", [b"", b"Bearer", b"Basic x"])
 async def test_two_credentials_are_two(issuer: Issuer, first: bytes) -> None:
     """RS-12: an empty line is a line."""
@@ -193,14 +365,6 @@ async def test_header_fields_are_any_iterable(issuer: Issuer, kind: Any) -> None
 class Opaque:
     async def verify(self, credential: Any, request: Any) -> Any:
         raise NotImplementedError
-
-
-def observe(_: Any) -> None:
-    raise NotImplementedError
-
-
-async def allow(*_: Any) -> Any:
-    raise NotImplementedError
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from asgi_mcp_auth._protocol.mcp_headers import MCPFields
+from asgi_mcp_auth._protocol.mcp_headers import WHITE, MCPFields
 from asgi_mcp_auth._protocol.rpc import malformed
 from asgi_mcp_auth._remote.limits import within
 from asgi_mcp_auth.message_errors import MessageRefused, MessageTooLarge, UnsupportedContent
@@ -14,27 +14,36 @@ from asgi_mcp_auth.reasons import Reason
 __all__ = ("read_body", "replay", "without_body")
 
 LONGEST_WAIT = 30.0  # for a whole body
+JSON = b"application/json"
 # JSON is UTF-8 (RFC 8259 section 8.1), but an app may heed the parameter: in UTF-7, ASCII hides other JSON.
 _CHARSET = re.compile(rb"(?:\A|;)[ \t]*charset=(?:utf-?8|\"utf-?8\")[ \t]*(?=;|\Z)")
 
 
-def _check_content(fields: MCPFields, limit: int) -> None:
-    """What can be told before anything is read."""
+def _check_content(fields: MCPFields, limit: int) -> int | None:
+    """What can be told before anything is read: the length, where it is declared."""
     if fields.repeated is not None and fields.repeated.startswith("Content-"):
         what = f"two {fields.repeated} lines"
         raise malformed(what)
-    media_type, _, params = (fields.content_type or b"").lower().partition(b";")
-    if media_type.strip(b" \t") != b"application/json" or params.count(b"charset") != len(_CHARSET.findall(params)):
-        raise UnsupportedContent(Reason.UNSUPPORTED_CONTENT, found=fields.content_type)
-    if fields.content_encoding is not None and fields.content_encoding.lower() not in (b"", b"identity"):
-        raise UnsupportedContent(Reason.UNSUPPORTED_CONTENT, found=fields.content_encoding)
-    length = fields.content_length
-    if length is not None:
-        if not length.isdigit():
-            what = "a Content-Length that is no number"
-            raise malformed(what)
-        if len(length) > len(str(limit)) or int(length) > limit:
-            raise MessageTooLarge(Reason.BODY_TOO_LARGE, expected=limit, found=length)
+    get = fields.found.get
+    content_type, encoding, declared = get(b"content-type"), get(b"content-encoding"), get(b"content-length")
+    if content_type != JSON and not _is_json(content_type or b""):
+        raise UnsupportedContent(Reason.UNSUPPORTED_CONTENT, found=content_type and content_type.strip(WHITE))
+    if encoding is not None and encoding.strip(WHITE).lower() not in (b"", b"identity"):
+        raise UnsupportedContent(Reason.UNSUPPORTED_CONTENT, found=encoding.strip(WHITE))
+    if declared is None:
+        return None
+    declared = declared.strip(WHITE)
+    if not declared.isdigit():
+        what = "a Content-Length that is no number"
+        raise malformed(what)
+    if len(declared) > len(str(limit)) or (length := int(declared)) > limit:
+        raise MessageTooLarge(Reason.BODY_TOO_LARGE, expected=limit, found=declared)
+    return length
+
+
+def _is_json(content_type: bytes) -> bool:
+    media_type, _, params = content_type.strip(WHITE).lower().partition(b";")
+    return media_type.strip(WHITE) == JSON and params.count(b"charset") == len(_CHARSET.findall(params))
 
 
 async def read_body(receive: Any, fields: MCPFields, limit: int) -> bytes:
@@ -44,30 +53,32 @@ async def read_body(receive: Any, fields: MCPFields, limit: int) -> bytes:
         MessageRefused: Not JSON by its header fields, longer than `limit`, of another length than declared, too
             slow, or cut off.
     """
-    _check_content(fields, limit)
-    body = await within(LONGEST_WAIT, lambda: _read(receive, limit))
+    body = await within(LONGEST_WAIT, _read(receive, fields, limit))
     if body is None:
         what = f"a body that took more than {LONGEST_WAIT:.0f} s"
         raise MessageRefused(Reason.MALFORMED_MESSAGE, found=what)
-    if fields.content_length is not None and int(fields.content_length) != len(body):
-        what = "a body of another length than declared"
-        raise malformed(what)
     return body
 
 
-async def _read(receive: Any, limit: int) -> bytes:
-    body = bytearray()  # one buffer: a list of tiny pieces would take many times their size
+async def _read(receive: Any, fields: MCPFields, limit: int) -> bytes:
+    declared = _check_content(fields, limit)
+    body: bytes | bytearray = b""
     while True:
         message = await receive()
         if message["type"] != "http.request":
             what = "the client left"
             raise malformed(what)
         piece: bytes = message.get("body", b"")
-        if len(body) + len(piece) > limit:
-            found = f"at least {len(body) + len(piece)}"
+        length = len(body) + len(piece)
+        if length > limit:
+            found = f"at least {length}"
             raise MessageTooLarge(Reason.BODY_TOO_LARGE, expected=limit, found=found)
         if not message.get("more_body"):
+            if declared is not None and declared != length:
+                what = "a body of another length than declared"
+                raise malformed(what)
             return bytes(body + piece) if body else piece
+        body = body or bytearray()  # one buffer: a list of tiny pieces would take many times their size
         body += piece
 
 

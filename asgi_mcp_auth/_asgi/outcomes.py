@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import NamedTuple
 
-from asgi_mcp_auth._asgi.gate import Passage
+from asgi_mcp_auth._asgi.passage import Passage
 from asgi_mcp_auth._protocol.cross_origin import Cors
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.resource import CompiledResource

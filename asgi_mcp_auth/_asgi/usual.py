@@ -1,8 +1,8 @@
 """The usual request, told from the raw scope: an endpoint, one bearer token or none, no other field that decides.
 
 Most requests are like that, and for them the ten steps of `middleware` come to a few look-ups: 6 µs instead of 10.
-Whatever is not so plain, or has to wait, is `None` here and goes through the steps. That the two never differ is a
-property that is tested (`tests/test_usual.py`).
+Where rules look into messages, all but what the body asks for is told here. Whatever is not so plain, or has to wait,
+is `None` and goes through the steps. That the two never differ is a property that is tested (`tests/test_usual.py`).
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from typing import Any
 
 from asgi_mcp_auth._asgi.gate import Gate
 from asgi_mcp_auth._protocol.cross_origin import HostCheck
+from asgi_mcp_auth._protocol.mcp_headers import MCPFields
 from asgi_mcp_auth._protocol.paths import Verdict
 from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS
 from asgi_mcp_auth._protocol.resource import CompiledResource
+from asgi_mcp_auth._protocol.scopes import Requirement
 from asgi_mcp_auth._protocol.site import is_well_known
 from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
 from asgi_mcp_auth._remote.verifiers import Verified
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.errors import NoCredential, Reason, Refusal
 
-__all__ = ("Endpoint", "Undecided", "UsualRequests", "usual_requests")
+__all__ = ("Asking", "Endpoint", "Undecided", "UsualRequests", "usual_requests")
 
 DECIDING = CREDENTIAL_FIELDS | {b"origin"}
 BEARER = b"Bearer "
@@ -30,15 +32,21 @@ NO_CREDENTIAL = NoCredential(Reason.NO_CREDENTIAL)
 
 
 class Endpoint:
-    """What has a say about requests for it: the token, and the scopes it needs; the gate, where there are none."""
+    """What has a say about requests for it: the token, and the scopes it needs; the gate, where there are none.
 
-    __slots__ = ("gate", "needed", "recall", "resource", "verdict", "verify_new")
+    `before_message` is what the path needs where scopes, the path's and those of what the body asks for, are all.
+    """
 
-    def __init__(self, resource: CompiledResource, verdict: Verdict, gate: Gate, verifier: JWTVerifier) -> None:
+    __slots__ = ("before_message", "gate", "needed", "recall", "resource", "verdict", "verify_new")
+
+    def __init__(
+        self, method: str, resource: CompiledResource, verdict: Verdict, gate: Gate, verifier: JWTVerifier
+    ) -> None:
         self.resource = resource
         self.verdict = verdict
         self.gate = gate
         self.needed = gate.by_path_alone(verdict.rule, verdict.plain)
+        self.before_message = gate.before_message(method, verdict.rule, verdict.plain)
         self.recall = verifier.cache.recall
         self.verify_new = verifier.verify_new
 
@@ -52,6 +60,21 @@ class Undecided:
         self.decided = decided
         self.token = token
         self.endpoint = endpoint
+
+
+class Asking:
+    """Who is calling, what the path needs, and the header fields, without the token: what the body asks for is left."""
+
+    __slots__ = ("caller", "endpoint", "fields", "headers", "path")
+
+    def __init__(
+        self, caller: Verified, endpoint: Endpoint, path: Requirement, fields: MCPFields, headers: list[Any]
+    ) -> None:
+        self.caller = caller
+        self.endpoint = endpoint
+        self.path = path
+        self.fields = fields
+        self.headers = headers
 
 
 Caller = tuple[Verified, list[Any]]
@@ -70,13 +93,16 @@ class UsualRequests:
         self._deciding = DECIDING | {b"host"} if hosts.on else DECIDING
         self._hosts: frozenset[bytes | None] = hosts.spelled if hosts.on else frozenset({None})
 
-    def judge(self, scope: Any) -> Caller | Undecided | None:
+    def judge(self, scope: Any) -> Caller | Asking | Undecided | None:
         """The decision about an http request, or None for one that is to be judged step by step."""
         place = scope["method"], scope["path"], scope.get("raw_path"), scope.get("root_path")
         endpoint = self._endpoints.get(place)
         fields: list[Any] = scope["headers"]
         if endpoint is None or fields.__class__ is not list:  # it may be an iterable that can be read only once
             return None
+        path = endpoint.before_message
+        if path is not None:
+            return self._judge_asking(endpoint, path, fields)
         line: bytes | None = None
         host: bytes | None = None
         others: list[Any] = []
@@ -95,19 +121,40 @@ class UsualRequests:
             return None
         if line is None:
             return None if endpoint.gate.public_methods else Undecided(NO_CREDENTIAL, b"", endpoint)
-        if line[:7] != BEARER:
-            return None
-        token = line[7:]
-        digest = sha256(token).digest()
-        decided = endpoint.recall(digest) or endpoint.verify_new(token, digest)
-        needed = endpoint.needed
+        decided, needed = _decide(endpoint, line), endpoint.needed
         if needed is None or not isinstance(decided, Verified):
-            return None if decided is None else Undecided(decided, token, endpoint)
+            return None if decided is None else Undecided(decided, line[7:], endpoint)
         granted = decided.auth_info.scopes
         for satisfying in needed:  # as `Requirement.met_by`
             if satisfying.isdisjoint(granted):
                 return None
         return decided, others
+
+    def _judge_asking(self, endpoint: Endpoint, path: Requirement, fields: list[Any]) -> Asking | Undecided | None:
+        """`judge`, where more fields are looked up, those that describe a message: a dict of all saves 1 µs there."""
+        found: dict[bytes, bytes] = dict(fields)
+        if len(found) < len(fields) or b"origin" in found or b"dpop" in found:
+            return None
+        line = found.get(b"authorization")
+        if b"host" in self._deciding and found.get(b"host") not in self._hosts:
+            return None
+        if line is None:
+            return None if endpoint.gate.public_methods else Undecided(NO_CREDENTIAL, b"", endpoint)
+        decided = _decide(endpoint, line)
+        if not isinstance(decided, Verified):
+            return None if decided is None else Undecided(decided, line[7:], endpoint)
+        others = fields.copy()
+        del others[[*found].index(b"authorization")]
+        return Asking(decided, endpoint, path, MCPFields(found), others)
+
+
+def _decide(endpoint: Endpoint, line: bytes) -> Verified | Refusal | None:
+    """The decision about a credential, or None where the steps have to make it."""
+    if line[:7] != BEARER:
+        return None
+    token = line[7:]
+    digest = sha256(token).digest()
+    return endpoint.recall(digest) or endpoint.verify_new(token, digest)
 
 
 def usual_requests(auth: MCPAuth, gates: tuple[Gate, ...], own_root_path: str) -> UsualRequests:
@@ -120,7 +167,7 @@ def usual_requests(auth: MCPAuth, gates: tuple[Gate, ...], own_root_path: str) -
             continue
         verifier, gate = auth.verifiers[verdict.owner], gates[verdict.owner]
         if isinstance(verifier, JWTVerifier):
-            endpoint = Endpoint(auth.site.resources[verdict.owner], verdict, gate, verifier)
+            endpoint = Endpoint(method, auth.site.resources[verdict.owner], verdict, gate, verifier)
             for raw_path in (path.encode(), None):
                 for root_path in ("", None):  # servers may leave out both
                     endpoints[method, path, raw_path, root_path] = endpoint

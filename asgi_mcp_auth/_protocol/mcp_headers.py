@@ -7,14 +7,24 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple, cast
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from asgi_mcp_auth._protocol.rpc import LONGEST_ID, Message
 from asgi_mcp_auth.message_errors import MessageRefused
 from asgi_mcp_auth.reasons import Reason
 
-__all__ = ("BATCHING", "NAMED_BY", "MCPFields", "check_fields", "decode_value", "header_params", "mismatch")
+__all__ = (
+    "BATCHING",
+    "NAMED_BY",
+    "VERSION_MEMBER",
+    "WHITE",
+    "MCPFields",
+    "check_fields",
+    "decode_value",
+    "header_params",
+    "mismatch",
+)
 
 HEADER_MISMATCH = -32020
 LEGACY: Final = frozenset((b"2024-11-05", b"2025-03-26", b"2025-06-18", b"2025-11-25"))
@@ -38,6 +48,7 @@ _FIELDS = {
     b"content-length": "Content-Length",
 }
 _PARAM = b"mcp-param-"
+WHITE = b" \t"
 
 
 def mismatch(field: str, message_id: str | int | None = None) -> MessageRefused:
@@ -53,43 +64,40 @@ def mismatch(field: str, message_id: str | int | None = None) -> MessageRefused:
     )
 
 
-class MCPFields(NamedTuple):
-    """The fields that describe a message, without white space around them; None for one that is not there."""
+class MCPFields:
+    """The fields that describe a message; None for one that is not there.
 
-    version: bytes | None
-    method: bytes | None
-    name: bytes | None
-    content_type: bytes | None
-    content_encoding: bytes | None
-    content_length: bytes | None
-    repeated: str | None
-    """One that stands there more than once: readers disagree which of them counts."""
+    Type checkers hold it frozen, a request pays nothing for it.
+
+    Attributes:
+        version: `MCP-Protocol-Version`, like the next two without white space around it.
+        method: `Mcp-Method`.
+        name: `Mcp-Name`.
+        found: All fields of the request by name, as they are; where one is repeated, its last line.
+        repeated: One of ours that stands there more than once: readers disagree which of them counts.
+        modern: Whether the message claims MCP 2026-07-28 or later; servers take an unknown version for that too.
+    """
+
+    __slots__ = ("found", "method", "modern", "name", "repeated", "version")
+
+    def __init__(self, found: Mapping[bytes, bytes], repeated: str | None = None) -> None:
+        version, method, name = found.get(b"mcp-protocol-version"), found.get(b"mcp-method"), found.get(b"mcp-name")
+        self.version: Final = version if version is None else (version := version.strip(WHITE))
+        self.method: Final = method if method is None else method.strip(WHITE)
+        self.name: Final = name if name is None else name.strip(WHITE)
+        self.found: Final = found
+        self.repeated: Final = repeated
+        self.modern: Final[bool] = version is not None and version not in LEGACY
 
     @classmethod
-    def read(cls, headers: Iterable[tuple[bytes, bytes]]) -> MCPFields:
-        """Read them in one pass."""
-        found: dict[bytes, bytes] = {}
-        repeated = None
-        for name, line in headers:
-            if name in _FIELDS:
-                if name in found:
-                    repeated = _FIELDS[name]
-                found[name] = line.strip(b" \t")
-        get = found.get
-        return cls(
-            version=get(b"mcp-protocol-version"),
-            method=get(b"mcp-method"),
-            name=get(b"mcp-name"),
-            content_type=get(b"content-type"),
-            content_encoding=get(b"content-encoding"),
-            content_length=get(b"content-length"),
-            repeated=repeated,
-        )
-
-    @property
-    def modern(self) -> bool:
-        """Whether the message claims MCP 2026-07-28 or later; servers take an unknown version for that too."""
-        return self.version is not None and self.version not in LEGACY
+    def read(cls, headers: Sequence[tuple[bytes, bytes]]) -> MCPFields:
+        """Read them from header fields."""
+        found = dict(headers)
+        if len(found) == len(headers):
+            return cls(found)
+        names = [name for name, _ in headers if name in _FIELDS]
+        twice = [name for name in names if names.count(name) > 1]
+        return cls(found, _FIELDS[twice[-1]] if twice else None)
 
 
 def decode_value(value: bytes) -> str | None:
@@ -115,15 +123,14 @@ def check_fields(fields: MCPFields, message: Message) -> None:
         MessageRefused: -32020, naming the field.
     """
     method, message_id, params = message
-    modern = fields.modern
-    meta = params.get("_meta")
-    said: object = cast("dict[str, object]", meta).get(VERSION_MEMBER) if isinstance(meta, dict) else None
+    meta: Any = params.get("_meta")
+    said: object = meta.get(VERSION_MEMBER) if meta.__class__ is dict else None
     if said is not None:
         known = said.encode("utf-8") if isinstance(said, str) else b""
-        if (modern or known not in LEGACY) and known != fields.version:
+        if known != fields.version and (fields.modern or known not in LEGACY):
             raise mismatch("MCP-Protocol-Version", message_id)
     if fields.method is None:
-        if modern and method is not None and message_id is not None:
+        if fields.modern and method is not None and message_id is not None:
             raise mismatch("Mcp-Method", message_id)
     elif method is None or fields.method != method.encode("utf-8") or not method.isascii():
         raise mismatch("Mcp-Method", message_id)
@@ -131,7 +138,7 @@ def check_fields(fields: MCPFields, message: Message) -> None:
     if member is None:
         return
     if fields.name is None:
-        if modern and message_id is not None:
+        if fields.modern and message_id is not None:
             raise mismatch("Mcp-Name", message_id)
     elif decode_value(fields.name) != params.get(member):
         raise mismatch("Mcp-Name", message_id)

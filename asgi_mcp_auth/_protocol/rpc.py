@@ -7,13 +7,14 @@ response at once, and everything that `strict_json` refuses.
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any, NamedTuple, cast
 
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, NotJSON, load_value
 from asgi_mcp_auth.message_errors import MessageRefused
 from asgi_mcp_auth.reasons import Reason
 
-__all__ = ("INVALID_PARAMS", "MAX_MESSAGES", "Message", "malformed", "read_messages")
+__all__ = ("INVALID_PARAMS", "MAX_MESSAGES", "USUAL_PARAMS", "Message", "malformed", "parse", "read_messages")
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -24,6 +25,7 @@ MAX_MESSAGES = 100  # in a batch
 LONGEST_ID = 256  # that is sent back in an error
 LONGEST_METHOD = 256
 
+ID_TYPES = (int, str, NoneType)
 MEMBERS = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
 PARAM_MEMBERS = frozenset(("name", "uri", "ref", "arguments", "notifications", "taskid", "task", "_meta"))
 SPELLED = {"taskid": "taskId"}
@@ -49,18 +51,26 @@ def malformed(
     )
 
 
-def read_messages(body: bytes) -> tuple[list[Message], bool]:
-    """The messages of a body, and whether it was a batch.
+def parse(body: bytes) -> Any:
+    """The JSON value of a body.
 
     Raises:
         MessageRefused: For any other bytes. The caller bounds their number.
     """
     try:
-        value = load_value(body, max_depth=MAX_DEPTH)
+        return load_value(body, max_depth=MAX_DEPTH)
     except NotJSON as error:
         raise malformed(str(error), PARSE_ERROR, description="Parse error") from None
     except JSONRefused as error:
         raise malformed(str(error)) from None
+
+
+def read_messages(value: Any) -> tuple[list[Message], bool]:
+    """The messages of a JSON value, and whether it was a batch.
+
+    Raises:
+        MessageRefused: It is something else.
+    """
     if not isinstance(value, list):
         return [_message(value)], False
     items = cast("list[object]", value)
@@ -78,15 +88,14 @@ def _no_look_alikes(members: dict[str, Any], known: frozenset[str]) -> None:
             raise malformed(what)
 
 
-def _message(value: object) -> Message:
-    if not isinstance(value, dict):
+def _message(message: Any) -> Message:
+    if message.__class__ is not dict:
         what = "not an object"
         raise malformed(what)
-    message = cast("dict[str, Any]", value)
     if not MEMBERS.issuperset(message):
         _no_look_alikes(message, MEMBERS)
     message_id = message.get("id")
-    if type(message_id) not in (str, int, type(None)):
+    if type(message_id) not in ID_TYPES:
         what = "an id that is neither string nor integer"
         raise malformed(what)
     if message.get("jsonrpc") != "2.0":
@@ -103,13 +112,12 @@ def _message(value: object) -> Message:
         raise malformed(what, message_id=message_id)
     if params is None:
         return Message(method, message_id, {})
-    if not isinstance(params, dict):
+    if params.__class__ is not dict:
         what = "params that are no object"
         raise malformed(what, INVALID_PARAMS, message_id, description="Invalid params")
-    members = cast("dict[str, Any]", params)
-    if not USUAL_PARAMS.issuperset(members):
-        _no_look_alikes(members, PARAM_MEMBERS)
-    return Message(method, message_id, members)
+    if not USUAL_PARAMS.issuperset(params):
+        _no_look_alikes(params, PARAM_MEMBERS)
+    return Message(method, message_id, params)
 
 
 def _response(message: dict[str, Any], message_id: str | int | None) -> Message:

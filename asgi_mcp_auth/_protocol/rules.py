@@ -1,4 +1,4 @@
-"""Compiling the rules for operations of a `ScopePolicy`, and finding those that apply to an `Operation`."""
+"""Compiling the rules for operations of a `ScopePolicy`, and finding those that apply to what is asked."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
-from asgi_mcp_auth._protocol.operations import IN_BODY_ONLY, LISTS, TARGETED
+from asgi_mcp_auth._protocol.operations import IN_BODY_ONLY, LISTS, TARGETED, Asked, operation
 from asgi_mcp_auth._protocol.patterns import Pattern, PatternTable, parse_pattern
 from asgi_mcp_auth._protocol.problems import Problems, as_mapping, as_strings, show
-from asgi_mcp_auth._protocol.rpc import INVALID_PARAMS, malformed
+from asgi_mcp_auth._protocol.rpc import INVALID_PARAMS, Message, malformed
 from asgi_mcp_auth._protocol.scopes import Hierarchy, Requirement, Strength
 from asgi_mcp_auth._values import dataclass
-from asgi_mcp_auth.authorization import Operation, TargetKind
+from asgi_mcp_auth.authorization import TargetKind
 from asgi_mcp_auth.config import ScopePolicy, ScopeRule
 from asgi_mcp_auth.errors import Forbidden
 from asgi_mcp_auth.reasons import Reason
@@ -75,29 +75,28 @@ class OperationRules:
         tables = (*self.targets.values(), self.methods)
         return self.deny_unlisted or bool(self.public_methods) or any(table.requirements for table in tables)
 
-    def requirements(self, operation: Operation) -> list[Requirement] | Forbidden:
+    def requirements(self, asked: Asked) -> list[Requirement] | Forbidden:
         """What an operation needs beside the baseline.
 
         Raises:
             MessageRefused: A resource's URI can be read in ways that have different rules (-32602).
         """
+        method, kind, name, message = asked
         found: list[Requirement] = []
-        listed = self.methods.names.find(operation.method)
+        listed = self.methods.names.find(method)
         if listed is not None:
             found.append(self.methods.requirements[listed])
-        if operation.kind is not None and operation.name is not None:
-            table = self.targets[operation.kind]
-            target = self._target(operation, operation.kind, operation.name)
-            found += [table.requirements[index] for index in target]
+        if kind is not None and name is not None:
+            target = self._target(message, kind, name)
+            found += [self.targets[kind].requirements[index] for index in target]
             unlisted = not target
         else:
-            method = operation.method
             unlisted = listed is None and method not in COMMON and not method.startswith("notifications/")
         if unlisted and self.deny_unlisted:
-            return Forbidden(Reason.OPERATION_NOT_LISTED, found=str(operation))
+            return Forbidden(Reason.OPERATION_NOT_LISTED, found=str(operation(asked, {})))
         return found
 
-    def _target(self, operation: Operation, kind: TargetKind, name: str) -> list[int]:
+    def _target(self, message: Message, kind: TargetKind, name: str) -> list[int]:
         names = self.targets[kind].names
         index = names.find(name)
         found = [] if index is None else [index]
@@ -108,13 +107,13 @@ class OperationRules:
         if is_usual(name):
             return found
         forms = readings(name)
-        template = operation.method == "completion/complete" and any("{" in form for form in forms or ())
+        template = message.method == "completion/complete" and any("{" in form for form in forms or ())
         if template and len(name) > LONGEST_TEMPLATE:
             what = "a URI template that is too long"
-            raise malformed(what, INVALID_PARAMS, operation.message_id, description="Invalid params")
+            raise malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
         if forms is None or not (template or all(names.find(form) == index for form in forms)):
             what = "an ambiguous URI"
-            raise malformed(what, INVALID_PARAMS, operation.message_id, description="Ambiguous resource URI")
+            raise malformed(what, INVALID_PARAMS, message.message_id, description="Ambiguous resource URI")
         if template:  # its completions tell of every URI it stands for
             return sorted({*found, *(rule for form in forms for rule in names.reachable(form))})
         return found

@@ -84,17 +84,21 @@ def load_value(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     Raises:
         JSONRefused: For anything that is not JSON (`NotJSON`) or ambiguous. The caller bounds the number of bytes.
     """
-    if data.count(b"[") + data.count(b"{") > max_depth and _too_deep(data, max_depth):
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = None
+    if (text is None or text.count("{") + text.count("[") > max_depth) and _too_deep(data, max_depth):
         msg = "nested too deeply"
         raise JSONRefused(msg)
     try:
-        value = _decode(data.decode("utf-8"))
+        value = _decode(data.decode("utf-8") if text is None else text)
     except JSONRefused:
         raise
     except ValueError as error:  # not UTF-8, not JSON, or an integer of thousands of digits
         msg = "not JSON"
         raise NotJSON(msg) from error
-    if b"\\u" in data and _SURROGATE.search(data) is not None:
+    if b"\\" in data and _SURROGATE.search(data) is not None:
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError:
