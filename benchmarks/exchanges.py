@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, MCPAuthMiddleware, ResourceServerConfig, ResourceServerMetadata
@@ -20,6 +20,7 @@ __all__ = (
     "METADATA_PATH",
     "RESOURCE",
     "SCOPE",
+    "Exchange",
     "FreshTokens",
     "in_turn",
     "make_body",
@@ -35,8 +36,6 @@ RESOURCE = "https://mcp.example.com/mcp"
 METADATA_PATH = "/.well-known/oauth-protected-resource/mcp"
 SCOPE = "mcp:read"
 LASTING = "max-age=86400"
-
-Exchange = Callable[[], Awaitable[int]]
 
 
 async def trivial_app(_scope: Any, _receive: Any, send: Any) -> None:
@@ -85,6 +84,31 @@ def make_scope(path: str, token: str | None, *, length: int = 180, method: str |
     }
 
 
+class Exchange:
+    """One exchange with an app each time it is called; gives the status."""
+
+    def __init__(self, app: Any, make: Callable[[], dict[str, Any]], body: bytes) -> None:
+        self._app, self._make, self._body = app, make, body
+        self._ahead: list[dict[str, Any]] = []
+        self._status = 0
+
+    def ahead(self, count: int) -> None:
+        """Make the scopes of so many exchanges, so that this is no part of them."""
+        self._ahead = [self._make() for _ in range(count)]
+
+    async def __call__(self) -> int:
+        """Ask."""
+        await self._app(self._ahead.pop() if self._ahead else self._make(), self._receive, self._send)
+        return self._status
+
+    async def _receive(self) -> Any:
+        return {"type": "http.request", "body": self._body, "more_body": False}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+
+
 def make_exchange(
     app: Any,
     token: Callable[[], str] | str | None = None,
@@ -94,22 +118,12 @@ def make_exchange(
 ) -> Exchange:
     """One exchange with an app; tokens and paths may be another one each time."""
     length = 180 if body is None else len(body)
-    status = 0
 
-    async def receive() -> Any:
-        return {"type": "http.request", "body": body or b"", "more_body": False}
-
-    async def send(message: Any) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-
-    async def exchange() -> int:
+    def make() -> dict[str, Any]:
         given = token() if callable(token) else token
-        await app(make_scope(path() if callable(path) else path, given, length=length), receive, send)
-        return status
+        return make_scope(path() if callable(path) else path, given, length=length)
 
-    return exchange
+    return Exchange(app, make, body or b"")
 
 
 def make_body(size: int, *, tool: str = "add") -> bytes:

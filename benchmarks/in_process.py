@@ -1,12 +1,12 @@
 """What the middleware adds to one request, in process, and to the start of a program.
 
-Measured region: `await app(scope, receive, send)` around a trivial ASGI app, a fresh scope each time, on one asyncio
-loop; times are of the processor. Not measured: the server, the network, fetching keys (they are there), the client. The
-control is the bare app; every figure is the case less its control of the same round. "The least" is a hand-written
-floor that checks nearly nothing (see `least`). The bare signature checks call `cryptography` directly, with nothing
-around them. For bodies the app reads its body, and the control is the same middleware without rules: a figure is what
-reading, parsing strictly, comparing the header fields and finding the rule cost. Imports are timed in fresh processes,
-the control importing `jwt` alone; compiled bytecode is there.
+Measured region: `await app(scope, receive, send)` around a trivial ASGI app, a fresh scope each time, made before, on
+one asyncio loop; times are of the processor. Not measured: the server, the network, fetching keys (they are there), the
+client. The control is the bare app; every figure is the case less its control of the same round. "The least" is a
+hand-written floor that checks nearly nothing (see `least`). The bare signature checks call `cryptography` directly,
+with nothing around them. For bodies the app reads its body, and the control is the same middleware without rules: a
+figure is what reading, parsing strictly, comparing the header fields and finding the rule cost. Imports are timed in
+fresh processes, the control importing `jwt` alone; compiled bytecode is there.
 """
 
 from __future__ import annotations

@@ -97,7 +97,8 @@ class Case:
 
     Attributes:
         name: Its own, in the table.
-        exchange: What is timed; gives what is compared with `expected`.
+        exchange: What is timed; gives what is compared with `expected`. If it has a method `ahead`, that is called with
+            the number of calls to come, outside the measured region.
         expected: The only right answer.
         control: The name of the case to subtract, round by round.
         prepare: Renews what one round uses up, outside the measured region.
@@ -131,7 +132,7 @@ async def measure(cases: Sequence[Case], *, rounds: int, calls: int) -> Times:
         msg = "two cases have one name"
         raise ValueError(msg)
     for case in cases:
-        case.prepare()
+        _make_ready(case, 1)
         _check(case, await case.exchange())
     times: dict[str, list[float]] = {case.name: [] for case in cases}
     gc.collect()
@@ -140,8 +141,8 @@ async def measure(cases: Sequence[Case], *, rounds: int, calls: int) -> Times:
         for _ in range(rounds):
             await anyio.sleep(BREATH)  # what is to run in the background runs now, not within a round
             for case in cases:
-                case.prepare()
                 exchange, count, answer = case.exchange, case.calls or calls, None
+                _make_ready(case, count)
                 started = time.process_time()
                 for _ in range(count):
                     answer = await exchange()
@@ -150,6 +151,13 @@ async def measure(cases: Sequence[Case], *, rounds: int, calls: int) -> Times:
     finally:
         gc.unfreeze()
     return times
+
+
+def _make_ready(case: Case, calls: int) -> None:
+    case.prepare()
+    ahead: Callable[[int], None] | None = getattr(case.exchange, "ahead", None)
+    if ahead is not None:
+        ahead(calls)
 
 
 def _check(case: Case, answer: object) -> None:
