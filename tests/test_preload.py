@@ -68,7 +68,7 @@ auth = MCPAuth(ResourceServerConfig(metadata=metadata), http_client=issuer.http_
 (keys,) = auth._key_sets._named.values()
 
 def tell():
-    document, state = keys._keys, keys._keys.state
+    document, state = keys.document, keys.document.state
     print(json.dumps({"flights": len(document._flight._flights), "refresh_from": state.refresh_from - now,
         "fresh_until": state.fresh_until - now, "keys": len(keys.status().keys)}), flush=True)
 

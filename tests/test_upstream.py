@@ -103,7 +103,7 @@ class Site:
             while any(  # noqa: ASYNC110 - nothing to wait for
                 document._flight._flights
                 for keys in self.auth._key_sets._named.values()
-                for document in (keys._metadata, keys._keys)
+                for document in (keys._metadata, keys.document)
             ):
                 await anyio.sleep(0.005)
 
@@ -504,7 +504,7 @@ async def test_a_server_that_does_not_speak_http(
 def flights(site: Site) -> list[Any]:
     """What is under way, in whatever event loop."""
     (keys,) = site.auth._key_sets._named.values()
-    return [*tasks._running, *keys._keys._flight._flights, *keys._metadata._flight._flights]
+    return [*tasks._running, *keys.document._flight._flights, *keys._metadata._flight._flights]
 
 
 @pytest.mark.parametrize("backend", [pytest.param(name, id=f"DC-7 {name}") for name in ("asyncio", "trio")])

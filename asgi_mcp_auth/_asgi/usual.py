@@ -117,13 +117,16 @@ class UsualRequests:
                 others.append(field)
             else:
                 return None
-        if host not in self._hosts:
+        if host not in self._hosts or (line is not None and line[:7] != BEARER):
             return None
         if line is None:
             return None if endpoint.gate.public_methods else Undecided(NO_CREDENTIAL, b"", endpoint)
-        decided, needed = _decide(endpoint, line), endpoint.needed
+        token = line[7:]  # as `_decide`, without the call: 0.1 µs
+        digest = sha256(token).digest()
+        decided = endpoint.recall(digest) or endpoint.verify_new(token, digest)
+        needed = endpoint.needed
         if needed is None or not isinstance(decided, Verified):
-            return None if decided is None else Undecided(decided, line[7:], endpoint)
+            return None if decided is None else Undecided(decided, token, endpoint)
         granted = decided.auth_info.scopes
         for satisfying in needed:  # as `Requirement.met_by`
             if satisfying.isdisjoint(granted):

@@ -88,45 +88,45 @@ class LivingKeySet:
         self._metadata = LivingDocument(
             "metadata", self.issuer, self._fetch_metadata, clock=clock, clocks=METADATA_CLOCKS
         )
-        self._keys = LivingDocument("keys", self.issuer, self._fetch_keys, clock=clock, clocks=config.key_set_clocks)
+        self.document = LivingDocument("keys", self.issuer, self._fetch_keys, clock=clock, clocks=config.key_set_clocks)
+        """The key set; another one after `begin`."""
         if config.metadata is not None and config.metadata.jwks_uri is not None:
             self._metadata.give(config.metadata)
         if self._static_keys is not None:
-            self._keys.give(Snapshot(self._static_keys, object()))
+            self.document.give(Snapshot(self._static_keys, object()))
 
     @property
     def usable_now(self) -> bool:
         """Whether tokens can be verified now."""
-        return stage(self._keys.state, self._clock()) is not Freshness.UNUSABLE
+        return stage(self.document.state, self._clock()) is not Freshness.UNUSABLE
 
     async def warm_up(self) -> bool:
         """Fetch unless fresh keys are held; whether keys can be used then."""
-        if stage(self._keys.state, self._clock()) is not Freshness.FRESH:
-            await self._keys.renew()
+        if stage(self.document.state, self._clock()) is not Freshness.FRESH:
+            await self.document.renew()
         return self.usable_now
 
     def refresh_beside(self) -> None:
         """Have the keys fetched in the background if they are not fresh and no pause forbids it."""
         now = self._clock()
-        if stage(self._keys.state, now) is not Freshness.FRESH:
-            self._keys.refresh_beside(now)
+        if stage(self.document.state, now) is not Freshness.FRESH:
+            self.document.refresh_beside(now)
 
     def usable(self, generation: object, now: float) -> bool:
         """Whether something verified with `generation` may still be believed; a set that is due is refreshed beside."""
-        held = self._keys
-        snapshot, state = held.value, held.state
+        snapshot, state = self.document.value, self.document.state
         if snapshot is None or snapshot.generation is not generation:
             return False
         if state.fetched_at <= now < state.refresh_from:
             return True
         if stage(state, now) is Freshness.UNUSABLE:
             return False
-        self._keys.refresh_beside(now)
+        self.document.refresh_beside(now)
         return True
 
     def at_hand(self, kid: str | None, alg: str) -> tuple[tuple[VerificationKey, ...], object] | None:
         """What `select` gives for most tokens, without waiting: a fresh set has this kid once, and for this `alg`."""
-        snapshot, state = self._keys.value, self._keys.state
+        snapshot, state = self.document.value, self.document.state
         if snapshot is None or not state.fetched_at <= self._clock() < state.refresh_from:
             return None
         found = snapshot.keys.exact.get((kid, alg))
@@ -151,14 +151,14 @@ class LivingKeySet:
             InvalidToken: No such key, or not exactly one.
             Unavailable: We hold no usable keys, or cannot tell yet.
         """
-        begun_before = self._keys.begun
-        held = await self._keys.current()
+        begun_before = self.document.begun
+        held = await self.document.current()
         if held is None:
             raise self._unavailable()
         try:
             found = held.keys.select(kid, alg, most_without_kid=most_without_kid)
         except UnknownKid:
-            if self._keys.given or self._keys.answered > begun_before:  # asked since the token arrived: nobody has it
+            if self.document.given or self.document.answered > begun_before:  # asked since it arrived: nobody has it
                 raise
             held = await self._look_for(kid, alg, issued_at, leeway)
         else:
@@ -168,7 +168,7 @@ class LivingKeySet:
             return held.keys.select(kid, alg, most_without_kid=most_without_kid), held.generation
         except UnknownKid:
             # A fetch that was under way may have begun before the key was published.
-            if self._keys.answered <= begun_before and suspects_rotation(self._keys.state, issued_at, leeway):
+            if self.document.answered <= begun_before and suspects_rotation(self.document.state, issued_at, leeway):
                 raise self._not_yet_known(kid, alg, self._config.key_set_clocks.cool_down) from None
             self._remember_unknown(kid)
             raise
@@ -180,7 +180,7 @@ class LivingKeySet:
             InvalidToken: It was, and the token is older than that.
             Unavailable: It was, and the key may have been published since; or it cannot be had.
         """
-        state = self._keys.state
+        state = self.document.state
         wait = may_fetch(state, self._clock(), cool_down=self._config.key_set_clocks.cool_down)
         if wait:
             # A kid that was looked for is known not to be there; of any other, the clocks may differ by the leeway.
@@ -189,9 +189,9 @@ class LivingKeySet:
             raise UnknownKid(Reason.UNKNOWN_KID, kid=kid, alg=alg)
         told = "Unknown key id %s: fetching the key set of %s"
         logger.info(told, printable(kid), self.issuer, extra={"event": Event.UNKNOWN_KID.value, "issuer": self.issuer})
-        if not await self._keys.renew() or self._keys.value is None:
+        if not await self.document.renew() or self.document.value is None:
             raise self._unavailable()
-        return self._keys.value
+        return self.document.value
 
     def _remember_unknown(self, kid: str | None) -> None:
         if kid is not None:
@@ -200,12 +200,12 @@ class LivingKeySet:
             self._unknown_kids[kid] = None
 
     def _unavailable(self) -> Unavailable:
-        wait, error = may_fetch(self._keys.state, self._clock()), self._keys.error
+        wait, error = may_fetch(self.document.state, self._clock()), self.document.error
         found = None if error is None else error.message
         return Unavailable(Reason.KEYS_UNAVAILABLE, issuer=self.issuer, found=found, retry_after=wait)
 
     def _not_yet_known(self, kid: str | None, alg: str, wait: float) -> Unavailable:
-        age = self._clock() - self._keys.state.fetched_at
+        age = self._clock() - self.document.state.fetched_at
         found = f"a key set fetched {age:.0f} s ago, and no other fetch for {wait:.0f} s"
         reason = Reason.KEY_NOT_YET_KNOWN
         return Unavailable(reason, issuer=self.issuer, kid=kid, alg=alg, found=found, retry_after=wait)
@@ -262,7 +262,7 @@ class LivingKeySet:
 
     def _snapshot(self, keys: KeySet) -> Snapshot:
         """The keys as they are held from now on; with the generation from before if they are the same."""
-        held = self._keys.value
+        held = self.document.value
         if held is not None and held.keys.identity == keys.identity:
             return Snapshot(keys, held.generation)
         for skipped in keys.skipped:
@@ -278,13 +278,13 @@ class LivingKeySet:
         """Its picture at this moment."""
         from asgi_mcp_auth.status import IssuerStatus, KeyStatus, SkippedKey  # noqa: PLC0415
 
-        now, held = self._clock(), self._keys.value
-        needs_metadata = not (self._keys.given or self._config.jwks_uri)
+        now, held = self._clock(), self.document.value
+        needs_metadata = not (self.document.given or self._config.jwks_uri)
         keys = () if held is None else held.keys.keys
         skipped = () if held is None else held.keys.skipped
         return IssuerStatus(
             issuer=self.issuer,
-            key_set=self._keys.status(now),
+            key_set=self.document.status(now),
             metadata=self._metadata.status(now) if needs_metadata else None,
             keys=tuple(KeyStatus(kid=key.kid, algorithms=tuple(sorted(key.algorithms))) for key in keys),
             skipped=tuple(SkippedKey(position=n, kid=kid, reason=reason.value) for n, kid, reason in skipped),

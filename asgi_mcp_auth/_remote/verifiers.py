@@ -10,11 +10,12 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 from asgi_mcp_auth._protocol.credentials import Credential
 from asgi_mcp_auth._protocol.request import Request
+from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal, Unavailable
 
@@ -26,12 +27,23 @@ IsRevoked = Callable[[AuthInfo], bool | Awaitable[bool]]
 VerifyFunction = Callable[[str], AuthInfo | Awaitable[AuthInfo]]
 
 
-class Verified(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Verified:
     """An accepted credential, the time it is good until (leeway included), and fields to add to the app's response."""
 
     auth_info: AuthInfo
     valid_until: float | None = None
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
+
+    def __init__(
+        self,
+        auth_info: AuthInfo,
+        valid_until: float | None = None,
+        response_headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        object.__setattr__(self, "auth_info", auth_info)
+        object.__setattr__(self, "valid_until", valid_until)
+        object.__setattr__(self, "response_headers", response_headers)
 
 
 class Verifier(Protocol):
