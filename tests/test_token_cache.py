@@ -91,7 +91,7 @@ def test_event_loops_in_several_threads(size: int, most_bytes: int) -> None:
     def still(generation: object, now: float) -> bool:
         return True
 
-    keys: Any = SimpleNamespace(usable=still)
+    keys: Any = SimpleNamespace(document=SimpleNamespace(value=None, state=None), usable=still)
     cache = TokenCache(size, most_bytes, lambda: 0.5)
 
     def use(_: int) -> None:
