@@ -139,9 +139,10 @@ def run(effort: Effort) -> Report:
                     break
                 rows.append((f"{what.name}, {server}", *row))
                 if server.startswith("uvicorn"):
-                    name = f"{what.name} under {server}"
-                    unit = "% of the bare app's requests/s"
-                    promises.append(Promise(name=name, limit=what.share, measured=row[1], unit=unit, at_least=True))
+                    name, (_, measured, floor, *_) = f"{what.name} under {server}", row
+                    unit, limit = "% of the bare app's requests/s", what.share
+                    promise = Promise(name=name, limit=limit, measured=measured, unit=unit, at_least=True, floor=floor)
+                    promises.append(promise)
     columns = (
         "app and server",
         "bare, requests/s",

@@ -55,13 +55,17 @@ class Curves:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """A figure that is promised, and what was measured; never more than told to the reader."""
+    """A figure that is promised, and what was measured; never more than told to the reader.
+
+    `floor` is what was measured of `least`, where that has a say.
+    """
 
     name: str
     limit: float
     measured: Spread
     unit: str
     at_least: bool = False
+    floor: Spread | None = None
 
     @property
     def kept(self) -> bool:
@@ -155,12 +159,13 @@ def promises_table(reports: Sequence[Report]) -> Report:
             f"{'≥' if promise.at_least else '≤'} {_number(promise.limit)} {promise.unit}",
             promise.measured,
             "yes" if promise.kept else "no",
+            promise.floor,
         )
         for report in reports
         for promise in report.promises
     ]
     title = "What is aimed at, and what this run measured"
-    columns = ("case", "aim", "median (quartiles)", "reached")
+    columns = ("case", "aim", "median (quartiles)", "reached", "the least there can be")
     return Report(name="promises", tables=[Table(title=title, columns=columns, rows=rows)] if rows else [])
 
 

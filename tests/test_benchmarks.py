@@ -6,12 +6,14 @@ import ast
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.exceptions import InvalidSignature
 from exchanges import FreshTokens, make_body, make_exchange, protected, trivial_app
 from flood import garbage_of
 from in_process import ALGORITHMS, bare_check
+from least import Least
 from measuring import (
     NOTHING,
     Case,
@@ -118,6 +120,28 @@ async def test_an_answer_that_goes_wrong_later_is_no_figure() -> None:
 
 
 @pytest.mark.anyio
+async def test_scopes_are_made_before_the_clock_starts() -> None:
+    log: list[str] = []
+
+    def token() -> str:
+        log.append("scope")
+        return "token"
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        log.append("app")
+        await trivial_app(scope, receive, send)
+
+    await measure([Case(name="one", exchange=make_exchange(app, token))], rounds=1, calls=2)
+    assert log == ["scope", "app", "scope", "scope", "app", "app"]
+
+
+@pytest.mark.anyio
+async def test_the_least_lets_its_token_through_and_no_other() -> None:
+    app = Least(trivial_app, "known")
+    assert [await make_exchange(app, token)() for token in ("known", "other", None)] == [200, 401, 401]
+
+
+@pytest.mark.anyio
 async def test_two_cases_of_one_name_are_refused() -> None:
     case = Case(name="same", exchange=make_exchange(trivial_app))
     with pytest.raises(ValueError, match="one name"):
@@ -185,7 +209,7 @@ REPORT = Report(
     tables=[Table(title="t", columns=("case", "µs"), rows=[("a|b", Spread(1, 2, 3)), ("c", None)])],
     promises=[
         Promise(name="kept", limit=3, measured=Spread(1, 2, 9), unit="µs"),
-        Promise(name="broken", limit=3, measured=Spread(1, 2, 9), unit="%", at_least=True),
+        Promise(name="broken", limit=3, measured=Spread(1, 2, 9), unit="%", at_least=True, floor=Spread(2, 2, 2)),
     ],
     notes=["A note."],
 )
@@ -201,7 +225,10 @@ def test_a_report_in_all_its_forms() -> None:
 
 def test_promises_are_told_kept_or_not() -> None:
     rows = promises_table([REPORT]).tables[0].rows
-    assert [(row[0], row[1], row[3]) for row in rows] == [("kept", "≤ 3.00 µs", "yes"), ("broken", "≥ 3.00 %", "no")]
+    assert [(row[0], row[1], *row[3:]) for row in rows] == [
+        ("kept", "≤ 3.00 µs", "yes", None),
+        ("broken", "≥ 3.00 %", "no", Spread(2, 2, 2)),
+    ]
     assert not promises_table([]).tables
 
 
