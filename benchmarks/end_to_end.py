@@ -49,11 +49,13 @@ class App(NamedTuple):
     answer: str
     share: float
     """Of the bare app's requests per second, as promised under uvicorn."""
+    seconds: int
+    """How long one run takes: longer where requests are few."""
 
 
 APPS = {
-    "hello": App("hello world", "/mcp", {}, None, "ok", 92),
-    "mcp": App("MCP SDK tool call", "/mcp", CALL_FIELDS, CALL, "1x", 99),
+    "hello": App("hello world", "/mcp", {}, None, "ok", 92, 1),
+    "mcp": App("MCP SDK tool call", "/mcp", CALL_FIELDS, CALL, "1x", 99, 3),
 }
 
 
@@ -87,15 +89,15 @@ def ready(served: Served, app: App, token: str, *, refuses: bool, warm: bool) ->
     return Target(served, url, fields, app.body)
 
 
-def load(target: Target) -> Run:
+def load(target: Target, seconds: int = 1) -> Run:
     before = target.served.cpu_seconds()
-    seen = wrk(target.url, target.fields, target.body, seconds=1)
+    seen = wrk(target.url, target.fields, target.body, seconds=seconds)
     return Run(seen.per_second, (target.served.cpu_seconds() - before) / seen.requests * 1e6)
 
 
 def measure_rounds(server: str, app: str, issuer: Issuer, effort: Effort) -> list[dict[str, Run]]:
     """Runs against the app behind each of `SHIELDS`."""
-    token = mint_for_long(issuer)
+    token, seconds = mint_for_long(issuer), effort.of(APPS[app].seconds, 1)
     with ExitStack() as stack:
         targets: dict[str, Target] = {}
         for shield in SHIELDS:
@@ -105,7 +107,8 @@ def measure_rounds(server: str, app: str, issuer: Issuer, effort: Effort) -> lis
         rounds: list[dict[str, Run]] = []
         for number in range(effort.of(10, 1)):
             first = number % len(SHIELDS)
-            rounds.append({shield: load(targets[shield]) for shield in (*SHIELDS[first:], *SHIELDS[:first])})
+            order = (*SHIELDS[first:], *SHIELDS[:first])
+            rounds.append({shield: load(targets[shield], seconds) for shield in order})
     return rounds
 
 
