@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import pickle
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -157,6 +157,18 @@ def test_standard_classes_may_inherit() -> None:
         assert repr(made(first=1, more=2)) == "More(first=1, second='two', third={}, more=2)"
         with pytest.raises(TypeError, match="cannot inherit non-frozen dataclass from a frozen one"):
             dataclasses.make_dataclass("More", [("more", int)], bases=(kind,))
+
+
+@pytest.mark.parametrize("own", [pytest.param({}, id="all of its own"), pytest.param({"repr": False}, id="our repr")])
+def test_what_is_no_field_of_a_class_that_inherits_is_left_alone(own: dict[str, bool]) -> None:
+    """`ClassVar` and `InitVar` have no place in a value: it is copied, pickled and shown without them."""
+    for kind in (ours, theirs):
+        names: list[Any] = [("kept", ClassVar[int]), ("given", dataclasses.InitVar[int])]
+        more: Any = dataclasses.make_dataclass("More", names, bases=(kind,), frozen=True, kw_only=True, **own)
+        made = more(first=1, given=2)
+        for other in (copy.copy(made), copy.deepcopy(made)):
+            assert other == made
+            assert repr(other) == "More(first=1, second='two', third={})".replace("More", type(made).__qualname__)
 
 
 def test_a_value_in_itself_has_a_repr() -> None:
