@@ -160,7 +160,7 @@ def test_standard_classes_may_inherit() -> None:
 
 
 @pytest.mark.parametrize("own", [pytest.param({}, id="all of its own"), pytest.param({"repr": False}, id="our repr")])
-def test_what_is_no_field_of_a_class_that_inherits_is_left_alone(own: dict[str, bool]) -> None:
+def test_what_is_no_field_of_a_class_that_inherits_is_left_alone(own: Any) -> None:
     """`ClassVar` and `InitVar` have no place in a value: it is copied, pickled and shown without them."""
     for kind in (ours, theirs):
         names: list[Any] = [("kept", ClassVar[int]), ("given", dataclasses.InitVar[int])]
@@ -226,6 +226,18 @@ def test_a_class_is_shown_with_its_arguments() -> None:
     assert str(inspect.signature(ScopeRule)) == (
         "(*, scopes: 'Sequence[str]' = (), acr_values: 'Sequence[str]' = (), max_age: 'int | None' = None) -> None"
     )
+
+
+def test_a_class_that_inherits_is_shown_with_arguments_of_its_own() -> None:
+    def own_init(self: Any, first: int) -> None:
+        raise NotImplementedError
+
+    for kind in (ours, theirs):
+        own: Any = type("Own", (kind,), {"__init__": own_init})
+        names: list[Any] = [("more", int), ("given", dataclasses.InitVar[int])]
+        more: Any = dataclasses.make_dataclass("More", names, bases=(kind,), frozen=True, kw_only=True)
+        assert [*inspect.signature(own).parameters] == ["first"]
+        assert [*inspect.signature(more).parameters] == ["first", "second", "third", "hidden", "more", "given"]
 
 
 def test_a_class_without_names_is_refused() -> None:
