@@ -24,6 +24,8 @@ class _Signature:
     """What `inspect.signature` and `help` show of a class: that of a standard one, made when they ask."""
 
     def __get__(self, instance: object, cls: type[Any]) -> Signature:
+        if cls.__init__ is not _Methods.__init__:  # of a class that inherits: `inspect` shows that one
+            raise AttributeError
         fields = [(field.name, field.type, copy(field)) for field in dataclasses.fields(cls)]
         return signature(dataclasses.make_dataclass(cls.__name__, fields))
 
@@ -60,7 +62,7 @@ class _Methods:
 
     @recursive_repr()
     def __repr__(self) -> str:
-        shown = [field.name for field in self.__dataclass_fields__.values() if field.repr]
+        shown = [field.name for field in dataclasses.fields(cast("Any", self)) if field.repr]
         return f"{type(self).__qualname__}({', '.join([f'{name}={getattr(self, name)!r}' for name in shown])})"
 
     def __eq__(self, other: object) -> bool:
@@ -75,12 +77,17 @@ class _Methods:
         return _held(self)
 
     def __setstate__(self, state: list[Any]) -> None:
-        for name, value in zip(self.__dataclass_fields__, state, strict=True):
+        for name, value in zip(_fields(self), state, strict=True):
             object.__setattr__(self, name, value)
 
 
+def _fields(self: Any) -> list[str]:
+    """Its fields, without the `ClassVar` and `InitVar` that a class which inherits may have."""
+    return [field.name for field in dataclasses.fields(self)]
+
+
 def _held(self: Any) -> list[Any]:
-    return [getattr(self, name) for name in self.__dataclass_fields__]
+    return [getattr(self, name) for name in _fields(self)]
 
 
 def _wrong(name: str, nameless: bool, unknown: list[str], missing: list[str]) -> str:

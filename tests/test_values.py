@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import pickle
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
@@ -159,6 +159,18 @@ def test_standard_classes_may_inherit() -> None:
             dataclasses.make_dataclass("More", [("more", int)], bases=(kind,))
 
 
+@pytest.mark.parametrize("own", [pytest.param({}, id="all of its own"), pytest.param({"repr": False}, id="our repr")])
+def test_what_is_no_field_of_a_class_that_inherits_is_left_alone(own: Any) -> None:
+    """`ClassVar` and `InitVar` have no place in a value: it is copied, pickled and shown without them."""
+    for kind in (ours, theirs):
+        names: list[Any] = [("kept", ClassVar[int]), ("given", dataclasses.InitVar[int])]
+        more: Any = dataclasses.make_dataclass("More", names, bases=(kind,), frozen=True, kw_only=True, **own)
+        made = more(first=1, given=2)
+        for other in (copy.copy(made), copy.deepcopy(made)):
+            assert other == made
+            assert repr(other) == "More(first=1, second='two', third={})".replace("More", type(made).__qualname__)
+
+
 def test_a_value_in_itself_has_a_repr() -> None:
     for kind in (ours, theirs):
         inner: dict[str, Any] = {}
@@ -214,6 +226,18 @@ def test_a_class_is_shown_with_its_arguments() -> None:
     assert str(inspect.signature(ScopeRule)) == (
         "(*, scopes: 'Sequence[str]' = (), acr_values: 'Sequence[str]' = (), max_age: 'int | None' = None) -> None"
     )
+
+
+def test_a_class_that_inherits_is_shown_with_arguments_of_its_own() -> None:
+    def own_init(self: Any, first: int) -> None:
+        raise NotImplementedError
+
+    for kind in (ours, theirs):
+        own: Any = type("Own", (kind,), {"__init__": own_init})
+        names: list[Any] = [("more", int), ("given", dataclasses.InitVar[int])]
+        more: Any = dataclasses.make_dataclass("More", names, bases=(kind,), frozen=True, kw_only=True)
+        assert [*inspect.signature(own).parameters] == ["first"]
+        assert [*inspect.signature(more).parameters] == ["first", "second", "third", "hidden", "more", "given"]
 
 
 def test_a_class_without_names_is_refused() -> None:

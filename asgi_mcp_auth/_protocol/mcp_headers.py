@@ -95,9 +95,14 @@ class MCPFields:
         found = dict(headers)
         if len(found) == len(headers):
             return cls(found)
-        names = [name for name, _ in headers if name in _FIELDS]
-        twice = [name for name in names if names.count(name) > 1]
-        return cls(found, _FIELDS[twice[-1]] if twice else None)
+        seen: set[bytes] = set()
+        repeated = None
+        for name, _ in headers:  # once through: some servers bound no number of fields
+            if name in _FIELDS:
+                if name in seen:
+                    repeated = _FIELDS[name]
+                seen.add(name)
+        return cls(found, repeated)
 
 
 def decode_value(value: bytes) -> str | None:
