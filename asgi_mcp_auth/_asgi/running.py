@@ -21,7 +21,7 @@ __all__ = ("Surroundings", "run_app", "run_public")
 
 
 class Surroundings:
-    """What running an app needs beside the request; slots are read in a fifth of a named tuple's time."""
+    """What running an app needs beside the request; slots are read in a third of a named tuple's time, or less."""
 
     __slots__ = ("app", "app_answered_401", "bridge", "clock", "expose_token")
 
