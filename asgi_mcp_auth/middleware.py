@@ -16,27 +16,25 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Unpack, cast
 
-from asgi_mcp_auth._asgi.gate import Gate
+from asgi_mcp_auth._asgi.admission import Admitted, Answer, Passage, report
+from asgi_mcp_auth._asgi.authorizer import Gate
 from asgi_mcp_auth._asgi.identity import sdk_bridge
-from asgi_mcp_auth._asgi.outcomes import Admitted, Answer, report
-from asgi_mcp_auth._asgi.passage import Passage
-from asgi_mcp_auth._asgi.placement import Placement
-from asgi_mcp_auth._asgi.running import Surroundings, run_app, run_public
-from asgi_mcp_auth._asgi.sending import incoming, send_response
-from asgi_mcp_auth._asgi.shorthand import auth_for_one
+from asgi_mcp_auth._asgi.mount_check import Placement
+from asgi_mcp_auth._asgi.response import incoming, send_response
+from asgi_mcp_auth._asgi.run import Surroundings, run_app, run_public
 from asgi_mcp_auth._asgi.usual import Asking, Undecided, usual_requests
-from asgi_mcp_auth._protocol.challenge import BEARER
-from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
-from asgi_mcp_auth._protocol.cross_origin import Cors, is_preflight
-from asgi_mcp_auth._protocol.paths import Verdict
-from asgi_mcp_auth._protocol.problems import show
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.resource import CompiledResource
-from asgi_mcp_auth._protocol.responses import Header, Response, json_response, refusal_response
-from asgi_mcp_auth._protocol.site import is_well_known
-from asgi_mcp_auth._remote.jwks import LivingKeySet
-from asgi_mcp_auth._remote.tasks import spawn
-from asgi_mcp_auth._remote.verifiers import Verified, Verifier, hook_failed
+from asgi_mcp_auth._keys.background import spawn
+from asgi_mcp_auth._keys.remote_jwks import LivingKeySet
+from asgi_mcp_auth._oauth.challenge import BEARER
+from asgi_mcp_auth._oauth.credentials import Credential, has_query_token, read_credential
+from asgi_mcp_auth._oauth.origin import Cors, is_preflight
+from asgi_mcp_auth._policy.compile import CompiledResource, is_well_known
+from asgi_mcp_auth._policy.paths import Verdict
+from asgi_mcp_auth._policy.problems import show
+from asgi_mcp_auth._policy.responses import Header, Response, json_response, refusal_response
+from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._shorthand import auth_for_one
+from asgi_mcp_auth._verify.verifier import Verified, Verifier, hook_failed
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthOptions
 from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ServerMetadataPaths
 from asgi_mcp_auth.errors import (

@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Literal, cast
 
 from asgi_mcp_auth._values import dataclass
-from asgi_mcp_auth.events import Event
+from asgi_mcp_auth.decisions import Event
 
 __all__ = (
     "DocumentStatus",

@@ -34,9 +34,9 @@ from asgi_mcp_auth import (
     Verified,
     current_auth,
 )
-from asgi_mcp_auth._protocol.credentials import has_query_token
-from asgi_mcp_auth._protocol.jwks import SMALL_ORDER, parse_key_set
-from asgi_mcp_auth._protocol.metadata import check_signed_metadata
+from asgi_mcp_auth._oauth.credentials import has_query_token
+from asgi_mcp_auth._oauth.jwk_set import SMALL_ORDER, parse_key_set
+from asgi_mcp_auth._oauth.resource_metadata import check_signed_metadata
 from asgi_mcp_auth.errors import InvalidServerMetadata, Reason
 from asgi_mcp_auth.testing import Issuer
 

@@ -9,7 +9,7 @@ import pytest
 from dev import Asked, dev_server
 from upstream import Upstream
 
-from asgi_mcp_auth._remote.http import Strangers
+from asgi_mcp_auth._keys.http import Strangers
 from asgi_mcp_auth.dev import documents
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.freshness import (
+from asgi_mcp_auth._oauth.http_cache import (
     Freshness,
     State,
     may_fetch,

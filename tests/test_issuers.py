@@ -22,9 +22,9 @@ from asgi_mcp_auth import (
     Decision,
     MCPAuthMiddleware,
 )
-from asgi_mcp_auth._protocol.admission import Allowance, compile_pattern, may_be_issuer
-from asgi_mcp_auth._protocol.problems import Problems
-from asgi_mcp_auth._remote import issuers as issuers_module
+from asgi_mcp_auth._keys import registry as issuers_module
+from asgi_mcp_auth._policy.issuers import Allowance, compile_pattern, may_be_issuer
+from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 ACME = "https://acme.id.example.com"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.jwks import (
+from asgi_mcp_auth._oauth.jwk_set import (
     MAX_KEYS,
     KeySet,
     Skipped,

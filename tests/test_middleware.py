@@ -54,8 +54,8 @@ from asgi_mcp_auth import (
     Verified,
     current_auth,
 )
-from asgi_mcp_auth._protocol.credentials import Credential
-from asgi_mcp_auth._protocol.request import Request
+from asgi_mcp_auth._oauth.credentials import Credential
+from asgi_mcp_auth._request import Request
 from asgi_mcp_auth.errors import Forbidden, InvalidToken, Unavailable
 from asgi_mcp_auth.testing import Issuer
 
@@ -174,7 +174,7 @@ def no_network() -> httpx.AsyncClient:
 
 @pytest.fixture(autouse=True)
 def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: 0.0)
+    monkeypatch.setattr("asgi_mcp_auth._keys.cached_document.random.random", lambda: 0.0)
 
 
 # --- What reaches the app ---
@@ -944,7 +944,7 @@ async def test_the_document_below_a_root_path(
 async def test_the_body_of_a_refused_request(
     issuer: Issuer, http_version: str, body: list[bytes | None], left: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._asgi.sending.LONGEST_WAIT", 0.05)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.response.LONGEST_WAIT", 0.05)
     sent: list[Any] = []
 
     async def receive() -> Any:

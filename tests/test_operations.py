@@ -34,10 +34,10 @@ from asgi_mcp_auth import (
     ScopePolicy,
     ScopeRule,
 )
-from asgi_mcp_auth._protocol.mcp_headers import MCPFields
-from asgi_mcp_auth._protocol.operations import asks, asks_of, operation, step_by_step, usual_call
-from asgi_mcp_auth._protocol.rpc import parse, read_messages
-from asgi_mcp_auth.message_errors import MessageRefused
+from asgi_mcp_auth._mcp.headers import MCPFields
+from asgi_mcp_auth._mcp.messages import parse, read_messages
+from asgi_mcp_auth._mcp.operations import asks, asks_of, operation, step_by_step, usual_call
+from asgi_mcp_auth.errors import MessageRefused
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
@@ -815,7 +815,7 @@ def test_many_lines_of_a_field_are_read_in_one_pass(lines: list[tuple[bytes, byt
 
 async def test_what_is_remembered_of_rules_is_bounded(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     """RS-245: clients choose the names that rules are found for."""
-    monkeypatch.setattr("asgi_mcp_auth._asgi.gate.MOST_KNOWN", 3)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.authorizer.MOST_KNOWN", 3)
     protected: Any = guarded(issuer)
     (gate,) = protected._gates
     names = ["add", "delete_file", *map(str, range(7)), "y" * 1000, "add", "delete_file"]

@@ -21,7 +21,7 @@ from asgi_mcp_auth import (
     ResourceServerMetadata,
     ScopePolicy,
 )
-from asgi_mcp_auth._protocol.urls import discovery_urls, parse_url
+from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
 from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.errors import Reason
 from asgi_mcp_auth.providers import PROVIDERS as TABLE

@@ -9,7 +9,7 @@ from harness import http_scope
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS, READ, Request
+from asgi_mcp_auth._request import CREDENTIAL_FIELDS, READ, Request
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import AnyUrl, ValidationError
 
-from asgi_mcp_auth._protocol.operations import LONGEST_URI
-from asgi_mcp_auth._protocol.resource_uris import is_usual, readings
+from asgi_mcp_auth._mcp.operations import LONGEST_URI
+from asgi_mcp_auth._mcp.resource_uris import is_usual, readings
 
 SECRET = "file:///secret/a"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.scopes import Hierarchy, Requirement, is_scope
+from asgi_mcp_auth._policy.scopes import Hierarchy, Requirement, is_scope
 
 FILES = Hierarchy({"admin": ["files:write"], "files:write": ["files:read"], "owner": ["admin"]}, {})
 

@@ -29,11 +29,10 @@ from asgi_mcp_auth import (
     ScopePolicy,
     load_app,
 )
-from asgi_mcp_auth._protocol.config_schema import config_schema
-from asgi_mcp_auth._protocol.shapes import fields_of, parameters_of
-from asgi_mcp_auth._protocol.shorthand import shorthand_fields
-from asgi_mcp_auth._protocol.toml import line_of
-from asgi_mcp_auth._remote.settings import settings_of
+from asgi_mcp_auth._settings.loader import line_of, settings_of
+from asgi_mcp_auth._settings.reader import fields_of, parameters_of
+from asgi_mcp_auth._settings.schema import config_schema
+from asgi_mcp_auth._settings.shorthand import shorthand_fields
 from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.testing import Issuer
 

@@ -25,7 +25,7 @@ from asgi_mcp_auth import (
     ResourceServerMetadata,
     Verified,
 )
-from asgi_mcp_auth._protocol.freshness import WEEK
+from asgi_mcp_auth._oauth.http_cache import WEEK
 from asgi_mcp_auth.config import KeySetClocks
 from asgi_mcp_auth.status import (
     DocumentStatus,
@@ -46,7 +46,7 @@ DAY = 86_400.0
 
 @pytest.fixture(autouse=True)
 def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: 0.0)
+    monkeypatch.setattr("asgi_mcp_auth._keys.cached_document.random.random", lambda: 0.0)
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth import AuthInfo, MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
-from asgi_mcp_auth._protocol.strict_json import load_object
-from asgi_mcp_auth._remote.token_cache import Entry, TokenCache, weigh
-from asgi_mcp_auth._remote.verifiers import Verified
+from asgi_mcp_auth._oauth.strict_json import load_object
+from asgi_mcp_auth._verify.token_cache import Entry, TokenCache, weigh
+from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.context import verified_auth_info
 from asgi_mcp_auth.testing import Issuer, SigningKey
 

@@ -27,7 +27,7 @@ from starlette.testclient import TestClient
 from upstream import Upstream
 
 from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
-from asgi_mcp_auth._remote import tasks
+from asgi_mcp_auth._keys import background as tasks
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
@@ -61,7 +61,7 @@ def _key() -> SigningKey:
 
 @pytest.fixture
 def upstream(_server: Upstream, _key: SigningKey, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Generator[Upstream]:
-    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: 0.0)
+    monkeypatch.setattr("asgi_mcp_auth._keys.cached_document.random.random", lambda: 0.0)
     issuer = Issuer(_server.url, algorithms=(), clock=clock)
     issuer.keys, issuer.cache_control = [_key], None
     _server.issuer = issuer
@@ -74,8 +74,8 @@ def upstream(_server: Upstream, _key: SigningKey, clock: Clock, monkeypatch: pyt
 def hasty() -> Generator[pytest.MonkeyPatch]:
     """Fetches have little time, until it is undone."""
     haste = pytest.MonkeyPatch()
-    haste.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", SOON)
-    haste.setattr("asgi_mcp_auth._remote.living.TOTAL_SECONDS", 3 * SOON)
+    haste.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", SOON)
+    haste.setattr("asgi_mcp_auth._keys.cached_document.TOTAL_SECONDS", 3 * SOON)
     yield haste
     haste.undo()
 

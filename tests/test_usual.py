@@ -24,7 +24,7 @@ from asgi_mcp_auth import (
     ScopeRule,
 )
 from asgi_mcp_auth._asgi.usual import UsualRequests
-from asgi_mcp_auth._protocol.jwks import VerificationKey
+from asgi_mcp_auth._oauth.jwk_set import VerificationKey
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio

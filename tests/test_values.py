@@ -25,8 +25,8 @@ from asgi_mcp_auth import (
     ScopeRule,
 )
 from asgi_mcp_auth import _values as values
-from asgi_mcp_auth._protocol.freshness import State
-from asgi_mcp_auth._protocol.scopes import Requirement
+from asgi_mcp_auth._oauth.http_cache import State
+from asgi_mcp_auth._policy.scopes import Requirement
 from asgi_mcp_auth.config import KeySetClocks
 from asgi_mcp_auth.status import DocumentStatus, Status
 

@@ -25,9 +25,9 @@ from asgi_mcp_auth import (
     ScopePolicy,
     Verified,
 )
-from asgi_mcp_auth._protocol.credentials import Credential
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._remote.verifiers import CallableVerifier, VerifyFunction
+from asgi_mcp_auth._oauth.credentials import Credential
+from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._verify.verifier import CallableVerifier, VerifyFunction
 from asgi_mcp_auth.errors import Forbidden, InsufficientScope, InvalidToken, Unavailable
 from asgi_mcp_auth.testing import Issuer
 

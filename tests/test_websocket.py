@@ -42,8 +42,8 @@ from asgi_mcp_auth import (
     Verified,
     current_auth,
 )
-from asgi_mcp_auth._protocol.credentials import Credential
-from asgi_mcp_auth._protocol.request import Request
+from asgi_mcp_auth._oauth.credentials import Credential
+from asgi_mcp_auth._request import Request
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
@@ -321,7 +321,7 @@ class Socket:
 @pytest.fixture
 def _awake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The watcher looks at the test's clock all the time."""
-    monkeypatch.setattr("asgi_mcp_auth._asgi.expiry.LONGEST_SLEEP", 0.005)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.LONGEST_SLEEP", 0.005)
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from asgi_mcp_auth._protocol.mcp_headers import WHITE, MCPFields
-from asgi_mcp_auth._protocol.rpc import malformed
-from asgi_mcp_auth._remote.limits import within
-from asgi_mcp_auth.message_errors import MessageRefused, MessageTooLarge, UnsupportedContent
-from asgi_mcp_auth.reasons import Reason
+from asgi_mcp_auth._asgi.limits import within
+from asgi_mcp_auth._mcp.headers import WHITE, MCPFields
+from asgi_mcp_auth._mcp.messages import malformed
+from asgi_mcp_auth.errors import MessageRefused, MessageTooLarge, Reason, UnsupportedContent
 
 __all__ = ("read_body", "replay", "without_body")
 

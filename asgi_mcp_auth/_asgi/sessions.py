@@ -12,11 +12,9 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth._remote.verifiers import ask_hook
+from asgi_mcp_auth._verify.verifier import ask_hook
 from asgi_mcp_auth.context import AuthInfo
-from asgi_mcp_auth.errors import Refusal
-from asgi_mcp_auth.message_errors import SessionNotFound
-from asgi_mcp_auth.reasons import Reason
+from asgi_mcp_auth.errors import Reason, Refusal, SessionNotFound
 from asgi_mcp_auth.stores import Store
 
 __all__ = ("Bound", "SessionBinding")

@@ -6,11 +6,11 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from asgi_mcp_auth._asgi.identity import sdk_bridge
-from asgi_mcp_auth._protocol.credentials import read_credential
-from asgi_mcp_auth._protocol.problems import show
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.resource import CompiledResource
-from asgi_mcp_auth._remote.verifiers import Verified, Verifier, hook_failed
+from asgi_mcp_auth._oauth.credentials import read_credential
+from asgi_mcp_auth._policy.compile import CompiledResource
+from asgi_mcp_auth._policy.problems import show
+from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._verify.verifier import Verified, Verifier, hook_failed
 from asgi_mcp_auth.decisions import Decision, RefusalLog
 from asgi_mcp_auth.errors import ConfigurationError, Problem, Refusal, Unavailable
 

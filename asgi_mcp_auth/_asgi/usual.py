@@ -11,16 +11,15 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from asgi_mcp_auth._asgi.gate import Gate
-from asgi_mcp_auth._protocol.cross_origin import HostCheck
-from asgi_mcp_auth._protocol.mcp_headers import MCPFields
-from asgi_mcp_auth._protocol.paths import Verdict
-from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS
-from asgi_mcp_auth._protocol.resource import CompiledResource
-from asgi_mcp_auth._protocol.scopes import Requirement
-from asgi_mcp_auth._protocol.site import is_well_known
-from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
-from asgi_mcp_auth._remote.verifiers import Verified
+from asgi_mcp_auth._asgi.authorizer import Gate
+from asgi_mcp_auth._mcp.headers import MCPFields
+from asgi_mcp_auth._oauth.origin import HostCheck
+from asgi_mcp_auth._policy.compile import CompiledResource, is_well_known
+from asgi_mcp_auth._policy.paths import Verdict
+from asgi_mcp_auth._policy.scopes import Requirement
+from asgi_mcp_auth._request import CREDENTIAL_FIELDS
+from asgi_mcp_auth._verify.jwt import JWTVerifier
+from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.errors import NoCredential, Reason, Refusal
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from asgi_mcp_auth._protocol.urls import is_loopback, parse_url
-from asgi_mcp_auth._remote.http import ClientFactory, Fetched, Fetcher, Strangers
+from asgi_mcp_auth._keys.http import ClientFactory, Fetched, Fetcher, Strangers
+from asgi_mcp_auth._oauth.urls import is_loopback, parse_url
 from asgi_mcp_auth.dev.clients import Client, ClientRules, read_client
 from asgi_mcp_auth.dev.errors import OAuthError
 from asgi_mcp_auth.dev.memory import Bounded
