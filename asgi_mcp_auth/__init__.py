@@ -9,7 +9,7 @@ from asgi_mcp_auth._keys.discovery import (
 from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._oauth.server_metadata import validate_server_config
 from asgi_mcp_auth._policy.responses import in_band_denied
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.verifier import Verified, Verifier
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
@@ -51,7 +51,7 @@ __all__ = (
     "Principal",
     "Reason",
     "Refusal",
-    "Request",
+    "RequestInfo",
     "ResourceServerConfig",
     "ResourceServerMetadata",
     "RevocationList",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
-from asgi_mcp_auth._policy.compile import Site
+from asgi_mcp_auth._policy.compile import CompiledConfig
 from asgi_mcp_auth._verify.verifier import VerifyFunction
 from asgi_mcp_auth.context import AuthInfo, current_auth
 
@@ -21,7 +21,7 @@ __all__ = ("MCPAuthInterface",)
 class MCPAuthInterface:
     """The caller's identity, a router for the metadata, and a middleware for one resource."""
 
-    site: Site
+    site: CompiledConfig
     serves_documents_apart: bool
     """Whether an app or a router of the metadata documents has been made, to serve them beside the middleware."""
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-__all__ = ("Request",)
+__all__ = ("RequestInfo",)
 
 READ = frozenset(
     {
@@ -26,7 +26,7 @@ WELL_KNOWN = b"/.well-known/"
 CREDENTIAL_FIELDS = frozenset({b"authorization", b"dpop"})
 
 
-class Request:
+class RequestInfo:
     """A view of an ASGI `http` or `websocket` scope; type checkers hold it frozen, a request pays nothing for it.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from asgi_mcp_auth._settings.shorthand import one_resource, told_in_shorthand
+from asgi_mcp_auth._settings.shorthand import one_resource, with_shorthand_names
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver
 
@@ -20,4 +20,4 @@ def auth_for_one(
 ) -> MCPAuth:
     """Compile the shorthand. Raises `ConfigurationError`, in the shorthand's own names."""
     config = one_resource(resource or "", authorization_servers, required_scopes)
-    return told_in_shorthand(lambda: MCPAuth(config, **options))
+    return with_shorthand_names(lambda: MCPAuth(config, **options))

@@ -19,7 +19,7 @@ from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
 from asgi_mcp_auth._keys.registry import Issuers, KeySets
 from asgi_mcp_auth._oauth.urls import is_loopback
 from asgi_mcp_auth._options import MCPAuthOptions
-from asgi_mcp_auth._policy.compile import MetadataSigner, Site, compile_site
+from asgi_mcp_auth._policy.compile import CompiledConfig, MetadataSigner, compile_config
 from asgi_mcp_auth._policy.options import check_options
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._verify.hooks import Authorize
@@ -140,7 +140,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
             problems,
         )
         self._compile = partial(
-            compile_site,
+            compile_config,
             public_paths=public_paths,
             allowed_origins=allowed_origins,
             allowed_hosts=allowed_hosts,
@@ -149,7 +149,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
             one_issuer=republish_server_metadata,
             new_issuers_per_minute=new_issuers_per_minute,
         )
-        self.site: Site = self._compile(protected_resources, problems)
+        self.site: CompiledConfig = self._compile(protected_resources, problems)
         self.configs = self.site.configs
         self.warnings = tuple(str(problem) for problem in problems.warnings)
         for warning in self.warnings:

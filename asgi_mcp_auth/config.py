@@ -23,7 +23,7 @@ __all__ = (
     "AuthServerType",
     "AuthorizationServerMetadata",
     "IssuerResolver",
-    "KeySetClocks",
+    "JWKSCacheSettings",
     "Profile",
     "ResourceServerConfig",
     "ResourceServerMetadata",
@@ -192,23 +192,23 @@ TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeySetClocks:
+class JWKSCacheSettings:
     """How long an issuer's key set is believed, and how often it is asked for; all in seconds.
 
     Args:
         lifetime: How long a key set is fresh when its server does not say (RFC 9111 section 4.2).
-        shortest_lifetime, longest_lifetime: The bounds of what its server may say.
-        stale_for: How long after that it still serves while refreshing fails; then tokens are answered 503.
+        min_lifetime, max_lifetime: The bounds of what its server may say.
+        stale_if_error: How long after that it still serves while refreshing fails; then tokens are answered 503.
         cool_down: The time after a fetch in which an unknown key id causes no other.
-        longest_back_off: The longest pause after failures in a row, which begins at 1 and doubles.
+        max_backoff: The longest pause after failures in a row, which begins at 1 and doubles.
     """
 
     lifetime: float = 600.0
-    shortest_lifetime: float = 60.0
-    longest_lifetime: float = 86_400.0
-    stale_for: float = 86_400.0
+    min_lifetime: float = 60.0
+    max_lifetime: float = 86_400.0
+    stale_if_error: float = 86_400.0
     cool_down: float = 30.0
-    longest_back_off: float = 30.0
+    max_backoff: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,8 +237,8 @@ class AuthServerConfig:
         leeway: Seconds of clock difference to allow, at most 300.
         scope_claims: Claims to read scopes from, as a string or a list; replaces the default.
         allowed_clients: Accept tokens of these client ids only.
-        most_keys_without_kid: How many keys to try for a token without `kid`, at most 4.
-        key_set_clocks: How long its key set is believed, and how often it is asked for.
+        max_keys_without_kid: How many keys to try for a token without `kid`, at most 4.
+        jwks_cache: How long its key set is believed, and how often it is asked for.
     """
 
     issuer: str | None = None
@@ -258,8 +258,8 @@ class AuthServerConfig:
     leeway: float = 30.0
     scope_claims: Sequence[str] = DEFAULT_SCOPE_CLAIMS
     allowed_clients: Sequence[str] = ()
-    most_keys_without_kid: int = 1
-    key_set_clocks: KeySetClocks = KeySetClocks()
+    max_keys_without_kid: int = 1
+    jwks_cache: JWKSCacheSettings = JWKSCacheSettings()
 
 
 IssuerResolver = Callable[[str], AuthServerConfig | Awaitable[AuthServerConfig | None] | None]
@@ -346,7 +346,7 @@ class ScopePolicy:
         unlisted: What has no rule needs the `"baseline"`, or is denied (`"deny"`); `initialize`, `ping`, lists,
             notifications and the like need the baseline in either case.
         public_methods: JSON-RPC methods without a target that need no token. A bad token is 401 all the same.
-        plain_paths: Paths below the resource, written as in `paths`, whose bodies are no JSON-RPC and not read.
+        non_mcp_paths: Paths below the resource, written as in `paths`, whose bodies are no JSON-RPC and not read.
         headers_only: Judge by `Mcp-Method` and `Mcp-Name` alone and read no body. Only for an app that refuses
             bodies that say something else, and only for MCP 2026-07-28: without that version it is a 400.
         allow_batches: Accept a batch also without the version header, which clients of 2025-03-26 do not send.
@@ -355,7 +355,7 @@ class ScopePolicy:
         filter_lists: Take tools, resources and prompts that the caller may not use out of the app's lists.
         mark_reachable: With `filter_lists`: keep those that more scopes would open, with the scopes in `_meta`.
         implies: Scopes that include others, transitively: `{"notes:admin": ["notes:write"]}`.
-        wire_names: Token scope → the name clients must request, where a provider has two (Entra: `api://…/x`).
+        request_scope_names: Token scope → the name clients must request, where a provider has two (Entra: `api://…/x`).
         challenge_scopes: What a first 401 asks for; default: the baseline.
     """
 
@@ -367,14 +367,14 @@ class ScopePolicy:
     rpc_methods: Rules = field(default_factory=_no_rules)
     unlisted: Literal["baseline", "deny"] = "baseline"
     public_methods: Sequence[str] = ()
-    plain_paths: Sequence[str] = ()
+    non_mcp_paths: Sequence[str] = ()
     headers_only: bool = False
     allow_batches: bool = False
     scope_strategy: Literal["auto", "minimal", "cumulative"] = "auto"
     filter_lists: bool = False
     mark_reachable: bool = False
     implies: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
-    wire_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    request_scope_names: Mapping[str, str] = field(default_factory=dict[str, str])
     challenge_scopes: Sequence[str] | None = None
 
 

@@ -216,7 +216,7 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status} {self.reason}>"
 
-    def bare(self) -> Self:
+    def without_traceback(self) -> Self:
         """Itself, without the traceback and the context it was raised in: their frames hold the token."""
         self.__context__ = self.__cause__ = None
         return self.with_traceback(None)

@@ -23,7 +23,7 @@ from asgi_mcp_auth import (
     MCPAuthMiddleware,
 )
 from asgi_mcp_auth._keys import registry as issuers_module
-from asgi_mcp_auth._policy.issuers import Allowance, compile_pattern, may_be_issuer
+from asgi_mcp_auth._policy.issuers import TokenBucket, compile_pattern, may_be_issuer
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
@@ -317,7 +317,7 @@ async def test_the_allowance_of_new_issuers(issuer: Issuer, internet: Internet, 
     ],
 )
 def test_an_allowance(per_minute: int, times: list[float], expected: list[float]) -> None:
-    allowance = Allowance(per_minute)
+    allowance = TokenBucket(per_minute)
     assert [round(allowance.take(now), 6) for now in times] == expected
 
 

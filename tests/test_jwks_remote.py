@@ -30,7 +30,7 @@ from asgi_mcp_auth import (
 )
 from asgi_mcp_auth._keys import background as tasks
 from asgi_mcp_auth._keys.http import Fetcher
-from asgi_mcp_auth._keys.remote_jwks import LivingKeySet
+from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.jwk_set import VerificationKey
 from asgi_mcp_auth._verify.token_cache import Entry, TokenCache
 from asgi_mcp_auth.errors import Unavailable
@@ -911,28 +911,28 @@ def test_two_threads_with_loops_of_their_own(issuer: Issuer) -> None:
 def test_an_entry_that_is_evicted_while_it_is_read() -> None:
     verified = Verified(AuthInfo(issuer=ISS, subject="alice"))
 
-    class Evicting(LivingKeySet):
+    class Evicting(RemoteJWKS):
         def usable(self, generation: object, now: float) -> bool:
-            cache.remember(b"other", Entry(verified, 0.0, 10.0, keys, None, 100))
+            cache.put(b"other", Entry(verified, 0.0, 10.0, keys, None, 100))
             return True
 
     def settings() -> dict[str, Any]:
         return {"fetcher": Fetcher(), "clock": lambda: 0.0, "allow_http": False}
 
-    keys = LivingKeySet(ISS, AuthServerConfig(issuer=ISS), None, **settings())
+    keys = RemoteJWKS(ISS, AuthServerConfig(issuer=ISS), None, **settings())
     evicting = Evicting(ISS, AuthServerConfig(issuer=ISS), None, **settings())
     cache = TokenCache(1, 10_000, lambda: 5.0)
-    cache.remember(b"mine", Entry(verified, 0.0, 10.0, evicting, None, 100))
-    assert cache.recall(b"mine") is verified
-    assert cache.recall(b"mine") is None
+    cache.put(b"mine", Entry(verified, 0.0, 10.0, evicting, None, 100))
+    assert cache.get(b"mine") is verified
+    assert cache.get(b"mine") is None
 
 
 # --- The key set on its own ---
 
 
-def living(issuer: Issuer, factory: Callable[[], httpx.AsyncClient], **config: Any) -> LivingKeySet:
+def living(issuer: Issuer, factory: Callable[[], httpx.AsyncClient], **config: Any) -> RemoteJWKS:
     settings: dict[str, Any] = {"issuer": issuer.url} | config
-    return LivingKeySet(
+    return RemoteJWKS(
         issuer.url,
         AuthServerConfig(**settings),
         None,
@@ -942,8 +942,8 @@ def living(issuer: Issuer, factory: Callable[[], httpx.AsyncClient], **config: A
     )
 
 
-async def select(keys: LivingKeySet, kid: str | None, alg: str) -> tuple[VerificationKey, ...]:
-    found, generation = await keys.select(kid, alg, issued_at=None, leeway=30.0, most_without_kid=1)
+async def select(keys: RemoteJWKS, kid: str | None, alg: str) -> tuple[VerificationKey, ...]:
+    found, generation = await keys.select(kid, alg, issued_at=None, leeway=30.0, max_without_kid=1)
     assert keys.usable(generation, keys._clock())  # pyright: ignore[reportPrivateUsage]
     return found
 

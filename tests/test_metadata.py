@@ -21,7 +21,7 @@ from asgi_mcp_auth._oauth.resource_metadata import (
 )
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, insert_well_known, parse_url
 from asgi_mcp_auth._policy.responses import Response
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo
 
 EMPTY: dict[str, Any] = {}
 DEFAULT: dict[str, Any] = {
@@ -32,8 +32,8 @@ DEFAULT: dict[str, Any] = {
 }
 
 
-def request(method: str = "GET", *headers: tuple[bytes, bytes]) -> Request:
-    return Request(http_scope(method) | {"headers": list(headers)})
+def request(method: str = "GET", *headers: tuple[bytes, bytes]) -> RequestInfo:
+    return RequestInfo(http_scope(method) | {"headers": list(headers)})
 
 
 # --- where ----------------------------------------------------------------------------------------------------------

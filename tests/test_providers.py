@@ -726,7 +726,7 @@ async def test_the_entra_round_trip(clock: Clock) -> None:
             policy=ScopePolicy(
                 default=["mcp.read"],
                 paths={"/mcp/export": ["mcp.export"]},
-                wire_names={"mcp.read": f"{wire}/mcp.read", "mcp.export": f"{wire}/mcp.export"},
+                request_scope_names={"mcp.read": f"{wire}/mcp.read", "mcp.export": f"{wire}/mcp.export"},
             ),
         ),
         clock=clock,

@@ -10,7 +10,7 @@ from asgi_mcp_auth._oauth.origin import Cors
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.responses import Response
 from asgi_mcp_auth._policy.scopes import Requirement
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.authorization import Operation
@@ -21,12 +21,12 @@ __all__ = (
     "OPEN",
     "Admitted",
     "Answer",
-    "Passage",
+    "Permission",
     "report",
 )
 
 
-class Passage:
+class Permission:
     """What changes for the app; None stands for what the server gave. Nothing changes once it is made.
 
     `operations` are there where a hook or an observer looks at them; `needed` is what the rules for its body ask for.
@@ -49,7 +49,7 @@ class Passage:
         self.needed: Final = needed
 
 
-OPEN = Passage()
+OPEN = Permission()
 
 
 logger = logging.getLogger("asgi_mcp_auth")
@@ -71,10 +71,10 @@ class Admitted(NamedTuple):
     resource: CompiledResource | None = None
     verified: Verified | None = None
     cors: Cors | None = None
-    passage: Passage = Passage()
+    passage: Permission = Permission()
 
 
-def report(auth: MCPAuth, request: Request, decided: Answer | Admitted) -> None:
+def report(auth: MCPAuth, request: RequestInfo, decided: Answer | Admitted) -> None:
     """Tell the refusal log and the observers; an observer's failure is its own, and is logged."""
     answer = decided if isinstance(decided, Answer) else None
     if not auth.observers and (answer is None or not auth.refusal_log.wants(answer.refusal)):

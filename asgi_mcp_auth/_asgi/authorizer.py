@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from asgi_mcp_auth._asgi.admission import OPEN, Passage
+from asgi_mcp_auth._asgi.admission import OPEN, Permission
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import filter_lists
 from asgi_mcp_auth._asgi.sessions import SessionBinding
@@ -17,7 +17,7 @@ from asgi_mcp_auth._mcp.headers import MCPFields, header_params
 from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operation
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.scopes import Requirement
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.hooks import ask_authorize
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import MCPAuth
@@ -32,15 +32,15 @@ from asgi_mcp_auth.errors import (
     Refusal,
 )
 
-__all__ = ("Gate",)
+__all__ = ("Authorizer",)
 
 WITHOUT_MESSAGE = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
 MAX_PUBLIC_BODY = 65_536  # read for somebody without a token
-MOST_KNOWN, LONGEST_KNOWN = 1024, 256  # operations whose requirements are remembered, and characters of one
+MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 256  # operations whose requirements are remembered, and characters of one
 NO_PARAMS: Mapping[str, str] = {}
 
 
-class Gate:
+class Authorizer:
     """The scope policy of one resource, with the hook and the session binding of the whole.
 
     Args:
@@ -74,8 +74,8 @@ class Gate:
         return self._resource.requirement(rule) if alone and not plain and method not in WITHOUT_MESSAGE else None
 
     async def admit(  # noqa: PLR0917 - the request and what is known of it
-        self, request: Request, rule: int | None, plain: bool, receive: Any, verified: Verified, token: bytes
-    ) -> Passage | Refusal:
+        self, request: RequestInfo, rule: int | None, plain: bool, receive: Any, verified: Verified, token: bytes
+    ) -> Permission | Refusal:
         """Whether the caller may do this."""
         path, headers = self._resource.requirement(rule), request.scope["headers"]
         if plain or not self._looks_inside:
@@ -93,19 +93,19 @@ class Gate:
         bound = await self._sessions.check(request.scope, fields.modern, verified.auth_info, token)
         if isinstance(bound, Refusal):
             return bound
-        return Passage(
+        return Permission(
             passage.receive, passage.operations, _both(passage.wrap_send, bound.wrap_send), bound.scope, passage.needed
         )
 
     async def _admit_message(  # noqa: PLR0917 - as above
-        self, request: Request, path: Requirement, receive: Any, verified: Verified, fields: MCPFields, token: bytes
-    ) -> Passage | Refusal:
+        self, request: RequestInfo, path: Requirement, receive: Any, verified: Verified, fields: MCPFields, token: bytes
+    ) -> Permission | Refusal:
         headers = request.scope["headers"]
         if not self._reads:
             return self._lacking(headers, [path], verified) or OPEN
         if request.method in WITHOUT_MESSAGE:
             filtering = self._filtering(verified.auth_info, fields, None) if request.method == "GET" else None
-            return self._lacking(headers, [path], verified) or Passage(without_body(receive), (), filtering)
+            return self._lacking(headers, [path], verified) or Permission(without_body(receive), (), filtering)
         passage = await self.admit_message(headers, path, receive, verified, fields)
         if isinstance(passage, Refusal) or self._authorize is None:
             return passage
@@ -116,7 +116,7 @@ class Gate:
 
     async def admit_message(
         self, headers: Any, path: Requirement, receive: Any, verified: Verified, fields: MCPFields
-    ) -> Passage | Refusal:
+    ) -> Permission | Refusal:
         """Whether the rules let the caller do what the body asks for; the hook has not been asked."""
         needed = [path]
         try:
@@ -128,7 +128,7 @@ class Gate:
                     return self._lacking(headers, [path], verified) or more
                 needed += more
         except MessageRefused as refused:  # the baseline is asked for first, whatever the body is
-            return self._lacking(headers, [path], verified) or refused.bare()
+            return self._lacking(headers, [path], verified) or refused.without_traceback()
         granted = verified.auth_info.scopes
         for requirement in needed:  # the usual case, told at once
             if requirement.strength is not None or not requirement.met_by(granted):
@@ -138,7 +138,7 @@ class Gate:
                 break
         if self._shows or self._rules.filter_lists:
             return self._passage(verified.auth_info, fields, asked, params, receive, needed)
-        return Passage(receive)
+        return Permission(receive)
 
     def _requirements(self, one: Asked) -> Sequence[Requirement] | Forbidden:
         """What the rules ask for, remembered for a while: to find it, in the midst of other work, costs 1.7 µs."""
@@ -146,8 +146,8 @@ class Gate:
         if known is not None:
             return known
         more = self._rules.requirements(one)
-        if not isinstance(more, Forbidden) and len(one[0]) + len(one[2] or "") <= LONGEST_KNOWN:
-            if len(self._known) >= MOST_KNOWN:  # clients choose the names
+        if not isinstance(more, Forbidden) and len(one[0]) + len(one[2] or "") <= MAX_KNOWN_LENGTH:
+            if len(self._known) >= MAX_KNOWN:  # clients choose the names
                 self._known.clear()
             self._known[one[:3]] = tuple(more)
         return more
@@ -160,12 +160,12 @@ class Gate:
         params: Mapping[str, str],
         receive: Any,
         needed: Sequence[Requirement] = (),
-    ) -> Passage:
+    ) -> Permission:
         operations = tuple(operation(one, params) for one in asked) if self._shows else ()
         filtering = self._filtering(info, fields, asked) if self._rules.filter_lists else None
-        return Passage(receive, operations, filtering, None, needed)
+        return Permission(receive, operations, filtering, None, needed)
 
-    async def admit_public(self, request: Request, plain: bool, receive: Any) -> Passage | None:
+    async def admit_public(self, request: RequestInfo, plain: bool, receive: Any) -> Permission | None:
         """The way for a request without a token that asks for nothing but public methods; None for any other."""
         if not self.public_methods or plain or request.is_websocket or request.method != "POST":
             return None
@@ -234,11 +234,13 @@ class Gate:
             cumulative = not MCPFields.read(headers).modern
         granted = verified.auth_info.scopes if cumulative else ()
         known = sorted(self._places[scope] for scope in set(granted) if scope in self._places)
-        kept = [policy.hierarchy.wire_name(policy.known[place]) for place in known]
+        kept = [policy.hierarchy.request_name(policy.known[place]) for place in known]
         operation = [name for requirement in requirements for name in requirement.named]
         return tuple(dict.fromkeys((*policy.baseline.named, *kept, *operation)))
 
-    def _wanted_by_hook(self, headers: Any, passage: Passage, scopes: tuple[str, ...], verified: Verified) -> Refusal:
+    def _wanted_by_hook(
+        self, headers: Any, passage: Permission, scopes: tuple[str, ...], verified: Verified
+    ) -> Refusal:
         wanted = self._resource.policy.hierarchy.require(scopes)
         lacking = self._lacking(headers, [*passage.needed, wanted], verified, passage.operations)
         if lacking is not None:

@@ -12,7 +12,7 @@ from asgi_mcp_auth.errors import MessageRefused, MessageTooLarge, Reason, Unsupp
 
 __all__ = ("read_body", "replay", "without_body")
 
-LONGEST_WAIT = 30.0  # for a whole body
+MAX_WAIT = 30.0  # for a whole body
 JSON = b"application/json"
 # JSON is UTF-8 (RFC 8259 section 8.1), but an app may heed the parameter: in UTF-7, ASCII hides other JSON.
 _CHARSET = re.compile(rb"(?:\A|;)[ \t]*charset=(?:utf-?8|\"utf-?8\")[ \t]*(?=;|\Z)")
@@ -52,9 +52,9 @@ async def read_body(receive: Any, fields: MCPFields, limit: int) -> bytes:
         MessageRefused: Not JSON by its header fields, longer than `limit`, of another length than declared, too
             slow, or cut off.
     """
-    body = await within(LONGEST_WAIT, _read(receive, fields, limit))
+    body = await within(MAX_WAIT, _read(receive, fields, limit))
     if body is None:
-        what = f"a body that took more than {LONGEST_WAIT:.0f} s"
+        what = f"a body that took more than {MAX_WAIT:.0f} s"
         raise MessageRefused(Reason.MALFORMED_MESSAGE, found=what)
     return body
 

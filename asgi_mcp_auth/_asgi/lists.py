@@ -19,7 +19,7 @@ __all__ = ("filter_lists",)
 MAX_HELD = 4_194_304  # bytes of one response or event; a longer one passes unchanged
 REQUIRED_SCOPES = "asgi-mcp-auth/requiredScopes"
 _EVENT_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r\r\n?")  # a \r at the end may be half of one
-LONGEST_END = 4
+MAX_END_LENGTH = 4
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 Lacks = Callable[[Any, str], tuple[str, ...] | None]
@@ -135,7 +135,7 @@ class _Sender:
 
     async def _events(self, message: Any) -> None:
         last = not message.get("more_body")
-        searched = max(0, len(self._held) - LONGEST_END)
+        searched = max(0, len(self._held) - MAX_END_LENGTH)
         self._held += message.get("body", b"")
         out: list[bytes] = []
         begin = 0

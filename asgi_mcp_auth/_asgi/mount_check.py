@@ -17,14 +17,14 @@ from urllib.parse import urlsplit
 from asgi_mcp_auth._policy.problems import show
 from asgi_mcp_auth.auth import MCPAuth
 
-__all__ = ("Placement",)
+__all__ = ("MountCheck",)
 
 logger = logging.getLogger("asgi_mcp_auth")
 
 MOST_LAYERS = 100
 
 
-class Placement:
+class MountCheck:
     """The place of one middleware. Each warning is given once for a configuration, however many middlewares it has.
 
     Attributes:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from asgi_mcp_auth._policy.responses import Response
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo
 
 __all__ = ("complete_lifespan", "incoming", "send_response")
 
-LONGEST_WAIT = 1.0  # seconds
+MAX_WAIT = 1.0  # seconds
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 
 
@@ -35,7 +35,7 @@ class Incoming:
         """
         import anyio  # noqa: PLC0415
 
-        with anyio.move_on_after(LONGEST_WAIT):
+        with anyio.move_on_after(MAX_WAIT):
             while self._unread:
                 await self()
 
@@ -52,7 +52,7 @@ async def complete_lifespan(receive: Any, send: Any) -> None:
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def send_response(response: Response, request: Request, receive: Any, send: Any) -> None:
+async def send_response(response: Response, request: RequestInfo, receive: Any, send: Any) -> None:
     """Send it, over HTTP/2 after the request's body, which is thrown away.
 
     A HEAD gets no body, a websocket the `websocket.http.response` extension or a plain close (HTTP 403).

@@ -17,10 +17,10 @@ from asgi_mcp_auth._request import CREDENTIAL_FIELDS
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.context import current_auth_var
 
-__all__ = ("Surroundings", "run_app", "run_public")
+__all__ = ("AppContext", "run_app", "run_public")
 
 
-class Surroundings:
+class AppContext:
     """What running an app needs beside the request; slots are read in a third of a named tuple's time, or less."""
 
     __slots__ = ("app", "app_answered_401", "bridge", "clock", "expose_token")
@@ -42,7 +42,7 @@ class Surroundings:
 
 
 async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
-    around: Surroundings,
+    around: AppContext,
     verified: Verified,
     cors: Cors | None,
     scope: Any,
@@ -86,7 +86,7 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
 
 
 async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
-    around: Surroundings,
+    around: AppContext,
     cors: Cors | None,
     scope: Any,
     receive: Any,
@@ -122,7 +122,7 @@ class _WatchedResponse:
 
     __slots__ = ("_around", "_scope", "_send", "_valid_until")
 
-    def __init__(self, send: Any, around: Surroundings, valid_until: float | None, scope: Any) -> None:
+    def __init__(self, send: Any, around: AppContext, valid_until: float | None, scope: Any) -> None:
         self._send = send
         self._around = around
         self._valid_until = valid_until

@@ -23,7 +23,7 @@ logger = logging.getLogger("asgi_mcp_auth")
 
 SESSION_ID = b"mcp-session-id"
 STATEFUL = frozenset((SESSION_ID, b"last-event-id"))
-LONGEST_ID = 512
+MAX_ID_LENGTH = 512
 IDLE_LIFE = 86_400.0  # seconds after its last use that a session is remembered
 
 
@@ -59,7 +59,7 @@ class SessionBinding:
         owner = auth_info.principal.key.encode("ascii")
         if named:
             unknown = SessionNotFound(Reason.SESSION_NOT_FOUND, client_id=auth_info.client_id)
-            if len(named) > 1 or not 0 < len(named[0]) <= LONGEST_ID:
+            if len(named) > 1 or not 0 < len(named[0]) <= MAX_ID_LENGTH:
                 return unknown
             key = self._key(named[0])
             try:
@@ -68,7 +68,7 @@ class SessionBinding:
                     return unknown
                 await ask_hook(self._store.put, key, owner, IDLE_LIFE, name="session_store", token=token)
             except Refusal as refusal:
-                return refusal.bare()
+                return refusal.without_traceback()
         return Bound(None, partial(self._remember, owner=owner, known=named))
 
     def _remember(self, send: Any, owner: bytes, known: list[bytes]) -> Any:

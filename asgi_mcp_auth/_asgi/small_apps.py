@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
-from asgi_mcp_auth._policy.compile import Site
+from asgi_mcp_auth._policy.compile import CompiledConfig
 from asgi_mcp_auth._policy.responses import json_response
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo
 
 if TYPE_CHECKING:
     from starlette.routing import Router
@@ -24,7 +24,7 @@ __all__ = (
 class MetadataApp:
     """An ASGI app that answers the metadata paths of a configuration and 404 to everything else."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: CompiledConfig) -> None:
         self._documents = site.documents
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -32,13 +32,13 @@ class MetadataApp:
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
             return
-        request = Request(scope)
+        request = RequestInfo(scope)
         document = None if request.is_websocket else self._documents.get(request.well_known_path)
         answer = json_response(404, {"detail": "Not found"}) if document is None else document.answer(request)
         await send_response(answer, request, receive, send)
 
 
-def starlette_router(site: Site) -> Router:
+def starlette_router(site: CompiledConfig) -> Router:
     """A router with one route per metadata path."""
     from starlette.routing import Route, Router  # noqa: PLC0415 - an optional package
 
@@ -72,4 +72,4 @@ class ReadinessApp:
             answer = json_response(503, {"ready": False, "unavailable": list(missing)}, RETRY_AFTER)
         else:
             answer = json_response(200, {"ready": True})
-        await send_response(answer, Request(scope), receive, send)
+        await send_response(answer, RequestInfo(scope), receive, send)

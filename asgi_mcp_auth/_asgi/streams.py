@@ -14,7 +14,7 @@ from asgi_mcp_auth._keys.background import Background, spawn
 __all__ = ("StreamEnd", "is_event_stream", "run_until_expiry")
 
 EXPIRED = "The access token expired"
-LONGEST_SLEEP = 60.0  # a wall clock may be set
+MAX_SLEEP = 60.0  # a wall clock may be set
 GRACE = 5.0  # for an event that is half sent
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 OSERROR_SINCE = (2, 4)  # the ASGI revision in which send() may say that the client has gone
@@ -24,7 +24,7 @@ async def _sleep_until(time: float, clock: Callable[[], float]) -> None:
     import anyio  # noqa: PLC0415
 
     while (left := time - clock()) > 0:  # noqa: ASYNC110 - waits for a time, not for an event
-        await anyio.sleep(min(left, LONGEST_SLEEP))
+        await anyio.sleep(min(left, MAX_SLEEP))
 
 
 def is_event_stream(start: Any) -> bool:

@@ -17,15 +17,15 @@ from weakref import WeakSet
 
 from asgi_mcp_auth._keys.background import SingleFlight
 from asgi_mcp_auth._keys.http import TOTAL_SECONDS
-from asgi_mcp_auth._oauth.http_cache import Freshness, State, may_fetch, stage
-from asgi_mcp_auth.config import KeySetClocks
+from asgi_mcp_auth._oauth.http_cache import Freshness, State, seconds_until_fetch_allowed, stage
+from asgi_mcp_auth.config import JWKSCacheSettings
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import DiscoveryError
 
 if TYPE_CHECKING:
     from asgi_mcp_auth.status import DocumentStatus
 
-__all__ = ("LivingDocument",)
+__all__ = ("CachedDocument",)
 
 logger = logging.getLogger("asgi_mcp_auth.keys")
 
@@ -39,7 +39,7 @@ FOREVER = State(
 )
 
 
-class LivingDocument(Generic[T]):
+class CachedDocument(Generic[T]):
     """One document of one issuer.
 
     Args:
@@ -57,7 +57,7 @@ class LivingDocument(Generic[T]):
         fetch: Callable[[], Awaitable[tuple[T, float | None]]],
         *,
         clock: Callable[[], float],
-        clocks: KeySetClocks,
+        clocks: JWKSCacheSettings,
     ) -> None:
         self.value: T | None = None
         self.state = State()
@@ -73,7 +73,7 @@ class LivingDocument(Generic[T]):
         self._flight = SingleFlight(self._attempt)
         _living.add(self)
 
-    def give(self, value: T) -> None:
+    def set_static(self, value: T) -> None:
         """Hold a document of the configuration: nothing is ever fetched."""
         self.value, self.state = value, FOREVER
 
@@ -89,31 +89,31 @@ class LivingDocument(Generic[T]):
         if held is Freshness.FRESH:
             return self.value
         if held is Freshness.UNUSABLE:
-            return self.value if await self.renew() else None
-        self.refresh_beside(now)
+            return self.value if await self.refresh() else None
+        self.refresh_in_background(now)
         return self.value
 
-    async def renew(self) -> bool:
+    async def refresh(self) -> bool:
         """Wait for a fetch, the one under way or a new one, unless a pause forbids it; whether it succeeded."""
-        if may_fetch(self.state, self._clock()) and not self._flight.under_way:
+        if seconds_until_fetch_allowed(self.state, self._clock()) and not self._flight.under_way:
             return False
-        return await self.renew_at_once()
+        return await self.refresh_now()
 
-    async def renew_at_once(self) -> bool:
+    async def refresh_now(self) -> bool:
         """The same for a caller that has brakes of its own."""
         return await self._flight.join() is True
 
-    def refresh_beside(self, now: float) -> None:
+    def refresh_in_background(self, now: float) -> None:
         """Have it fetched in the background, unless a pause forbids it."""
         if now >= self.state.fresh_until and not self._told_stale:
             self._told_stale = True
             level = logging.WARNING if self.state.failures else logging.INFO
             age = now - self.state.fetched_at
             self._log(level, "stale", "Using the %s of %s from %.0f s ago", age)
-        if not may_fetch(self.state, now):
+        if not seconds_until_fetch_allowed(self.state, now):
             self._flight.start()
 
-    def outdate(self) -> None:
+    def invalidate(self) -> None:
         """Have it fetched again before it is next waited for: it has led nowhere."""
         if not self.given:
             self.state = replace(self.state, refresh_from=float("-inf"), fresh_until=float("-inf"))
@@ -177,7 +177,7 @@ class LivingDocument(Generic[T]):
             return DocumentStatus(state="given")
         state, counts = self.state, {"fetches": self.begun, "failures": self.state.failures}
         error = None if self.error is None else self.error.message
-        next_refresh = max(0.0, may_fetch(state, now), state.refresh_from - now)
+        next_refresh = max(0.0, seconds_until_fetch_allowed(state, now), state.refresh_from - now)
         if self.value is None:
             return DocumentStatus(state="empty", next_refresh=next_refresh, last_error=error, **counts)
         return DocumentStatus(
@@ -195,7 +195,7 @@ class LivingDocument(Generic[T]):
         self.state = self.state.spread(random.random())  # noqa: S311 - spreads load
 
 
-_living: WeakSet[LivingDocument[Any]] = WeakSet()
+_living: WeakSet[CachedDocument[Any]] = WeakSet()
 
 
 def _after_fork() -> None:

@@ -22,7 +22,7 @@ from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._oauth.urls import is_loopback
 from asgi_mcp_auth.errors import DiscoveryError, printable
 
-__all__ = ("MAX_BYTES", "ClientFactory", "Fetched", "Fetcher", "HTTPClient", "Strangers", "read_body")
+__all__ = ("MAX_BYTES", "ClientFactory", "Fetched", "Fetcher", "HTTPClient", "UntrustedLimits", "read_body")
 
 logger = logging.getLogger("asgi_mcp_auth.http")
 
@@ -72,7 +72,7 @@ class Fetched(NamedTuple):
     lifetime: float | None
 
 
-class Strangers(NamedTuple):
+class UntrustedLimits(NamedTuple):
     """Tighter bounds, for documents whose URLs come from strangers, which have to be JSON by their media type too.
 
     Attributes:
@@ -106,17 +106,17 @@ def _of_this_machine(address: str) -> bool:
     return is_loopback(f"[{address}]" if ":" in address else address)
 
 
-async def _public_addresses(host: str, url: str, strangers: Strangers | None) -> list[str]:
+async def _public_addresses(host: str, url: str, untrusted_limits: UntrustedLimits | None) -> list[str]:
     """What a host name resolves to, every one of them a public address, or one of this machine if those may be."""
     import anyio  # noqa: PLC0415
 
-    loopback = strangers is not None and strangers.loopback
+    loopback = untrusted_limits is not None and untrusted_limits.loopback
     found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(place[0]) for *_, place in found))
     private = [a for a in addresses if not (is_public(a) or (loopback and _of_this_machine(a)))]
     if private or not addresses:
         msg = f"{url} was not fetched: its host has the address {printable(' '.join(private))}, which is not public"
-        if strangers is None:
+        if untrusted_limits is None:
             msg += ", and the configuration does not name it. "
             msg += "If it is to be trusted, set jwks_uri= or metadata_url= of the issuer"
         raise DiscoveryError(f"{msg}.", transient=False)
@@ -144,10 +144,12 @@ class Fetcher:
         # TimeoutError is an OSError; a name that cannot be one is a UnicodeError.
         self._failures = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, UnicodeError)
 
-    async def fetch_json(self, url: str, *, public_only: bool = False, strangers: Strangers | None = None) -> Fetched:
+    async def fetch_json(
+        self, url: str, *, public_only: bool = False, untrusted_limits: UntrustedLimits | None = None
+    ) -> Fetched:
         """GET a JSON object from `url`; the parameters and what is raised are those of `exchange`."""
-        read = functools.partial(_read_json, url, strangers)
-        return await self.exchange(url, read, public_only=public_only, strangers=strangers)
+        read = functools.partial(_read_json, url, untrusted_limits)
+        return await self.exchange(url, read, public_only=public_only, untrusted_limits=untrusted_limits)
 
     async def exchange(
         self,
@@ -155,7 +157,7 @@ class Fetcher:
         read: Callable[[Any], Awaitable[T]],
         *,
         public_only: bool = False,
-        strangers: Strangers | None = None,
+        untrusted_limits: UntrustedLimits | None = None,
         **request: Any,
     ) -> T:
         """Ask for `url`, and read the answer with `read`; redirects are not followed.
@@ -165,7 +167,7 @@ class Fetcher:
             read: Makes something of httpx's unread `Response`; raises `DiscoveryError` for what it does not want.
             public_only: Whether to refuse hosts with an address that is not public, and to connect to an address
                 that was checked. A client of the user's own resolves names itself, and is not guarded.
-            strangers: Tighter bounds; None for those of documents that the configuration leads to.
+            untrusted_limits: Tighter bounds; None for those of documents that the configuration leads to.
             request: `method`, `headers` and `content`; a GET of JSON without them.
 
         Raises:
@@ -174,11 +176,11 @@ class Fetcher:
         import anyio  # noqa: PLC0415
 
         try:
-            with anyio.fail_after(TOTAL_SECONDS if strangers is None else strangers.seconds):
+            with anyio.fail_after(TOTAL_SECONDS if untrusted_limits is None else untrusted_limits.seconds):
                 async with self._new_client() as client:
                     if not (public_only and self._is_ours):
                         return await self._exchange(client, url, read, **request)
-                    return await self._exchange_guarded(client, url, read, strangers, **request)
+                    return await self._exchange_guarded(client, url, read, untrusted_limits, **request)
         except DiscoveryError:
             raise
         except self._failures as error:
@@ -194,12 +196,12 @@ class Fetcher:
         client: HTTPClient,
         url: str,
         read: Callable[[Any], Awaitable[T]],
-        strangers: Strangers | None,
+        untrusted_limits: UntrustedLimits | None,
         **request: Any,
     ) -> T:
         """The exchange with an address that was checked; the certificate is still held to the name (RFC 9110 4.3.4)."""
         named = self._URL(url)
-        name, addresses = named.host, await _public_addresses(named.host, url, strangers)
+        name, addresses = named.host, await _public_addresses(named.host, url, untrusted_limits)
         headers = {"host": named.netloc.decode("ascii"), **request.pop("headers", NOTHING)}
         request |= {"headers": headers, "extensions": {"sni_hostname": name}}
         for place, address in enumerate(addresses, 1):
@@ -241,7 +243,7 @@ async def read_body(response: Any, limit: int | None = None) -> bytes | None:
     return bytes(body) if len(body) <= limit else None
 
 
-async def _read_json(url: str, strangers: Strangers | None, response: Any) -> Fetched:
+async def _read_json(url: str, untrusted_limits: UntrustedLimits | None, response: Any) -> Fetched:
     status, coding = response.status_code, response.headers.get("content-encoding", "identity")
     if status != OK:  # RFC 8414 section 3.2; a redirect is not followed
         msg = f"{url} answered {status}."
@@ -249,10 +251,10 @@ async def _read_json(url: str, strangers: Strangers | None, response: Any) -> Fe
     if coding != "identity":
         msg = f"{url} answered with the content coding {printable(coding)}, which was not asked for."
         raise DiscoveryError(msg, transient=False)
-    if strangers is not None and not re.match(JSON_TYPE, response.headers.get("content-type", "")):
+    if untrusted_limits is not None and not re.match(JSON_TYPE, response.headers.get("content-type", "")):
         msg = f"{url} answered with {printable(response.headers.get('content-type'))}, not application/json."
         raise DiscoveryError(msg, transient=False)
-    limit = MAX_BYTES if strangers is None else strangers.max_bytes
+    limit = MAX_BYTES if untrusted_limits is None else untrusted_limits.max_bytes
     body = await read_body(response, limit)
     if body is None:
         msg = f"{url} answered with more than {limit} bytes."

@@ -17,10 +17,10 @@ from weakref import WeakValueDictionary
 
 from asgi_mcp_auth._keys.background import SingleFlight
 from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
-from asgi_mcp_auth._keys.remote_jwks import LivingKeySet
+from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.access_token import TokenRules
 from asgi_mcp_auth._oauth.jwk_set import VerificationKey
-from asgi_mcp_auth._policy.issuers import Allowance, Trust, TrustedIssuer, may_be_issuer
+from asgi_mcp_auth._policy.issuers import IssuerSet, TokenBucket, TrustedIssuer, may_be_issuer
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import ConfigurationError, InvalidToken, Reason, Unavailable, printable
@@ -52,27 +52,27 @@ class KeySets:
         self._clock = clock
         self._allow_http = allow_http
         self._allow_private = allow_private
-        self._named: dict[int, LivingKeySet] = {}
+        self._named: dict[int, RemoteJWKS] = {}
         # Those of a pool live as long as a pool, or a token verified with them, holds them.
-        self._all: WeakValueDictionary[object, LivingKeySet] = WeakValueDictionary()
+        self._all: WeakValueDictionary[object, RemoteJWKS] = WeakValueDictionary()
 
-    def named(self, trusted: TrustedIssuer) -> LivingKeySet:
+    def named(self, trusted: TrustedIssuer) -> RemoteJWKS:
         """The key set of an issuer that the configuration names."""
         keys = self._of(trusted, named=True)
         self._named[id(keys)] = keys
         return keys
 
-    def admitted(self, trusted: TrustedIssuer) -> LivingKeySet:
+    def admitted(self, trusted: TrustedIssuer) -> RemoteJWKS:
         """The key set of an issuer that a pattern or a resolver admitted: its places are not the operator's word."""
         return self._of(trusted, named=False)
 
-    def _of(self, trusted: TrustedIssuer, *, named: bool) -> LivingKeySet:
+    def _of(self, trusted: TrustedIssuer, *, named: bool) -> RemoteJWKS:
         config, issuer = trusted.config, trusted.template or trusted.rules.issuer
         source = (config.type, config.metadata, config.metadata_url, config.transpile_data, config.jwks_uri)
-        key = (issuer, source, id(config.jwks), config.key_set_clocks, named)
+        key = (issuer, source, id(config.jwks), config.jwks_cache, named)
         keys = self._all.get(key)
         if keys is None:
-            keys = self._all[key] = LivingKeySet(
+            keys = self._all[key] = RemoteJWKS(
                 issuer,
                 config,
                 trusted.static_keys,
@@ -92,7 +92,7 @@ class KeySets:
         failed: list[str] = []
         limit = anyio.CapacityLimiter(MAX_AT_ONCE)
 
-        async def one(keys: LivingKeySet) -> None:
+        async def one(keys: RemoteJWKS) -> None:
             async with limit:
                 if not await keys.warm_up():
                     failed.append(keys.issuer)
@@ -115,7 +115,7 @@ class KeySets:
     def _begin(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
         for keys in tuple(self._all.values()):
-            keys.begin(fetcher)
+            keys.reset(fetcher)
 
     def unusable(self) -> tuple[str, ...]:
         """The named issuers whose keys cannot be used now."""
@@ -124,7 +124,7 @@ class KeySets:
     def missing(self) -> tuple[str, ...]:
         """The same; what is not fresh is fetched in the background, if no pause forbids it."""
         for keys in self._named.values():
-            keys.refresh_beside()
+            keys.refresh_in_background()
         return self.unusable()
 
     def status(self) -> tuple[IssuerStatus, ...]:
@@ -146,9 +146,7 @@ class Trusted:
 
     __slots__ = ("issuer", "keys", "rules", "until")
 
-    def __init__(
-        self, issuer: TrustedIssuer, rules: TokenRules, keys: LivingKeySet, until: float = float("inf")
-    ) -> None:
+    def __init__(self, issuer: TrustedIssuer, rules: TokenRules, keys: RemoteJWKS, until: float = float("inf")) -> None:
         self.issuer = issuer
         self.rules = rules
         self.keys = keys
@@ -180,7 +178,7 @@ class Issuers:
 
     def __init__(
         self,
-        trust: Trust,
+        trust: IssuerSet,
         key_sets: KeySets,
         *,
         clock: Callable[[], float],
@@ -199,9 +197,9 @@ class Issuers:
         self._pool: OrderedDict[str, Trusted] = OrderedDict()
         self._denied: OrderedDict[str, float] = OrderedDict()
         self._asking: dict[str, SingleFlight[Trusted | Reason]] = {}
-        self._allowance = Allowance(1 if trust.others is None else trust.others.new_per_minute)
+        self._allowance = TokenBucket(1 if trust.others is None else trust.others.new_per_minute)
 
-    def at_hand(self, claimed: object) -> Trusted | None:
+    def get_cached(self, claimed: object) -> Trusted | None:
         """The issuer that a token claims to be of, if it is named or in the pool; else `find` has to ask."""
         if type(claimed) is not str:
             return None
@@ -224,7 +222,7 @@ class Issuers:
             InvalidToken: It is not trusted.
             Unavailable: That cannot be told now.
         """
-        trusted = self.at_hand(claimed)
+        trusted = self.get_cached(claimed)
         if trusted is not None:
             return trusted
         if self._others is None or not may_be_issuer(claimed):

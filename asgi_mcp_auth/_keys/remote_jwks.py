@@ -7,25 +7,25 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from asgi_mcp_auth._keys.cached_document import LivingDocument
+from asgi_mcp_auth._keys.cached_document import CachedDocument
 from asgi_mcp_auth._keys.discovery import discover
 from asgi_mcp_auth._keys.http import Fetcher
-from asgi_mcp_auth._oauth.http_cache import Freshness, may_fetch, stage, suspects_rotation
+from asgi_mcp_auth._oauth.http_cache import Freshness, seconds_until_fetch_allowed, stage, suspects_rotation
 from asgi_mcp_auth._oauth.jwk_set import KeySet, UnknownKid, VerificationKey, parse_key_set
 from asgi_mcp_auth._oauth.server_metadata import unfit_for_clients
 from asgi_mcp_auth._oauth.urls import same_place
-from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, KeySetClocks
+from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, JWKSCacheSettings
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import DiscoveryError, InvalidServerMetadata, Reason, Unavailable, printable
 
 if TYPE_CHECKING:
     from asgi_mcp_auth.status import IssuerStatus
 
-__all__ = ("LivingKeySet", "Snapshot")
+__all__ = ("RemoteJWKS", "Snapshot")
 
 logger = logging.getLogger("asgi_mcp_auth.keys")
 
-METADATA_CLOCKS = KeySetClocks(lifetime=3600.0, shortest_lifetime=300.0)
+METADATA_CACHE = JWKSCacheSettings(lifetime=3600.0, min_lifetime=300.0)
 MAX_UNKNOWN_KIDS = 1000
 
 
@@ -39,7 +39,7 @@ class Snapshot:
         self.generation = generation
 
 
-class LivingKeySet:
+class RemoteJWKS:
     """The keys of one issuer.
 
     Args:
@@ -78,22 +78,22 @@ class LivingKeySet:
         self._unknown_kids: dict[str, None] = {}
         self._told_unfit: set[str] = set()
         self._static_keys = static_keys
-        self.begin(fetcher)
+        self.reset(fetcher)
 
-    def begin(self, fetcher: Fetcher) -> None:
+    def reset(self, fetcher: Fetcher) -> None:
         """Hold what the configuration gives and nothing else; what is being fetched by then will not be heard."""
         self._fetcher = fetcher
         config, clock = self._config, self._clock
         self._unknown_kids.clear()
-        self._metadata = LivingDocument(
-            "metadata", self.issuer, self._fetch_metadata, clock=clock, clocks=METADATA_CLOCKS
+        self._metadata = CachedDocument(
+            "metadata", self.issuer, self._fetch_metadata, clock=clock, clocks=METADATA_CACHE
         )
-        self.document = LivingDocument("keys", self.issuer, self._fetch_keys, clock=clock, clocks=config.key_set_clocks)
+        self.document = CachedDocument("keys", self.issuer, self._fetch_keys, clock=clock, clocks=config.jwks_cache)
         """The key set; another one after `begin`."""
         if config.metadata is not None and config.metadata.jwks_uri is not None:
-            self._metadata.give(config.metadata)
+            self._metadata.set_static(config.metadata)
         if self._static_keys is not None:
-            self.document.give(Snapshot(self._static_keys, object()))
+            self.document.set_static(Snapshot(self._static_keys, object()))
 
     @property
     def usable_now(self) -> bool:
@@ -103,14 +103,14 @@ class LivingKeySet:
     async def warm_up(self) -> bool:
         """Fetch unless fresh keys are held; whether keys can be used then."""
         if stage(self.document.state, self._clock()) is not Freshness.FRESH:
-            await self.document.renew()
+            await self.document.refresh()
         return self.usable_now
 
-    def refresh_beside(self) -> None:
+    def refresh_in_background(self) -> None:
         """Have the keys fetched in the background if they are not fresh and no pause forbids it."""
         now = self._clock()
         if stage(self.document.state, now) is not Freshness.FRESH:
-            self.document.refresh_beside(now)
+            self.document.refresh_in_background(now)
 
     def usable(self, generation: object, now: float) -> bool:
         """Whether something verified with `generation` may still be believed; a set that is due is refreshed beside."""
@@ -121,10 +121,10 @@ class LivingKeySet:
             return True
         if stage(state, now) is Freshness.UNUSABLE:
             return False
-        self.document.refresh_beside(now)
+        self.document.refresh_in_background(now)
         return True
 
-    def at_hand(self, kid: str | None, alg: str) -> tuple[tuple[VerificationKey, ...], object] | None:
+    def get_cached(self, kid: str | None, alg: str) -> tuple[tuple[VerificationKey, ...], object] | None:
         """What `select` gives for most tokens, without waiting: a fresh set has this kid once, and for this `alg`."""
         snapshot, state = self.document.value, self.document.state
         if snapshot is None or not state.fetched_at <= self._clock() < state.refresh_from:
@@ -136,7 +136,7 @@ class LivingKeySet:
         return found, snapshot.generation
 
     async def select(
-        self, kid: str | None, alg: str, *, issued_at: float | None, leeway: float, most_without_kid: int
+        self, kid: str | None, alg: str, *, issued_at: float | None, leeway: float, max_without_kid: int
     ) -> tuple[tuple[VerificationKey, ...], object]:
         """The candidate keys for a token, and the generation they are of.
 
@@ -145,7 +145,7 @@ class LivingKeySet:
             alg: From the token's header.
             issued_at: The token's unverified `iat`: it tells a rotation from a guess inside the cool-down.
             leeway: Seconds of clock difference to allow for it.
-            most_without_kid: How many candidates a token without kid may have.
+            max_without_kid: How many candidates a token without kid may have.
 
         Raises:
             InvalidToken: No such key, or not exactly one.
@@ -156,7 +156,7 @@ class LivingKeySet:
         if held is None:
             raise self._unavailable()
         try:
-            found = held.keys.select(kid, alg, most_without_kid=most_without_kid)
+            found = held.keys.select(kid, alg, max_without_kid=max_without_kid)
         except UnknownKid:
             if self.document.given or self.document.answered > begun_before:  # asked since it arrived: nobody has it
                 raise
@@ -165,11 +165,11 @@ class LivingKeySet:
             self._hits += 1
             return found, held.generation
         try:
-            return held.keys.select(kid, alg, most_without_kid=most_without_kid), held.generation
+            return held.keys.select(kid, alg, max_without_kid=max_without_kid), held.generation
         except UnknownKid:
             # A fetch that was under way may have begun before the key was published.
             if self.document.answered <= begun_before and suspects_rotation(self.document.state, issued_at, leeway):
-                raise self._not_yet_known(kid, alg, self._config.key_set_clocks.cool_down) from None
+                raise self._not_yet_known(kid, alg, self._config.jwks_cache.cool_down) from None
             self._remember_unknown(kid)
             raise
 
@@ -181,7 +181,7 @@ class LivingKeySet:
             Unavailable: It was, and the key may have been published since; or it cannot be had.
         """
         state = self.document.state
-        wait = may_fetch(state, self._clock(), cool_down=self._config.key_set_clocks.cool_down)
+        wait = seconds_until_fetch_allowed(state, self._clock(), cool_down=self._config.jwks_cache.cool_down)
         if wait:
             # A kid that was looked for is known not to be there; of any other, the clocks may differ by the leeway.
             if suspects_rotation(state, issued_at, 0.0 if kid in self._unknown_kids else leeway):
@@ -189,7 +189,7 @@ class LivingKeySet:
             raise UnknownKid(Reason.UNKNOWN_KID, kid=kid, alg=alg)
         told = "Unknown key id %s: fetching the key set of %s"
         logger.info(told, printable(kid), self.issuer, extra={"event": Event.UNKNOWN_KID.value, "issuer": self.issuer})
-        if not await self.document.renew() or self.document.value is None:
+        if not await self.document.refresh() or self.document.value is None:
             raise self._unavailable()
         return self.document.value
 
@@ -200,7 +200,7 @@ class LivingKeySet:
             self._unknown_kids[kid] = None
 
     def _unavailable(self) -> Unavailable:
-        wait, error = may_fetch(self.document.state, self._clock()), self.document.error
+        wait, error = seconds_until_fetch_allowed(self.document.state, self._clock()), self.document.error
         found = None if error is None else error.message
         return Unavailable(Reason.KEYS_UNAVAILABLE, issuer=self.issuer, found=found, retry_after=wait)
 
@@ -241,7 +241,7 @@ class LivingKeySet:
             keys = parse_key_set(fetched.document)
         except DiscoveryError as error:
             if discovered and not error.transient:  # the key set may have moved
-                self._metadata.outdate()
+                self._metadata.invalidate()
             raise
         self._unknown_kids.clear()
         return self._snapshot(keys), fetched.lifetime
@@ -249,13 +249,13 @@ class LivingKeySet:
     async def _discovered_jwks_uri(self) -> str:
         """From metadata of our own time; it needs no brakes beside those of the keys."""
         if stage(self._metadata.state, self._clock()) is not Freshness.FRESH:
-            await self._metadata.renew_at_once()
+            await self._metadata.refresh_now()
         metadata = self._metadata.value
         if metadata is None or stage(self._metadata.state, self._clock()) is Freshness.UNUSABLE:
             msg = f"There is no metadata of {self.issuer}."
             raise self._metadata.error or DiscoveryError(msg, transient=True)
         if metadata.jwks_uri is None:
-            self._metadata.outdate()  # it may have one when next asked
+            self._metadata.invalidate()  # it may have one when next asked
             msg = f"The metadata of {self.issuer} has no jwks_uri."
             raise InvalidServerMetadata(msg)
         return metadata.jwks_uri

@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from asgi_mcp_auth._mcp.messages import LONGEST_ID, Message
+from asgi_mcp_auth._mcp.messages import MAX_ID_LENGTH, Message
 from asgi_mcp_auth.errors import MessageRefused, Reason
 
 __all__ = (
@@ -52,7 +52,7 @@ WHITE = b" \t"
 
 def mismatch(field: str, message_id: str | int | None = None) -> MessageRefused:
     """The refusal of a header field that is missing, repeated, malformed or says something else than the body."""
-    if isinstance(message_id, str) and len(message_id) > LONGEST_ID:
+    if isinstance(message_id, str) and len(message_id) > MAX_ID_LENGTH:
         message_id = None
     return MessageRefused(
         Reason.HEADER_MISMATCH,

@@ -21,8 +21,8 @@ INVALID_PARAMS = -32602
 
 MAX_DEPTH = 64
 MAX_MESSAGES = 100  # in a batch
-LONGEST_ID = 256  # that is sent back in an error
-LONGEST_METHOD = 256
+MAX_ID_LENGTH = 256  # that is sent back in an error
+MAX_METHOD_LENGTH = 256
 
 ID_TYPES = (int, str, NoneType)
 MEMBERS = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
@@ -43,7 +43,7 @@ def malformed(
     what: str, code: int = INVALID_REQUEST, message_id: str | int | None = None, *, description: str = "Invalid request"
 ) -> MessageRefused:
     """The refusal of a message; `what` is for the log."""
-    if isinstance(message_id, str) and len(message_id) > LONGEST_ID:
+    if isinstance(message_id, str) and len(message_id) > MAX_ID_LENGTH:
         message_id = None
     return MessageRefused(
         Reason.MALFORMED_MESSAGE, code=code, message_id=message_id, found=what, description=description
@@ -106,7 +106,7 @@ def _message(message: Any) -> Message:
         what = "a request and a response at once" if "id" not in message or message_id is not None else "an id of null"
         raise malformed(what, message_id=message_id)
     method, params = message["method"], message.get("params")
-    if type(method) is not str or not 0 < len(method) <= LONGEST_METHOD:
+    if type(method) is not str or not 0 < len(method) <= MAX_METHOD_LENGTH:
         what = "no method"
         raise malformed(what, message_id=message_id)
     if params is None:

@@ -23,8 +23,8 @@ from asgi_mcp_auth.authorization import Operation, TargetKind
 __all__ = (
     "IN_BODY_ONLY",
     "LISTS",
-    "LONGEST_URI",
     "MAX_OPERATIONS",
+    "MAX_URI_LENGTH",
     "TARGETED",
     "Asked",
     "asked_by_fields",
@@ -36,7 +36,7 @@ __all__ = (
 )
 
 MAX_OPERATIONS = 1000  # of one body
-LONGEST_URI = 8192
+MAX_URI_LENGTH = 8192
 
 Asked = tuple[str, TargetKind | None, str | None, Message]
 """One thing that is asked for: a method, the kind and name of its target, if it has one, and the whole message.
@@ -107,7 +107,7 @@ def usual_call(value: Any, fields: MCPFields) -> Asked | None:
         return None
     kind, member = target
     name, meta = params.get(member), params.get("_meta")
-    if name.__class__ is not str or not 0 < len(name) <= LONGEST_URI:
+    if name.__class__ is not str or not 0 < len(name) <= MAX_URI_LENGTH:
         return None
     version = meta.get(VERSION_MEMBER) if meta.__class__ is dict else None
     if version is not None and (version.__class__ is not str or version.encode("utf-8") != fields.version):
@@ -183,7 +183,7 @@ def operation(asked: Asked, header_params: Mapping[str, str]) -> Operation:
 
 def _text(message: Message, members: Mapping[str, Any], name: str) -> str:
     value: object = members.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_URI:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_URI_LENGTH:
         what = f"{message.method} without {name}"
         raise malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
     return value

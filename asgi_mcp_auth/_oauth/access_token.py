@@ -21,7 +21,7 @@ __all__ = ("TokenRules", "check_audience", "check_claims", "check_header", "chec
 CLIENT_ID_CLAIMS: Final = ("client_id", "azp", "appid", "cid")
 AT_JWT: Final = frozenset({"at+jwt", "application/at+jwt"})  # RFC 9068 section 4
 ANY_JWT: Final = AT_JWT | {"jwt", "JWT", None}  # what most providers send
-LARGEST_TIME: Final = 10**12  # beyond any date, well within a float
+MAX_TIME: Final = 10**12  # beyond any date, well within a float
 
 # Marks of another kind of JWT (RFC 8725 section 3.12; OpenID Connect Core section 2, Back-Channel Logout section 2.4).
 FOREIGN_CLAIMS: Final = ("at_hash", "c_hash", "s_hash", "events")
@@ -77,11 +77,11 @@ def _text(claims: dict[str, Any], claim: str) -> str:
 def _time(claims: dict[str, Any], claim: str) -> float:
     """A NumericDate (RFC 7519 section 2) that must be there; a boolean is none, though Python calls it an int."""
     value = claims.get(claim)
-    if type(value) is int and -LARGEST_TIME < value < LARGEST_TIME:  # the usual case
+    if type(value) is int and -MAX_TIME < value < MAX_TIME:  # the usual case
         return float(value)
     if value is None:
         raise _missing(claim)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -LARGEST_TIME < value < LARGEST_TIME:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -MAX_TIME < value < MAX_TIME:
         raise _malformed(claim, value)
     return float(value)
 
@@ -214,7 +214,7 @@ def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthI
         or type(expires) is not int
         or type(issued) is not int
         or type(starts) is not int
-        or not 0 <= issued <= starts <= expires < LARGEST_TIME
+        or not 0 <= issued <= starts <= expires < MAX_TIME
         or not starts <= now + rules.leeway
         or now >= expires + rules.leeway
         or type(subject) is not str

@@ -16,9 +16,17 @@ from enum import Enum
 
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._values import dataclass
-from asgi_mcp_auth.config import KeySetClocks
+from asgi_mcp_auth.config import JWKSCacheSettings
 
-__all__ = ("Freshness", "State", "check_clocks", "may_fetch", "stage", "stated_lifetime", "suspects_rotation")
+__all__ = (
+    "Freshness",
+    "State",
+    "check_cache_settings",
+    "seconds_until_fetch_allowed",
+    "stage",
+    "stated_lifetime",
+    "suspects_rotation",
+)
 
 AHEAD = 0.1  # of its life a document is refreshed before the end of it, and up to as much again for the spread
 
@@ -44,11 +52,11 @@ class State:
     pause: float = 0.0
     failures: int = 0
 
-    def succeeded(self, now: float, lifetime: float | None, jitter: float, clocks: KeySetClocks) -> State:
+    def succeeded(self, now: float, lifetime: float | None, jitter: float, clocks: JWKSCacheSettings) -> State:
         """After a good fetch, of a document that its server gives `lifetime`, or None where it does not say."""
         life = clocks.lifetime if lifetime is None else lifetime
-        end = now + min(max(life, clocks.shortest_lifetime), clocks.longest_lifetime)
-        return State(fetched_at=now, fresh_until=end, usable_until=end + clocks.stale_for).spread(jitter)
+        end = now + min(max(life, clocks.min_lifetime), clocks.max_lifetime)
+        return State(fetched_at=now, fresh_until=end, usable_until=end + clocks.stale_if_error).spread(jitter)
 
     def spread(self, jitter: float) -> State:
         """Refresh ahead of the end by a tenth to a fifth: `jitter` in [0, 1) keeps workers from marching in step."""
@@ -57,20 +65,20 @@ class State:
             return self
         return replace(self, refresh_from=self.fresh_until - life * AHEAD * (1 + jitter))
 
-    def failed(self, now: float, jitter: float, clocks: KeySetClocks) -> State:
+    def failed(self, now: float, jitter: float, clocks: JWKSCacheSettings) -> State:
         """After a failed fetch: back off 1, 2, 4 … seconds; `jitter` in [0, 1) adds up to a tenth."""
-        pause = min(2.0 ** min(self.failures, 16), clocks.longest_back_off) * (1 + jitter / 10)
+        pause = min(2.0 ** min(self.failures, 16), clocks.max_backoff) * (1 + jitter / 10)
         return replace(self, failed_at=now, pause=pause, failures=self.failures + 1)
 
 
-LEAST = {"shortest_lifetime": 10.0, "cool_down": 5.0, "longest_back_off": 1.0, "stale_for": 0.0}
+LEAST = {"min_lifetime": 10.0, "cool_down": 5.0, "max_backoff": 1.0, "stale_if_error": 0.0}
 WEEK = 604_800.0
 
 
-def check_clocks(clocks: object, where: str, problems: Problems) -> None:
+def check_cache_settings(clocks: object, where: str, problems: Problems) -> None:
     """Seconds within bounds that protect the issuer from us, and us from keys that are never asked about again."""
-    if not isinstance(clocks, KeySetClocks):
-        problems.add(where, f"{show(clocks)} is no KeySetClocks.", "Write KeySetClocks(stale_for=3600).")
+    if not isinstance(clocks, JWKSCacheSettings):
+        problems.add(where, f"{show(clocks)} is no JWKSCacheSettings.", "Write JWKSCacheSettings(stale_if_error=3600).")
         return
     before = len(problems.found)
     for field in fields(clocks):
@@ -79,8 +87,8 @@ def check_clocks(clocks: object, where: str, problems: Problems) -> None:
             problems.add(
                 f"{where}.{field.name}", f"{show(seconds)} is not in {least:.0f} … {WEEK:.0f}.", "Give seconds."
             )
-    if len(problems.found) == before and not clocks.shortest_lifetime <= clocks.lifetime <= clocks.longest_lifetime:
-        problems.add(where, "lifetime is not between shortest_lifetime and longest_lifetime.", "Order them.")
+    if len(problems.found) == before and not clocks.min_lifetime <= clocks.lifetime <= clocks.max_lifetime:
+        problems.add(where, "lifetime is not between min_lifetime and max_lifetime.", "Order them.")
 
 
 def stage(state: State, now: float) -> Freshness:
@@ -92,7 +100,7 @@ def stage(state: State, now: float) -> Freshness:
     return Freshness.FRESH if now < state.refresh_from else Freshness.DUE
 
 
-def may_fetch(state: State, now: float, *, cool_down: float = 0.0) -> float:
+def seconds_until_fetch_allowed(state: State, now: float, *, cool_down: float = 0.0) -> float:
     """Seconds until a fetch is allowed: the back-off, and the cool-down since the last success; 0 for now."""
     return max(_left(state.failed_at, state.pause, now), _left(state.fetched_at, cool_down, now))
 

@@ -125,7 +125,7 @@ class KeySet:
         self.exact: Mapping[tuple[str | None, str], tuple[VerificationKey, ...]] = exact
         """By kid and `alg`, the one key of this kid: what `select` would say of most tokens. Of others, ask that."""
 
-    def select(self, kid: str | None, alg: str, *, most_without_kid: int = 1) -> tuple[VerificationKey, ...]:
+    def select(self, kid: str | None, alg: str, *, max_without_kid: int = 1) -> tuple[VerificationKey, ...]:
         """The key for a token's (kid, alg); several candidates only for a token without kid, by option.
 
         Raises:
@@ -140,7 +140,7 @@ class KeySet:
             expected = ", ".join(sorted({name for key in with_kid for name in key.algorithms}))
             refusal = UnknownKid if kid is None else InvalidToken  # a fitting key may have been published since
             raise refusal(Reason.KEY_MISMATCH, expected=expected, found=alg, kid=kid, alg=alg)
-        if len(fitting) > (most_without_kid if kid is None else 1):
+        if len(fitting) > (max_without_kid if kid is None else 1):
             raise InvalidToken(Reason.AMBIGUOUS_KEY, expected="one key", found=f"{len(fitting)} keys", kid=kid, alg=alg)
         return fitting
 

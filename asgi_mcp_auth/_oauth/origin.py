@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from asgi_mcp_auth._oauth.urls import DEFAULT_PORTS, Url, is_loopback, parse_url
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.errors import Misdirected, OriginNotAllowed, Reason
 
 __all__ = ("Cors", "HostCheck", "OriginCheck", "is_preflight", "normal_origin", "parse_authority")
@@ -68,7 +68,7 @@ class HostCheck:
         self.spelled = frozenset(text.encode("latin-1") for text in written)
         """Those that are listed as most clients write them: told without a parser, 0.1 µs instead of 9."""
 
-    def refuse(self, request: Request) -> Misdirected | None:
+    def refuse(self, request: RequestInfo) -> Misdirected | None:
         """The refusal when the `Host` is missing, repeated or not listed; None when it is fine or the check is off."""
         if not self.on:
             return None
@@ -93,7 +93,7 @@ class Cors(NamedTuple):
         """For every response, ours and the app's: a browser cannot read a challenge otherwise (RFC 9449 section 8)."""
         return (*self.allowed, (b"access-control-expose-headers", EXPOSED_HEADERS))
 
-    def preflight(self, request: Request) -> Headers:
+    def preflight(self, request: RequestInfo) -> Headers:
         """For the answer to a preflight; `Mcp-Param-*` fields are allowed as asked for."""
         wanted = b",".join(request.fields.get(b"access-control-request-headers", [])).decode("latin-1").lower()
         params = [name for name in map(str.strip, wanted.split(",")) if _PARAM_HEADER.fullmatch(name)]
@@ -129,7 +129,7 @@ class OriginCheck:
         url = parse_url(normal)
         return self._loopback and url is not None and url.scheme in ("http", "https") and is_loopback(url.host)
 
-    def check(self, request: Request) -> Cors | OriginNotAllowed | None:
+    def check(self, request: RequestInfo) -> Cors | OriginNotAllowed | None:
         """None without an `Origin` (not a browser), the CORS fields for an allowed one, else the refusal."""
         lines = request.fields.get(b"origin")
         if lines is None:
@@ -141,6 +141,6 @@ class OriginCheck:
         return OriginNotAllowed(Reason.ORIGIN_NOT_ALLOWED, found=b", ".join(lines).decode("latin-1"))
 
 
-def is_preflight(request: Request) -> bool:
+def is_preflight(request: RequestInfo) -> bool:
     """A CORS preflight (Fetch standard); it carries no credentials and is answered without any."""
     return request.method == "OPTIONS" and b"access-control-request-method" in request.fields

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from asgi_mcp_auth._oauth.jws import ALGORITHMS, parse_compact
 from asgi_mcp_auth._oauth.origin import PREFLIGHT_HEADERS
 from asgi_mcp_auth._policy.responses import Response, json_response
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.config import ResourceServerMetadata
 from asgi_mcp_auth.errors import InvalidToken, printable
 
@@ -94,7 +94,7 @@ class Document(NamedTuple):
     response: Response
     etag: bytes
 
-    def answer(self, request: Request) -> Response:
+    def answer(self, request: RequestInfo) -> Response:
         """The response to a request for the document, whatever its method."""
         if request.method in ("GET", "HEAD"):
             if any(self._matches(line) for line in request.fields.get(b"if-none-match", ())):

@@ -25,7 +25,7 @@ __all__ = (
 
 PROTECTED_RESOURCE = "/.well-known/oauth-protected-resource"
 
-LARGEST_PORT = 65535
+MAX_PORT = 65535
 DEFAULT_PORTS = {"https": 443, "http": 80, "wss": 443, "ws": 80}
 
 SCHEME = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)"
@@ -81,7 +81,7 @@ def parse_url(text: str) -> Url | None:
         return None
     scheme = match["scheme"].lower()
     port = int(match["port"]) if match["port"] else None
-    if port is not None and not 0 < port <= LARGEST_PORT:
+    if port is not None and not 0 < port <= MAX_PORT:
         return None
     if port == DEFAULT_PORTS.get(scheme):
         port = None

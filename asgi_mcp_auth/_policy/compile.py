@@ -19,7 +19,7 @@ from asgi_mcp_auth._oauth.resource_metadata import (
     is_language_tag,
 )
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
-from asgi_mcp_auth._policy.issuers import MAX_PUBLISHED, Trust, compile_trust
+from asgi_mcp_auth._policy.issuers import MAX_PUBLISHED, IssuerSet, compile_issuer_set
 from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_canonical, parse_rule
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._policy.responses import ChallengeSource, Response, refusal_response
@@ -30,12 +30,12 @@ from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest, NoCredential, Reason
 
 __all__ = (
+    "CompiledConfig",
     "CompiledResource",
     "MetadataSigner",
-    "Site",
-    "Surroundings",
+    "ResourceContext",
+    "compile_config",
     "compile_resource",
-    "compile_site",
     "is_well_known",
     "resource_url",
 )
@@ -69,7 +69,7 @@ class CompiledResource:
     schemes: frozenset[bytes]
     challenge: ChallengeSource
     no_credential: Response
-    trust: Trust
+    trust: IssuerSet
     policy: CompiledPolicy
 
     def requirement(self, rule: int | None) -> Requirement:
@@ -78,7 +78,7 @@ class CompiledResource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class ResourceContext:
     """What a resource takes from the whole configuration."""
 
     allowed_origins: Sequence[str]
@@ -190,7 +190,7 @@ def _sign(
 
 
 def compile_resource(
-    config: ResourceServerConfig, url: Url, where: str, problems: Problems, around: Surroundings
+    config: ResourceServerConfig, url: Url, where: str, problems: Problems, around: ResourceContext
 ) -> CompiledResource | None:
     """Compile one resource whose identifier has been checked; None when problems were found."""
     before = len(problems.found)
@@ -202,7 +202,7 @@ def compile_resource(
         place = f"{where}.metadata.scopes_supported"
         listed = compile_scopes(metadata.scopes_supported, place, problems, published=True)
     place = f"{where}.metadata.authorization_servers"
-    trust = compile_trust(
+    trust = compile_issuer_set(
         metadata.authorization_servers,
         url,
         place,
@@ -245,7 +245,7 @@ PLACEHOLDER = Url("https", "invalid", None, "", None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class CompiledConfig:
     """Everything a request is looked up in."""
 
     configs: tuple[ResourceServerConfig, ...]
@@ -340,7 +340,7 @@ def _documents(resources: Sequence[CompiledResource]) -> dict[bytes, Document]:
     return documents
 
 
-def compile_site(
+def compile_config(
     given: object,
     problems: Problems,
     *,
@@ -351,7 +351,7 @@ def compile_site(
     allow_http: bool,
     one_issuer: bool,
     new_issuers_per_minute: int,
-) -> Site:
+) -> CompiledConfig:
     """Compile and check a whole configuration: one `ResourceServerConfig`, or a sequence of them.
 
     Raises:
@@ -378,7 +378,7 @@ def compile_site(
     on_origin = Counter(url.origin for _, url in urls)
     resources: list[CompiledResource] = []
     for where, url, config in known:
-        around = Surroundings(
+        around = ResourceContext(
             allowed_origins=origins,
             metadata_signer=metadata_signer,
             allow_http=allow_http,
@@ -395,7 +395,7 @@ def compile_site(
         fix = "Leave it off: a document can speak for one issuer only."
         problems.add("republish_server_metadata", "There is more than one issuer.", fix)
     problems.raise_if_any()
-    return Site(
+    return CompiledConfig(
         configs=tuple(config for _, _, config in known),
         resources=tuple(resources),
         documents=_documents(resources),
@@ -404,6 +404,6 @@ def compile_site(
             [resource.owned_prefix for resource in resources],
             public,
             [resource.policy.rules for resource in resources],
-            [resource.policy.plain_paths for resource in resources],
+            [resource.policy.non_mcp_paths for resource in resources],
         ),
     )

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, cast, get_args
 
 from asgi_mcp_auth._oauth.access_token import TokenRules
-from asgi_mcp_auth._oauth.http_cache import check_clocks
+from asgi_mcp_auth._oauth.http_cache import check_cache_settings
 from asgi_mcp_auth._oauth.jwk_set import KeySet, parse_key_set
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
 from asgi_mcp_auth._oauth.server_metadata import insecure_url, validate_server_config
@@ -22,14 +22,14 @@ from asgi_mcp_auth.errors import InvalidServerMetadata
 
 __all__ = (
     "MAX_PUBLISHED",
-    "Allowance",
     "IssuerPattern",
+    "IssuerSet",
     "OtherIssuers",
-    "Trust",
+    "TokenBucket",
     "TrustedIssuer",
     "compile_issuer",
+    "compile_issuer_set",
     "compile_pattern",
-    "compile_trust",
     "may_be_issuer",
 )
 
@@ -45,7 +45,7 @@ class TrustedIssuer:
     rules: TokenRules
     config: AuthServerConfig
     static_keys: KeySet | None
-    most_keys_without_kid: int
+    max_keys_without_kid: int
     template: str | None = None
     """For a tenant of a template: the template, which is the issuer of the metadata and of keys for all tenants."""
 
@@ -109,9 +109,9 @@ def _check_choices(config: AuthServerConfig, where: str, problems: Problems) -> 
     if config.profile not in PROFILES:
         fix = f"Use one of {', '.join(PROFILES)}."
         problems.add(f"{where}.profile", f"{show(config.profile)} is not a profile.", fix)
-    if config.most_keys_without_kid not in range(1, MAX_KEYS_WITHOUT_KID + 1):
+    if config.max_keys_without_kid not in range(1, MAX_KEYS_WITHOUT_KID + 1):
         fix = f"Give 1 … {MAX_KEYS_WITHOUT_KID}."
-        problems.add(f"{where}.most_keys_without_kid", f"{show(config.most_keys_without_kid)} is out of range.", fix)
+        problems.add(f"{where}.max_keys_without_kid", f"{show(config.max_keys_without_kid)} is out of range.", fix)
 
 
 def _check_locations(config: AuthServerConfig, where: str, problems: Problems, *, allow_http: bool) -> None:
@@ -164,7 +164,7 @@ def compile_issuer(
     issuer = _issuer(config, where, problems, allow_http=allow_http)
     _check_choices(config, where, problems)
     _check_locations(config, where, problems, allow_http=allow_http)
-    check_clocks(config.key_set_clocks, f"{where}.key_set_clocks", problems)
+    check_cache_settings(config.jwks_cache, f"{where}.jwks_cache", problems)
     extra = problems.strings(config.extra_audiences, f"{where}.extra_audiences")
     prefixes = (*own_scope_prefixes, *(audience.removesuffix("/") + "/" for audience in extra))
     if config.profile == "no-aud":
@@ -186,11 +186,11 @@ def compile_issuer(
     if issuer is None:
         return None
     return TrustedIssuer(
-        rules=rules, config=config, static_keys=static_keys, most_keys_without_kid=config.most_keys_without_kid
+        rules=rules, config=config, static_keys=static_keys, max_keys_without_kid=config.max_keys_without_kid
     )
 
 
-LONGEST_ISSUER = 512
+MAX_ISSUER_LENGTH = 512
 MINUTE = 60.0
 
 LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -200,7 +200,7 @@ LEAST_FIXED_LABELS = 2
 
 def may_be_issuer(claimed: object) -> bool:
     """Whether an `iss` is worth asking anybody about: a URL without query and fragment, of a sane length."""
-    if type(claimed) is not str or len(claimed) > LONGEST_ISSUER:
+    if type(claimed) is not str or len(claimed) > MAX_ISSUER_LENGTH:
         return False
     url = parse_url(claimed)
     return url is not None and url.query is None and url.fragment is None
@@ -257,7 +257,7 @@ class OtherIssuers:
         return next((found for order in alike if (found := self.patterns[order].match(issuer)) is not None), None)
 
 
-class Allowance:
+class TokenBucket:
     """So many a minute, saved up for a minute at most."""
 
     __slots__ = ("_level", "_per_minute", "_since")
@@ -307,7 +307,7 @@ PLACEHOLDER = re.compile(r"\{[A-Za-z_]+\}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
+class IssuerSet:
     """The issuers that a resource names, and what admits others."""
 
     named: tuple[TrustedIssuer, ...]
@@ -433,7 +433,7 @@ class _Compiler:
         return compiled
 
 
-def compile_trust(
+def compile_issuer_set(
     servers: object,
     resource: Url,
     where: str,
@@ -443,14 +443,14 @@ def compile_trust(
     prefixes: Sequence[str],
     required: Sequence[str],
     new_per_minute: int,
-) -> Trust:
+) -> IssuerSet:
     """Compile a list of authorization servers; at least one has to be named, for clients to find."""
     listed = as_list(servers)
     if not listed:
         fix = "List at least one issuer: MCP requires it (authorization server discovery)."
         what = "There is none." if listed is not None else f"{show(servers)} is not a list of servers."
         problems.add(where, what, fix)
-        return Trust(named=(), others=None)
+        return IssuerSet(named=(), others=None)
     compiler = _Compiler(resource, where, problems, allow_http=allow_http, prefixes=prefixes, required=required)
     before = len(problems.found)
     for index, server in enumerate(listed):
@@ -471,4 +471,4 @@ def compile_trust(
             compile=compiler.resolved,
             new_per_minute=new_per_minute,
         )
-    return Trust(named=tuple(compiler.named), others=others)
+    return IssuerSet(named=tuple(compiler.named), others=others)

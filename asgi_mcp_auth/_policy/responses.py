@@ -22,7 +22,7 @@ from asgi_mcp_auth.errors import (
 __all__ = ("ChallengeSource", "Header", "Response", "in_band_denied", "json_response", "refusal_response")
 
 IN_BAND_DENIED = 40300
-LONGEST_RETRY = 3600
+MAX_RETRY_AFTER = 3600
 
 Header = tuple[bytes, bytes]
 
@@ -122,7 +122,7 @@ def refusal_response(
         headers += [(b"www-authenticate", line) for line in lines]
     if isinstance(refusal, Unavailable):
         wait = refusal.retry_after or 1.0
-        seconds = min(max(1, math.ceil(wait)), LONGEST_RETRY) if math.isfinite(wait) else LONGEST_RETRY
+        seconds = min(max(1, math.ceil(wait)), MAX_RETRY_AFTER) if math.isfinite(wait) else MAX_RETRY_AFTER
         headers.append((b"retry-after", str(seconds).encode("ascii")))
     body = _body(refusal)
     if details:

@@ -11,7 +11,7 @@ from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, TARGETED, Asked, 
 from asgi_mcp_auth._policy.paths import PathRule, parse_rule
 from asgi_mcp_auth._policy.patterns import Pattern, PatternTable, parse_pattern
 from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, as_strings, show
-from asgi_mcp_auth._policy.scopes import Hierarchy, Requirement, Strength, is_scope
+from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, StepUpRequirement, is_scope
 from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.authorization import TargetKind
 from asgi_mcp_auth.config import ScopePolicy, ScopeRule
@@ -26,7 +26,7 @@ __all__ = (
     "compile_scopes",
 )
 
-LONGEST_TEMPLATE = 512
+MAX_TEMPLATE_LENGTH = 512
 _ACR = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
 COMMON = frozenset((*LISTS, "initialize", "ping", "server/discover", "logging/setLevel", "subscriptions/listen"))
 """What a session needs before it does anything: never denied for having no rule."""
@@ -36,7 +36,7 @@ CompileScopes = Callable[[object, str, Problems], tuple[str, ...]]
 
 def compile_rule(
     value: object, where: str, problems: Problems, scopes: CompileScopes
-) -> tuple[tuple[str, ...], Strength | None]:
+) -> tuple[tuple[str, ...], StepUpRequirement | None]:
     """What one rule asks for: a list of scopes, a `ScopeRule`, or a mapping with the fields of one."""
     table = as_mapping(value)
     if table is not None:
@@ -52,8 +52,8 @@ def compile_rule(
         problems.add(f"{where}.acr_values", f"{show(value.acr_values)} are no acr values.", fix)
     if max_age is not None and (isinstance(max_age, bool) or not isinstance(max_age, int) or max_age < 0):
         problems.add(f"{where}.max_age", f"{show(max_age)} is no number of seconds.", "Give 0 or more.")
-    strength = Strength(tuple(acr_values or ()), value.max_age)
-    return scopes(value.scopes, where, problems), strength if strength != Strength() else None
+    strength = StepUpRequirement(tuple(acr_values or ()), value.max_age)
+    return scopes(value.scopes, where, problems), strength if strength != StepUpRequirement() else None
 
 
 class _Table(NamedTuple):
@@ -115,7 +115,7 @@ class OperationRules:
             return found
         forms = readings(name)
         template = message.method == "completion/complete" and any("{" in form for form in forms or ())
-        if template and len(name) > LONGEST_TEMPLATE:
+        if template and len(name) > MAX_TEMPLATE_LENGTH:
             what = "a URI template that is too long"
             raise malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
         if forms is None or not (template or all(names.find(form) == index for form in forms)):
@@ -135,7 +135,7 @@ class OperationRules:
 
 
 def _table(
-    rules: object, where: str, problems: Problems, hierarchy: Hierarchy, scopes: CompileScopes, *, templates: bool
+    rules: object, where: str, problems: Problems, hierarchy: ScopeHierarchy, scopes: CompileScopes, *, templates: bool
 ) -> _Table:
     names: list[Pattern | str] = []
     requirements: list[Requirement] = []
@@ -166,7 +166,7 @@ def _warn_of_readings(name: Pattern | str, where: str, problems: Problems) -> No
 
 
 def compile_operation_rules(
-    policy: ScopePolicy, hierarchy: Hierarchy, where: str, problems: Problems, scopes: CompileScopes
+    policy: ScopePolicy, hierarchy: ScopeHierarchy, where: str, problems: Problems, scopes: CompileScopes
 ) -> OperationRules:
     """Check and compile; what was a problem is left out of the result."""
 
@@ -213,13 +213,13 @@ MISLEADING = ("error=", "scope=", "resource_metadata=")
 class CompiledPolicy:
     """The scopes of one resource; `requirements` belong to `rules`, one each, the baseline included."""
 
-    hierarchy: Hierarchy
+    hierarchy: ScopeHierarchy
     baseline: Requirement
     challenged: Requirement
     rules: tuple[PathRule, ...]
     requirements: tuple[Requirement, ...]
     operations: OperationRules
-    plain_paths: tuple[PathRule, ...]
+    non_mcp_paths: tuple[PathRule, ...]
     cumulative: bool | None
     """Whether challenges name the granted scopes too; None for what the client's revision wants."""
     known: tuple[str, ...]
@@ -250,23 +250,23 @@ def compile_scopes(value: object, where: str, problems: Problems, *, published: 
     return tuple(known)
 
 
-def _hierarchy(policy: ScopePolicy, where: str, problems: Problems) -> Hierarchy:
+def _hierarchy(policy: ScopePolicy, where: str, problems: Problems) -> ScopeHierarchy:
     implies: dict[str, tuple[str, ...]] = {}
     for scope, included in problems.mapping(policy.implies, f"{where}.implies").items():
         compile_scopes([scope], f"{where}.implies", problems)
         implies[scope] = compile_scopes(included, f"{where}.implies[{show(scope)}]", problems)
-    wire_names: dict[str, str] = {}
-    for scope, name in problems.mapping(policy.wire_names, f"{where}.wire_names").items():
-        both = compile_scopes([scope, name], f"{where}.wire_names[{show(scope)}]", problems)
-        wire_names.update([both] if len(both) == 2 else [])  # noqa: PLR2004 - a pair, if both are scopes
-    hierarchy = Hierarchy(implies, wire_names)
+    request_scope_names: dict[str, str] = {}
+    for scope, name in problems.mapping(policy.request_scope_names, f"{where}.request_scope_names").items():
+        both = compile_scopes([scope, name], f"{where}.request_scope_names[{show(scope)}]", problems)
+        request_scope_names.update([both] if len(both) == 2 else [])  # noqa: PLR2004 - a pair, if both are scopes
+    hierarchy = ScopeHierarchy(implies, request_scope_names)
     if (cycle := hierarchy.cycle()) is not None:
         fix = "Remove one of the two directions."
         problems.add(f"{where}.implies", f"{' and '.join(map(show, cycle))} imply themselves.", fix)
     return hierarchy
 
 
-_Needed = tuple[tuple[str, ...], Strength | None]
+_Needed = tuple[tuple[str, ...], StepUpRequirement | None]
 
 
 def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule, _Needed]:
@@ -283,12 +283,12 @@ def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule
     return rules
 
 
-def _plain_paths(policy: ScopePolicy, where: str, problems: Problems) -> tuple[PathRule, ...]:
-    rules = {text: parse_rule(text) for text in problems.strings(policy.plain_paths, f"{where}.plain_paths")}
+def _non_mcp_paths(policy: ScopePolicy, where: str, problems: Problems) -> tuple[PathRule, ...]:
+    rules = {text: parse_rule(text) for text in problems.strings(policy.non_mcp_paths, f"{where}.non_mcp_paths")}
     for text, rule in rules.items():
         if rule is None:
             fix = "Write '/path', '/path/*' or 'POST /path': a known method, the path decoded, no trailing slash."
-            problems.add(f"{where}.plain_paths", f"{show(text)} is not a path rule.", fix)
+            problems.add(f"{where}.non_mcp_paths", f"{show(text)} is not a path rule.", fix)
     return tuple(rule for rule in rules.values() if rule is not None)
 
 
@@ -314,7 +314,7 @@ def compile_policy(policy: ScopePolicy, where: str, problems: Problems) -> Compi
         rules=tuple(rules),
         requirements=tuple(hierarchy.require(default, more, strength=strength) for more, strength in rules.values()),
         operations=operations,
-        plain_paths=_plain_paths(policy, where, problems),
+        non_mcp_paths=_non_mcp_paths(policy, where, problems),
         cumulative={"minimal": False, "cumulative": True}.get(policy.scope_strategy),
         known=hierarchy.require(default, asked, *ruled, *operated, hierarchy.scopes).needed,
     )

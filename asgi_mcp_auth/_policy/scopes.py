@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from asgi_mcp_auth._values import dataclass
 
-__all__ = ("Hierarchy", "Requirement", "Strength", "is_scope")
+__all__ = ("Requirement", "ScopeHierarchy", "StepUpRequirement", "is_scope")
 
 _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # 1*NQCHAR
 
@@ -19,7 +19,7 @@ def is_scope(text: object) -> bool:
     return isinstance(text, str) and _SCOPE.fullmatch(text) is not None
 
 
-class Strength(NamedTuple):
+class StepUpRequirement(NamedTuple):
     """How a user has to have authenticated, and how long ago at most (RFC 9470)."""
 
     acr_values: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class Requirement:
     needed: tuple[str, ...] = ()
     named: tuple[str, ...] = ()
     satisfied_by: tuple[frozenset[str], ...] = field(default=(), repr=False)
-    strength: Strength | None = None
+    strength: StepUpRequirement | None = None
 
     def met_by(self, granted: Iterable[str]) -> bool:
         """Whether `granted`, with what it implies, covers every needed scope."""
@@ -57,12 +57,12 @@ class Requirement:
         return True
 
 
-class Hierarchy:
-    """`implies` (scope → scopes it includes) and `wire_names`, turned round for looking up."""
+class ScopeHierarchy:
+    """`implies` (scope → scopes it includes) and `request_scope_names`, turned round for looking up."""
 
-    def __init__(self, implies: Mapping[str, Iterable[str]], wire_names: Mapping[str, str]) -> None:
+    def __init__(self, implies: Mapping[str, Iterable[str]], request_scope_names: Mapping[str, str]) -> None:
         self._implies = {scope: tuple(included) for scope, included in implies.items()}
-        self._wire_names = dict(wire_names)
+        self._request_scope_names = dict(request_scope_names)
 
     def cycle(self) -> tuple[str, ...] | None:
         """A chain of scopes that leads back to its start, or None."""
@@ -92,13 +92,13 @@ class Hierarchy:
                 return frozenset(found)
             found |= more
 
-    def wire_name(self, scope: str) -> str:
+    def request_name(self, scope: str) -> str:
         """The name that clients must request to be granted `scope`."""
-        return self._wire_names.get(scope, scope)
+        return self._request_scope_names.get(scope, scope)
 
-    def require(self, *groups: Iterable[str], strength: Strength | None = None) -> Requirement:
+    def require(self, *groups: Iterable[str], strength: StepUpRequirement | None = None) -> Requirement:
         """Compile the union of `groups`, in stable order."""
         needed = tuple(dict.fromkeys(scope for group in groups for scope in group))
-        named = tuple(dict.fromkeys(self.wire_name(scope) for scope in needed))
+        named = tuple(dict.fromkeys(self.request_name(scope) for scope in needed))
         satisfied_by = tuple(self.satisfying(scope) for scope in needed)
         return Requirement(needed=needed, named=named, satisfied_by=satisfied_by, strength=strength)

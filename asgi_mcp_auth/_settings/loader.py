@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, show
 from asgi_mcp_auth._settings.reader import Field, Reader, UnusableError, known_or_not, parameters_of
-from asgi_mcp_auth._settings.shorthand import one_resource, shorthand_fields, told_in_shorthand
+from asgi_mcp_auth._settings.shorthand import one_resource, shorthand_fields, with_shorthand_names
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
 __all__ = (
@@ -28,7 +28,7 @@ __all__ = (
     "settings_of",
 )
 
-LONGEST_SEARCHED = 2000
+MAX_SEARCHED_LINES = 2000
 _STEP = re.compile(r"(?:^|\.)(\w+)|\[(\d+)\]|\[(?:'([^']*)'|\"([^\"]*)\")\]")
 
 
@@ -44,7 +44,7 @@ def line_of(text: str, where: str) -> int | None:
     """
     path = [int(number) if number else key or single or double for key, number, single, double in _STEP.findall(where)]
     lines = text.splitlines(keepends=True)
-    if len(lines) > LONGEST_SEARCHED:
+    if len(lines) > MAX_SEARCHED_LINES:
         return None
     found: int | None = None
     deepest = parsed = 0
@@ -113,7 +113,7 @@ def import_object(text: str) -> Any:
 T = TypeVar("T")
 
 PREFIX = "MCP_AUTH_"
-LARGEST_FILE = 1024 * 1024
+MAX_FILE_BYTES = 1024 * 1024
 
 
 def settings_of(configured: type[Any]) -> dict[str, Field]:
@@ -197,7 +197,7 @@ def _construct(
         if several:
             made = configured(**{"protected_resources": (), **arguments, **options})
         else:
-            made = told_in_shorthand(
+            made = with_shorthand_names(
                 lambda: configured(**{"protected_resources": one_resource(**short), **arguments, **options})
             )
     except ConfigurationError as error:
@@ -256,8 +256,8 @@ def _read(file: Path) -> str:
     """A text file. Raises `UnusableError`, without a word of its content."""
     try:
         with file.open("rb") as opened:
-            data = opened.read(LARGEST_FILE + 1)
-        if len(data) > LARGEST_FILE:
+            data = opened.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
             raise UnusableError(f"{show(str(file))} is larger than 1 MiB.", "It is hardly the right file.")
         return data.decode("utf-8")
     except OSError as error:

@@ -17,7 +17,7 @@ from asgi_mcp_auth.errors import ConfigurationError, Problem
 if TYPE_CHECKING:
     from asgi_mcp_auth._settings.reader import Field
 
-__all__ = ("one_resource", "shorthand_fields", "told_in_shorthand")
+__all__ = ("one_resource", "shorthand_fields", "with_shorthand_names")
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ def one_resource(
     return ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=required_scopes))
 
 
-def told_in_shorthand(build: Callable[[], T]) -> T:
+def with_shorthand_names(build: Callable[[], T]) -> T:
     """What `build` returns; its `ConfigurationError` comes in the shorthand's own names."""
     try:
         return build()

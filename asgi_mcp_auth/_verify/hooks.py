@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.verifier import ask_hook
 from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
 from asgi_mcp_auth.context import AuthInfo
@@ -15,12 +15,12 @@ __all__ = ("Authorize", "ask_authorize")
 
 logger = logging.getLogger("asgi_mcp_auth.verifiers")
 
-Judgement = Allow | Deny | NeedScopes
-Authorize = Callable[[AuthInfo, Operation, Request], Judgement | Awaitable[Judgement]]
+HookAnswer = Allow | Deny | NeedScopes
+Authorize = Callable[[AuthInfo, Operation, RequestInfo], HookAnswer | Awaitable[HookAnswer]]
 
 
 async def ask_authorize(
-    authorize: Authorize, auth_info: AuthInfo, operations: Iterable[Operation], request: Request, token: bytes
+    authorize: Authorize, auth_info: AuthInfo, operations: Iterable[Operation], request: RequestInfo, token: bytes
 ) -> tuple[str, ...] | Refusal:
     """The scopes that the hook wants beside the policy's (none: allowed), or the refusal.
 
@@ -31,7 +31,7 @@ async def ask_authorize(
         try:
             answer = await ask_hook(authorize, auth_info, operation, request, name="authorize", token=token)
         except Refusal as refusal:
-            return refusal.bare()
+            return refusal.without_traceback()
         if isinstance(answer, Deny):
             denied = Forbidden(Reason.DENIED_BY_HOOK, found=answer.reason, client_id=auth_info.client_id)
             denied.operation = str(operation)

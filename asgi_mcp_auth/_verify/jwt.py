@@ -15,8 +15,8 @@ from asgi_mcp_auth._oauth.access_token import check_claims, check_header, unveri
 from asgi_mcp_auth._oauth.credentials import MAX_LENGTH, Credential, is_token
 from asgi_mcp_auth._oauth.jwk_set import VerificationKey
 from asgi_mcp_auth._oauth.jws import CompactJWS, parse_compact
-from asgi_mcp_auth._request import Request
-from asgi_mcp_auth._verify.token_cache import Entry, TokenCache, weigh
+from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.token_cache import Entry, TokenCache, estimate_size
 from asgi_mcp_auth._verify.verifier import Verified, copy_with_token
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 
@@ -55,11 +55,11 @@ class JWTVerifier:
         self._refusals: Counter[str] = Counter()
         self._expose_token = expose_token
 
-    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:  # noqa: ARG002 - the seam
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:  # noqa: ARG002 - the seam
         """The decision about a token; what could not be told at once has to wait for keys, or for the resolver."""
         token = credential.token
         digest = sha256(token).digest()
-        decided = self.cache.recall(digest) or self.verify_new(token, digest)
+        decided = self.cache.get(digest) or self.verify_new(token, digest)
         if decided is not None:
             return decided
         jws = trusted = None
@@ -72,7 +72,7 @@ class JWTVerifier:
                 jws.header.alg,
                 issued_at=unverified_time(jws.claims, "iat"),
                 leeway=trusted.rules.leeway,
-                most_without_kid=trusted.issuer.most_keys_without_kid,
+                max_without_kid=trusted.issuer.max_keys_without_kid,
             )
             return self._judge(jws, trusted, found, generation, token, digest)
         except Refusal as refusal:
@@ -89,15 +89,15 @@ class JWTVerifier:
         try:
             jws = parse_compact(token)
             # Looked up among the trusted before anything is fetched (RFC 8725bis section 3.8).
-            trusted = self._issuers.at_hand(jws.claims.get("iss"))
+            trusted = self._issuers.get_cached(jws.claims.get("iss"))
             if trusted is None:
                 return None
             header, rules = jws.header, trusted.rules
             check_header(header, rules)
-            at_hand = trusted.keys.at_hand(header.kid, header.alg)
-            if at_hand is None:
+            get_cached = trusted.keys.get_cached(header.kid, header.alg)
+            if get_cached is None:
                 return None
-            candidates, generation = at_hand
+            candidates, generation = get_cached
             return self._judge(jws, trusted, candidates, generation, token, digest)
         except Refusal as refusal:
             if jws is None and not is_token(token):  # a JWS is token68, so that has not to be looked at before
@@ -132,8 +132,8 @@ class JWTVerifier:
         valid_until = (auth_info.expires_at or 0.0) + rules.leeway
         verified = Verified(auth_info, valid_until)
         not_before = max(claims.get("nbf", 0), claims.get("iat", 0)) - rules.leeway
-        until, weight = min(valid_until, trusted.until), weigh(jws.payload, claims, auth_info)
-        self.cache.remember(digest, Entry(verified, not_before, until, trusted.keys, generation, weight))
+        until, weight = min(valid_until, trusted.until), estimate_size(jws.payload, claims, auth_info)
+        self.cache.put(digest, Entry(verified, not_before, until, trusted.keys, generation, weight))
         return verified
 
     def _refused(self, refusal: Refusal, jws: CompactJWS | None, trusted: Trusted | None) -> Refusal:
@@ -143,7 +143,7 @@ class JWTVerifier:
             refusal.issuer, refusal.kid, refusal.alg = trusted.rules.issuer, jws.header.kid, jws.header.alg
             counts = trusted.keys.refusals
         counts[refusal.reason.value] += 1
-        return refusal.bare()
+        return refusal.without_traceback()
 
     def status(self, resource: str) -> ResourceStatus:
         """Its picture."""

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sized
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from asgi_mcp_auth._keys.remote_jwks import LivingKeySet
+from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth.context import AuthInfo
 
 if TYPE_CHECKING:
     from asgi_mcp_auth._verify.verifier import Verified
     from asgi_mcp_auth.status import TokenCacheStatus
 
-__all__ = ("Entry", "TokenCache", "weigh")
+__all__ = ("Entry", "TokenCache", "estimate_size")
 
 ENTRY_BYTES = 1088  # the entry, the identity, the place in the cache
 VALUE_BYTES = 160  # a claim, member or item: its objects, and its place in what holds it
@@ -22,7 +22,7 @@ OBJECT_BYTES = 192  # a dict
 WIDEST = 4  # bytes of a character, where one of a text is beyond the basic plane
 
 
-def weigh(payload: bytes, claims: Sized, info: AuthInfo) -> int:
+def estimate_size(payload: bytes, claims: Sized, info: AuthInfo) -> int:
     """At most so many bytes of memory does a token take: told from the JSON text of its claims, and the identity.
 
     Every value but the first of an object or array comes after a comma, every scope but the first after a space.
@@ -52,7 +52,7 @@ class Entry:
         verified: Verified,
         not_before: float,
         valid_until: float,
-        keys: LivingKeySet,
+        keys: RemoteJWKS,
         generation: object,
         weight: int,
     ) -> None:
@@ -72,20 +72,20 @@ class TokenCache:
 
     Args:
         size: The most entries; 0 for none.
-        most_bytes: The most memory, by the entries' weights.
+        max_bytes: The most memory, by the entries' weights.
         clock: Seconds since the epoch.
     """
 
-    def __init__(self, size: int, most_bytes: int, clock: Callable[[], float]) -> None:
+    def __init__(self, size: int, max_bytes: int, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._size = size
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._bytes = self._hits = self._evictions = 0
         self.misses = 0
         """Counted by who goes on to verify the token."""
 
-    def recall(self, digest: bytes) -> Verified | None:
+    def get(self, digest: bytes) -> Verified | None:
         """What was verified of the token with this SHA-256, if it has passed every check and that still holds."""
         entry = self._entries.get(digest)
         if entry is None:
@@ -110,7 +110,7 @@ class TokenCache:
         self._forget(self._entries.pop(digest, None))
         return None
 
-    def remember(self, digest: bytes, entry: Entry) -> None:
+    def put(self, digest: bytes, entry: Entry) -> None:
         """Keep what was verified of a token."""
         if not self._size:
             return
@@ -118,12 +118,12 @@ class TokenCache:
             self._forget(self._entries.pop(digest, None))
         if self._entries.setdefault(digest, entry) is entry:  # else another thread's event loop was faster
             self._bytes += entry.weight
-        if len(self._entries) > self._size or self._bytes > self._most_bytes:
+        if len(self._entries) > self._size or self._bytes > self._max_bytes:
             self._make_room()
 
     def _make_room(self) -> None:
         with suppress(KeyError):  # empty: another thread's event loop has taken the rest, and is about to count that
-            while len(self._entries) > self._size or self._bytes > self._most_bytes:
+            while len(self._entries) > self._size or self._bytes > self._max_bytes:
                 self._forget(self._entries.popitem(last=False)[1])
                 self._evictions += 1
 
@@ -141,7 +141,7 @@ class TokenCache:
             entries=len(self._entries),
             size=self._size,
             bytes=self._bytes,
-            most_bytes=self._most_bytes,
+            max_bytes=self._max_bytes,
             hits=self._hits,
             misses=self.misses,
             evictions=self._evictions,

@@ -14,7 +14,7 @@ from typing import Protocol
 from urllib.parse import quote
 
 from asgi_mcp_auth._oauth.credentials import Credential
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal, Unavailable
@@ -49,7 +49,7 @@ class Verified:
 class Verifier(Protocol):
     """Decides about a credential. An exception other than a `Refusal` is answered 503 `hook_failed`."""
 
-    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
         """Return what was verified, or return or raise the refusal."""
         ...
 
@@ -91,7 +91,7 @@ class RevocationCheck:
         self._verifier = verifier
         self._is_revoked = is_revoked
 
-    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
         """Verify, then ask."""
         verified = await self._verifier.verify(credential, request)
         if isinstance(verified, Refusal):
@@ -149,13 +149,13 @@ class CallableVerifier:
         (answer,) = await anyio.to_thread.run_sync(lambda: (self._function(token),))
         return await answer if inspect.isawaitable(answer) else answer
 
-    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:  # noqa: ARG002 - the seam
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:  # noqa: ARG002 - the seam
         """Ask the function, then check what it says."""
         token = credential.token.decode("ascii")
         try:
             info = await ask_hook(self._ask, token, name="The verify function", token=credential.token)
         except Refusal as refusal:
-            return (refusal if self._translate is None else self._translate(refusal)).bare()
+            return (refusal if self._translate is None else self._translate(refusal)).without_traceback()
         if not isinstance(info, AuthInfo):
             logger.error("The verify function returned %s, not an AuthInfo", type(info).__name__)
             return Unavailable(Reason.HOOK_FAILED, found=type(info).__name__)

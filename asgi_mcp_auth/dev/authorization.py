@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from asgi_mcp_auth._policy.responses import Header, Response
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.dev.clients import Client
 from asgi_mcp_auth.dev.core import Core, Reply
 from asgi_mcp_auth.dev.errors import OAuthError, PageRefused

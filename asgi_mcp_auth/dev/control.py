@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._policy.responses import json_response
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.dev.core import Reply
 from asgi_mcp_auth.dev.errors import OAuthError
 from asgi_mcp_auth.dev.forms import media_type

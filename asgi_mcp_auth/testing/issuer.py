@@ -16,7 +16,7 @@ import anyio
 
 from asgi_mcp_auth._asgi.response import send_response
 from asgi_mcp_auth._policy.responses import Response, json_response
-from asgi_mcp_auth._request import Request
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.config import ServerMetadataPaths
 from asgi_mcp_auth.testing.faults import Fault, Faults, send_slowly, stall
 from asgi_mcp_auth.testing.keys import SigningKey
