@@ -1,4 +1,4 @@
-"""Readiness as an ASGI app, for the health path of an orchestrator."""
+"""Small ASGI apps to mount beside a protected app: the metadata documents, and readiness for health checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Compiling the whole configuration: resources beside each other, their metadata places, paths, hosts."""
+"""A whole configuration compiled: resources, their metadata documents, paths, hosts and origins.
+
+Pure. Every problem goes into `Problems`; the result is complete only if there are no problems.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Reading `MCPAuth` from a mapping, a TOML file or the environment: the same settings under the same names.
+"""Constructing `MCPAuth` from a mapping, a TOML file or the environment: the same settings under the same names.
 
-A hook is named by an import string, so whoever writes the file decides what code is imported: a configuration
-file is as trusted as the program.
+A hook is named by an import string, so the author of the file decides what code is imported: a configuration file
+must be trusted like the program.
 """
 
 from __future__ import annotations

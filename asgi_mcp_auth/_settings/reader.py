@@ -1,7 +1,8 @@
-"""Reading a configuration from plain values (TOML, JSON, the environment): keys and types, all problems at once.
+"""Reading configuration values from plain values (TOML, JSON, the environment) by the type hints of the configuration.
 
-Values are judged by `MCPAuth`, as always; here a key is known or not, and a value has its type or not. Pure: what
-a reference or an import string stands for comes from callables that are given.
+The dataclasses and the constructor are the only list of settings. A field that is added to them can be written in a
+file, is checked against its type, and is part of the JSON Schema. Keys and types are checked here; `MCPAuth` checks
+the values. Import strings and references are resolved by callables that the caller passes.
 """
 
 from __future__ import annotations
