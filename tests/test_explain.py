@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -20,10 +20,12 @@ from asgi_mcp_auth import (
     ScopePolicy,
 )
 from asgi_mcp_auth._verify.verifier import Verified
+from asgi_mcp_auth.auth import protection_of
 from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.doctor import Explanation, explain
 from asgi_mcp_auth.doctor.steps import STEPS
 from asgi_mcp_auth.errors import ConfigurationError, InvalidToken
+from asgi_mcp_auth.middleware import ProtectedApp
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
@@ -100,8 +102,8 @@ def token(issuer: Issuer, *faults: Fault) -> str:
 async def verdict(auth: MCPAuth, text: str) -> Reason | None:
     """The middleware's."""
     decisions: list[Decision] = []
-    auth.observers = (decisions.append,)
-    await call(auth.wrap(RecordingApp()), headers=bearer(text))
+    protection = replace(protection_of(auth), observers=(decisions.append,))
+    await call(ProtectedApp(RecordingApp(), protection), headers=bearer(text))
     return decisions[-1].reason
 
 

@@ -9,13 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from asgi_mcp_auth._options import Settings
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.problems import Referenced, as_list, as_mapping
 from asgi_mcp_auth._settings.loader import settings_of
 from asgi_mcp_auth._settings.reader import Field, Kind, fields_of
 from asgi_mcp_auth._settings.schema import config_schema
-from asgi_mcp_auth._settings.shorthand import shorthand_fields
-from asgi_mcp_auth.auth import MCPAuth
+from asgi_mcp_auth._settings.shorthand import SHORTHAND
+from asgi_mcp_auth.auth import MCPAuth, protection_of
 from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig, ScopePolicy
 from asgi_mcp_auth.errors import ConfigurationError
 
@@ -32,7 +33,7 @@ def check_config(file: str | None) -> int:
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1
-    for config, compiled in zip(auth.configs, auth.site.resources, strict=True):
+    for config, compiled in zip(auth.configs, protection_of(auth).config.resources, strict=True):
         for name, value in _resource(config, compiled):
             print(f"{name:<{WIDTH}}{value}")
         print()
@@ -105,5 +106,5 @@ def _origin(text: Referenced) -> str:
 
 def print_schema() -> int:
     """Print the JSON Schema of a configuration file."""
-    print(json.dumps(config_schema(settings_of(MCPAuth), shorthand_fields()), indent=2, ensure_ascii=False))
+    print(json.dumps(config_schema(settings_of(Settings), SHORTHAND), indent=2, ensure_ascii=False))
     return 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from asgi_mcp_auth._policy.responses import Header, Response
-from asgi_mcp_auth._request import RequestInfo as Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev.clients import Client
 from asgi_mcp_auth.dev.core import Core, Reply
 from asgi_mcp_auth.dev.errors import OAuthError, PageRefused
@@ -70,7 +70,7 @@ class Interaction:
         """Forget the requests that wait."""
         self._pending.clear()
 
-    async def authorize(self, request: Request, body: bytes) -> Reply:
+    async def authorize(self, request: RequestInfo, body: bytes) -> Reply:
         """Answer the authorization endpoint: with a redirect, or with the consent page.
 
         Raises:
@@ -148,7 +148,7 @@ class Interaction:
 
     # --- the page -----------------------------------------------------------------------------------------------------
 
-    def _ask(self, request: Request, wanted: Wanted) -> Reply:
+    def _ask(self, request: RequestInfo, wanted: Wanted) -> Reply:
         browser = self._browser(request) or secrets.token_urlsafe(24)
         csrf = secrets.token_urlsafe(32)
         self._pending.put(csrf, _Pending(wanted, browser, self._core.now + PENDING_SECONDS))
@@ -178,7 +178,7 @@ class Interaction:
         line = f"{self._cookie}={browser}; Path={path}; Max-Age=86400; HttpOnly; SameSite=Lax{secure}"
         return (b"set-cookie", line.encode("latin-1"))
 
-    def _browser(self, request: Request) -> str | None:
+    def _browser(self, request: RequestInfo) -> str | None:
         """What the cookie says; None if it is not exactly one of ours."""
         pairs = [
             pair.strip() for line in header_lines(request, b"cookie") for pair in line.decode("latin-1").split(";")
@@ -188,7 +188,7 @@ class Interaction:
             return None
         return found[0][:64]
 
-    async def decide(self, request: Request, body: bytes) -> Reply:
+    async def decide(self, request: RequestInfo, body: bytes) -> Reply:
         """Answer the form of the consent page.
 
         Raises:
@@ -251,7 +251,7 @@ class Interaction:
         return Reply(Response(status, headers), f"→ {redirect_host(uri)} {note}")
 
 
-def _read(request: Request, body: bytes) -> Params:
+def _read(request: RequestInfo, body: bytes) -> Params:
     """The parameters of a query, or of a form (OAuth 2.1 section 3.1)."""
     is_form = request.method == "POST"
     data = body if is_form else request.query_string

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._policy.responses import json_response
-from asgi_mcp_auth._request import RequestInfo as Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev.core import Reply
 from asgi_mcp_auth.dev.errors import OAuthError
 from asgi_mcp_auth.dev.forms import media_type
@@ -49,7 +49,7 @@ class Controlled(Protocol):
         ...
 
 
-def control(server: Controlled, action: str, request: Request, body: bytes) -> Reply:
+def control(server: Controlled, action: str, request: RequestInfo, body: bytes) -> Reply:
     """Answer a request to change the server; a GET of `faults` shows them with what there is.
 
     Raises:
@@ -72,7 +72,7 @@ def control(server: Controlled, action: str, request: Request, body: bytes) -> R
     return Reply(json_response(200, {"faults": faults}), f"faults: {' '.join(faults) or 'none'}")
 
 
-def _members(request: Request, body: bytes) -> dict[str, Any]:
+def _members(request: RequestInfo, body: bytes) -> dict[str, Any]:
     if media_type(request) != "application/json" or b"origin" in request.fields:
         raise OAuthError("invalid_request", "Send application/json, and not from a web page.")
     try:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from asgi_mcp_auth._policy.responses import Header, Response, json_response
-from asgi_mcp_auth._request import RequestInfo as Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev.clients import Client, ClientRules, load_client_object, read_client
 from asgi_mcp_auth.dev.documents import ClientDocuments
 from asgi_mcp_auth.dev.errors import OAuthError
@@ -69,7 +69,7 @@ class Directory:
         if self._documents is not None:
             self._documents.clear()
 
-    def register(self, request: Request, body: bytes) -> tuple[Response, Client]:
+    def register(self, request: RequestInfo, body: bytes) -> tuple[Response, Client]:
         """Register a client (RFC 7591 section 3).
 
         Raises:
@@ -97,7 +97,7 @@ class Directory:
         }
         return json_response(CREATED, content), client
 
-    async def authenticate(self, request: Request, params: Params) -> Client:
+    async def authenticate(self, request: RequestInfo, params: Params) -> Client:
         """The client that makes a request, by the one method that it has registered (OAuth 2.1 section 2.4).
 
         Raises:

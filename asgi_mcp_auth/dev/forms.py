@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, unquote_plus
 
-from asgi_mcp_auth._request import RequestInfo as Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev.errors import OAuthError
 
 __all__ = ("FORM", "Params", "basic_credentials", "header_lines", "media_type", "read_form", "read_params")
@@ -82,7 +82,7 @@ def _refuse_bad_text(*texts: str) -> None:
             raise OAuthError("invalid_request", "A parameter is no UTF-8.")
 
 
-def read_form(request: Request, body: bytes) -> Params:
+def read_form(request: RequestInfo, body: bytes) -> Params:
     """Read the form that a POST has to be (OAuth 2.1 section 3.2.2).
 
     Raises:
@@ -95,13 +95,13 @@ def read_form(request: Request, body: bytes) -> Params:
     return params
 
 
-def header_lines(request: Request, name: bytes) -> list[bytes]:
+def header_lines(request: RequestInfo, name: bytes) -> list[bytes]:
     """The lines of a header field."""
     fields: Iterable[tuple[bytes, bytes]] = request.scope["headers"]
     return [value for key, value in fields if key == name]
 
 
-def media_type(request: Request) -> str:
+def media_type(request: RequestInfo) -> str:
     """The media type of the body in lower case, without parameters; empty where there is not exactly one."""
     lines = header_lines(request, b"content-type")
     return lines[0].partition(b";")[0].strip().decode("latin-1").lower() if len(lines) == 1 else ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from asgi_mcp_auth._policy.responses import Response, json_response
-from asgi_mcp_auth._request import RequestInfo as Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev.clients import Client
 from asgi_mcp_auth.dev.core import Core, Reply
 from asgi_mcp_auth.dev.errors import OAuthError
@@ -22,7 +22,7 @@ JWT_TYPE: Final = "application/token-introspection+jwt"
 INACTIVE: Final = {"active": False}
 
 
-async def introspect(core: Core, request: Request, body: bytes) -> Reply:
+async def introspect(core: Core, request: RequestInfo, body: bytes) -> Reply:
     """Answer a POST to the introspection endpoint: as JSON, or signed if that is what `Accept` asks for.
 
     Raises:
@@ -78,7 +78,7 @@ def _may_ask(client: Client, grant: Grant) -> bool:
     return client.secret is not None or grant.client_id == client.client_id
 
 
-async def revoke(core: Core, request: Request, body: bytes) -> Reply:
+async def revoke(core: Core, request: RequestInfo, body: bytes) -> Reply:
     """Answer a POST to the revocation endpoint: a refresh token ends its grant, an access token only itself.
 
     Raises:

@@ -13,7 +13,7 @@ import anyio
 
 from asgi_mcp_auth._oauth.urls import is_loopback, parse_url
 from asgi_mcp_auth._policy.responses import Header, Response, json_response
-from asgi_mcp_auth._request import RequestInfo as Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev.authorization import Interaction
 from asgi_mcp_auth.dev.control import Controlled, control
 from asgi_mcp_auth.dev.core import Core, Reply
@@ -59,7 +59,7 @@ class Routes:
         """Forget the authorization requests that wait for a person."""
         self._interaction.clear()
 
-    async def answer(self, request: Request, body: bytes) -> Reply:
+    async def answer(self, request: RequestInfo, body: bytes) -> Reply:
         """The answer to a request, a refusal as well."""
         try:
             reply = await self._reply(request, body)
@@ -83,7 +83,7 @@ class Routes:
             return path.removeprefix(self._path)
         return path if path in ROOT else ""
 
-    async def _reply(self, request: Request, body: bytes) -> Reply:
+    async def _reply(self, request: RequestInfo, body: bytes) -> Reply:
         self._check_place(request)
         if len(body) > MAX_BODY:
             raise OAuthError("invalid_request", f"The body is longer than {MAX_BODY} bytes.", status=413)
@@ -101,7 +101,7 @@ class Routes:
             )
         return await self._endpoint(inner, request, body)
 
-    async def _endpoint(self, inner: str, request: Request, body: bytes) -> Reply:
+    async def _endpoint(self, inner: str, request: RequestInfo, body: bytes) -> Reply:
         posts = {
             "/token": issue,
             "/introspect": introspect,
@@ -138,7 +138,7 @@ class Routes:
             raise OAuthError("temporarily_unavailable", "A fault is switched on.", status=503)
         return Reply(self._core.issuer.document(self._core.issuer.jwks()))
 
-    def _check_place(self, request: Request) -> None:
+    def _check_place(self, request: RequestInfo) -> None:
         """Serve this machine, under its own names: no other one, and no page that has rebound a name to it."""
         if self._core.options.remote:
             return
@@ -151,7 +151,7 @@ class Routes:
             raise OAuthError("invalid_request", "The Host is not this machine.", status=421)
 
 
-def _allow(request: Request, *methods: str) -> None:
+def _allow(request: RequestInfo, *methods: str) -> None:
     if request.method not in methods:
         allow = (b"allow", ", ".join(methods).encode("ascii"))
         raise OAuthError("invalid_request", f"Use {' or '.join(methods)} here.", status=405, headers=(allow,))

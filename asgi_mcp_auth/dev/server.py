@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
 from asgi_mcp_auth._keys.http import ClientFactory
 from asgi_mcp_auth._policy.responses import Response, json_response
-from asgi_mcp_auth._request import RequestInfo as Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev.core import Core
 from asgi_mcp_auth.dev.directory import Directory
 from asgi_mcp_auth.dev.documents import ClientDocuments
@@ -210,11 +210,11 @@ class DevServer(Issuer):
             await complete_lifespan(receive, send)
             return
         if scope["type"] == "websocket":
-            await send_response(json_response(404, {"error": "not_found"}), Request(scope), receive, send)
+            await send_response(json_response(404, {"error": "not_found"}), RequestInfo(scope), receive, send)
             return
         await super().__call__(scope, receive, send)
 
-    async def _respond(self, request: Request, body: bytes) -> Response:
+    async def _respond(self, request: RequestInfo, body: bytes) -> Response:
         started = time.perf_counter()
         reply = await self._routes.answer(request, body)
         if self._on_exchange is not None:

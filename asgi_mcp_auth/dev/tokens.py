@@ -9,7 +9,7 @@ import secrets
 from typing import Any, Final
 
 from asgi_mcp_auth._policy.responses import json_response
-from asgi_mcp_auth._request import RequestInfo as Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev.clients import Client
 from asgi_mcp_auth.dev.core import Core, Reply
 from asgi_mcp_auth.dev.errors import OAuthError
@@ -37,7 +37,7 @@ def verifies(verifier: str, challenge: str) -> bool:
     return secrets.compare_digest(made, challenge.encode("ascii"))
 
 
-async def issue(core: Core, request: Request, body: bytes) -> Reply:
+async def issue(core: Core, request: RequestInfo, body: bytes) -> Reply:
     """Answer a POST to the token endpoint.
 
     Raises:

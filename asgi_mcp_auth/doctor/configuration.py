@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.problems import Referenced
-from asgi_mcp_auth.auth import MCPAuth
+from asgi_mcp_auth.auth import MCPAuth, protection_of
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import resource_codes as codes
 from asgi_mcp_auth.doctor.findings import Finding, cut, found
@@ -69,7 +69,7 @@ def _plain(text: str) -> str:
 async def _check(web: Web, auth: MCPAuth, file: str) -> AsyncIterator[Finding]:
     for warning in auth.warnings:
         yield found(codes.CONFIG_WARNING, file, _plain(warning))
-    resources = auth.site.resources
+    resources = protection_of(auth).config.resources
     yield found(codes.CONFIG_GOOD, file, f"resources: {', '.join(resource.identifier for resource in resources)}")
     trusted = _trusted(resources)
     for url in trusted.named:
@@ -140,7 +140,7 @@ def _differences(served: Mapping[str, Any], resource: CompiledResource) -> Itera
 def _referred_to(auth: MCPAuth) -> Iterator[tuple[str, str]]:
     """The texts that stand elsewhere, each with its origin."""
     values: list[object] = []
-    for config, resource in zip(auth.configs, auth.site.resources, strict=True):
+    for config, resource in zip(auth.configs, protection_of(auth).config.resources, strict=True):
         values.append(config.metadata.resource)
         for issuer in resource.trust.named:
             values += [getattr(issuer.config, field.name) for field in fields(issuer.config)]

@@ -16,7 +16,7 @@ from asgi_mcp_auth._oauth.jws import parse_compact
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.problems import as_list
 from asgi_mcp_auth._verify.verifier import Verified
-from asgi_mcp_auth.auth import MCPAuth
+from asgi_mcp_auth.auth import MCPAuth, protection_of
 from asgi_mcp_auth.doctor.hints import hint
 from asgi_mcp_auth.doctor.steps import CREDENTIAL, REVOCATION, SCOPES, STEPS, TENANT, Step, Token, step_of
 from asgi_mcp_auth.errors import ConfigurationError, InsufficientScope, InvalidToken, Problem, Refusal, printable
@@ -87,7 +87,7 @@ async def explain(auth: MCPAuth, token: str, resource: str | None = None) -> Exp
         ConfigurationError: There are several resources and none was named.
     """
     compiled = _resource_for(auth, token, resource)
-    verdict = await auth.token_verifier(compiled.identifier).judge(b"Bearer " + token.encode("utf-8", "replace"))
+    verdict = await auth.token_verifier(compiled.identifier).verify_line(b"Bearer " + token.encode("utf-8", "replace"))
     policy = compiled.policy.baseline
     if isinstance(verdict, Verified) and not policy.met_by(verdict.auth_info.scopes):
         scopes = " ".join(verdict.auth_info.scopes)
@@ -123,11 +123,11 @@ def _take_apart(auth: MCPAuth, compiled: CompiledResource, token: str) -> Token 
     named = {issuer.rules.issuer: issuer.rules for issuer in compiled.trust.named}
     issuer = claims.get("iss")
     rules = named.get(issuer) if isinstance(issuer, str) else None
-    return Token(header, claims, rules, tuple(named), compiled.policy.baseline.needed, auth.clock())
+    return Token(header, claims, rules, tuple(named), compiled.policy.baseline.needed, protection_of(auth).clock())
 
 
 def _resource_for(auth: MCPAuth, token: str, named: str | None) -> CompiledResource:
-    resources = {resource.identifier: resource for resource in auth.site.resources}
+    resources = {resource.identifier: resource for resource in protection_of(auth).config.resources}
     if named is not None and named in resources:
         return resources[named]
     if named is None and len(resources) == 1:
@@ -159,7 +159,7 @@ def _looks_like(token: str, taken_apart: Token | None) -> str:
 def _results(auth: MCPAuth, refusal: Refusal | None, token: Token | None) -> tuple[StepResult, ...]:
     """Passed up to the step that the refusal is of; what comes after it was not reached."""
     failed = None if refusal is None else step_of(refusal, token)
-    if auth.verifier is not None and failed not in (None, *OF_A_VERIFIER):
+    if protection_of(auth).authenticators[0].jwt is None and failed not in (None, *OF_A_VERIFIER):
         failed = VERIFIER
     results: list[StepResult] = []
     reached = True
@@ -183,8 +183,8 @@ def _results(auth: MCPAuth, refusal: Refusal | None, token: Token | None) -> tup
 def _of_this(auth: MCPAuth, token: Token | None, failed: Step | None) -> tuple[Step, ...]:
     """The steps that there are here: tenants and revocation only where they are configured."""
     with_tenant = failed is TENANT or (token is not None and token.rules is not None and token.rules.tenant is not None)
-    hooked = failed is REVOCATION or auth.is_revoked is not None
-    if auth.verifier is not None:
+    hooked = failed is REVOCATION or protection_of(auth).authenticators[0].asks_revocation
+    if protection_of(auth).authenticators[0].jwt is None:
         return OF_A_VERIFIER
     left_out = {step.name for step, there in ((TENANT, with_tenant), (REVOCATION, hooked)) if not there}
     return tuple(step for step in STEPS if step.name not in left_out)

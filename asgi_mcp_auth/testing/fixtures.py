@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from asgi_mcp_auth.auth import MCPAuth
+from asgi_mcp_auth.auth import MCPAuth, protection_of
 from asgi_mcp_auth.config import DEFAULT_ALGORITHMS
 from asgi_mcp_auth.testing.in_process import without_network
 from asgi_mcp_auth.testing.issuer import Issuer
@@ -47,9 +47,9 @@ def mcp_issuer(mcp_auth: MCPAuth) -> Generator[Issuer]:
     It signs with the first algorithm that the configuration allows, RS256 before others, and tells the time by its
     clock.
     """
-    first = mcp_auth.site.resources[0].trust.named[0]
+    first = protection_of(mcp_auth).config.resources[0].trust.named[0]
     algorithms = sorted(first.config.algorithms or DEFAULT_ALGORITHMS, key=lambda name: name != "RS256")
-    issuer = Issuer(first.rules.issuer, algorithms=(), clock=mcp_auth.clock)
+    issuer = Issuer(first.rules.issuer, algorithms=(), clock=protection_of(mcp_auth).clock)
     issuer.keys = [_key(algorithms[0])]
     issuer.metadata["issuer"] = first.template or issuer.url
     with without_network(mcp_auth, issuer):
@@ -63,7 +63,7 @@ def mcp_token(mcp_auth: MCPAuth, mcp_issuer: Issuer) -> Callable[..., str]:
     The scopes come first, as one string; claims follow, as for `Issuer.mint`. The audience is the first resource of
     `mcp_auth`, `aud=` another.
     """
-    audience = mcp_auth.site.resources[0].identifier
+    audience = protection_of(mcp_auth).config.resources[0].identifier
 
     def mint(scope: str = "", **claims: Any) -> str:
         return mcp_issuer.mint(audience, scope=scope, **claims)

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
-from asgi_mcp_auth.auth import MCPAuth
+from asgi_mcp_auth.auth import MCPAuth, protection_of
 from asgi_mcp_auth.testing.issuer import Issuer
 
 __all__ = ("without_network",)
@@ -32,7 +32,7 @@ def without_network(auth: MCPAuth, *issuers: Issuer) -> Generator[None]:
     from asgi_mcp_auth.testing.client import client_of_hosts  # noqa: PLC0415 - httpx, which importing is not to load
 
     aliases = dict(_aliases(auth, issuers))
-    key_sets = auth._key_sets  # noqa: SLF001 # pyright: ignore[reportPrivateUsage] - the seam is ours
+    key_sets = protection_of(auth).key_sets
     with key_sets.fetching_with(lambda: client_of_hosts(issuers, aliases=aliases)):
         yield
 
@@ -40,7 +40,7 @@ def without_network(auth: MCPAuth, *issuers: Issuer) -> Generator[None]:
 def _aliases(auth: MCPAuth, issuers: Iterable[Issuer]) -> Generator[tuple[str, str]]:
     """The places that the configuration gives for these issuers, and where the issuers of the tests have the same."""
     own = {issuer.url: issuer for issuer in issuers}
-    for trusted in (trusted for resource in auth.site.resources for trusted in resource.trust.named):
+    for trusted in (trusted for resource in protection_of(auth).config.resources for trusted in resource.trust.named):
         issuer, config, url = own.get(trusted.rules.issuer), trusted.config, parse_url(trusted.rules.issuer)
         if issuer is None or url is None:
             continue

@@ -16,7 +16,7 @@ import anyio
 
 from asgi_mcp_auth._asgi.response import send_response
 from asgi_mcp_auth._policy.responses import Response, json_response
-from asgi_mcp_auth._request import RequestInfo as Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.config import ServerMetadataPaths
 from asgi_mcp_auth.testing.faults import Fault, Faults, send_slowly, stall
 from asgi_mcp_auth.testing.keys import SigningKey
@@ -194,7 +194,7 @@ class Issuer:
         if scope["type"] != "http":
             msg = f"an issuer serves http, not {scope['type']}"
             raise NotImplementedError(msg)
-        request = Request(scope)
+        request = RequestInfo(scope)
         self._count(request.path)
         body = await _read_body(receive) if request.method not in ("GET", "HEAD") else b""
         fault = self._faults.meet(request.path)
@@ -206,7 +206,7 @@ class Issuer:
         answer = await self._respond(request, body) if fault.instead is None else fault.instead
         await send_slowly(answer, fault, send)
 
-    async def _respond(self, request: Request, body: bytes) -> Response:
+    async def _respond(self, request: RequestInfo, body: bytes) -> Response:
         """The answer that a request gets where no fault is in force; `body` may be cut after `MAX_BODY` bytes."""
         path = request.path
         if path in (ServerMetadataPaths.OAUTH + self._path, self._path + ServerMetadataPaths.OIDC):
