@@ -20,7 +20,7 @@ from asgi_mcp_auth.cli._terminal import console, write
 from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.errors import ConfigurationError
 
-__all__ = ("check_config", "print_schema")
+__all__ = ("check_config", "print_schema", "text_of")
 
 WIDTH = 12
 PUBLIC: Final = frozenset(

@@ -67,7 +67,7 @@ def commands() -> None:
 
 
 @commands.command(
-    short_help="Run the whole flow on this machine and explain every exchange.",
+    short_help="Run the whole flow and explain every exchange.",
     epilog=_examples(f"{PROGRAM} demo", f"{PROGRAM} demo --browser", f"{PROGRAM} demo --serve"),
 )
 @click.option(
@@ -107,8 +107,8 @@ def check_config(file: str | None) -> int:
 def config_schema() -> int:
     """Print the JSON Schema of a configuration file, for editors.
 
-    For Even Better TOML, save the schema beside the file and make this the file's first line:
-    #:schema ./mcp-auth.schema.json
+    For Even Better TOML, save the schema next to the file, and begin the file with the line
+    "#:schema ./mcp-auth.schema.json".
     """
     from asgi_mcp_auth.cli._check_config import print_schema  # noqa: PLC0415
 

@@ -23,7 +23,7 @@ def run_demo(*, serve: bool = False, browser: bool = False) -> int:
         browser: Ask for consent in the browser, instead of approving every request.
 
     Returns:
-        0 if every step succeeded, 1 if one failed, 2 if a package is missing, 130 after Ctrl-C.
+        0 if every step succeeded, 1 if one failed, 2 if a package is missing.
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:

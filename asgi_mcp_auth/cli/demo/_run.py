@@ -24,19 +24,15 @@ __all__ = ("run",)
 
 PORTS = (8765, 8766)
 CURL_CLIENT = "curl"
-INTERRUPTED = 130  # 128 + SIGINT, as shells report an interrupted program
 
 
 def run(*, serve: bool, browser: bool) -> int:
     """Run the scenario, then with `serve` the servers until Ctrl-C. Return the exit status."""
     for name in ("asgi_mcp_auth", "mcp"):  # the demo itself prints what they would log
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        succeeded = _run_scenario(browser=browser)
-        if succeeded and serve:
-            _serve()
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    succeeded = _run_scenario(browser=browser)
+    if succeeded and serve:
+        _serve()
     return 0 if succeeded else 1
 
 
