@@ -205,7 +205,7 @@ def test_a_rejected_token(clinic: Clinic, capsys: Captured, tmp_path: Path) -> N
         assert (status, err) == (1, ""), arguments
         assert "\n  fail        audience        wrong_audience; expected" in out
         assert "\n  not reached allowed clients" in out
-        assert "\nThe token is rejected: 401 wrong_audience.\nThe token is for somebody else." in out
+        assert re.search(r"\nThe token is rejected: 401 wrong_audience\.\n\w", out) is not None
         hold(text, out)
 
 

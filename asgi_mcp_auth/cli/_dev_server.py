@@ -108,7 +108,7 @@ Protect an app:
         authorization_servers=["{issuer}"],{required}
     )
 
-Give the app's URL to an MCP client. With curl instead, you can get a token, switch a fault on, rotate the keys, and
+Give the app's URL to an MCP client. With curl instead, you can get a token, switch a fault on, rotate the keys, and \
 delete clients and grants:
 
 curl -s {base}/token -u {CLIENT}:{secret} -d grant_type=client_credentials -d resource={resource}{scope}

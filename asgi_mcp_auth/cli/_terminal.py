@@ -54,18 +54,21 @@ def fold(line: Text, width: int, hanging: int = 0) -> Iterator[Text]:
 
 
 def shell_lines(command: str, width: int) -> list[str]:
-    """Return a shell command as lines of at most `width`, joined by backslashes; an option stays with its value."""
+    """Return a shell command as lines of at most `width`, joined by backslashes.
+
+    An option stays with its value if both fit.
+    """
     units: list[str] = []
     for word in _SHELL_WORD.findall(command):
-        if units and units[-1].startswith("-") and " " not in units[-1] and not word.startswith("-"):
+        value = units and units[-1].startswith("-") and " " not in units[-1] and not word.startswith("-")
+        if value and cell_len(f"  {units[-1]} {word} \\") <= width:
             units[-1] += f" {word}"
         else:
             units.append(word)
-    lines = [units[0]] if units else []
-    for unit in units[1:]:
-        if cell_len(f"{lines[-1]} {unit} \\") <= width:
+    lines: list[str] = []
+    for unit in units:
+        if lines and cell_len(f"{lines[-1]} {unit} \\") <= width:
             lines[-1] += f" {unit}"
         else:
-            lines[-1] += " \\"
-            lines.append(f"  {unit}")
-    return lines
+            lines.append(f"  {unit}" if lines else unit)
+    return [f"{line} \\" for line in lines[:-1]] + lines[-1:]

@@ -9,7 +9,6 @@ import secrets
 import shlex
 import sys
 import threading
-from typing import Any
 
 import anyio
 
@@ -54,9 +53,9 @@ def _serve() -> None:
     with running(display.show_exchange, consent=True, clients=[curl], ports=PORTS) as servers:
         wait_until(lambda: display.has_shown("keys"), START_SECONDS)  # no exchange is printed between the next lines
         deployment = servers.deployment
-        write(display.console, f"\nMCP server             {deployment.resource}")
-        write(display.console, f"Its metadata           {deployment.metadata_url}")
-        write(display.console, f"Authorization server   {deployment.issuer}")
+        write(display.console, f"\nMCP server  {deployment.resource}")
+        write(display.console, f"Metadata    {deployment.metadata_url}")
+        write(display.console, f"Issuer      {deployment.issuer}")
         _print_what_to_paste(display, deployment, secret)
         write(display.console, "\nThe exchanges of your clients are shown here. Ctrl-C stops.")
         sys.stdout.flush()
@@ -80,18 +79,15 @@ def _curl_commands(resource: str, token_endpoint: str, secret: str) -> list[str]
     form = f"grant_type=client_credentials&scope={READ}"
     get_token = shlex.join(["curl", "-s", token_endpoint, "-u", f"{CURL_CLIENT}:{secret}", "-d", form])
     extract = """sed 's/.*"access_token": *"\\([^"]*\\)".*/\\1/'"""
-    call: dict[str, Any] = {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "tools/call",
-        "params": {"name": "list_notes", "arguments": {}},
-    }
+    call = json.dumps(
+        {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "list_notes"}}, separators=(",", ":")
+    )
     fields = ["Content-Type: application/json", "Accept: application/json, text/event-stream"]
     options = " ".join(f"-H {shlex.quote(field)}" for field in fields)
     return [
         f"curl -i {resource}",
         f"TOKEN=$({get_token} | {extract})",
-        f'curl -i {resource} -H "Authorization: Bearer $TOKEN" {options} -d {shlex.quote(json.dumps(call))}',
+        f'curl -i {resource} -H "Authorization: Bearer $TOKEN" {options} -d {shlex.quote(call)}',
     ]
 
 
