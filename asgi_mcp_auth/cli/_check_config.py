@@ -6,8 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from functools import wraps
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from asgi_mcp_auth._protocol.config_schema import config_schema
 from asgi_mcp_auth._protocol.problems import Referenced, as_list, as_mapping
@@ -42,10 +41,11 @@ class _Recorded(MCPAuth):
 
     options: Mapping[str, Any]
 
-    @wraps(MCPAuth.__init__)
-    def __init__(self, protected_resources: Any, **options: Any) -> None:
-        self.options = options
-        super().__init__(protected_resources, **options)
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """Keep the options; the reader of settings needs the signature of `__init__` as it is."""
+        made = super().__new__(cls)
+        made.options = options
+        return made
 
 
 def check_config(file: str | None) -> int:
@@ -98,7 +98,9 @@ def _details(config: AuthServerConfig) -> list[str]:
     return [f"({', '.join(details)})"] if details else []
 
 
-def _written(record: Any, without: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+def _written(
+    record: AuthServerConfig | ResourceServerMetadata | ScopePolicy, without: Iterable[str] = ()
+) -> Iterator[tuple[str, str]]:
     """Yield the fields of a record that differ from their defaults."""
     declared = [field for field in fields_of(type(record)).values() if field.name not in without]
     return _changed({field.name: getattr(record, field.name) for field in declared}, declared)

@@ -82,7 +82,7 @@ def protected() -> Any:
 
 
 def authority() -> Any:
-    """The development authorization server for it, as an app factory; AUTO_APPROVE=1 asks nobody, CLIENTS is JSON."""
+    """The development authorization server for it, as an app factory; AUTO_APPROVE=1 shows no consent page, CLIENTS is JSON."""
     from asgi_mcp_auth.dev import DevServer
 
     return journaled(
