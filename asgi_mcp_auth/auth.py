@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
     from asgi_mcp_auth.status import Status
 
-__all__ = ("MCPAuth", "MCPAuthMiddleware", "MCPAuthOptions", "protection_of")
+__all__ = ("MCPAuth", "MCPAuthMiddleware", "MCPAuthOptions", "options_of", "protection_of")
 
 logger = logging.getLogger("asgi_mcp_auth.config")
 
@@ -248,6 +248,11 @@ MCPAuth.__doc__ = cleandoc(cast("str", MCPAuth.__doc__)).replace("    {options}"
 def protection_of(auth: MCPAuth) -> Protection:
     """Return what `auth` has compiled, for the doctor and the testing kit."""
     return auth._protection  # noqa: SLF001 - defined here  # pyright: ignore[reportPrivateUsage]
+
+
+def options_of(auth: MCPAuth) -> MCPAuthOptions:
+    """Return the options of `auth`, complete with defaults, for `check-config`."""
+    return auth._builder.options  # noqa: SLF001 - defined here  # pyright: ignore[reportPrivateUsage]
 
 
 class MCPAuthMiddleware(ProtectedApp):
