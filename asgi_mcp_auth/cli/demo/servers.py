@@ -23,7 +23,7 @@ from asgi_mcp_auth.cli.demo.exchanges import Exchange, observed
 from asgi_mcp_auth.cli.demo.meaning import AUTHORIZATION_SERVER, CLIENT, MCP_SERVER, Place
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.dev import DevServer
-from asgi_mcp_auth.dev.memory import Bounded
+from asgi_mcp_auth.dev._bounded import Bounded
 
 __all__ = (
     "READ",
