@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import re
 import secrets
 import socket
 import time
@@ -24,6 +25,7 @@ __all__ = ("exchange_line", "run_dev_server", "what_to_paste")
 MAX_CLIENTS_FILE = 1024 * 1024
 STYLES = {2: "green", 3: "cyan", 4: "yellow", 5: "red"}
 CLIENT = "curl"
+CURL_SECRET = re.compile(r"[A-Za-z0-9_\-]{8,128}")
 
 
 def _mistake(what: str) -> click.UsageError:
@@ -130,6 +132,7 @@ def run_dev_server(
     scopes: tuple[str, ...],
     default_scopes: tuple[str, ...],
     clients_file: BinaryIO | None,
+    curl_secret: str | None,
     dangerously_allow_remote: bool,
     **options: Any,
 ) -> int:
@@ -138,7 +141,10 @@ def run_dev_server(
         msg = "The server needs uvicorn: pip install 'asgi-mcp-auth[demo]'."
         raise _mistake(msg)
     out = console()
-    secret = secrets.token_urlsafe(12)
+    secret = secrets.token_urlsafe(12) if curl_secret is None else curl_secret
+    if CURL_SECRET.fullmatch(secret) is None:
+        msg = "--curl-secret has to be 8 to 128 letters, digits, '-' or '_', so that the curl line needs no quotes."
+        raise _mistake(msg)
     own = {"client_id": CLIENT, "client_secret": secret, "grant_types": ["client_credentials"]}
     clients = [*_clients(clients_file), own]
     with _listen(host, port, remote=dangerously_allow_remote) as listener:
