@@ -11,9 +11,9 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Header, Response
-from asgi_mcp_auth._protocol.urls import parse_url
+from asgi_mcp_auth._oauth.urls import parse_url
+from asgi_mcp_auth._policy.responses import Header, Response
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._bounded import Bounded
 from asgi_mcp_auth.dev._clients import Client
 from asgi_mcp_auth.dev._core import Core, Reply
@@ -74,7 +74,7 @@ class AuthorizationEndpoint:
         """Remove the requests that wait for consent."""
         self._pending.clear()
 
-    async def authorize(self, request: Request, body: bytes) -> Reply:
+    async def authorize(self, request: RequestInfo, body: bytes) -> Reply:
         """Answer an authorization request with a redirect or with the consent page.
 
         Raises:
@@ -152,7 +152,7 @@ class AuthorizationEndpoint:
 
     # --- consent ------------------------------------------------------------------------------------------------------
 
-    def _show_consent(self, request: Request, authorization: _Authorization) -> Reply:
+    def _show_consent(self, request: RequestInfo, authorization: _Authorization) -> Reply:
         browser = self._browser(request) or secrets.token_urlsafe(24)
         csrf = secrets.token_urlsafe(32)
         self._pending.put(csrf, _Pending(authorization, browser, self._core.now + PENDING_SECONDS))
@@ -183,7 +183,7 @@ class AuthorizationEndpoint:
         line = f"{self._cookie}={browser}; Path={path}; Max-Age=86400; HttpOnly; SameSite=Lax{secure}"
         return (b"set-cookie", line.encode("latin-1"))
 
-    def _browser(self, request: Request) -> str | None:
+    def _browser(self, request: RequestInfo) -> str | None:
         """Return the browser's identifier from its cookie, or None without exactly one well-formed cookie."""
         pairs = [
             pair.strip() for line in header_values(request, b"cookie") for pair in line.decode("latin-1").split(";")
@@ -193,7 +193,7 @@ class AuthorizationEndpoint:
             return None
         return found[0][:64]
 
-    async def decide(self, request: Request, body: bytes) -> Reply:
+    async def decide(self, request: RequestInfo, body: bytes) -> Reply:
         """Answer the consent form.
 
         Raises:
@@ -218,7 +218,7 @@ class AuthorizationEndpoint:
         denied = OAuthError("access_denied", "The user denied access.")
         return self._refuse(authorization.client, authorization.redirect_uri, authorization.state, denied, SEE_OTHER)
 
-    def _is_same_origin(self, request: Request) -> bool:
+    def _is_same_origin(self, request: RequestInfo) -> bool:
         """Return whether the browser reports that a page of this server sent the form.
 
         Both fields are checked if present: browsers omit Sec-Fetch-Site on http URLs that are not on loopback, and
@@ -292,7 +292,7 @@ def _origin(value: bytes) -> str | None:
     return url.origin if url is not None and str(url) == url.origin else None
 
 
-def _read(request: Request, body: bytes) -> Params:
+def _read(request: RequestInfo, body: bytes) -> Params:
     """Return the parameters in the query, or in the form of a POST (OAuth 2.1 section 3.1)."""
     is_form = request.method == "POST"
     data = body if is_form else request.query_string

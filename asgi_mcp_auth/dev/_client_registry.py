@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Header, Response, json_response
+from asgi_mcp_auth._policy.responses import Header, Response, json_response
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._bounded import Bounded
 from asgi_mcp_auth.dev._client_documents import ClientDocuments
 from asgi_mcp_auth.dev._clients import Client, ClientRules, load_client_object, read_client
@@ -93,7 +93,7 @@ class ClientRegistry:
         if self._documents is not None:
             self._documents.clear()
 
-    def register(self, request: Request, body: bytes) -> tuple[Response, Client]:
+    def register(self, request: RequestInfo, body: bytes) -> tuple[Response, Client]:
         """Register a client (RFC 7591 section 3).
 
         Raises:
@@ -122,7 +122,7 @@ class ClientRegistry:
         }
         return json_response(CREATED, content), client
 
-    async def authenticate(self, request: Request, params: Params) -> Client:
+    async def authenticate(self, request: RequestInfo, params: Params) -> Client:
         """Return the client that makes a request, authenticated by its registered method (OAuth 2.1 section 2.4).
 
         Raises:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol, cast
 
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import json_response
-from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._policy.responses import json_response
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._core import Reply
 from asgi_mcp_auth.dev._errors import OAuthError
 from asgi_mcp_auth.dev._forms import media_type
@@ -49,7 +49,7 @@ class ControllableServer(Protocol):
         ...
 
 
-def control(server: ControllableServer, action: str, request: Request, body: bytes) -> Reply:
+def control(server: ControllableServer, action: str, request: RequestInfo, body: bytes) -> Reply:
     """Answer a request that changes the server. A GET of `faults` lists the active and the known faults.
 
     Raises:
@@ -73,7 +73,7 @@ def control(server: ControllableServer, action: str, request: Request, body: byt
     return Reply(json_response(200, {"faults": faults}), f"faults: {' '.join(faults) or 'none'}")
 
 
-def _members(request: Request, body: bytes) -> dict[str, Any]:
+def _members(request: RequestInfo, body: bytes) -> dict[str, Any]:
     if media_type(request) != "application/json" or b"origin" in request.fields:
         raise OAuthError("invalid_request", "Send application/json, and not from a web page.")
     try:

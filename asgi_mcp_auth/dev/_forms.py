@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, unquote_plus
 
-from asgi_mcp_auth._protocol.request import Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._errors import OAuthError
 
 __all__ = ("FORM", "Params", "basic_credentials", "header_values", "media_type", "read_form", "read_params")
@@ -92,7 +92,7 @@ def _refuse_bad_text(*texts: str) -> None:
             raise OAuthError("invalid_request", "A parameter is not UTF-8.")
 
 
-def read_form(request: Request, body: bytes) -> Params:
+def read_form(request: RequestInfo, body: bytes) -> Params:
     """Parse the form in a POST request (OAuth 2.1 section 3.2.2).
 
     Raises:
@@ -105,13 +105,13 @@ def read_form(request: Request, body: bytes) -> Params:
     return params
 
 
-def header_values(request: Request, name: bytes) -> list[bytes]:
+def header_values(request: RequestInfo, name: bytes) -> list[bytes]:
     """Return the values of all header fields with a name."""
     fields: Iterable[tuple[bytes, bytes]] = request.scope["headers"]
     return [value for key, value in fields if key == name]
 
 
-def media_type(request: Request) -> str:
+def media_type(request: RequestInfo) -> str:
     """Return the media type of the body in lower case, without parameters.
 
     The answer is empty unless the request has exactly one `Content-Type`.

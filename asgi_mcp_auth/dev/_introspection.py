@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Response, json_response
+from asgi_mcp_auth._policy.responses import Response, json_response
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._clients import Client
 from asgi_mcp_auth.dev._core import Core, Reply
 from asgi_mcp_auth.dev._errors import OAuthError
@@ -22,7 +22,7 @@ JWT_TYPE: Final = "application/token-introspection+jwt"
 INACTIVE: Final = {"active": False}
 
 
-async def introspect(core: Core, request: Request, body: bytes) -> Reply:
+async def introspect(core: Core, request: RequestInfo, body: bytes) -> Reply:
     """Answer a POST to the introspection endpoint with JSON, or with a signed JWT if `Accept` names its media type.
 
     Raises:
@@ -80,7 +80,7 @@ def _may_introspect(client: Client, grant: Grant) -> bool:
     return client.secret is not None or grant.client_id == client.client_id
 
 
-async def revoke(core: Core, request: Request, body: bytes) -> Reply:
+async def revoke(core: Core, request: RequestInfo, body: bytes) -> Reply:
     """Answer a POST to the revocation endpoint.
 
     A refresh token is revoked with its whole grant, an access token alone.

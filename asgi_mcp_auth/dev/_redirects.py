@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
 
-from asgi_mcp_auth._protocol.urls import REST, Url, is_loopback, parse_url
+from asgi_mcp_auth._oauth.urls import REST, Url, is_loopback, parse_url
 
 __all__ = (
     "is_loopback_redirect",

@@ -12,9 +12,9 @@ from typing import Final
 
 import anyio
 
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Header, Response, json_response
-from asgi_mcp_auth._protocol.urls import is_loopback, parse_url
+from asgi_mcp_auth._oauth.urls import is_loopback, parse_url
+from asgi_mcp_auth._policy.responses import Header, Response, json_response
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._authorization import AuthorizationEndpoint
 from asgi_mcp_auth.dev._control import ControllableServer, control
 from asgi_mcp_auth.dev._core import Core, Reply
@@ -60,7 +60,7 @@ class Routes:
         """Remove the authorization requests that wait for consent."""
         self._authorization.clear()
 
-    async def answer(self, request: Request, body: bytes) -> Reply:
+    async def answer(self, request: RequestInfo, body: bytes) -> Reply:
         """Return the response to a request. Errors become responses too."""
         try:
             reply = await self._reply(request, body)
@@ -84,7 +84,7 @@ class Routes:
             return path.removeprefix(self._path)
         return path if path in ROOT else ""
 
-    async def _reply(self, request: Request, body: bytes) -> Reply:
+    async def _reply(self, request: RequestInfo, body: bytes) -> Reply:
         self._check_peer_and_host(request)
         if len(body) > MAX_BODY:
             raise OAuthError("invalid_request", f"The body is longer than {MAX_BODY} bytes.", status=413)
@@ -99,7 +99,7 @@ class Routes:
             return Reply(self._core.issuer.document(document))
         return await self._endpoint(self._inner(request.path), request, body)
 
-    async def _endpoint(self, inner: str, request: Request, body: bytes) -> Reply:
+    async def _endpoint(self, inner: str, request: RequestInfo, body: bytes) -> Reply:
         posts = {
             "/token": issue,
             "/introspect": introspect,
@@ -136,7 +136,7 @@ class Routes:
             raise OAuthError("temporarily_unavailable", "The fault jwks-error is active.", status=503)
         return Reply(self._core.issuer.document(self._core.issuer.jwks()))
 
-    def _check_peer_and_host(self, request: Request) -> None:
+    def _check_peer_and_host(self, request: RequestInfo) -> None:
         """Refuse requests from other machines, and requests for other host names (DNS rebinding)."""
         if self._core.options.remote:
             return
@@ -151,7 +151,7 @@ class Routes:
             raise OAuthError("invalid_request", "The Host is not a loopback name or address.", status=421)
 
 
-def _allow(request: Request, *methods: str) -> None:
+def _allow(request: RequestInfo, *methods: str) -> None:
     if request.method not in methods:
         allow = (b"allow", ", ".join(methods).encode("ascii"))
         raise OAuthError("invalid_request", f"Use {' or '.join(methods)} here.", status=405, headers=(allow,))

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.to_thread
 
-from asgi_mcp_auth._asgi.sending import complete_lifespan, send_response
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Response, json_response
-from asgi_mcp_auth._remote.http import ClientFactory
+from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
+from asgi_mcp_auth._keys.http import ClientFactory
+from asgi_mcp_auth._policy.responses import Response, json_response
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._client_documents import ClientDocuments
 from asgi_mcp_auth.dev._client_registry import ClientRegistry
 from asgi_mcp_auth.dev._core import Core, Reply
@@ -287,11 +287,11 @@ class DevServer(Issuer):
             await complete_lifespan(receive, save_and_send)
             return
         if scope["type"] == "websocket":
-            await send_response(json_response(404, {"error": "not_found"}), Request(scope), receive, send)
+            await send_response(json_response(404, {"error": "not_found"}), RequestInfo(scope), receive, send)
             return
         await super().__call__(scope, receive, send)
 
-    async def _respond(self, request: Request, body: bytes) -> Response:
+    async def _respond(self, request: RequestInfo, body: bytes) -> Response:
         started = time.perf_counter()
         try:
             reply = await self._routes.answer(request, body)

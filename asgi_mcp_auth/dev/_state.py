@@ -22,9 +22,9 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 
-from asgi_mcp_auth._protocol.jose import ALGORITHMS
-from asgi_mcp_auth._protocol.problems import Problems, as_list, as_mapping, as_strings, show
-from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, as_strings, show
 from asgi_mcp_auth.dev._clients import Client, ClientRules, read_client
 from asgi_mcp_auth.dev._errors import OAuthError
 from asgi_mcp_auth.dev._grants import AccessToken, Grant, RefreshToken

@@ -8,8 +8,8 @@ import re
 import secrets
 from typing import Any, Final
 
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import json_response
+from asgi_mcp_auth._policy.responses import json_response
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._clients import Client
 from asgi_mcp_auth.dev._core import Core, Reply
 from asgi_mcp_auth.dev._errors import OAuthError
@@ -37,7 +37,7 @@ def verify_code_challenge(verifier: str, challenge: str) -> bool:
     return secrets.compare_digest(expected, challenge.encode("ascii"))
 
 
-async def issue(core: Core, request: Request, body: bytes) -> Reply:
+async def issue(core: Core, request: RequestInfo, body: bytes) -> Reply:
     """Answer a POST to the token endpoint.
 
     Raises:
