@@ -222,7 +222,9 @@ def test_the_keyboard_alone(browser: Browser, ask: Ask, app: App) -> None:
         pytest.param(("Tab", "Tab", "Tab", "Space"), "code", id="Space on Allow"),
     ],
 )
-def test_keys_press_the_focused_button(browser: Browser, ask: Ask, app: App, keys: tuple[str, ...], expected: str) -> None:
+def test_keys_press_the_focused_button(
+    browser: Browser, ask: Ask, app: App, keys: tuple[str, ...], expected: str
+) -> None:
     with opened(browser, ask()) as page:
         for key in keys:
             page.keyboard.press(key)
