@@ -183,19 +183,43 @@ def test_as_63_options_reach_the_server_and_ctrl_c_ends_it(tmp_path: Path, brows
         assert "Traceback" not in process.output
 
 
+def test_a_state_file_and_a_curl_secret_survive_a_restart(tmp_path: Path, browser: httpx.Client) -> None:
+    """E5: a protected app, a registered client and the printed curl line work on after a restart."""
+    options = [
+        "--port",
+        str(processes.free_port()),
+        "--state",
+        str(tmp_path / "state.json"),
+        "--curl-secret",
+        "curl-secret-1",
+    ]
+    seen: list[Any] = []
+    for _ in range(2):
+        with serving(*options) as (issuer, process):
+            assert "-u curl:curl-secret-1" in process.output
+            seen.append(browser.get(f"{issuer}/jwks").json())
+            form = {"grant_type": "client_credentials", "resource": "http://127.0.0.1:8000/mcp", "scope": "x"}
+            response = browser.post(f"{issuer}/token", data=form, auth=("curl", "curl-secret-1"))
+            assert response.status_code == 200
+    assert seen[0] == seen[1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         pytest.param(["--host", "0.0.0.0"], "is not an address of this machine", id="AS-1 every address"),
         pytest.param(["--host", "192.0.2.1"], "is not an address of this machine", id="AS-1 another machine"),
         pytest.param(["--host", "a" * 64, "--i-know"], "Cannot listen on aaa", id="no name of a machine"),
-        pytest.param(
-            ["--issuer", "http://auth.example.com"], "is http, and not this machine", id="AS-1 an http issuer"
-        ),
-        pytest.param(["--issuer", "https://auth.example.com"], "is not this machine", id="AS-1 another issuer"),
+        pytest.param(["--issuer", "http://auth.example.com"], "is http, but not on loopback", id="AS-1 an http issuer"),
+        pytest.param(["--issuer", "https://auth.example.com"], "is not on loopback", id="AS-1 another issuer"),
         pytest.param(["--fault", "gremlins"], "choose one of wrong-iss", id="an unknown fault"),
         pytest.param(["--dialect", "esperanto"], "choose one of entra-v2", id="an unknown dialect"),
         pytest.param(["--scope", 'a"b', "--algorithm", "HS256"], "algorithms: ", id="two mistakes"),
+        pytest.param(
+            ["--curl-secret", "a b'; rm -rf c"], "--curl-secret has to be", id="E5 a secret that needs quotes"
+        ),
+        pytest.param(["--curl-secret", "short"], "--curl-secret has to be", id="E5 a short secret"),
+        pytest.param(["--state", "/nowhere/state.json"], "/nowhere/state.json cannot be written", id="E5 no directory"),
         pytest.param(["--code-lifetime", "61"], "61 is not in the range", id="AS-18 more than a minute"),
     ],
 )

@@ -179,6 +179,17 @@ class _WithTables(click.Command):
     "with client_id and client_secret.",
 )
 @click.option(
+    "--curl-secret",
+    metavar="SECRET",
+    help="The client secret in the printed curl command. Default: a new one at every start.",
+)
+@click.option(
+    "--state",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Keep keys, registered clients and grants in this file, so that they survive a restart. Default: memory only.",
+)
+@click.option(
     "--no-registration",
     "no_registration",
     is_flag=True,

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import secrets
 import socket
 import time
@@ -28,6 +29,7 @@ STYLES = {2: "green", 3: "cyan", 4: "yellow", 5: "red"}
 CLIENT = "curl"
 LABELS = 12  # columns
 CLOCK = 10  # columns
+CURL_SECRET = re.compile(r"[A-Za-z0-9_\-]{8,128}")
 
 
 def _usage_error(message: str) -> click.UsageError:
@@ -155,6 +157,7 @@ def run_dev_server(
     scopes: tuple[str, ...],
     default_scopes: tuple[str, ...],
     clients_file: BinaryIO | None,
+    curl_secret: str | None,
     dangerously_allow_remote: bool,
     **options: Any,
 ) -> int:
@@ -167,7 +170,10 @@ def run_dev_server(
         msg = "The server needs uvicorn. In a clone, run: pip install '.[demo]'."
         raise _usage_error(msg)
     out = console()
-    secret = secrets.token_urlsafe(12)
+    secret = secrets.token_urlsafe(12) if curl_secret is None else curl_secret
+    if CURL_SECRET.fullmatch(secret) is None:
+        msg = "--curl-secret has to be 8 to 128 letters, digits, '-' or '_', so that the curl line needs no quotes."
+        raise _usage_error(msg)
     own = {"client_id": CLIENT, "client_secret": secret, "grant_types": ["client_credentials"]}
     clients = [*_clients(clients_file), own]
     with _listen(host, port, remote=dangerously_allow_remote) as listener:

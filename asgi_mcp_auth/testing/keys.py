@@ -18,9 +18,12 @@ class SigningKey:
         alg: A JWS algorithm: RS*, PS*, ES*, `Ed25519`, `Ed448` or `EdDSA` (an Ed25519 key).
         kid: Default: a random one.
         bits: For RSA keys.
+        private: An existing private key for `alg`, instead of a fresh one.
     """
 
-    def __init__(self, alg: str = "RS256", kid: str | None = None, *, bits: int = 2048) -> None:
+    def __init__(
+        self, alg: str = "RS256", kid: str | None = None, *, bits: int = 2048, private: Any | None = None
+    ) -> None:
         self.alg = alg
         self.kid = kid if kid is not None else f"{alg.lower()}-{secrets.token_hex(4)}"
         curves: dict[str, ec.EllipticCurve] = {
@@ -30,13 +33,14 @@ class SigningKey:
         }
         self.private: Any
         if alg in curves:
-            self.private = ec.generate_private_key(curves[alg])
+            self.private = private or ec.generate_private_key(curves[alg])
             public = ECAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
         elif alg in ("Ed25519", "EdDSA", "Ed448"):
-            self.private = (ed448.Ed448PrivateKey if alg == "Ed448" else ed25519.Ed25519PrivateKey).generate()
+            kind = ed448.Ed448PrivateKey if alg == "Ed448" else ed25519.Ed25519PrivateKey
+            self.private = private or kind.generate()
             public = OKPAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
         else:
-            self.private = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+            self.private = private or rsa.generate_private_key(public_exponent=65537, key_size=bits)
             public = RSAAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
         members = {name: value for name, value in public.items() if name != "key_ops"}
         self.jwk: dict[str, Any] = {**members, "kid": self.kid, "alg": alg, "use": "sig"}

@@ -26,7 +26,7 @@ from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange, record_exchanges
 from asgi_mcp_auth.cli.demo._meaning import AUTHORIZATION_SERVER, CLIENT, MCP_SERVER, Deployment
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.dev import DevServer
-from asgi_mcp_auth.dev.memory import Bounded
+from asgi_mcp_auth.dev._bounded import Bounded
 
 __all__ = ("READ", "START_SECONDS", "CallbackApp", "Clock", "RunningServers", "mcp_server", "running", "wait_until")
 

@@ -1,7 +1,7 @@
-"""Changing a running server: `POST dev/faults`, `dev/rotate`, `dev/forget` below the issuer, each a JSON object.
+"""Endpoints that change a running server: `POST dev/faults`, `dev/rotate`, `dev/forget` below the issuer.
 
-A page of another site cannot do it: JSON needs a preflight, which these paths do not pass, and the server answers to
-its own host names only.
+Each request body is a JSON object. A page of another site cannot send it: JSON needs a preflight, which these paths
+refuse, and the server accepts only its own host names.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from typing import Any, Protocol, cast
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._policy.responses import json_response
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth.dev.core import Reply
-from asgi_mcp_auth.dev.errors import OAuthError
-from asgi_mcp_auth.dev.forms import media_type
-from asgi_mcp_auth.dev.switches import Switch
+from asgi_mcp_auth.dev._core import Reply
+from asgi_mcp_auth.dev._errors import OAuthError
+from asgi_mcp_auth.dev._forms import media_type
+from asgi_mcp_auth.dev._switches import Switch
 from asgi_mcp_auth.testing import SigningKey
 
-__all__ = ("Controlled", "control")
+__all__ = ("ControllableServer", "control")
 
 
-class Controlled(Protocol):
-    """What can be changed while it runs."""
+class ControllableServer(Protocol):
+    """The operations of a `DevServer` that these endpoints use."""
 
     @property
     def faults(self) -> frozenset[Switch]:
-        """The switches in force."""
+        """The active fault switches."""
         ...
 
     def switch_on(self, *faults: str) -> None:
-        """Put faults in force."""
+        """Activate faults."""
         ...
 
     def switch_off(self, *faults: str) -> None:
-        """Take faults out of force."""
+        """Deactivate faults."""
         ...
 
     def rotate(self, *, keep: bool = True) -> SigningKey:
@@ -41,16 +41,16 @@ class Controlled(Protocol):
         ...
 
     def jwks(self) -> dict[str, Any]:
-        """The published keys."""
+        """Return the published key set."""
         ...
 
     def forget(self) -> None:
-        """Forget clients and grants."""
+        """Remove clients and grants."""
         ...
 
 
-def control(server: Controlled, action: str, request: RequestInfo, body: bytes) -> Reply:
-    """Answer a request to change the server; a GET of `faults` shows them with what there is.
+def control(server: ControllableServer, action: str, request: RequestInfo, body: bytes) -> Reply:
+    """Answer a request that changes the server. A GET of `faults` lists the active and the known faults.
 
     Raises:
         OAuthError: `invalid_request`.
@@ -66,7 +66,8 @@ def control(server: Controlled, action: str, request: RequestInfo, body: bytes) 
         server.forget()
         return Reply(json_response(200, {}), "clients and grants forgotten")
     on, off = _names(members, "on"), _names(members, "off")
-    server.switch_off(*off)
+    if off:  # without names, switch_off deactivates every fault
+        server.switch_off(*off)
     server.switch_on(*on)
     faults = sorted(server.faults)
     return Reply(json_response(200, {"faults": faults}), f"faults: {' '.join(faults) or 'none'}")
@@ -78,12 +79,12 @@ def _members(request: RequestInfo, body: bytes) -> dict[str, Any]:
     try:
         return load_object(body)
     except JSONRefused as error:
-        raise OAuthError("invalid_request", f"The body is refused: {error}.") from None
+        raise OAuthError("invalid_request", f"The body is invalid: {error}.") from None
 
 
 def _names(members: dict[str, Any], member: str) -> list[str]:
     value = members.get(member, [])
-    known = [str(switch) for switch in Switch]  # a list: what is asked for may be anything
+    known = [str(switch) for switch in Switch]  # a list, because an item of `value` may be unhashable
     if not isinstance(value, list) or not all(name in known for name in cast("list[object]", value)):
-        raise OAuthError("invalid_request", f"{member} is no list of known faults: GET shows them.")
+        raise OAuthError("invalid_request", f"{member} is not a list of known faults: send a GET to list them.")
     return cast("list[str]", value)

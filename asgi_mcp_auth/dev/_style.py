@@ -1,4 +1,4 @@
-"""The style sheet of the pages: one column, dark and light, visible focus, nothing loaded from anywhere."""
+"""The style sheet of the pages: one column, dark and light, visible focus, no external resources."""
 
 from __future__ import annotations
 
@@ -85,5 +85,5 @@ a { color: var(--accent); }
 }
 """
 
-# A policy that names the one style sheet by its hash lets no other in (CSP Level 3 section 2.3.1).
+# A policy with the hash of the style sheet allows no other style sheet (CSP Level 3 section 2.3.1).
 STYLE_SOURCE: Final = f"'sha256-{base64.b64encode(hashlib.sha256(STYLE.encode('utf-8')).digest()).decode('ascii')}'"

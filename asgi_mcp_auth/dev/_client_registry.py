@@ -1,36 +1,39 @@
-"""Who the clients are: configured, registered, or found at their URLs; and how one proves at an endpoint who it is."""
+"""The clients of the server (configured, registered, or with a metadata document) and their authentication."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from asgi_mcp_auth._policy.responses import Header, Response, json_response
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth.dev.clients import Client, ClientRules, load_client_object, read_client
-from asgi_mcp_auth.dev.documents import ClientDocuments
-from asgi_mcp_auth.dev.errors import OAuthError
-from asgi_mcp_auth.dev.forms import Params, basic_credentials, header_lines, media_type
-from asgi_mcp_auth.dev.memory import Bounded
+from asgi_mcp_auth.dev._bounded import Bounded
+from asgi_mcp_auth.dev._client_documents import ClientDocuments
+from asgi_mcp_auth.dev._clients import Client, ClientRules, load_client_object, read_client
+from asgi_mcp_auth.dev._errors import OAuthError
+from asgi_mcp_auth.dev._forms import Params, basic_credentials, header_values, media_type
 
-__all__ = ("Directory",)
+__all__ = ("ClientRegistry",)
 
 MAX_REGISTRATION = 16 * 1024
 CREATED = 201
 BASIC: Final[tuple[Header, ...]] = ((b"www-authenticate", b'Basic realm="token"'),)
 
 
-class Directory:
-    """The clients.
+class ClientRegistry:
+    """The clients of the server.
 
     Args:
-        configured: Those of the configuration, by client id.
-        rules: What is accepted of new ones.
-        registration: Whether new ones may register.
-        documents: Clients by URL; None if there are to be none.
+        configured: The configured clients, by client ID.
+        rules: The rules for client metadata.
+        registration: Whether clients may register.
+        documents: Clients with metadata documents; None if documents are not accepted.
         clock: Seconds since the epoch.
-        size: How many registered ones to remember.
+        size: The largest number of registered clients.
+
+    Attributes:
+        revision: A number that changes with the registered clients.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Directory:
         clock: Callable[[], float],
         size: int,
     ) -> None:
+        self.revision = 0
         self._configured = configured
         self._rules = rules
         self._registration = registration
@@ -50,11 +54,30 @@ class Directory:
         self._clock = clock
         self._registered: Bounded[str, Client] = Bounded(size)
 
+    @property
+    def registered(self) -> list[Client]:
+        """The registered clients, the oldest first."""
+        return [client for _, client in self._registered.items()]
+
+    def restore(self, clients: Iterable[Client]) -> None:
+        """Add clients that registered before a restart."""
+        for client in clients:
+            self._registered.put(client.client_id, client)
+
+    def is_configured(self, client: Client) -> bool:
+        """Return whether the operator configured the client. Other clients are not trusted."""
+        return client.client_id in self._configured
+
+    def may_exist(self, client_id: str) -> bool:
+        """Return whether a client ID is configured, is registered, or can be the URL of a document."""
+        known = client_id in self._configured or self._registered.get(client_id) is not None
+        return known or (self._documents is not None and "://" in client_id)
+
     async def find(self, client_id: str) -> Client:
-        """The client of an id.
+        """Return the client with an ID.
 
         Raises:
-            OAuthError: `invalid_client`: it is unknown, or its document is no good.
+            OAuthError: `invalid_client`: the client is unknown, or its metadata document is invalid.
         """
         client = self._configured.get(client_id) or self._registered.get(client_id)
         if client is not None:
@@ -64,7 +87,8 @@ class Directory:
         raise OAuthError("invalid_client", "The client is unknown: it has to register (again).", status=401)
 
     def clear(self) -> None:
-        """Forget the registered ones, and the documents."""
+        """Remove the registered clients and the cached documents."""
+        self.revision += 1
         self._registered.clear()
         if self._documents is not None:
             self._documents.clear()
@@ -88,6 +112,7 @@ class Directory:
             default_auth_method=self._rules.default_auth_method,
             secret=f"cs_{secrets.token_urlsafe(32)}",  # in characters that all clients encode alike for Basic
         )
+        self.revision += 1
         self._registered.put(client.client_id, client)
         content: dict[str, Any] = {
             "client_id": client.client_id,
@@ -98,19 +123,19 @@ class Directory:
         return json_response(CREATED, content), client
 
     async def authenticate(self, request: RequestInfo, params: Params) -> Client:
-        """The client that makes a request, by the one method that it has registered (OAuth 2.1 section 2.4).
+        """Return the client that makes a request, authenticated by its registered method (OAuth 2.1 section 2.4).
 
         Raises:
-            OAuthError: `invalid_client`, or `invalid_request` where two methods are used at once.
+            OAuthError: `invalid_client`, or `invalid_request` if the request uses two methods at once.
         """
-        lines = header_lines(request, b"authorization")
-        if len(lines) > 1:
-            raise OAuthError("invalid_request", "There is more than one Authorization header.")
+        values = header_values(request, b"authorization")
+        if len(values) > 1:
+            raise OAuthError("invalid_request", "The request has more than one Authorization header.")
         client_id, secret, method = params.get("client_id"), params.get("client_secret"), "client_secret_post"
-        if lines:
-            credentials = basic_credentials(lines[0])
+        if values:
+            credentials = basic_credentials(values[0])
             if credentials is None:
-                raise _unauthenticated("The Authorization header is no Basic credential.", challenge=True)
+                raise _unauthenticated("The Authorization header is not a Basic credential.", challenge=True)
             if secret is not None:
                 raise OAuthError("invalid_request", "The client authenticates in two ways at once.")
             if client_id not in (None, credentials[0]):
@@ -120,15 +145,15 @@ class Directory:
             method = "none"
         if client_id is None:
             raise _unauthenticated("The request names no client.", challenge=False)
-        client = await self._known(client_id, challenge=bool(lines))
+        client = await self._find_or_challenge(client_id, challenge=bool(values))
         if client.auth_method != method:
-            what = f"The client is registered for {client.auth_method} and used {method}."
-            raise _unauthenticated(what, challenge=bool(lines))
-        if client.secret is not None and not _same(client.secret, secret or ""):
-            raise _unauthenticated("The secret is wrong.", challenge=bool(lines))
+            what = f"The client is registered for {client.auth_method} but used {method}."
+            raise _unauthenticated(what, challenge=bool(values))
+        if client.secret is not None and not _equal(client.secret, secret or ""):
+            raise _unauthenticated("The client secret is wrong.", challenge=bool(values))
         return client
 
-    async def _known(self, client_id: str, *, challenge: bool) -> Client:
+    async def _find_or_challenge(self, client_id: str, *, challenge: bool) -> Client:
         try:
             return await self.find(client_id)
         except OAuthError as error:
@@ -138,9 +163,9 @@ class Directory:
 
 
 def _unauthenticated(what: str, *, challenge: bool) -> OAuthError:
-    """RFC 6749 section 5.2: challenged with the scheme that was used."""
+    """Return the error for a failed authentication, with a challenge if the request used Basic (RFC 6749 5.2)."""
     return OAuthError("invalid_client", what, status=401, headers=BASIC if challenge else ())
 
 
-def _same(secret: str, other: str) -> bool:
+def _equal(secret: str, other: str) -> bool:
     return secrets.compare_digest(secret.encode("utf-8"), other.encode("utf-8", "surrogatepass"))

@@ -1,7 +1,7 @@
-"""Access tokens in the shape of well-known providers: the rows of `asgi_mcp_auth.providers`, as tokens.
+"""Dialects: access tokens in the format of well-known providers, one for each row of `asgi_mcp_auth.providers`.
 
-Claims of RFC 9068 go in, the claims and header members of a provider's token come out. The issuer, the key set and
-the metadata stay those of the development server; `sub` stays too. Pure.
+A dialect turns the claims of RFC 9068 into the claims and header members of a provider's token. The issuer, the key
+set, the metadata and `sub` stay those of the development server. This module does no I/O.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def _unchanged(claims: Claims) -> Claims:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """How a provider says it; without arguments, RFC 9068.
+    """The format of a provider's access tokens. The default is RFC 9068.
 
     Attributes:
-        typ: The header's `typ`; None for a header without.
+        typ: The `typ` header member; None for a header without `typ`.
         header: More header members.
-        translate: The provider's claims from those of RFC 9068.
-        userinfo: Whether a token of a sign-in with `openid` is for the userinfo endpoint too.
-        algorithm: What the provider signs with, where it is not RS256.
-        opaque: Whether its access tokens are no JWTs at all.
+        translate: Turns the claims of RFC 9068 into the provider's claims.
+        userinfo: Whether the userinfo endpoint is in the audience of tokens that were requested with `openid`.
+        algorithm: The provider's signing algorithm, unless it is RS256.
+        opaque: Whether the access tokens are not JWTs.
     """
 
     typ: str | None = "at+jwt"
@@ -47,7 +47,7 @@ class Dialect:
     opaque: bool = False
 
     def claims(self, claims: Claims, *, openid: bool) -> Claims:
-        """The provider's claims, of a sign-in with the scope `openid` or without."""
+        """Return the provider's claims for the claims of RFC 9068, requested with the scope `openid` or without."""
         if openid and self.userinfo:
             userinfo = f"{str(claims.get('iss')).rstrip('/')}/userinfo"
             claims = {**claims, "aud": [*_audience(claims), userinfo]}
@@ -55,7 +55,7 @@ class Dialect:
 
 
 def entra_api(resource: str) -> str:
-    """The application id that stands for a resource in Entra's tokens: made up, and always the same."""
+    """Return the made-up application ID of a resource in Entra's tokens. Equal resources have equal IDs."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, resource))
 
 
@@ -64,7 +64,7 @@ def _audience(claims: Claims) -> list[str]:
     return [audience] if isinstance(audience, str) else list(audience)
 
 
-def _less(claims: Claims, *names: str) -> Claims:
+def _without(claims: Claims, *names: str) -> Claims:
     return {name: value for name, value in claims.items() if name not in names}
 
 
@@ -73,16 +73,16 @@ def _scopes(claims: Claims) -> list[str]:
 
 
 def _is_app(claims: Claims) -> bool:
-    """Whether a client got the token for itself."""
+    """Return whether a client got the token for itself."""
     return claims.get("sub") == claims.get("client_id")
 
 
 def _entra(claims: Claims, client_claim: str) -> Claims:
-    """What both versions have: short scope names in `scp`, or application permissions in `roles`."""
+    """Return the claims of both versions: short scope names in `scp`, or application permissions in `roles`."""
     short = [scope.rpartition("/")[2] for scope in _scopes(claims)]
     granted: Claims = {"roles": short, "idtyp": "app"} if _is_app(claims) else {"scp": " ".join(short)}
     return {
-        **_less(claims, "client_id", "scope", "jti", "auth_time"),
+        **_without(claims, "client_id", "scope", "jti", "auth_time"),
         client_claim: claims.get("client_id"),
         f"{client_claim}acr": "0",
         "oid": str(uuid.uuid5(uuid.NAMESPACE_OID, str(claims.get("sub")))),
@@ -101,17 +101,17 @@ def _entra_v1(claims: Claims) -> Claims:
 
 
 def _auth0(claims: Claims) -> Claims:
-    changed = _less(claims, "client_id", "jti", "auth_time")
+    changed = _without(claims, "client_id", "jti", "auth_time")
     return {**changed, "azp": claims.get("client_id"), "permissions": _scopes(claims)}
 
 
 def _auth0_rfc9068(claims: Claims) -> Claims:
-    return {**_less(claims, "auth_time"), "permissions": _scopes(claims)}
+    return {**_without(claims, "auth_time"), "permissions": _scopes(claims)}
 
 
 def _okta(claims: Claims) -> Claims:
     return {
-        **_less(claims, "client_id", "scope"),
+        **_without(claims, "client_id", "scope"),
         "ver": 1,
         "jti": f"AT.{claims.get('jti')}",
         "cid": claims.get("client_id"),
@@ -125,19 +125,19 @@ def _okta_org(claims: Claims) -> Claims:
 
 
 def _cognito(claims: Claims) -> Claims:
-    """With resource binding."""
+    """Return the claims of a token with resource binding."""
     more = {} if _is_app(claims) else {"username": claims.get("sub"), "origin_jti": claims.get("jti")}
     return {**claims, "token_use": "access", "version": 2, **more}
 
 
 def _cognito_no_aud(claims: Claims) -> Claims:
-    return _less(_cognito(claims), "aud")
+    return _without(_cognito(claims), "aud")
 
 
 def _keycloak(claims: Claims) -> Claims:
     return {
         "acr": "1",
-        **_less(claims, "client_id"),
+        **_without(claims, "client_id"),
         "aud": [*_audience(claims), "account"],
         "typ": "Bearer",
         "azp": claims.get("client_id"),
@@ -149,11 +149,11 @@ def _keycloak(claims: Claims) -> Claims:
 
 
 def _workos(claims: Claims) -> Claims:
-    return {**_less(claims, "auth_time"), "sid": f"session_{claims.get('jti')}", "permissions": _scopes(claims)}
+    return {**_without(claims, "auth_time"), "sid": f"session_{claims.get('jti')}", "permissions": _scopes(claims)}
 
 
 def _descope(claims: Claims) -> Claims:
-    return {**_less(claims, "client_id", "jti", "auth_time"), "azp": claims.get("client_id"), "amr": ["email"]}
+    return {**_without(claims, "client_id", "jti", "auth_time"), "azp": claims.get("client_id"), "amr": ["email"]}
 
 
 def _descope_project(claims: Claims) -> Claims:
@@ -161,16 +161,16 @@ def _descope_project(claims: Claims) -> Claims:
 
 
 def _logto(claims: Claims) -> Claims:
-    return _less(claims, "auth_time")
+    return _without(claims, "auth_time")
 
 
 def _clerk(claims: Claims) -> Claims:
-    return {**_less(claims, "auth_time"), "jti": f"oat_{claims.get('jti')}", "nbf": claims.get("iat", 0) - 10}
+    return {**_without(claims, "auth_time"), "jti": f"oat_{claims.get('jti')}", "nbf": claims.get("iat", 0) - 10}
 
 
 def _supabase(claims: Claims) -> Claims:
     return {
-        **_less(claims, "scope", "jti", "auth_time"),
+        **_without(claims, "scope", "jti", "auth_time"),
         "aud": "authenticated",
         "role": "authenticated",
         "aal": "aal1",
@@ -178,46 +178,46 @@ def _supabase(claims: Claims) -> Claims:
     }
 
 
-class _How(NamedTuple):
-    """What the table of providers does not say of a row's tokens."""
+class _Format(NamedTuple):
+    """The parts of a dialect that are not in the table of providers."""
 
     translate: Callable[[Claims], Claims] = _unchanged
     header: Mapping[str, str] = MappingProxyType({})
     userinfo: bool = False
 
 
-_HOW: Final[Mapping[str, _How]] = {
-    "entra-v2": _How(_entra_v2),
-    "entra-v1": _How(_entra_v1, header=MappingProxyType({"x5t": "of-no-certificate"})),
-    "auth0": _How(_auth0, userinfo=True),
-    "auth0-rfc9068": _How(_auth0_rfc9068, userinfo=True),
-    "okta": _How(_okta),
-    "okta-org": _How(_okta_org),
-    "cognito": _How(_cognito),
-    "cognito-no-aud": _How(_cognito_no_aud),
-    "keycloak": _How(_keycloak),
-    "google": _How(),
-    "workos": _How(_workos),
-    "descope": _How(_descope),
-    "descope-project": _How(_descope_project),
-    "logto": _How(_logto),
-    "clerk": _How(_clerk),
-    "supabase": _How(_supabase),
+_FORMATS: Final[Mapping[str, _Format]] = {
+    "entra-v2": _Format(_entra_v2),
+    "entra-v1": _Format(_entra_v1, header=MappingProxyType({"x5t": "of-no-certificate"})),
+    "auth0": _Format(_auth0, userinfo=True),
+    "auth0-rfc9068": _Format(_auth0_rfc9068, userinfo=True),
+    "okta": _Format(_okta),
+    "okta-org": _Format(_okta_org),
+    "cognito": _Format(_cognito),
+    "cognito-no-aud": _Format(_cognito_no_aud),
+    "keycloak": _Format(_keycloak),
+    "google": _Format(),
+    "workos": _Format(_workos),
+    "descope": _Format(_descope),
+    "descope-project": _Format(_descope_project),
+    "logto": _Format(_logto),
+    "clerk": _Format(_clerk),
+    "supabase": _Format(_supabase),
 }
 
 
 def _dialect(provider: Provider) -> Dialect:
-    """A row of the table of providers, as tokens: its `typ` (none at all: opaque) and its algorithm are the table's."""
-    how = _HOW[provider.slug]
+    """Return the dialect of a provider. Its tokens are opaque if the table of providers lists no `typ`."""
+    token_format = _FORMATS[provider.slug]
     return Dialect(
         typ=provider.typ[0] if provider.typ else None,
-        header=how.header,
-        translate=how.translate,
-        userinfo=how.userinfo,
+        header=token_format.header,
+        translate=token_format.translate,
+        userinfo=token_format.userinfo,
         algorithm=None if provider.algorithm == "RS256" else provider.algorithm,
         opaque=not provider.typ,
     )
 
 
 DIALECTS: Final[Mapping[str, Dialect]] = {provider.slug: _dialect(provider) for provider in PROVIDERS}
-"""The dialects by the provider's short name."""
+"""The dialects by the short name of the provider."""

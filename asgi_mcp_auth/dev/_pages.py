@@ -1,7 +1,7 @@
-"""The pages for people: consent, errors, and what is here. Values in, HTML out; every value is escaped here.
+"""The HTML pages of the server: consent, errors, home. Every value is escaped here.
 
-No script, nothing loaded, no frame around it. The policy has no `form-action`: Chromium applies that to the redirects
-after a form too, and so to every place that an application goes on to after its callback.
+The pages have no scripts and no external resources, and cannot be framed. Their Content-Security-Policy has no
+`form-action`: Chromium applies `form-action` to the redirects after a form too, so it would block redirect URIs.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 from asgi_mcp_auth._policy.responses import Response
-from asgi_mcp_auth.dev.clients import Client
-from asgi_mcp_auth.dev.errors import PageRefused
-from asgi_mcp_auth.dev.policy import OFFLINE, OPENID, ScopesAsked
-from asgi_mcp_auth.dev.redirects import is_loopback_redirect, redirect_host
-from asgi_mcp_auth.dev.style import STYLE, STYLE_SOURCE
+from asgi_mcp_auth.dev._clients import Client
+from asgi_mcp_auth.dev._errors import PageError
+from asgi_mcp_auth.dev._policy import OFFLINE, OPENID, ScopeSet
+from asgi_mcp_auth.dev._redirects import is_loopback_redirect, redirect_host
+from asgi_mcp_auth.dev._style import STYLE, STYLE_SOURCE
 
-__all__ = ("Consent", "consent_page", "error_page", "home_page", "scope_in_words")
+__all__ = ("Consent", "consent_page", "describe_scope", "error_page", "home_page")
 
-LONGEST = 300
+MAX_TEXT = 300
 HEADERS: Final = (
     (b"content-type", b"text/html; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -30,7 +30,7 @@ HEADERS: Final = (
     ),
     (b"x-frame-options", b"DENY"),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"same-origin"),  # not no-referrer, with which a browser hides where a form comes from
+    (b"referrer-policy", b"same-origin"),  # not no-referrer: it makes browsers send `Origin: null` with the form
 )
 VERBS: Final = {
     "read": "Read",
@@ -47,19 +47,19 @@ VERBS: Final = {
 
 
 def _text(value: object) -> str:
-    """A value as HTML text, in an attribute or outside: without what cannot be seen, and not without end."""
+    """Return a value as escaped HTML text or attribute value, shortened, without unprintable characters."""
     text = str(value)
-    shown = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-    # Controls, and the characters that turn the direction of writing round, are not printable.
+    shown = text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+    # Control characters and characters that reverse the writing direction are not printable.
     return html.escape("".join(c if c.isprintable() else "\ufffd" for c in shown), quote=True)
 
 
-def scope_in_words(scope: str, descriptions: Mapping[str, str]) -> str:
-    """What a scope allows, in plain words: described in the configuration, guessed from its name, or quoted."""
+def describe_scope(scope: str, descriptions: Mapping[str, str]) -> str:
+    """Return what a scope allows in plain words: the configured description, or a guess from the name."""
     if descriptions.get(scope):
         return descriptions[scope]
     if scope == OFFLINE:
-        return "Stay connected until you take it back"
+        return "Stay connected until you revoke the access"
     if scope == OPENID:
         return "Know who you are"
     for separator in (":", ".", "/"):
@@ -76,7 +76,7 @@ def _page(status: int, title: str, main: str, *, issuer: str) -> Response:
         f'<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
         f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
         '<div class="banner" role="note"><strong>DEVELOPMENT ONLY.</strong> '
-        "This server lets everybody in, without a password.</div>\n"
+        "This server signs in any user without a password.</div>\n"
         f"<main>\n{main}\n</main>\n<footer>Authorization server <code>{_text(issuer)}</code></footer>\n"
         "</body>\n</html>\n"
     ).encode("utf-8", "replace")
@@ -84,12 +84,12 @@ def _page(status: int, title: str, main: str, *, issuer: str) -> Response:
 
 
 class Consent(NamedTuple):
-    """What the consent page shows."""
+    """The values on the consent page."""
 
     client: Client
     redirect_uri: str
     resources: tuple[str, ...]
-    asked: ScopesAsked
+    requested: ScopeSet
     acr: str | None
     users: tuple[str, ...]
     user: str
@@ -104,13 +104,13 @@ def _rows(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _scopes(consent: Consent) -> str:
-    asked = consent.asked
-    special = [name for name, there in ((OPENID, asked.openid), (OFFLINE, asked.offline)) if there]
-    names = tuple(dict.fromkeys((*asked.scopes, *special)))
+    requested = consent.requested
+    special = [name for name, there in ((OPENID, requested.openid), (OFFLINE, requested.offline)) if there]
+    names = tuple(dict.fromkeys((*requested.scopes, *special)))
     if not names:
-        return "<p>Nothing beyond a sign-in: it asks for no scope.</p>"
+        return "<p>Sign you in. The application requests no scopes.</p>"
     items = (
-        f"<li>{_text(scope_in_words(name, consent.descriptions))} <code>{_text(name)}</code></li>\n" for name in names
+        f"<li>{_text(describe_scope(name, consent.descriptions))} <code>{_text(name)}</code></li>\n" for name in names
     )
     return f"<ul>\n{''.join(items)}</ul>"
 
@@ -125,24 +125,25 @@ def _users(consent: Consent) -> str:
 
 
 def consent_page(consent: Consent) -> Response:
-    """Ask a person whether a client may have what it asks for. Denying is the first button, which Enter presses."""
+    """Return the page that asks a person for consent. Enter presses the first button, which is Deny."""
     client = consent.client
-    name, host, back = client.name or client.client_id, client.host, redirect_host(consent.redirect_uri)
-    checked = (
-        "The application gives itself this name. Nobody has checked it."
+    name, host, target = client.name or client.client_id, client.host, redirect_host(consent.redirect_uri)
+    origin = (
+        "The application chose this name itself. The name is not verified."
         if host is None
         else f"The application is described at <strong>{_text(host)}</strong>."
     )
     rows = [
         ("Application", f"{_text(name)}<br><code>{_text(client.client_id)}</code>"),
         ("Access to", "<br>".join(f"<code>{_text(resource)}</code>" for resource in consent.resources)),
-        ("Sends you to", f"<code>{_text(back)}</code>"),
+        ("Sends you to", f"<code>{_text(target)}</code>"),
     ]
     if consent.acr is not None:
         rows.append(("Signs you in with", f"<code>{_text(consent.acr)}</code>"))
     warning = (
-        f'<p class="note" role="note"><strong>The answer goes to a program on this computer</strong> ({_text(back)}). '
-        f"Any program here can call itself “{_text(name)}”: go on only if you have just started it yourself.</p>"
+        '<p class="note" role="note"><strong>The answer goes to a program on this computer</strong> '
+        f"({_text(target)}). Any program here can call itself “{_text(name)}”: "
+        "allow this only if you started the program yourself.</p>"
         if is_loopback_redirect(consent.redirect_uri)
         else ""
     )
@@ -150,7 +151,7 @@ def consent_page(consent: Consent) -> Response:
         200,
         f"Allow {name}?",
         f"<h1>Allow {_text(name)} to act for you?</h1>\n"
-        f'<p class="soft">{checked}</p>\n{_rows(rows)}\n'
+        f'<p class="soft">{origin}</p>\n{_rows(rows)}\n'
         f"<h2>It will be able to</h2>\n{_scopes(consent)}\n{warning}\n"
         f'<form method="post" action="{html.escape(consent.action, quote=True)}">\n'
         f'<input type="hidden" name="csrf" value="{html.escape(consent.csrf, quote=True)}">\n{_users(consent)}\n'
@@ -160,32 +161,44 @@ def consent_page(consent: Consent) -> Response:
     )
 
 
-def error_page(refused: PageRefused, *, issuer: str) -> Response:
-    """Say what is wrong with a request that cannot be sent back to where it came from."""
+def error_page(error: PageError, *, issuer: str) -> Response:
+    """Return the page that shows an error instead of an automatic redirect.
+
+    The page links to the redirect URI if the URI is known. The person decides whether to follow the link.
+    """
+    if error.return_to is None:
+        title = "This request cannot be answered"
+        back = "<p>You were not sent back to the application, because its address is not known.</p>"
+    else:
+        title = "The application did not get access"
+        link = f'<a href="{html.escape(error.return_to, quote=True)}">{_text(redirect_host(error.return_to))}</a>'
+        back = (
+            "<p>You were not sent back automatically, because any website can register an application here. "
+            f"Return to the application only if you trust it: {link}</p>"
+        )
     return _page(
-        refused.status,
-        refused.TITLE,
-        f"<h1>{_text(refused.TITLE)}</h1>\n<p>{_text(refused.what)}</p>\n<p>{_text(refused.fix)}</p>\n"
-        f'<p class="soft">You were not sent back to the application, because it is not sure where that is.</p>\n'
-        f"{_rows([('Error', f'<code>{_text(refused.error)}</code>')])}",
+        error.status,
+        title,
+        f"<h1>{title}</h1>\n<p>{_text(error.what)}</p>\n<p>{_text(error.fix)}</p>\n{back}\n"
+        f"{_rows([('Error', f'<code>{_text(error.error)}</code>')])}",
         issuer=issuer,
     )
 
 
 def home_page(metadata: Mapping[str, object], *, issuer: str, switches: Iterable[str]) -> Response:
-    """What is here, for whoever opens the issuer's URL in a browser."""
+    """Return the page at the issuer's URL, which lists the endpoints and the active faults."""
     rows = [
         ("Key set" if name == "jwks_uri" else name.removesuffix("_endpoint").capitalize(), f"<code>{_text(url)}</code>")
         for name, url in metadata.items()
         if name.endswith("_endpoint") or name == "jwks_uri"
     ]
-    in_force = ", ".join(f"<code>{_text(name)}</code>" for name in sorted(switches))
-    faults = f'<p class="note">Faults in force: {in_force}</p>' if in_force else ""
+    active = ", ".join(f"<code>{_text(name)}</code>" for name in sorted(switches))
+    faults = f'<p class="note">Active faults: {active}</p>' if active else ""
     return _page(
         200,
         "Development authorization server",
         "<h1>Development authorization server</h1>\n"
-        "<p>MCP clients find everything from the issuer. There is nothing to do here.</p>\n"
+        "<p>MCP clients discover the endpoints from this URL. You need not do anything on this page.</p>\n"
         f"{_rows(rows)}\n{faults}",
         issuer=issuer,
     )

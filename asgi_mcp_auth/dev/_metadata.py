@@ -1,4 +1,4 @@
-"""The metadata documents (RFC 8414, OpenID Connect Discovery), their places, and the faults that concern them."""
+"""The metadata documents (RFC 8414, OpenID Connect Discovery), their paths, and the faults in them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 from asgi_mcp_auth.config import ServerMetadataPaths
-from asgi_mcp_auth.dev.clients import AUTH_METHODS, GRANT_TYPES
-from asgi_mcp_auth.dev.options import Options
-from asgi_mcp_auth.dev.policy import OFFLINE, OPENID
-from asgi_mcp_auth.dev.switches import Switch
+from asgi_mcp_auth.dev._clients import AUTH_METHODS, GRANT_TYPES
+from asgi_mcp_auth.dev._options import Options
+from asgi_mcp_auth.dev._policy import OFFLINE, OPENID
+from asgi_mcp_auth.dev._switches import Switch
 
-__all__ = ("metadata_places", "oauth_metadata", "oidc_metadata", "with_faults")
+__all__ = ("metadata_paths", "oauth_metadata", "oidc_metadata", "with_faults")
 
 ENDPOINTS: Final = {
     "authorization_endpoint": "/authorize",
@@ -24,7 +24,7 @@ ENDPOINTS: Final = {
 
 
 def oauth_metadata(issuer: str, options: Options) -> dict[str, Any]:
-    """The document of RFC 8414 section 2."""
+    """Return the metadata document of RFC 8414 section 2."""
     base = issuer.rstrip("/")
     endpoints = {name: base + path for name, path in ENDPOINTS.items()}
     if not options.registration:
@@ -45,7 +45,7 @@ def oauth_metadata(issuer: str, options: Options) -> dict[str, Any]:
 
 
 def oidc_metadata(metadata: dict[str, Any], algorithms: tuple[str, ...]) -> dict[str, Any]:
-    """The same as an OpenID Connect Discovery document (section 3)."""
+    """Return the metadata as an OpenID Connect Discovery document (section 3)."""
     scopes = tuple(dict.fromkeys((OPENID, *metadata.get("scopes_supported", (OFFLINE,)))))
     return metadata | {
         "scopes_supported": list(scopes),
@@ -55,7 +55,7 @@ def oidc_metadata(metadata: dict[str, Any], algorithms: tuple[str, ...]) -> dict
 
 
 def with_faults(metadata: dict[str, Any], switches: AbstractSet[Switch]) -> dict[str, Any]:
-    """The document with the faults that are in force."""
+    """Return the metadata with the active faults."""
     faulty = dict(metadata)
     if Switch.TRAILING_SLASH in switches:
         faulty["issuer"] = f"{str(faulty['issuer']).rstrip('/')}/"
@@ -66,13 +66,13 @@ def with_faults(metadata: dict[str, Any], switches: AbstractSet[Switch]) -> dict
     return faulty
 
 
-def metadata_places(path: str, *, oidc: bool, switches: AbstractSet[Switch]) -> dict[str, bool]:
-    """The paths of the documents; true for those that are OpenID Connect's.
+def metadata_paths(path: str, *, oidc: bool, switches: AbstractSet[Switch]) -> dict[str, bool]:
+    """Return the paths of the metadata documents, each with whether the document is OpenID Connect's.
 
     Args:
-        path: The issuer's path, without a slash at the end.
-        oidc: Whether OpenID Connect documents are served at all.
-        switches: Those that leave one place alone leave it there even where `oidc` is off.
+        path: The path of the issuer, without a slash at the end.
+        oidc: Whether OpenID Connect documents are served.
+        switches: The active faults. A fault that leaves one path overrules `oidc`.
     """
     inserted, appended = ServerMetadataPaths.OIDC + path, path + ServerMetadataPaths.OIDC
     only = {
@@ -80,8 +80,8 @@ def metadata_places(path: str, *, oidc: bool, switches: AbstractSet[Switch]) -> 
         Switch.ONLY_OIDC_INSERTED: {inserted: True},
         Switch.ONLY_OIDC_APPENDED: {appended: True},
     }
-    for switch, places in only.items():
+    for switch, paths in only.items():
         if switch in switches:
-            return places
-    everywhere = {ServerMetadataPaths.OAUTH + path: False}
-    return everywhere | ({inserted: True, appended: True} if oidc else {})
+            return paths
+    oauth = {ServerMetadataPaths.OAUTH + path: False}
+    return oauth | ({inserted: True, appended: True} if oidc else {})

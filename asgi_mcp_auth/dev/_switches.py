@@ -1,7 +1,7 @@
-"""Fault switches: what the development authorization server does wrong on demand, by name.
+"""Fault switches: named faults that the development authorization server shows on demand.
 
-Named after what a client or a resource server will meet. Faults of the transport (another status, a stall, a cut) are
-those of `testing.Issuer`: `server.fail("/token")`.
+A switch is named after what a client or a resource server observes. Faults of the transport (another status, a stall,
+a cut connection) are methods of `testing.Issuer`: `server.fail("/token")`.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from enum import StrEnum
 
 from asgi_mcp_auth._policy.problems import Problems, show
 
-__all__ = ("Switch", "switches_of")
+__all__ = ("Switch", "parse_switches")
 
 
 class Switch(StrEnum):
-    """One fault; `meaning` says what it does."""
+    """A fault; `meaning` describes its effect."""
 
     meaning: str
 
     def __new__(cls, name: str, meaning: str) -> Switch:
-        """The name as it is given on a command line, and what it does."""
+        """Create a member from its command-line name and its description."""
         member = str.__new__(cls, name)
         member._value_ = name
         member.meaning = meaning
@@ -28,7 +28,7 @@ class Switch(StrEnum):
 
     WRONG_ISS = "wrong-iss", "authorization responses carry the iss of another server (RFC 9207)"
     NO_ISS = "no-iss", "authorization responses carry no iss, though the metadata promises it"
-    ISSUER_MISMATCH = "issuer-mismatch", "the metadata is of another issuer"
+    ISSUER_MISMATCH = "issuer-mismatch", "the metadata names another issuer"
     TRAILING_SLASH = "trailing-slash", "the issuer ends with a slash in metadata, responses and tokens"
     NO_PKCE = "no-pkce", "the metadata has no code_challenge_methods_supported"
     NO_SCOPE = "no-scope", "token responses have no scope"
@@ -42,16 +42,16 @@ class Switch(StrEnum):
     ONLY_OIDC_APPENDED = "only-oidc-appended", "metadata only at /.well-known/openid-configuration after the path"
 
 
-def switches_of(names: Sequence[str]) -> set[Switch]:
-    """The switches of these names.
+def parse_switches(names: Sequence[str]) -> set[Switch]:
+    """Return the switches with these names.
 
     Raises:
-        ConfigurationError: One is unknown.
+        ConfigurationError: A name is unknown.
     """
     known = {str(switch): switch for switch in Switch}
     problems = Problems()
     for name in names:
         if name not in known:
-            problems.add("faults", f"There is no fault {show(name)}.", f"Choose among {', '.join(known)}.")
+            problems.add("faults", f"{show(name)} is not a fault.", f"Choose among {', '.join(known)}.")
     problems.raise_if_any()
     return {known[name] for name in names}

@@ -1,4 +1,4 @@
-"""What the endpoints share: the issuer with its keys and clock, the options, the memory, the clients, the faults."""
+"""The parts of one server that its endpoints share: issuer, options, grants, clients, faults."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from asgi_mcp_auth._policy.responses import Response
-from asgi_mcp_auth.dev.directory import Directory
-from asgi_mcp_auth.dev.memory import AccessToken, Grant, Memory
-from asgi_mcp_auth.dev.options import Options
-from asgi_mcp_auth.dev.switches import Switch
+from asgi_mcp_auth.dev._client_registry import ClientRegistry
+from asgi_mcp_auth.dev._grants import AccessToken, Grant, GrantStore
+from asgi_mcp_auth.dev._options import Options
+from asgi_mcp_auth.dev._switches import Switch
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 __all__ = ("Core", "Reply")
 
 
 class Reply(NamedTuple):
-    """An answer, and what the log says of it: never a code, a token or a secret."""
+    """A response with a note for the log. The note contains no code, token or secret."""
 
     response: Response
     note: str = ""
@@ -27,20 +27,20 @@ class Reply(NamedTuple):
 
 @dataclass
 class Core:
-    """One server's parts.
+    """The parts of one server.
 
     Attributes:
         issuer: Keys, minting, clock.
-        options: The judged options.
-        memory: Codes and tokens.
-        directory: Clients.
-        switches: The faults in force.
+        options: The validated options.
+        grants: Codes and tokens.
+        clients: Clients.
+        switches: The active faults.
     """
 
     issuer: Issuer
     options: Options
-    memory: Memory
-    directory: Directory
+    grants: GrantStore
+    clients: ClientRegistry
     switches: set[Switch] = field(default_factory=set[Switch])
 
     @property
@@ -50,29 +50,28 @@ class Core:
 
     @property
     def base(self) -> str:
-        """What the endpoints' URLs begin with."""
+        """The common prefix of the endpoint URLs."""
         return self.issuer.url.rstrip("/")
 
     @property
     def iss(self) -> str:
-        """The issuer identifier, as tokens and metadata have it."""
+        """The issuer identifier in tokens and metadata."""
         return f"{self.base}/" if Switch.TRAILING_SLASH in self.switches else self.issuer.url
 
     @cached_property
-    def _stranger(self) -> SigningKey:
-        """A key that is never published."""
+    def _unpublished_key(self) -> SigningKey:
         return SigningKey("ES256")
 
     def mint(self, claims: Mapping[str, Any], *, typ: str | None, header: Mapping[str, str] | None = None) -> str:
-        """Sign claims, with the faults that are about keys."""
+        """Return a signed JWT. The faults that concern keys apply."""
         if Switch.ROTATE in self.switches:
             self.issuer.rotate()
-        key = self._stranger if Switch.UNKNOWN_KID in self.switches else self.issuer.keys[0]
+        key = self._unpublished_key if Switch.UNKNOWN_KID in self.switches else self.issuer.keys[0]
         members = {"alg": key.alg, "kid": key.kid, **({} if typ is None else {"typ": typ}), **(header or {})}
         return self.issuer.sign(members, claims, key=key)
 
     def access_token(self, grant: Grant, resources: tuple[str, ...], scopes: tuple[str, ...]) -> str:
-        """A new access token (RFC 9068 section 2.2) in the server's dialect, remembered for introspection."""
+        """Return a new access token (RFC 9068 section 2.2) in the server's dialect, and store it for introspection."""
         now = int(self.now)
         claims: dict[str, Any] = {
             "iss": self.iss,
@@ -90,7 +89,7 @@ class Core:
         if dialect.opaque:
             token = f"at_{secrets.token_urlsafe(32)}"
         else:
-            spoken = dialect.claims(claims, openid=grant.asked.openid)
-            token = self.mint(spoken, typ=dialect.typ, header=dialect.header)
-        self.memory.keep_access_token(token, AccessToken(grant, claims))
+            translated = dialect.claims(claims, openid=grant.granted.openid)
+            token = self.mint(translated, typ=dialect.typ, header=dialect.header)
+        self.grants.put_access_token(token, AccessToken(grant, claims))
         return token

@@ -1,4 +1,4 @@
-"""The token endpoint (OAuth 2.1 section 3.2): codes, refresh tokens and client credentials into access tokens."""
+"""The token endpoint (OAuth 2.1 section 3.2): access tokens for codes, refresh tokens and client credentials."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from typing import Any, Final
 
 from asgi_mcp_auth._policy.responses import json_response
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth.dev.clients import Client
-from asgi_mcp_auth.dev.core import Core, Reply
-from asgi_mcp_auth.dev.errors import OAuthError
-from asgi_mcp_auth.dev.forms import Params, read_form
-from asgi_mcp_auth.dev.memory import Code, Grant, RefreshToken
-from asgi_mcp_auth.dev.switches import Switch
+from asgi_mcp_auth.dev._clients import Client
+from asgi_mcp_auth.dev._core import Core, Reply
+from asgi_mcp_auth.dev._errors import OAuthError
+from asgi_mcp_auth.dev._forms import Params, read_form
+from asgi_mcp_auth.dev._grants import Code, Grant, RefreshToken
+from asgi_mcp_auth.dev._switches import Switch
 
-__all__ = ("is_challenge", "issue", "verifies")
+__all__ = ("is_code_challenge", "issue", "verify_code_challenge")
 
 _VERIFIER: Final = re.compile(r"[A-Za-z0-9\-._~]{43,128}")  # RFC 7636 section 4.1
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_\-]{43}")  # a SHA-256 in base64url
 
 
-def is_challenge(text: str) -> bool:
-    """Whether `text` can be the S256 challenge of some verifier (RFC 7636 section 4.2)."""
+def is_code_challenge(text: str) -> bool:
+    """Return whether `text` can be the S256 challenge of a verifier (RFC 7636 section 4.2)."""
     return _CHALLENGE.fullmatch(text) is not None
 
 
-def verifies(verifier: str, challenge: str) -> bool:
-    """Whether a verifier belongs to a challenge, by S256 (RFC 7636 section 4.6)."""
+def verify_code_challenge(verifier: str, challenge: str) -> bool:
+    """Return whether a code verifier matches an S256 code challenge (RFC 7636 section 4.6)."""
     if _VERIFIER.fullmatch(verifier) is None:
         return False
     digest = hashlib.sha256(verifier.encode("ascii")).digest()
-    made = base64.urlsafe_b64encode(digest).rstrip(b"=")
-    return secrets.compare_digest(made, challenge.encode("ascii"))
+    expected = base64.urlsafe_b64encode(digest).rstrip(b"=")
+    return secrets.compare_digest(expected, challenge.encode("ascii"))
 
 
 async def issue(core: Core, request: RequestInfo, body: bytes) -> Reply:
     """Answer a POST to the token endpoint.
 
     Raises:
-        OAuthError: Whatever is wrong.
+        OAuthError: An error of RFC 6749 section 5.2 or RFC 8707 section 2.
     """
     params = read_form(request, body)
-    client = await core.directory.authenticate(request, params)
+    client = await core.clients.authenticate(request, params)
     grant_type = params.required("grant_type")
     handlers = {
         "authorization_code": _from_code,
@@ -53,86 +53,87 @@ async def issue(core: Core, request: RequestInfo, body: bytes) -> Reply:
     }
     handler = handlers.get(grant_type)
     if handler is None:
-        raise OAuthError("unsupported_grant_type", f"This server knows {', '.join(handlers)}.")
-    if grant_type not in client.grant_types and grant_type != "refresh_token":  # whoever was given one may use it
+        raise OAuthError("unsupported_grant_type", f"This server supports {', '.join(handlers)}.")
+    # A refresh token is issued for offline_access too, without the grant type in the registration.
+    if grant_type not in client.grant_types and grant_type != "refresh_token":
         raise OAuthError("unauthorized_client", f"The client is not registered for {grant_type}.")
     content = handler(core, client, params)
     note = f"{grant_type} client={client.client_id} scope={content.get('scope')}"
     return Reply(json_response(200, content, ((b"pragma", b"no-cache"),)), note)
 
 
-def _dead(what: str) -> OAuthError:
+def _invalid_grant(what: str) -> OAuthError:
     return OAuthError("invalid_grant", what)
 
 
 def _from_code(core: Core, client: Client, params: Params) -> dict[str, Any]:
-    """OAuth 2.1 section 4.1.3."""
-    code = core.memory.code(params.required("code"))
+    """Exchange a code (OAuth 2.1 section 4.1.3). The reuse of a code revokes its grant."""
+    code = core.grants.code(params.required("code"))
     verifier, redirect_uri = params.required("code_verifier"), params.get("redirect_uri")
     if code is None or code.grant.client_id != client.client_id:
-        raise _dead("The code is unknown, or of another client.")
+        raise _invalid_grant("The code is unknown, or belongs to another client.")
     if code.used:
-        code.grant.revoked = True
-        raise _dead("The code was used before: everything that came of it is revoked.")
+        core.grants.revoke(code.grant)
+        raise _invalid_grant("The code was used before. All tokens of its grant are revoked.")
     _check_code(core, code, verifier, redirect_uri)
     grant = code.grant
     resources = core.options.policy.narrowed_resources(params.all("resource"), grant.resources)
     code.used = True
-    content = _content(core, grant, resources, grant.asked.scopes)
+    content = _token_response(core, grant, resources, grant.granted.scopes)
     if grant.refreshable:
         content["refresh_token"] = _new_refresh_token(core, grant)
-    if grant.asked.openid:
+    if grant.granted.openid:
         content["id_token"] = _id_token(core, grant)
     return content
 
 
 def _check_code(core: Core, code: Code, verifier: str, redirect_uri: str | None) -> None:
     if core.now >= code.expires_at:
-        raise _dead("The code has expired.")
+        raise _invalid_grant("The code has expired.")
     if code.grant.revoked:
-        raise _dead("The grant was revoked.")
+        raise _invalid_grant("The grant was revoked.")
     if redirect_uri is not None and redirect_uri != code.redirect_uri:
-        raise _dead("The redirect_uri is not that of the authorization request.")
-    if not verifies(verifier, code.challenge):
-        raise _dead("The code_verifier does not fit the code_challenge.")
+        raise _invalid_grant("The redirect_uri differs from the one in the authorization request.")
+    if not verify_code_challenge(verifier, code.challenge):
+        raise _invalid_grant("The code_verifier does not match the code_challenge.")
 
 
 def _from_refresh_token(core: Core, client: Client, params: Params) -> dict[str, Any]:
-    """OAuth 2.1 section 4.3: the token is replaced, and its reuse revokes the grant."""
-    token = core.memory.refresh_token(params.required("refresh_token"))
+    """Replace a refresh token (OAuth 2.1 section 4.3). The reuse of a refresh token revokes its grant."""
+    token = core.grants.refresh_token(params.required("refresh_token"))
     if token is None or token.grant.client_id != client.client_id:
-        raise _dead("The refresh token is unknown, or of another client.")
+        raise _invalid_grant("The refresh token is unknown, or belongs to another client.")
     grant = token.grant
     if token.used:
-        grant.revoked = True
-        raise _dead("The refresh token was used before: everything that came of the grant is revoked.")
+        core.grants.revoke(grant)
+        raise _invalid_grant("The refresh token was used before. All tokens of its grant are revoked.")
     if grant.revoked:
-        raise _dead("The grant was revoked.")
+        raise _invalid_grant("The grant was revoked.")
     if core.now >= token.expires_at:
-        raise _dead("The refresh token has expired.")
+        raise _invalid_grant("The refresh token has expired.")
     policy = core.options.policy
     resources = policy.narrowed_resources(params.all("resource"), grant.resources)
-    scopes = policy.narrowed_scopes(params.get("scope"), grant.asked).scopes
+    scopes = policy.narrowed_scopes(params.get("scope"), grant.granted).scopes
     token.used = True
-    return _content(core, grant, resources, scopes) | {"refresh_token": _new_refresh_token(core, grant)}
+    return _token_response(core, grant, resources, scopes) | {"refresh_token": _new_refresh_token(core, grant)}
 
 
 def _from_credentials(core: Core, client: Client, params: Params) -> dict[str, Any]:
-    """OAuth 2.1 section 4.2: a client for itself, without a refresh token."""
+    """Issue a token to a client for itself, without a refresh token (OAuth 2.1 section 4.2)."""
     policy = core.options.policy
-    asked = policy.scopes_to_grant(params.get("scope"))
+    granted = policy.scopes_to_grant(params.get("scope"))
     resources = policy.resources_to_authorize(params.all("resource"))
-    grant = Grant(client_id=client.client_id, subject=client.client_id, resources=resources, asked=asked)
-    return _content(core, grant, resources, asked.scopes)
+    grant = Grant(client_id=client.client_id, subject=client.client_id, resources=resources, granted=granted)
+    return _token_response(core, grant, resources, granted.scopes)
 
 
 def _new_refresh_token(core: Core, grant: Grant) -> str:
     expires_at = core.now + core.options.refresh_lifetime
-    return core.memory.new_refresh_token(RefreshToken(grant=grant, expires_at=expires_at))
+    return core.grants.new_refresh_token(RefreshToken(grant=grant, expires_at=expires_at))
 
 
-def _content(core: Core, grant: Grant, resources: tuple[str, ...], scopes: tuple[str, ...]) -> dict[str, Any]:
-    """A successful answer (OAuth 2.1 section 3.2.3), less the faults that are in force."""
+def _token_response(core: Core, grant: Grant, resources: tuple[str, ...], scopes: tuple[str, ...]) -> dict[str, Any]:
+    """Return the members of a token response (OAuth 2.1 section 3.2.3). The active faults apply."""
     lifetime = core.options.token_lifetime
     content: dict[str, Any] = {
         "access_token": core.access_token(grant, resources, scopes),
@@ -146,7 +147,7 @@ def _content(core: Core, grant: Grant, resources: tuple[str, ...], scopes: tuple
 
 
 def _id_token(core: Core, grant: Grant) -> str:
-    """An ID token (OpenID Connect Core section 2): for the client, and no access token."""
+    """Return an ID token (OpenID Connect Core section 2). Its audience is the client, not a resource."""
     now = int(core.now)
     claims: dict[str, Any] = {
         "iss": core.iss,
