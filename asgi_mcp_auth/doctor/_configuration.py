@@ -1,4 +1,4 @@
-"""Examining a configuration file: what `check-config` says, then its issuers, and its resources where they answer."""
+"""Check a configuration file: the file itself, then its issuers, and its resources if they respond."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.to_thread
 
-from asgi_mcp_auth._protocol.problems import Referenced
+from asgi_mcp_auth._protocol.problems import Referenced, as_strings
 from asgi_mcp_auth._protocol.resource import CompiledResource
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.config import AuthServerConfig
-from asgi_mcp_auth.doctor import resource_codes as codes
-from asgi_mcp_auth.doctor.findings import Finding, cut, found
-from asgi_mcp_auth.doctor.issuer import check_issuer, check_template
-from asgi_mcp_auth.doctor.resource import ask_without_token, check_resource
-from asgi_mcp_auth.doctor.resource_metadata import check_resource_metadata
-from asgi_mcp_auth.doctor.web import Web
+from asgi_mcp_auth.doctor import _resource_codes as codes
+from asgi_mcp_auth.doctor._findings import Finding, cut, found
+from asgi_mcp_auth.doctor._issuer import check_issuer, check_template
+from asgi_mcp_auth.doctor._resource import check_resource, send_initialize
+from asgi_mcp_auth.doctor._resource_metadata import check_resource_metadata
+from asgi_mcp_auth.doctor._web import Web
 from asgi_mcp_auth.errors import ConfigurationError, printable
 
-__all__ = ("check_configuration", "load")
+__all__ = ("check_configuration", "load_configuration")
 
 MAX_TENANTS = 3
 COMPARED = ("authorization_servers", "scopes_supported")
 
 
-def load(file: str | None) -> MCPAuth:
-    """The configuration of a file, or without one of the environment; its warnings are not logged.
+def load_configuration(file: str | None) -> MCPAuth:
+    """Return the configuration of a file, or of the environment if `file` is None; no warning is logged.
 
     Raises:
-        ConfigurationError: With every problem.
+        ConfigurationError: The configuration has problems; the error lists all of them.
     """
     logger = logging.getLogger("asgi_mcp_auth.config")
     silent, logger.disabled = logger.disabled, True
@@ -44,41 +44,41 @@ def load(file: str | None) -> MCPAuth:
 
 
 async def check_configuration(web: Web, file: str) -> AsyncIterator[Finding]:
-    """Everything about one configuration file.
+    """Check one configuration file.
 
-    Texts that the file refers to (`from_env`, `from_file`) are not shown, whatever they turn up in.
+    Values that the file refers to (`from_env`, `from_file`) are replaced by their origin in every finding.
     """
     try:
-        auth = await anyio.to_thread.run_sync(load, file)  # it reads files, and imports what they name
+        auth = await anyio.to_thread.run_sync(load_configuration, file)  # reads files and imports modules
     except ConfigurationError as error:
         for problem in error.problems:
-            unread = "" if problem.where != file else " A URL begins with https://."
-            fix = printable(_plain(problem.fix), 400) + unread
-            yield found(codes.CONFIG_INVALID, file, _plain(f"{problem.where}: {problem.what}"), fix=fix)
+            hint = "" if problem.where != file else " A URL begins with https://."
+            fix = printable(_ascii(problem.fix), 400) + hint
+            yield found(codes.CONFIG_INVALID, file, _ascii(f"{problem.where}: {problem.what}"), fix=fix)
         return
-    secrets = dict(_referred_to(auth))
+    secrets = dict(_references(auth))
     async for finding in _check(web, auth, file):
-        yield _hidden(finding, secrets)
+        yield _hide(finding.with_setting(), secrets)
 
 
-def _plain(text: str) -> str:
-    """Our own words in ASCII, so that they are not escaped with those of others."""
+def _ascii(text: str) -> str:
+    """Return a text of this library in ASCII, which `printable` does not escape."""
     return text.replace("\u2026", "...")
 
 
 async def _check(web: Web, auth: MCPAuth, file: str) -> AsyncIterator[Finding]:
     for warning in auth.warnings:
-        yield found(codes.CONFIG_WARNING, file, _plain(warning))
+        yield found(codes.CONFIG_WARNING, file, _ascii(warning))
     resources = auth.site.resources
     yield found(codes.CONFIG_GOOD, file, f"resources: {', '.join(resource.identifier for resource in resources)}")
     trusted = _trusted(resources)
     for url in trusted.named:
-        web.name(url)
+        web.allow_any_address(url)
     for template, config in trusted.templates.items():
         async for finding in check_template(web, config, template):
             yield finding
-    for config, trusted_by in trusted.issuers.values():
-        async for finding in check_issuer(web, config, trusted_by):
+    for config, advertised in trusted.issuers.values():
+        async for finding in check_issuer(web, config, advertised):
             yield finding
     for resource in resources:
         async for finding in _check_live(web, resource):
@@ -86,38 +86,41 @@ async def _check(web: Web, auth: MCPAuth, file: str) -> AsyncIterator[Finding]:
 
 
 class _Trusted(NamedTuple):
-    """What the resources of a file trust, each once."""
+    """What the resources of a file trust.
+
+    Attributes:
+        named: Every URL in the file.
+        templates: The configuration of each issuer template.
+        issuers: By issuer, its configuration and the resources that trust it, each with the scopes it advertises. Of a
+            template at most `MAX_TENANTS` issuers.
+    """
 
     named: set[str]
     templates: dict[str, AuthServerConfig]
-    issuers: dict[str, tuple[AuthServerConfig, list[str]]]
+    issuers: dict[str, tuple[AuthServerConfig, dict[str, list[str]]]]
 
 
 def _trusted(resources: Iterable[CompiledResource]) -> _Trusted:
-    """The URLs that the file names, its templates, its issuers with who trusts them; of a template a few tenants."""
-    found = _Trusted(set(), {}, {})
+    trusted = _Trusted(set(), {}, {})
     for resource in resources:
-        found.named.add(resource.identifier)
+        trusted.named.add(resource.identifier)
+        scopes = as_strings(resource.document.members.get("scopes_supported")) or []
         tenants: Counter[str] = Counter()
         for issuer in resource.trust.named:
             name, config = issuer.rules.issuer, replace(issuer.config, issuer=issuer.rules.issuer)
-            found.named.update(_places(config))
+            trusted.named.update(url for url in (name, config.metadata_url, config.jwks_uri) if url is not None)
             if issuer.template is not None:
-                found.templates[issuer.template] = config
+                trusted.templates[issuer.template] = config
                 tenants[issuer.template] += 1
-                config = AuthServerConfig(issuer=name)  # as clients see it
+                config = AuthServerConfig(issuer=name)  # clients know the tenant's issuer, not the template
             if tenants[issuer.template or ""] <= MAX_TENANTS:
-                found.issuers.setdefault(name, (config, []))[1].append(resource.identifier)
-    return found
-
-
-def _places(config: AuthServerConfig) -> Iterator[str]:
-    yield from (url for url in (config.issuer, config.metadata_url, config.jwks_uri) if url is not None)
+                trusted.issuers.setdefault(name, (config, {}))[1][resource.identifier] = scopes
+    return trusted
 
 
 async def _check_live(web: Web, resource: CompiledResource) -> AsyncIterator[Finding]:
     url = resource.identifier
-    answer = await ask_without_token(web, url)
+    answer = await send_initialize(web, url)
     if answer.failure is not None:
         yield found(codes.NOT_DEPLOYED, url, answer.failure)
         return
@@ -130,15 +133,15 @@ async def _check_live(web: Web, resource: CompiledResource) -> AsyncIterator[Fin
 
 
 def _differences(served: Mapping[str, Any], resource: CompiledResource) -> Iterator[Finding]:
-    written = resource.document.members
+    configured = resource.document.members
     for name in COMPARED:
-        if served.get(name) != written.get(name):
-            told = f"{name}: {cut(served.get(name))}, the file says {cut(written.get(name))}"
-            yield found(codes.DIFFERS, resource.identifier, told)
+        if served.get(name) != configured.get(name):
+            evidence = f"{name}: {cut(served.get(name))}, the file says {cut(configured.get(name))}"
+            yield found(codes.DIFFERS, resource.identifier, evidence)
 
 
-def _referred_to(auth: MCPAuth) -> Iterator[tuple[str, str]]:
-    """The texts that stand elsewhere, each with its origin."""
+def _references(auth: MCPAuth) -> Iterator[tuple[str, str]]:
+    """Yield the values that the configuration refers to (`from_env`, `from_file`), each with its origin."""
     values: list[object] = []
     for config, resource in zip(auth.configs, auth.site.resources, strict=True):
         values.append(config.metadata.resource)
@@ -147,7 +150,8 @@ def _referred_to(auth: MCPAuth) -> Iterator[tuple[str, str]]:
     yield from ((str(value), f"({value.origin})") for value in values if isinstance(value, Referenced))
 
 
-def _hidden(finding: Finding, secrets: Mapping[str, str]) -> Finding:
+def _hide(finding: Finding, secrets: Mapping[str, str]) -> Finding:
+    """Return the finding with the origin of each secret instead of the secret."""
     shown = [finding.subject, finding.evidence, finding.fix]
     for secret, origin in secrets.items():
         shown = [text.replace(printable(secret, 500), origin) for text in shown]
