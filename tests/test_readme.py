@@ -23,7 +23,7 @@ from test_servers import write_shop
 from test_stacks import SERVERS
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, Reason
-from asgi_mcp_auth.cli.dev_options import dev_server
+from asgi_mcp_auth.cli._dev_options import dev_server
 from asgi_mcp_auth.config import KeySetClocks
 from asgi_mcp_auth.dev import DevServer, Switch
 from asgi_mcp_auth.doctor import CODES

@@ -1,4 +1,7 @@
-"""The options of `asgi-mcp-auth dev-server`, and its help; what they name is loaded only when it is needed."""
+"""The options of `asgi-mcp-auth dev-server`, and its help.
+
+The names of faults and dialects are imported when an option, its completion or the help needs them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,17 @@ import click
 from click.shell_completion import CompletionItem
 
 __all__ = ("dev_server",)
+
+EXAMPLES = (
+    ("for any MCP server on this machine", "asgi-mcp-auth dev-server"),
+    (
+        "for one MCP server, with one scope",
+        "asgi-mcp-auth dev-server --resource http://127.0.0.1:8000/mcp --scope a:read",
+    ),
+    ("without the consent page, for tests", "asgi-mcp-auth dev-server --auto-approve"),
+    ("with tokens like those of Entra", "asgi-mcp-auth dev-server --dialect entra-v2"),
+    ("with metadata that does not announce PKCE", "asgi-mcp-auth dev-server --fault no-pkce"),
+)
 
 
 def _faults() -> Mapping[str, str]:
@@ -31,40 +45,34 @@ else:
 
 
 class _Named(NameType):
-    """One of some names, which are loaded when one is given, completed or explained."""
+    """A name from a table that is loaded when the name is parsed, completed or explained."""
 
     def __init__(self, name: str, load: Callable[[], Mapping[str, str]]) -> None:
         self.name = name
         self._load = load
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name, if there is such a one."""
+        """Return the name if the table has it; report the known names otherwise."""
         known = self._load()
         if value not in known:
-            self.fail(f"there is no {self.name} {value!r}: choose among {', '.join(known)}.", param, ctx)
+            self.fail(f"there is no {self.name} {value!r}: choose one of {', '.join(known)}.", param, ctx)
         return str(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
-        """The names that begin so."""
+        """Return the names that begin with the typed text, each with its meaning."""
         return [CompletionItem(name, help=why) for name, why in self._load().items() if name.startswith(incomplete)]
 
 
 class _WithTables(click.Command):
-    """A command whose help ends with what the names of faults and dialects mean."""
+    """A command whose help ends with examples, the faults with their meanings, and the dialects."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the examples and the tables."""
         with formatter.section("Examples"):
-            formatter.write_dl(
-                [
-                    ("any MCP server on this machine", "asgi-mcp-auth dev-server"),
-                    ("yours", "… --resource http://127.0.0.1:8000/mcp --scope notes:read"),
-                    ("without the consent page, for tests", "… --auto-approve"),
-                    ("tokens shaped like Entra's", "… --dialect entra-v2"),
-                    ("a server without PKCE metadata", "… --fault no-pkce"),
-                ]
-            )
-        with formatter.section('Faults, also at run time: POST {issuer}/dev/faults with {"on": ["no-iss"]}'):
+            for meaning, command in EXAMPLES:
+                formatter.write(f"{' ' * formatter.current_indent}# {meaning}\n")
+                formatter.write(f"{' ' * formatter.current_indent}{command}\n")
+        with formatter.section("Faults (while it runs: POST {issuer}/dev/faults)"):
             formatter.write_dl(list(_faults().items()))
         with formatter.section("Dialects"):
             width = formatter.width - formatter.current_indent
@@ -74,9 +82,11 @@ class _WithTables(click.Command):
 
 @click.command("dev-server", cls=_WithTables, short_help="Run an authorization server for development.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The loopback address or name to listen on.")
-@click.option("--port", default=9000, show_default=True, type=click.IntRange(0, 65535), help="0 for a free one.")
+@click.option(
+    "--port", default=9000, show_default=True, type=click.IntRange(0, 65535), help="The port; 0 for a free one."
+)
 @click.option("--path", default="", metavar="/PATH", help="A path for the issuer, such as /tenant1.")
-@click.option("--issuer", metavar="URL", help="The issuer identifier, where it is not http://HOST:PORT/PATH.")
+@click.option("--issuer", metavar="URL", help="The issuer identifier. Default: http://HOST:PORT/PATH.")
 @click.option(
     "--resource",
     "resources",
@@ -89,14 +99,14 @@ class _WithTables(click.Command):
     "scopes",
     multiple=True,
     metavar="NAME[=WORDS]",
-    help="A scope to grant, and what it means for people; repeatable. Default: any.",
+    help="A scope to grant, and its text for the consent page; repeatable. Default: any.",
 )
 @click.option(
     "--default-scope",
     "default_scopes",
     multiple=True,
     metavar="NAME",
-    help="What a request gets that names none; repeatable. Default: the first --scope.",
+    help="A scope for requests that name none; repeatable. Default: the first --scope.",
 )
 @click.option(
     "--user",
@@ -105,13 +115,13 @@ class _WithTables(click.Command):
     metavar="NAME",
     default=("alice", "bob"),
     show_default=True,
-    help="Who can sign in; repeatable.",
+    help="A user who can sign in; repeatable.",
 )
 @click.option(
     "--auto-approve",
     is_flag=True,
-    help="Show no consent page: approve as the first user, or as the one in login_hint. "
-    "Any web page can get tokens then: for tests.",
+    help="Show no consent page: approve as the first user, or as the user in login_hint. "
+    "For tests only: any web page can then get tokens.",
 )
 @click.option(
     "--algorithm",
@@ -120,13 +130,13 @@ class _WithTables(click.Command):
     metavar="ALG",
     default=("RS256", "ES256"),
     show_default=True,
-    help="A signing key for each; the first one signs.",
+    help="Make a signing key for this algorithm; repeatable. The first key signs.",
 )
 @click.option(
     "--dialect",
     type=_Named("dialect", _dialects),
     metavar="NAME",
-    help="Shape access tokens as a provider does; see below.",
+    help="Make access tokens like those of a provider; see below.",
 )
 @click.option(
     "--fault",
@@ -134,7 +144,7 @@ class _WithTables(click.Command):
     type=_Named("fault", _faults),
     multiple=True,
     metavar="NAME",
-    help="Do something wrong; repeatable; see below.",
+    help="Misbehave in this way; repeatable; see below.",
 )
 @click.option(
     "--token-lifetime",
@@ -142,7 +152,7 @@ class _WithTables(click.Command):
     show_default=True,
     type=click.IntRange(1),
     metavar="SECONDS",
-    help="Of access tokens.",
+    help="The lifetime of access tokens.",
 )
 @click.option(
     "--refresh-lifetime",
@@ -150,7 +160,7 @@ class _WithTables(click.Command):
     show_default=True,
     type=click.IntRange(1),
     metavar="SECONDS",
-    help="Of refresh tokens.",
+    help="The lifetime of refresh tokens.",
 )
 @click.option(
     "--code-lifetime",
@@ -158,60 +168,60 @@ class _WithTables(click.Command):
     show_default=True,
     type=click.IntRange(1, 60),
     metavar="SECONDS",
-    help="Of authorization codes.",
+    help="The lifetime of authorization codes.",
 )
 @click.option(
     "--clients",
     "clients_file",
     type=click.File("rb"),
     metavar="FILE",
-    help="Clients that need not register: a JSON list of metadata as for registration (RFC 7591), "
+    help="Clients that are registered from the start: a JSON list of client metadata (RFC 7591) "
     "with client_id and client_secret.",
 )
 @click.option(
     "--no-registration",
     "no_registration",
     is_flag=True,
-    help="Let no client register itself.",
+    help="Reject dynamic client registration.",
 )
 @click.option(
     "--default-auth-method",
     type=click.Choice(["client_secret_basic", "client_secret_post", "none"]),
     default="client_secret_basic",
     show_default=True,
-    help="Of a registration that names none.",
+    help="The token endpoint authentication method of a registration that names none.",
 )
 @click.option(
     "--no-cimd",
     "no_client_documents",
     is_flag=True,
-    help="Accept no client id metadata documents.",
+    help="Reject client id metadata documents (CIMD).",
 )
 @click.option(
-    "--insecure-cimd", "insecure_client_documents", is_flag=True, help="Accept those at http URLs of this machine too."
+    "--insecure-cimd", "insecure_client_documents", is_flag=True, help="Also accept CIMD at http URLs of this machine."
 )
 @click.option(
     "--no-private-schemes",
     "no_private_schemes",
     is_flag=True,
-    help="Refuse redirect URIs with an app's own scheme (cursor://…).",
+    help="Reject redirect URIs with a private-use scheme (cursor://…).",
 )
-@click.option("--strict-application-type", is_flag=True, help="Refuse loopback redirect URIs to clients of type web.")
+@click.option("--strict-application-type", is_flag=True, help="Reject loopback redirect URIs of clients of type web.")
 @click.option("--no-oidc", "no_oidc", is_flag=True, help="Serve no OpenID Connect documents.")
 @click.option(
     "--dangerously-allow-remote",
     "--i-know",
     is_flag=True,
-    help="Listen beyond this machine. Everybody who reaches the server can be anybody.",
+    help="Listen beyond this machine. Any client that reaches the server can then sign in as any user.",
 )
 def dev_server(**options: Any) -> int:
     """Run an authorization server for development, on this machine.
 
-    It does what an MCP client asks of one: metadata, registration, client id metadata documents, a consent page,
+    The server has what an MCP client needs: metadata, registration, client id metadata documents, a consent page,
     PKCE, resource indicators, refresh tokens, introspection, revocation. It asks for no password and keeps everything
     in memory. Point your app at its issuer, and your client at your app.
     """
-    from asgi_mcp_auth.cli.dev_server import run_dev_server  # noqa: PLC0415
+    from asgi_mcp_auth.cli._dev_server import run_dev_server  # noqa: PLC0415
 
     for name in ("registration", "client_documents", "private_schemes", "oidc"):
         options[name] = not options.pop(f"no_{name}")

@@ -1,6 +1,6 @@
-"""The demonstration's three servers under uvicorn on loopback: authorization server, MCP server, and the client's own.
+"""The demo's three servers under uvicorn on loopback: authorization server, MCP server, and the client's callback.
 
-Each tells its exchanges. One clock, that can be put ahead, is that of all.
+Each reports its exchanges. All share one clock, which can be advanced.
 """
 
 from __future__ import annotations
@@ -15,58 +15,47 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
+import uvicorn
+from mcp.server.mcpserver import MCPServer
+
 from asgi_mcp_auth._asgi.sending import complete_lifespan, send_response
 from asgi_mcp_auth._protocol.request import Request
 from asgi_mcp_auth._protocol.responses import Response
 from asgi_mcp_auth.auth import MCPAuth
-from asgi_mcp_auth.cli.demo.exchanges import Exchange, observed
-from asgi_mcp_auth.cli.demo.meaning import AUTHORIZATION_SERVER, CLIENT, MCP_SERVER, Place
+from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange, record_exchanges
+from asgi_mcp_auth.cli.demo._meaning import AUTHORIZATION_SERVER, CLIENT, MCP_SERVER, Deployment
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.dev import DevServer
 from asgi_mcp_auth.dev.memory import Bounded
 
-__all__ = (
-    "READ",
-    "START_SECONDS",
-    "WRITE",
-    "Clock",
-    "Returns",
-    "Running",
-    "listening",
-    "mcp_server",
-    "running",
-    "serving",
-    "until",
-)
+__all__ = ("READ", "START_SECONDS", "CallbackApp", "Clock", "RunningServers", "mcp_server", "running", "wait_until")
 
 START_SECONDS = 10.0
-MAX_RETURNS = 100
+MAX_CALLBACKS = 100
 READ = "notes:read"
 WRITE = "notes:write"
 SCOPES = {READ: "Read your notes", WRITE: "Add notes in your name"}
 
 
 class Clock:
-    """Seconds since the epoch, that can be put ahead."""
+    """A clock that can be advanced."""
 
     def __init__(self) -> None:
-        self.ahead = 0.0
+        self.offset = 0.0
 
     def __call__(self) -> float:
-        """The time."""
-        return time.time() + self.ahead
+        """Return the seconds since the epoch, plus the offset."""
+        return time.time() + self.offset
 
 
 def mcp_server() -> Any:
-    """A server of the MCP SDK with two tools, as an ASGI app; it knows nothing of authorization."""
-    from mcp.server.mcpserver import MCPServer  # noqa: PLC0415 - an extra
-
+    """Return an MCP SDK server with two tools, as an ASGI app without any authorization."""
     notes = ["Water the plants"]
     server = MCPServer("notes", log_level="CRITICAL")
 
     @server.tool()
     def list_notes() -> list[str]:  # pyright: ignore[reportUnusedFunction]
-        """All notes."""
+        """Return all notes."""
         return notes
 
     @server.tool()
@@ -78,14 +67,14 @@ def mcp_server() -> Any:
     return server.streamable_http_app(stateless_http=True)  # stateless: curl can call a tool with one request
 
 
-class Returns:
-    """Where a browser comes back to a client: what it brought, by `state`, for a while: any page can send one."""
+class CallbackApp:
+    """The client's redirect URI: keeps the last authorization responses by `state`, since any page can send one."""
 
     def __init__(self) -> None:
-        self._found: Bounded[str, dict[str, str]] = Bounded(MAX_RETURNS)
+        self._responses: Bounded[str, dict[str, str]] = Bounded(MAX_CALLBACKS)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve the page that a person sees at the end."""
+        """Keep an authorization response, and send the page that ends the flow in the browser."""
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
             return
@@ -94,33 +83,33 @@ class Returns:
         if request.path != "/callback" or "state" not in query:
             await send_response(Response(404, (), b""), request, receive, send)
             return
-        self._found.put(query["state"], query)
-        says = "Allowed." if "code" in query else f"Not allowed: {html.escape(query.get('error', 'no code'))}."
+        self._responses.put(query["state"], query)
+        outcome = "Allowed." if "code" in query else f"Not allowed: {html.escape(query.get('error', 'no code'))}."
         page = (
             "<!doctype html><html lang=en><meta charset=utf-8><meta name=color-scheme content='light dark'>"
-            f"<title>{says}</title><p>{says} You can close this window."
+            f"<title>{outcome}</title><p>{outcome} You can close this window."
         )
         headers = ((b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", b"default-src 'none'"))
         await send_response(Response(200, headers, page.encode("utf-8")), request, receive, send)
 
     def take(self, state: str) -> dict[str, str] | None:
-        """What the browser brought, None if it has not come back yet."""
-        return self._found.pop(state)
+        """Return and forget the authorization response for a `state`; None if there is none yet."""
+        return self._responses.pop(state)
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
-    """The servers, up."""
+class RunningServers:
+    """The running servers, with what the client needs of them."""
 
-    place: Place
+    deployment: Deployment
     issuer: DevServer
     clock: Clock
-    returns: Returns
+    callback: CallbackApp
     redirect_uri: str
 
 
-def until(ready: Callable[[], bool], seconds: float) -> bool:
-    """Wait for something that another thread does; returns whether it did."""
+def wait_until(ready: Callable[[], bool], seconds: float) -> bool:
+    """Wait for a condition that another thread fulfils; return whether it is fulfilled."""
     deadline = time.monotonic() + seconds
     while not (done := ready()) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -128,18 +117,16 @@ def until(ready: Callable[[], bool], seconds: float) -> bool:
 
 
 @contextlib.contextmanager
-def serving(app: Any, listener: socket.socket) -> Generator[None]:
-    """An app under uvicorn on a bound socket, in a thread.
+def _serving(app: Any, listener: socket.socket) -> Generator[None]:
+    """Serve an app with uvicorn on a bound socket, in a thread.
 
     Raises:
-        RuntimeError: It did not start.
+        RuntimeError: uvicorn did not start.
     """
-    import uvicorn  # noqa: PLC0415 - an extra
-
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    if not until(lambda: server.started or not thread.is_alive(), START_SECONDS) or not server.started:
+    if not wait_until(lambda: server.started or not thread.is_alive(), START_SECONDS) or not server.started:
         msg = "uvicorn did not start"
         raise RuntimeError(msg)
     try:
@@ -149,8 +136,8 @@ def serving(app: Any, listener: socket.socket) -> Generator[None]:
         thread.join(START_SECONDS)
 
 
-def listening(port: int) -> socket.socket:
-    """A socket on a port of loopback, on any other if that is taken."""
+def _listen(port: int) -> socket.socket:
+    """Return a socket on a loopback port, or on a free port if that one is in use."""
     try:
         return socket.create_server(("127.0.0.1", port))
     except OSError:
@@ -159,29 +146,29 @@ def listening(port: int) -> socket.socket:
 
 @contextlib.contextmanager
 def running(
-    tell: Callable[[Exchange, Place], None],
+    on_exchange: Callable[[HTTPExchange, Deployment], None],
     *,
-    asks: bool = False,
+    consent: bool = False,
     clients: Sequence[Mapping[str, Any]] = (),
     ports: tuple[int, int] = (0, 0),
-) -> Generator[Running]:
-    """The servers, from their start to the end of the block.
+) -> Generator[RunningServers]:
+    """Run the servers until the end of the block.
 
     Args:
-        tell: Called with each exchange.
-        asks: Whether a person is asked on the consent page; otherwise everything is allowed at once.
-        clients: Registered from the beginning.
-        ports: Those of the MCP server and the authorization server, if they are free.
+        on_exchange: Called with each exchange.
+        consent: Whether to show the consent page; otherwise every request is approved at once.
+        clients: Clients that are registered from the start.
+        ports: The ports of the MCP server and of the authorization server, if they are free.
     """
     with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(listening(port)) for port in (*ports, 0)]
-        origin, issuer_origin, client_origin = (f"http://127.0.0.1:{one.getsockname()[1]}" for one in listeners)
-        resource, clock, returns = f"{origin}/mcp", Clock(), Returns()
+        listeners = [stack.enter_context(_listen(port)) for port in (*ports, 0)]
+        origin, issuer_origin, client_origin = (f"http://127.0.0.1:{each.getsockname()[1]}" for each in listeners)
+        resource, clock, callback = f"{origin}/mcp", Clock(), CallbackApp()
         issuer = DevServer(
             issuer=issuer_origin,
             resources=[resource],
             scopes=SCOPES,
-            auto_approve=not asks,
+            auto_approve=not consent,
             clients=clients,
             clock=clock,
         )
@@ -193,13 +180,13 @@ def running(
             clock=clock,
         )
         metadata_url = f"{origin}/.well-known/oauth-protected-resource/mcp"
-        place = Place(resource=resource, metadata_url=metadata_url, issuer=issuer_origin, baseline=READ)
+        deployment = Deployment(resource=resource, metadata_url=metadata_url, issuer=issuer_origin, baseline=READ)
 
-        def note(exchange: Exchange) -> None:
-            tell(exchange, place)
+        def report(exchange: HTTPExchange) -> None:
+            on_exchange(exchange, deployment)
 
         protected = auth.wrap(mcp_server())
-        apps = {MCP_SERVER: protected, AUTHORIZATION_SERVER: issuer, CLIENT: returns}
-        for (server, inner), listener in zip(apps.items(), listeners, strict=True):
-            stack.enter_context(serving(observed(inner, server, note), listener))
-        yield Running(place, issuer, clock, returns, f"{client_origin}/callback")
+        apps = {MCP_SERVER: protected, AUTHORIZATION_SERVER: issuer, CLIENT: callback}
+        for (server, app), listener in zip(apps.items(), listeners, strict=True):
+            stack.enter_context(_serving(record_exchanges(app, server, report), listener))
+        yield RunningServers(deployment, issuer, clock, callback, f"{client_origin}/callback")

@@ -1,4 +1,4 @@
-"""`asgi-mcp-auth doctor` and `explain`: reading the token, showing progress, printing what was found."""
+"""`asgi-mcp-auth doctor` and `explain`: reading the token, showing progress, printing findings and steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from asgi_mcp_auth._remote.http import Fetcher
 from asgi_mcp_auth.auth import MCPAuth
-from asgi_mcp_auth.cli.commands import console
+from asgi_mcp_auth.cli._terminal import console, write
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.doctor import Explanation, Finding, Kind, Report, Severity, examine, explain
 from asgi_mcp_auth.doctor.challenge import metadata_parameter
@@ -28,13 +28,14 @@ from asgi_mcp_auth.doctor.resource_metadata import check_resource_metadata
 from asgi_mcp_auth.doctor.web import Web
 from asgi_mcp_auth.errors import ConfigurationError, printable
 
-__all__ = ("explain_with", "run_doctor", "run_explain", "token_from")
+__all__ = ("explain_with", "is_url", "read_token", "run_doctor", "run_explain")
 
 T = TypeVar("T")
 
 VERSION = 1
-"""Of the shape of the JSON."""
+"""The version of the JSON format."""
 QUIET_SECONDS = 1.0
+INDENT = 11  # columns before the code of a finding
 LONGEST_TOKEN = 64 * 1024
 LONGEST_VALUE = 200
 WHY_NOT_AN_ARGUMENT = (
@@ -50,14 +51,14 @@ STYLES: Final = {
 OUTCOMES: Final = {"pass": "green", "fail": "bold red", "not reached": "dim"}
 
 
-def token_from(place: str) -> str:
-    """The token on standard input; nothing is shown while it is typed.
+def read_token(source: str) -> str:
+    """Return the token on standard input; a terminal does not show it while it is typed.
 
     Raises:
-        click.UsageError: It was given as an argument, or there is none.
+        click.UsageError: `source` is not "-", so perhaps a token; or standard input is empty.
     """
-    if place != "-":
-        raise click.UsageError(WHY_NOT_AN_ARGUMENT)  # and not a word of it
+    if source != "-":
+        raise click.UsageError(WHY_NOT_AN_ARGUMENT)  # without the argument, which may be a token
     if sys.stdin.isatty():
         text = str(click.prompt("Token", hide_input=True, err=True))
     else:
@@ -66,14 +67,14 @@ def token_from(place: str) -> str:
     if token[:7].lower() == "bearer ":
         token = token[7:].strip()
     if not token:
-        msg = "There is no token on standard input."
+        msg = "There is no token on standard input. Pipe or type one."
         raise click.UsageError(msg)
     return token
 
 
 def _run(work: Callable[[Callable[[str], None]], Awaitable[T]]) -> T:
-    """Run something that waits; on a terminal, tell after a second what it waits for."""
-    logging.getLogger("asgi_mcp_auth").addHandler(logging.NullHandler())  # what matters is in the findings
+    """Run async work; on a terminal, show after a second which URL it is waiting for."""
+    logging.getLogger("asgi_mcp_auth").addHandler(logging.NullHandler())  # the findings report what matters
     status = console(stderr=True).status("")
     soon = threading.Timer(QUIET_SECONDS, status.start)
     if sys.stderr.isatty():
@@ -86,13 +87,13 @@ def _run(work: Callable[[Callable[[str], None]], Awaitable[T]]) -> T:
         return anyio.run(work, progress)
     finally:
         soon.cancel()
-        if soon.ident is not None:  # it was started, and may be at it
+        if soon.ident is not None:  # the timer was started, and may be running
             soon.join()
         status.stop()
 
 
 def run_doctor(targets: Sequence[str], kind: Kind | None, *, as_json: bool, strict: bool) -> int:
-    """Examine the targets and print what was found. Returns the exit status."""
+    """Examine the targets and print the findings. Return the exit status."""
     reports = _run(lambda progress: examine(targets, kind, progress=progress))
     errors = sum(report.count(Severity.ERROR) for report in reports)
     warnings = sum(report.count(Severity.WARNING) for report in reports)
@@ -102,8 +103,8 @@ def run_doctor(targets: Sequence[str], kind: Kind | None, *, as_json: bool, stri
     else:
         for report in reports:
             _print_report(report)
-        told = f"{errors} error{'' if errors == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}."
-        console().print(Text(told, "bold red" if failed else "green"))
+        summary = f"{errors} error{'' if errors == 1 else 's'}, {warnings} warning{'' if warnings == 1 else 's'}."
+        write(console(), summary, "bold red" if failed else "green")
     return int(failed)
 
 
@@ -113,19 +114,19 @@ def _print_json(content: dict[str, Any]) -> None:
 
 def _print_report(report: Report) -> None:
     out = console()
-    out.print(Text(f"{printable(report.target, 500)} ({report.kind or 'not recognised'})", "bold"))
+    write(out, f"{printable(report.target, 500)} ({report.kind or 'not recognised'})", "bold")
     for finding in report.findings:
-        out.print(_headline(finding))
-        for name, text in (("seen", finding.evidence), ("mend", finding.fix), ("see", _reference(finding))):
+        write(out, _headline(finding), hanging=INDENT)
+        for name, text in (("found", finding.evidence), ("fix", finding.fix), ("see", _reference(finding))):
             if text:
-                out.print(Text(f"           {name}: {text}", "dim" if name == "see" else ""))
+                write(out, f"{' ' * INDENT}{name}: {text}", "dim" if name == "see" else "", hanging=INDENT + 2)
     out.print()
 
 
 def _headline(finding: Finding) -> Text:
     style = STYLES[finding.severity]
-    told = Text(f"  {finding.severity.value:<8} ", style)
-    return told.append(finding.code.name, "bold").append(f": {finding.code.means} [{finding.subject}]", "")
+    severity = Text(f"  {finding.severity.value:<8} ", style)
+    return severity.append(finding.code.name, "bold").append(f": {finding.code.means} [{finding.subject}]", "")
 
 
 def _reference(finding: Finding) -> str:
@@ -141,16 +142,16 @@ def explain_with(
     *,
     as_json: bool,
 ) -> int:
-    """Explain a token against a file, the environment, or what the options say. Returns the exit status."""
+    """Explain a token for the configuration of a file, the environment or the options. Return the exit status."""
     from_options = bool(issuers or scopes) or (resource is not None and config is None and not _environment())
     if config is not None and (issuers or scopes):
-        msg = "--issuer and --scope are for going without --config."
+        msg = "--issuer and --scope cannot be combined with --config. Remove them, or --config."
         raise click.UsageError(msg)
     if from_options and resource is None:
-        msg = "Say for which resource: --resource URL."
+        msg = "The resource is missing. Pass --resource URL."
         raise click.UsageError(msg)
     if not from_options and config is None and not _environment():
-        msg = "Say against what to judge it: --config FILE, or --resource URL with --issuer URL."
+        msg = "There is no configuration to verify the token with. Pass --config FILE or --resource URL."
         raise click.UsageError(msg)
 
     try:
@@ -161,7 +162,7 @@ def explain_with(
             auth = load(config)
         explanation = _run(lambda _: explain(auth, token, resource))
     except ConfigurationError as error:
-        click.echo(str(error), err=True)
+        write(console(stderr=True), str(error), hanging=4)
         return 2
     if as_json:
         _print_json(explanation.to_dict())
@@ -171,18 +172,18 @@ def explain_with(
 
 
 def run_explain(token: str, targets: Sequence[str], kind: Kind | None, *, as_json: bool) -> int:
-    """Explain a token against the targets of the doctor. Returns the exit status."""
+    """Explain a token for the targets of `doctor`. Return the exit status."""
     files = [target for target in targets if kind == "config" or not is_url(target)]
     urls = [target for target in targets if target not in files]
     if len(files) > 1:
-        msg = "Name one configuration file."
+        msg = "There is more than one configuration file. Pass one."
         raise click.UsageError(msg)
     if files:
         return explain_with(token, files[0], urls[0] if urls else None, (), (), as_json=as_json)
     kinds = _run(partial(kinds_of, urls, kind))
     resources = [url for url in urls if "resource" in kinds[url]]
     if len(resources) != 1:
-        msg = "Name one resource (and perhaps issuers), or one configuration file."
+        msg = "A token is explained for one resource. Pass its URL (and issuers, if you like), or a configuration file."
         raise click.UsageError(msg)
     issuers = [url for url in urls if url not in resources]
     return explain_with(token, None, resources[0], issuers, (), as_json=as_json)
@@ -198,38 +199,38 @@ def _configured(resource: str, issuers: Sequence[str], scopes: Sequence[str]) ->
 
 
 async def _issuers_of(resource: str, progress: Callable[[str], None]) -> tuple[str, ...]:
-    """The issuers that a live resource names."""
+    """Return the issuers in the metadata of a running resource."""
     web = Web(Fetcher(), [resource], progress=progress)
-    told = metadata_parameter(await ask_without_token(web, resource))
-    issuers = (await check_resource_metadata(web, resource, told)).servers
+    metadata_url = metadata_parameter(await ask_without_token(web, resource))
+    issuers = (await check_resource_metadata(web, resource, metadata_url)).servers
     if not issuers:
-        msg = f"{printable(resource)} names no issuer, or does not answer: say --issuer URL."
+        msg = f"{printable(resource)} names no issuer, or does not respond. Pass --issuer URL."
         raise click.UsageError(msg)
     return issuers
 
 
 def _print_explanation(explanation: Explanation) -> None:
     out = console()
-    out.print(Text(f"It looks like {explanation.looks_like}; the signature is not shown.", "bold"))
-    for part, members in (("header", explanation.header), ("claims", explanation.claims)):
+    write(out, f"The token looks like {explanation.looks_like}; the signature is not shown.", "bold")
+    for part, members in (("Header", explanation.header), ("Claims, unverified", explanation.claims)):
         if members is not None:
-            out.print(Text(f"\n{part}, as it says:" if part == "claims" else f"{part}:"))
+            write(out, f"\n{part}:")
             for name, value in members.items():
-                out.print(Text(f"  {printable(name, 64)}: {_value(value)}"))
-    out.print(Text(f"\nsteps, for {explanation.resource}:"))
+                write(out, f"  {printable(name, 64)}: {_value(value)}", hanging=4)
+    write(out, f"\nSteps, for {explanation.resource}:")
     for step in explanation.steps:
         line = Text(f"  {step.outcome:<12}", OUTCOMES[step.outcome]).append(f"{step.name:<16}", "")
         reason = [] if step.reason is None else [step.reason]
         expected = [] if step.expected is None else [f"expected {step.expected}"]
         line.append("; ".join([*reason, *expected, *([] if step.found is None else [f"found {step.found}"])]), "")
-        out.print(line)
+        write(out, line, hanging=30)
     out.print()
     if explanation.accepted:
-        out.print(Text("It is accepted.", "bold green"))
+        write(out, "The token is accepted.", "bold green")
         return
-    out.print(Text(f"It is refused: {explanation.status} {explanation.reason}.", "bold red"))
+    write(out, f"The token is rejected: {explanation.status} {explanation.reason}.", "bold red")
     if explanation.hint:
-        out.print(Text(explanation.hint))
+        write(out, explanation.hint)
 
 
 def _value(value: object) -> str:

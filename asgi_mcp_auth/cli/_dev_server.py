@@ -1,21 +1,23 @@
-"""`asgi-mcp-auth dev-server`: the development authorization server under uvicorn, what to paste, a line per request."""
+"""`asgi-mcp-auth dev-server`: runs the development authorization server, and prints what to paste and each request."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
 import json
+import os
 import secrets
 import socket
 import time
 from typing import Any, BinaryIO, cast
 
 import click
+from rich.console import Console
 from rich.text import Text
 
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_value
 from asgi_mcp_auth._protocol.urls import is_loopback
-from asgi_mcp_auth.cli.commands import console
+from asgi_mcp_auth.cli._terminal import console, shell_lines, write
 from asgi_mcp_auth.dev import DevServer, Exchange
 from asgi_mcp_auth.errors import ConfigurationError, printable
 
@@ -24,28 +26,30 @@ __all__ = ("exchange_line", "run_dev_server", "what_to_paste")
 MAX_CLIENTS_FILE = 1024 * 1024
 STYLES = {2: "green", 3: "cyan", 4: "yellow", 5: "red"}
 CLIENT = "curl"
+LABELS = 12  # columns
+CLOCK = 10  # columns
 
 
-def _mistake(what: str) -> click.UsageError:
-    return click.UsageError(what, click.get_current_context())
+def _usage_error(message: str) -> click.UsageError:
+    return click.UsageError(message, click.get_current_context())
 
 
 def _listen(host: str, port: int, *, remote: bool) -> socket.socket:
-    """A bound socket, on this machine unless it is said otherwise."""
+    """Return a bound socket; its address is on this machine unless `remote`."""
     if not remote and not is_loopback(f"[{host}]" if ":" in host else host):
-        msg = f"--host {host} is not this machine, and this server lets everybody in: use 127.0.0.1."
-        raise _mistake(msg)
+        msg = f"--host {host} is not an address of this machine, and this server asks for no password. Use 127.0.0.1."
+        raise _usage_error(msg)
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except (OSError, UnicodeError) as error:  # the second is of a name that cannot be one
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host name with an invalid label
         why = getattr(error, "strerror", None) or error
         msg = f"Cannot listen on {host} port {port}: {why}. Try --port 0, or --host 127.0.0.1."
-        raise _mistake(msg) from None
+        raise _usage_error(msg) from None
 
 
 def _scopes(given: tuple[str, ...]) -> dict[str, str]:
-    """`name` or `name=what it means` for each."""
+    """Return the text of each scope by name; a scope is given as `name` or `name=text`."""
     pairs = [scope.partition("=") for scope in given]
     return {name.strip(): words.strip() for name, _, words in pairs}
 
@@ -56,16 +60,16 @@ def _clients(file: BinaryIO | None) -> list[Any]:
     try:
         found = load_value(file.read(MAX_CLIENTS_FILE))
     except JSONRefused as error:
-        msg = f"{file.name} is refused: {error}. Write a JSON list of objects."
-        raise _mistake(msg) from None
+        msg = f"{file.name} cannot be used: {error}. Write a JSON list of objects."
+        raise _usage_error(msg) from None
     if not isinstance(found, list):
-        msg = f"{file.name} is no JSON list. Write a list of objects, each as for registration (RFC 7591)."
-        raise _mistake(msg)
+        msg = f"{file.name} is not a JSON list. Write a list of client metadata (RFC 7591)."
+        raise _usage_error(msg)
     return cast("list[Any]", found)  # type: ignore[redundant-cast]  # pyright sees a list of unknowns
 
 
 def exchange_line(exchange: Exchange, now: float) -> Text:
-    """One request and its answer, on one line; in colours where there are any."""
+    """Return the log line of one request and its response."""
     clock = time.strftime("%H:%M:%S", time.localtime(now))
     milliseconds = f"{exchange.seconds * 1000:.0f} ms"
     line = Text(f"{clock}  ")
@@ -78,22 +82,22 @@ def exchange_line(exchange: Exchange, now: float) -> Text:
 
 
 def what_to_paste(server: DevServer, secret: str) -> str:
-    """What a person needs to go on: the issuer, the metadata, lines for an app and for curl."""
+    """Return the text to continue with: the issuer, the metadata URL, lines for an app and for curl."""
     options, issuer = server.options, server.url
     base, path = issuer.rstrip("/"), options.url.path.rstrip("/")
     origin = base.removesuffix(path)
     policy = options.policy
     resource = policy.resources[0] if policy.resources else "http://127.0.0.1:8000/mcp"
     scopes = list(policy.default_scopes or policy.scopes[:1])
-    asked = f" -d scope='{' '.join(scopes)}'" if scopes else ""
-    how = "approved at once" if options.auto_approve else "chosen on the consent page"
+    scope = f" -d scope='{' '.join(scopes)}'" if scopes else ""
+    sign_in = "approved without a consent page" if options.auto_approve else "chosen on the consent page"
     required = f"\n        required_scopes={json.dumps(scopes)}," if scopes else ""
     return f"""\
 Issuer      {issuer}
 Metadata    {origin}/.well-known/oauth-authorization-server{path}
 Resources   {" ".join(policy.resources) or "any on this machine"}
 Scopes      {" ".join(policy.scopes) or "any"}
-Users       {" ".join(options.users)} ({how})
+Users       {" ".join(options.users)} ({sign_in})
 Faults      {" ".join(sorted(server.faults)) or "none"}
 
 Protect an app:
@@ -104,17 +108,38 @@ Protect an app:
         authorization_servers=["{issuer}"],{required}
     )
 
-Give the app's URL to an MCP client. Or, without one, get a token, change a fault, rotate the keys, forget everything:
+Give the app's URL to an MCP client. With curl instead, you can get a token, switch a fault on, rotate the keys, and \
+delete clients and grants:
 
-curl -s {base}/token -u {CLIENT}:{secret} -d grant_type=client_credentials -d resource={resource}{asked}
+curl -s {base}/token -u {CLIENT}:{secret} -d grant_type=client_credentials -d resource={resource}{scope}
 curl -s {base}/dev/faults -H 'Content-Type: application/json' -d '{{"on": ["unknown-kid"], "off": []}}'
 curl -s {base}/dev/rotate -H 'Content-Type: application/json' -d '{{}}'
 curl -s {base}/dev/forget -H 'Content-Type: application/json' -d '{{}}'
 """
 
 
+def _print_what_to_paste(out: Console, text: str) -> None:
+    for line in text.splitlines():
+        if line.startswith("curl "):
+            for part in shell_lines(line, out.width):
+                out.print(part)
+        else:
+            indented = line.startswith(" ") or line.partition(" ")[0] in ("Resources", "Scopes", "Users", "Faults")
+            write(out, line, hanging=LABELS if indented else 0)
+    out.print()
+
+
+def _log(out: Console, exchange: Exchange) -> None:
+    """Print a log line; it is folded on a terminal, and remains one line in a file or a pipe."""
+    line = exchange_line(exchange, time.time())
+    if out.is_terminal or "COLUMNS" in os.environ:
+        write(out, line, hanging=CLOCK)
+    else:
+        out.print(line)
+
+
 def _issuer(host: str, port: int, path: str) -> str:
-    """The issuer of an address; for one beyond this machine, what a forwarded port is here (a container, say)."""
+    """Return the issuer of an address; of an address beyond this machine, for its port forwarded to this machine."""
     named = f"[{host}]" if ":" in host else host
     if not is_loopback(named):
         named = "127.0.0.1"
@@ -133,10 +158,14 @@ def run_dev_server(
     dangerously_allow_remote: bool,
     **options: Any,
 ) -> int:
-    """Serve until Ctrl-C. What is wrong with the options is said in a line each."""
+    """Serve until Ctrl-C. Return the exit status.
+
+    Raises:
+        click.UsageError: An option cannot be used, or uvicorn is not installed.
+    """
     if importlib.util.find_spec("uvicorn") is None:
-        msg = "The server needs uvicorn: pip install 'asgi-mcp-auth[demo]'."
-        raise _mistake(msg)
+        msg = "The server needs uvicorn. In a clone, run: pip install '.[demo]'."
+        raise _usage_error(msg)
     out = console()
     secret = secrets.token_urlsafe(12)
     own = {"client_id": CLIENT, "client_secret": secret, "grant_types": ["client_credentials"]}
@@ -149,20 +178,20 @@ def run_dev_server(
                 default_scopes=default_scopes or None,
                 clients=clients,
                 dangerously_allow_remote=dangerously_allow_remote,
-                on_exchange=lambda exchange: out.print(exchange_line(exchange, time.time())),
+                on_exchange=lambda exchange: _log(out, exchange),
                 **options,
             )
         except ConfigurationError as error:
-            raise _mistake(" ".join(map(str, error.problems))) from None
-        out.print("DEVELOPMENT ONLY: this server lets everybody in, without a password.\n", style="bold yellow")
-        out.print(what_to_paste(server, secret))
-        out.print("Press Ctrl-C to stop.\n", style="dim")
+            raise _usage_error(" ".join(map(str, error.problems))) from None
+        write(out, "DEVELOPMENT ONLY: this server signs in any user without a password.\n", "bold yellow")
+        _print_what_to_paste(out, what_to_paste(server, secret))
+        write(out, "Press Ctrl-C to stop.\n", "dim")
         _serve(server, listener)
     return 0
 
 
 def _serve(server: DevServer, listener: socket.socket) -> None:
-    import uvicorn  # noqa: PLC0415 - an extra
+    import uvicorn  # noqa: PLC0415 - needs the extra `demo`
 
     config = uvicorn.Config(server, log_level="warning", access_log=False, proxy_headers=False, server_header=False)
     with contextlib.suppress(KeyboardInterrupt):
