@@ -102,6 +102,7 @@ FAULTS: list[tuple[str, Callable[[Issuer], None], str, Severity]] = [
     ("DC-3 no JSON", served(OAUTH, b"{"), "not_json", ERROR),
     ("DC-3 a list", served(OAUTH, b"[]"), "not_json", ERROR),
     ("DC-3 a member twice", served(OAUTH, b'{"issuer": 1, "issuer": 2}'), "not_json", ERROR),
+    ("DC-3 keys with a member twice", served("/jwks", b'{"keys": [], "keys": []}'), "not_json", ERROR),
     ("DC-3 too large", served(OAUTH, b" " * 600_000), "too_large", ERROR),
     ("DC-3 damaged gzip", coded("gzip", b"x"), "content_not_decoded", ERROR),
     ("DC-3 cut gzip", coded("gzip", gzip.compress(b"{}")[:-4]), "content_not_decoded", ERROR),
@@ -191,6 +192,22 @@ def test_members_of_a_wrong_type_do_not_hide_other_findings(issuer: Issuer) -> N
     assert "keys_usable" in names(report.findings, Severity.OK)
     (finding,) = [finding for finding in report.findings if finding.code.name == "metadata_invalid"]
     assert finding.evidence == "wrong JSON type: ui_locales_supported, userinfo_endpoint"
+
+
+# description, the metadata as served
+LENIENT: list[Any] = [
+    pytest.param(lambda text: f"\ufeff{text}", id="B1 a byte order mark"),
+    pytest.param(lambda text: text.replace("{", '{"x": 1, "x": 2, ', 1), id="B1 a repeated member"),
+    pytest.param(lambda text: text.replace("{", '{"x": NaN, ', 1), id="B1 NaN"),
+]
+
+
+@pytest.mark.parametrize("change", LENIENT)
+def test_json_that_only_strict_parsers_reject_is_a_warning(issuer: Issuer, change: Callable[[str], str]) -> None:
+    issuer.answer(OAUTH, change(json.dumps(issuer.metadata)).encode())
+    report = diagnose(issuer.url)
+    assert problems(report) == {"json_not_strict"}
+    assert "keys_usable" in names(report.findings, Severity.OK)
 
 
 def test_the_evidence_says_how_many_urls_clients_try(issuer: Issuer) -> None:

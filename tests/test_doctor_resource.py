@@ -369,8 +369,8 @@ def test_authorization_servers_inside_the_users_network_are_not_asked(clinic: Cl
 
 
 def test_a_missing_resource_metadata_is_an_error_without_metadata_at_a_well_known_url(clinic: Clinic) -> None:
-    absent = answering(404)
-    clinic.server.app = challenged(clinic, 'Bearer scope="a"', **{f"{PRM}/mcp": absent, PRM: absent})
+    absent: dict[str, Any] = {f"{PRM}/mcp": answering(404), PRM: answering(404)}
+    clinic.server.app = challenged(clinic, 'Bearer scope="a"', **absent)
     assert {"no_resource_metadata", "resource_metadata_not_found"} <= names(
         diagnose(clinic.resource, kind="resource").findings, ERROR
     )
@@ -385,7 +385,7 @@ def test_errors_are_listed_first(clinic: Clinic) -> None:
 
 
 def protecting(clinic: Clinic, app: ASGIApp = hello, **options: Any) -> ASGIApp:
-    settings = {"resource": clinic.resource, "authorization_servers": [clinic.issuer.url], **options}
+    settings: dict[str, Any] = {"resource": clinic.resource, "authorization_servers": [clinic.issuer.url], **options}
     return MCPAuthMiddleware(app, **settings)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -305,7 +306,8 @@ async def test_the_hint_knows_the_provider(  # noqa: PLR0917 - a row of the tabl
         resource=R, authorization_servers=[AuthServerConfig(issuer=url, jwks=issuer.jwks())]
     )
     auth = MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"])), clock=clock)
-    explanation = await explain(auth, issuer.mint(R, typ=typ, **{"scope": "mcp:read", **claims}))
+    members: dict[str, Any] = {"scope": "mcp:read", **claims}
+    explanation = await explain(auth, issuer.mint(R, typ=typ, **members))
     assert explanation.reason == reason
     assert said in explanation.hint
     assert ("audience mapper" in explanation.hint) is (said == "audience mapper")
@@ -385,18 +387,15 @@ async def test_a_hint_advises_no_setting_that_the_configuration_rejects(  # noqa
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.slug) for row in PROVIDERS if row.usable])
 def test_the_settings_of_every_provider_are_accepted(row: Provider) -> None:
-    def filled(value: Any) -> Any:
-        if isinstance(value, str):
-            return re.sub(r"<[\w ]+>", "x", value.replace("<resource>", R))
-        if isinstance(value, dict):
-            return {name: filled(item) for name, item in value.items()}
-        return [filled(item) for item in value] if isinstance(value, list) else value
+    def filled(settings: Mapping[str, Any]) -> dict[str, Any]:
+        text = json.dumps(dict(settings)).replace("<resource>", R)
+        return json.loads(re.sub(r"<[\w ]+>", "x", text))
 
     issuer = re.sub(r"\{\w+\}", "x", row.issuers[0])
-    config = {name: filled(value) for name, value in row.config.items()}
-    policy = {name: filled(value) for name, value in row.policy.items()}
-    metadata = ResourceServerMetadata(resource=R, authorization_servers=[AuthServerConfig(issuer=issuer, **config)])
-    MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(**policy)))
+    metadata = ResourceServerMetadata(
+        resource=R, authorization_servers=[AuthServerConfig(issuer=issuer, **filled(row.config))]
+    )
+    MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(**filled(row.policy))))
 
 
 def test_the_tables_of_hints_name_settings_and_providers_that_exist() -> None:

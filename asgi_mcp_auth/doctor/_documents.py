@@ -5,10 +5,13 @@ Pure: an `Answer` in; the document and findings out (RFC 8414 section 3.2, RFC 9
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from asgi_mcp_auth._protocol.freshness import stated_lifetime
+from asgi_mcp_auth._protocol.problems import as_mapping
 from asgi_mcp_auth._protocol.server_metadata import insecure_url
 from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.doctor import _issuer_codes as codes
@@ -48,6 +51,7 @@ class DocumentType(NamedTuple):
         missing: How to fix a URL that does not have the document.
         server_error: How to fix a status of 500 or more.
         setting: How to fix a missing document with settings of this library; empty if `missing` applies.
+        needed: The members that decide which servers and keys are trusted, so must not be repeated; None for all.
     """
 
     name: str
@@ -55,6 +59,7 @@ class DocumentType(NamedTuple):
     missing: str
     server_error: str
     setting: str = ""
+    needed: frozenset[str] | None = None
 
 
 SERVER_ERROR = "Fix the server's error, or answer 404 if there is no metadata at this URL."
@@ -63,6 +68,7 @@ SERVER_METADATA: Final = DocumentType(
     "RFC 8414 3.2",
     "Serve the metadata at this URL, or fix the URL that names it (`metadata_url`).",
     SERVER_ERROR,
+    needed=frozenset({"issuer", "jwks_uri"}),
 )
 RESOURCE_METADATA: Final = DocumentType(
     "protected resource metadata",
@@ -70,6 +76,7 @@ RESOURCE_METADATA: Final = DocumentType(
     "Serve the metadata at this URL, or fix `resource_metadata` in the challenge.",
     SERVER_ERROR,
     METADATA_NOT_FOUND.setting,
+    frozenset({"resource", "authorization_servers"}),
 )
 KEY_SET: Final = DocumentType(
     "key set", "RFC 7517 5", "Serve the key set at this URL, or fix `jwks_uri`.", "Fix the server's error."
@@ -125,7 +132,28 @@ def _parse(answer: Answer, kind: DocumentType) -> tuple[dict[str, Any] | None, F
     try:
         return load_object(body), None
     except JSONRefused as error:
-        return None, found(codes.NOT_JSON, url, f"{error}; {len(body)} bytes", reference=reference)
+        document = _read_leniently(body, kind.needed)
+        code = codes.NOT_JSON if document is None else codes.NOT_STRICT_JSON
+        return document, found(code, url, f"{error}; {len(body)} bytes", reference=reference)
+
+
+def _read_leniently(body: bytes, needed: frozenset[str] | None) -> dict[str, Any] | None:
+    """Return a JSON object that only strict parsers reject; None for anything else, and if a needed member repeats."""
+    repeated: set[str] = set()
+
+    def read_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members = dict(pairs)
+        if len(members) < len(pairs):
+            repeated.update(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        return members
+
+    try:
+        document = as_mapping(json.loads(body.decode("utf-8-sig"), object_pairs_hook=read_members))
+    except (ValueError, RecursionError):
+        return None
+    if document is None or (repeated if needed is None else repeated & needed):
+        return None
+    return dict(document)
 
 
 def _wrong_status(answer: Answer, kind: DocumentType) -> Finding:

@@ -50,6 +50,13 @@ HTML: Final = Code(
     "RFC 8414 3.2",
 )
 NOT_JSON: Final = Code("not_json", ERROR, "not one JSON object", "Answer with a JSON object.", "RFC 8414 3.2")
+NOT_STRICT_JSON: Final = Code(
+    "json_not_strict",
+    WARNING,
+    "JSON that strict parsers reject: a byte order mark, a repeated member, or a number that is not JSON",
+    "Serve JSON that follows RFC 8259.",
+    "RFC 8259 4",
+)
 NOT_DECODED: Final = Code(
     "content_not_decoded",
     ERROR,
@@ -73,8 +80,8 @@ NO_CORS: Final = Code(
     "Fetch standard",
 )
 ANY_URL: Final = (
-    *(UNREACHABLE, NOT_HTTPS, NOT_ASKED, REDIRECTED, ERROR_STATUS, HTML, NOT_JSON, NOT_DECODED, TOO_LARGE),
-    *(CONTENT_TYPE, NO_CORS),
+    *(UNREACHABLE, NOT_HTTPS, NOT_ASKED, REDIRECTED, ERROR_STATUS, HTML, NOT_JSON, NOT_STRICT_JSON, NOT_DECODED),
+    *(TOO_LARGE, CONTENT_TYPE, NO_CORS),
 )
 
 METADATA_FOUND: Final = Code(
