@@ -165,13 +165,17 @@ def test_a_fault_is_found(issuer: Issuer, fault: Callable[[Issuer], None], code:
     assert others <= consequences
 
 
+def two_members(body: bytes) -> bytes:
+    return gzip.compress(body[:9]) + gzip.compress(body[9:])
+
+
 @pytest.mark.parametrize(
     ("coding", "encode"),
     [
         pytest.param("Identity", bytes, id="Identity"),
         pytest.param("", bytes, id="empty"),
         pytest.param("gzip", gzip.compress, id="gzip"),
-        pytest.param("GZIP", lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:]), id="gzip members"),
+        pytest.param("GZIP", two_members, id="gzip members"),
         pytest.param("deflate", zlib.compress, id="deflate"),
     ],
 )
@@ -194,17 +198,17 @@ def test_members_of_a_wrong_type_do_not_hide_other_findings(issuer: Issuer) -> N
     assert finding.evidence == "wrong JSON type: ui_locales_supported, userinfo_endpoint"
 
 
-# description, the metadata as served
-LENIENT: list[Any] = [
-    pytest.param(lambda text: f"\ufeff{text}", id="B1 a byte order mark"),
-    pytest.param(lambda text: text.replace("{", '{"x": 1, "x": 2, ', 1), id="B1 a repeated member"),
-    pytest.param(lambda text: text.replace("{", '{"x": NaN, ', 1), id="B1 NaN"),
+# prefix of the body, prefix of the members
+LENIENT = [
+    pytest.param("\ufeff", "", id="B1 a byte order mark"),
+    pytest.param("", '"x": 1, "x": 2, ', id="B1 a repeated member"),
+    pytest.param("", '"x": NaN, ', id="B1 NaN"),
 ]
 
 
-@pytest.mark.parametrize("change", LENIENT)
-def test_json_that_only_strict_parsers_reject_is_a_warning(issuer: Issuer, change: Callable[[str], str]) -> None:
-    issuer.answer(OAUTH, change(json.dumps(issuer.metadata)).encode())
+@pytest.mark.parametrize(("before", "members"), LENIENT)
+def test_json_that_only_strict_parsers_reject_is_a_warning(issuer: Issuer, before: str, members: str) -> None:
+    issuer.answer(OAUTH, f"{before}{{{members}{json.dumps(issuer.metadata)[1:]}".encode())
     report = diagnose(issuer.url)
     assert problems(report) == {"json_not_strict"}
     assert "keys_usable" in names(report.findings, Severity.OK)

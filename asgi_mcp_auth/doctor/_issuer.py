@@ -152,7 +152,7 @@ def _check_search(search: MetadataSearch, issuer: str, config: AuthServerConfig)
     elif not mismatch:
         position = well_known.index(at) + 1
         yield found(codes.METADATA_FOUND, at, f"clients try {len(well_known)} URLs; this is number {position}")
-    if at in well_known[1:]:
+    if at in well_known and at != well_known[0]:
         yield found(codes.NO_RFC8414_URL, well_known[0], f"{search.tried[0].answer.status or 'no response'}")
 
 
