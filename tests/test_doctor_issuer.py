@@ -282,7 +282,7 @@ def test_a_server_that_does_not_run_is_unreachable() -> None:
 def test_a_server_that_never_responds_is_given_up_after_three_requests(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", 0.2)
+    monkeypatch.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", 0.2)
     clinic.issuer.stall()
     report = diagnose(f"{clinic.issuer.url}/tenant")
     clinic.issuer.heal()

@@ -13,7 +13,7 @@ import pytest
 from harness import ISS, Clock, R, RecordingApp, bearer, call, token
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, ResourceServerConfig, ResourceServerMetadata
-from asgi_mcp_auth.metadata import AuthorizationServerMetadata
+from asgi_mcp_auth.config import AuthorizationServerMetadata
 from asgi_mcp_auth.testing import Issuer, without_network
 
 pytest_plugins = ["pytester", "asgi_mcp_auth.testing.fixtures"]

@@ -15,8 +15,8 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_value
-from asgi_mcp_auth._protocol.urls import is_loopback
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_value
+from asgi_mcp_auth._oauth.urls import is_loopback
 from asgi_mcp_auth.cli._terminal import console, shell_lines, write
 from asgi_mcp_auth.dev import DevServer, Exchange
 from asgi_mcp_auth.errors import ConfigurationError, printable

@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from asgi_mcp_auth._protocol.freshness import stated_lifetime
-from asgi_mcp_auth._protocol.problems import as_mapping
-from asgi_mcp_auth._protocol.server_metadata import insecure_url
-from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._oauth.http_cache import stated_lifetime
+from asgi_mcp_auth._oauth.server_metadata import insecure_url
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._policy.problems import as_mapping
 from asgi_mcp_auth.doctor import _issuer_codes as codes
 from asgi_mcp_auth.doctor._findings import Finding, cut, found
 from asgi_mcp_auth.doctor._resource_codes import METADATA_NOT_FOUND

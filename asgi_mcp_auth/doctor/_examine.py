@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, Literal
 
-from asgi_mcp_auth._protocol.credentials import is_token
-from asgi_mcp_auth._protocol.urls import parse_url
-from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
+from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
+from asgi_mcp_auth._oauth.credentials import is_token
+from asgi_mcp_auth._oauth.urls import parse_url
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import _challenge_codes, _issuer_codes, _key_codes, _resource_codes
 from asgi_mcp_auth.doctor._challenge import metadata_parameter

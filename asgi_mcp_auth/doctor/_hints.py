@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from asgi_mcp_auth._protocol.claims import ANY_JWT, CLIENT_ID_CLAIMS, unverified_time
-from asgi_mcp_auth._protocol.issuer import MAX_KEYS_WITHOUT_KID, MAX_LEEWAY
-from asgi_mcp_auth._protocol.jose import ALGORITHMS
-from asgi_mcp_auth._protocol.server_metadata import insecure_url
-from asgi_mcp_auth._protocol.urls import parse_url
+from asgi_mcp_auth._oauth.access_token import ANY_JWT, CLIENT_ID_CLAIMS, unverified_time
+from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._oauth.server_metadata import insecure_url
+from asgi_mcp_auth._oauth.urls import parse_url
+from asgi_mcp_auth._policy.issuers import MAX_KEYS_WITHOUT_KID, MAX_LEEWAY
 from asgi_mcp_auth.doctor._steps import Token, claim_of
 from asgi_mcp_auth.errors import Reason, Refusal, printable
 from asgi_mcp_auth.providers import Provider, recognise
@@ -92,10 +92,13 @@ PROVIDER_HINTS: Final = (
 SETTINGS: Final[Mapping[Reason, frozenset[str]]] = {
     Reason.TYP_NOT_ACCEPTED: frozenset({"profile"}),
     Reason.CLIENT_NOT_ALLOWED: frozenset({"allowed_clients"}),
-    Reason.INSUFFICIENT_SCOPE: frozenset({"scope_claims", "wire_names", "default"}),
+    Reason.INSUFFICIENT_SCOPE: frozenset({"scope_claims", "request_scope_names", "default"}),
     Reason.WRONG_AUDIENCE: frozenset({"extra_audiences", "profile", "allowed_clients", "default"}),
     Reason.UNKNOWN_ISSUER: frozenset(
-        {"extra_audiences", "profile", "allowed_clients", "scope_claims", "metadata_url", "wire_names", "default"}
+        {
+            *("metadata_url", "extra_audiences", "profile", "allowed_clients", "scope_claims"),
+            *("request_scope_names", "default"),
+        }
     ),
 }
 """By reason, the settings in a provider's row that change the decision."""
@@ -138,7 +141,7 @@ def _by_reason(refusal: Refusal, token: Token) -> str | None:
             return "The token is probably not an access token; no profile accepts this typ."
         case Reason.AMBIGUOUS_KEY:
             if token.header.get("kid") is None:
-                option = f"set most_keys_without_kid (at most {MAX_KEYS_WITHOUT_KID})"
+                option = f"set max_keys_without_kid (at most {MAX_KEYS_WITHOUT_KID})"
                 return f"Have the provider name the key in tokens (kid), or {option}."
             return "Several keys of the issuer have this kid: have the provider publish each key with its own kid."
         case Reason.NOT_YET_VALID:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from asgi_mcp_auth._protocol.server_metadata import insecure_url
-from asgi_mcp_auth._protocol.urls import discovery_urls, parse_url
+from asgi_mcp_auth._oauth.server_metadata import insecure_url
+from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
 from asgi_mcp_auth.doctor import _issuer_codes as codes
 from asgi_mcp_auth.doctor import _key_codes as key_codes
@@ -64,7 +64,7 @@ class MetadataSearch(NamedTuple):
 async def find_metadata(web: Web, issuer: str, metadata_url: str | None = None) -> MetadataSearch:
     """Try the URLs in MCP's order (authorization server discovery), up to the first one that has a document."""
     url = parse_url(issuer)
-    well_known: tuple[str, ...] = () if url is None else discovery_urls(url, None)
+    well_known = list(() if url is None else discovery_urls(url, None))
     tried: list[FetchedDocument] = []
     for candidate in well_known if metadata_url is None else (metadata_url,):
         tried.append(await fetch_document(web, candidate, SERVER_METADATA))
@@ -135,7 +135,7 @@ def _check_search(search: MetadataSearch, issuer: str, config: AuthServerConfig)
     """Yield the findings at each URL that was tried, up to the URL that has the document."""
     yield from _failures(search)
     url = parse_url(issuer)
-    well_known: tuple[str, ...] = () if url is None else discovery_urls(url, None)
+    well_known = list(() if url is None else discovery_urls(url, None))
     if search.fetched is None:
         if any(is_absent(fetched.answer) for fetched in search.tried):
             evidence = ", ".join(

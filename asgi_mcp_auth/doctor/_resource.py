@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
-from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
-from asgi_mcp_auth._protocol.urls import is_loopback, parse_url
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._oauth.urls import is_loopback, parse_url
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import _issuer_codes as issuer_codes
 from asgi_mcp_auth.doctor import _resource_codes as codes

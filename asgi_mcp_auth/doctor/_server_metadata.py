@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from asgi_mcp_auth._protocol.server_metadata import insecure_url, validate_server_config
+from asgi_mcp_auth._oauth.server_metadata import insecure_url, validate_server_config
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
 from asgi_mcp_auth.doctor import _issuer_codes as codes
 from asgi_mcp_auth.doctor._findings import Code, Finding, Severity, cut, found

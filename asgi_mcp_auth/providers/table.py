@@ -24,7 +24,7 @@ PROVIDERS: Final = (
         key_alg=False,
         resource="no",
         config=frozen({"extra_audiences": ["<api client id>"], "scope_claims": ["scp", "roles"]}),
-        policy=frozen({"wire_names": {"x": "api://<api client id>/x"}}),
+        policy=frozen({"request_scope_names": {"x": "api://<api client id>/x"}}),
         advice="Set requestedAccessTokenVersion to 2. Clients must ask for `api://…/x`, tokens say `x`; a `resource` "
         "with a trailing slash is refused (AADSTS9010010). Its metadata shows no PKCE methods, so MCP clients that "
         "hold to the specification refuse it: put an authorization server of your own before it.",

@@ -14,7 +14,7 @@
 - `asgi_mcp_auth.testing.fixtures` has pytest fixtures; it has to be asked for, and nothing else here needs pytest.
 """
 
-from asgi_mcp_auth._protocol.challenge_reading import Challenge, parse_challenges
+from asgi_mcp_auth._oauth.challenge import Challenge, parse_challenges
 from asgi_mcp_auth.testing.assertions import assert_challenge
 from asgi_mcp_auth.testing.discovery import walk_discovery
 from asgi_mcp_auth.testing.in_process import without_network

@@ -14,9 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 
-from asgi_mcp_auth._asgi.sending import send_response
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Response, json_response
+from asgi_mcp_auth._asgi.response import send_response
+from asgi_mcp_auth._policy.responses import Response, json_response
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.config import ServerMetadataPaths
 from asgi_mcp_auth.testing.faults import Fault, Faults, send_slowly, stall
 from asgi_mcp_auth.testing.keys import SigningKey

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asgi_mcp_auth._protocol.problems import as_list, as_mapping
+from asgi_mcp_auth._policy.problems import as_list, as_mapping
 from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange
 from asgi_mcp_auth.cli.demo._meaning import (
     BROWSER,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asgi_mcp_auth._protocol.challenge_reading import parse_challenges
+from asgi_mcp_auth._oauth.challenge import parse_challenges
 from asgi_mcp_auth.cli.demo._authorization_server import meaning_at_authorization_server
 from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange
 from asgi_mcp_auth.cli.demo._meaning import (

@@ -18,9 +18,9 @@ from urllib.parse import parse_qsl
 import uvicorn
 from mcp.server.mcpserver import MCPServer
 
-from asgi_mcp_auth._asgi.sending import complete_lifespan, send_response
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Response
+from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
+from asgi_mcp_auth._policy.responses import Response
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange, record_exchanges
 from asgi_mcp_auth.cli.demo._meaning import AUTHORIZATION_SERVER, CLIENT, MCP_SERVER, Deployment
