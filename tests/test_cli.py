@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from asgi_mcp_auth._protocol.problems import Referenced
-from asgi_mcp_auth._protocol.shapes import Field, Kind, Shape
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.text import Text
 
 import asgi_mcp_auth
+from asgi_mcp_auth._policy.problems import Referenced
+from asgi_mcp_auth._settings.reader import Field, Kind, Shape
 from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.cli._check_config import text_of
 from asgi_mcp_auth.cli._terminal import fold, shell_lines, unbroken

@@ -32,7 +32,7 @@ COMMAND = [sys.executable, "-m", "asgi_mcp_auth", "dev-server", "--port", "0"]
 
 @contextlib.contextmanager
 def serving(*options: str, columns: int | None = None) -> Generator[tuple[str, processes.Process]]:
-    """The command as a process, and its issuer."""
+    """Run the command, and yield its issuer and its process."""
     env = {"PYTHONUTF8": "1"} if columns is None else {"PYTHONUTF8": "1", "COLUMNS": str(columns)}
     with processes.running([*COMMAND, *options], ready_line="Press Ctrl-C", env=env) as process:
         found = re.search(r"^Issuer +(\S+)$", process.output, re.MULTILINE)
@@ -66,10 +66,10 @@ def browser() -> Iterator[httpx.Client]:
         yield client
 
 
-def test_as_34_the_whole_flow_over_http(
+def test_as_34_the_whole_flow_works_over_http(
     running: tuple[str, processes.Process], protected: str, browser: httpx.Client
 ) -> None:
-    """From the 401 to the app's response; each request follows from the response before. The user consents on the page."""
+    """Follow the responses from the 401 to the app's answer, with consent on the page."""
     challenge = browser.post(protected).headers["www-authenticate"]
     found = re.search(r'resource_metadata="([^"]+)"', challenge)
     assert found is not None
@@ -219,7 +219,7 @@ def test_a_usage_error_is_one_paragraph(
         pytest.param('[{"client_id": "a"}]', "clients[0]: redirect_uris is missing", id="AS-50 no redirect URIs"),
     ],
 )
-def test_a_wrong_file_of_clients(
+def test_a_wrong_clients_file_is_named(
     content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
@@ -229,7 +229,7 @@ def test_a_wrong_file_of_clients(
     assert message in capsys.readouterr().err
 
 
-def test_a_port_in_use(
+def test_a_port_in_use_is_reported(
     running: tuple[str, processes.Process], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
@@ -238,13 +238,13 @@ def test_a_port_in_use(
     assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use" in capsys.readouterr().err
 
 
-def test_as_1_listening_beyond_this_machine_needs_an_option() -> None:
+def test_as_1_listening_beyond_loopback_needs_an_option() -> None:
     with serving("--host", "0.0.0.0", "--i-know") as (issuer, _):
         assert issuer.startswith("http://127.0.0.1:"), "AS-1"
         assert httpx.get(f"{issuer}/jwks", trust_env=False).status_code == 200
 
 
-def test_the_help_explains_every_fault_and_dialect() -> None:
+def test_the_help_lists_faults_dialects_and_examples() -> None:
     shown = CliRunner().invoke(dev_server, ["--help"]).output
     for word in (*Switch, *DIALECTS, "--auto-approve", "--i-know", "Examples:"):
         assert word in shown
@@ -276,5 +276,5 @@ def test_the_output_fits_a_terminal_of_80_columns(browser: httpx.Client) -> None
         pytest.param(Exchange("GET", "/a", 302, 0.0, "→ h:1 x=y"), "302  GET /a  0 ms  → h:1 x=y", id="a redirect"),
     ],
 )  # fmt: skip
-def test_a_line_per_request(exchange: Exchange, line: str) -> None:
+def test_each_request_is_logged_on_one_line(exchange: Exchange, line: str) -> None:
     assert exchange_line(exchange, 0.0).plain.partition("  ")[2] == line

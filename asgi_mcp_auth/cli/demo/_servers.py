@@ -20,7 +20,7 @@ from mcp.server.mcpserver import MCPServer
 
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
 from asgi_mcp_auth._policy.responses import Response
-from asgi_mcp_auth._request import RequestInfo as Request
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange, record_exchanges
 from asgi_mcp_auth.cli.demo._meaning import AUTHORIZATION_SERVER, CLIENT, MCP_SERVER, Deployment
@@ -78,7 +78,7 @@ class CallbackApp:
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
             return
-        request = Request(scope)
+        request = RequestInfo(scope)
         query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
         if request.path != "/callback" or "state" not in query:
             await send_response(Response(404, (), b""), request, receive, send)
