@@ -10,7 +10,7 @@ import pytest
 from clinic import OAUTH, PRM, Clinic, answering, diagnose, names, problems
 from processes import free_port
 
-from asgi_mcp_auth import MCPAuthMiddleware
+from asgi_mcp_auth import MCPAuth, MCPAuthMiddleware
 from asgi_mcp_auth.doctor import Severity, examine
 
 ERROR, WARNING, INFO, OK = Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.OK
@@ -81,6 +81,21 @@ def test_a_resource_of_the_file_that_is_not_protected(clinic: Clinic, file: Path
     file.write_text(shorthand(clinic))
     clinic.server.app = answering(200)
     assert {"not_protected", "resource_mismatch"} <= names(diagnose(str(file)).findings, ERROR)
+
+
+@pytest.mark.parametrize(("others", "codes"), [([], {"app_not_found"}), (["/other"], set[str]())])
+def test_a_token_is_sent_to_the_only_resource_of_a_file(
+    clinic: Clinic, file: Path, others: list[str], codes: set[str]
+) -> None:
+    urls = [clinic.resource, *(f"{clinic.server.url}{path}" for path in others)]
+    file.write_text(
+        "".join(
+            f'[[protected_resources]]\nmetadata = {{resource = "{url}", authorization_servers = ["{clinic.issuer.url}"]}}\n'
+            for url in urls
+        )
+    )
+    clinic.server.app = MCPAuth.from_toml(file).wrap(answering(404))
+    assert problems(diagnose(str(file), token=clinic.issuer.mint(clinic.resource))) == codes
 
 
 def test_an_issuer_of_two_resources_is_examined_once(clinic: Clinic, file: Path) -> None:

@@ -129,7 +129,7 @@ def config_schema() -> int:
 @click.option(
     "--send-token",
     metavar="-",
-    help="Send the token on standard input to the resources among the targets, to check the app behind the middleware.",
+    help="Send the token on standard input to the targets that are resources, to check the app behind the middleware.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")

@@ -43,10 +43,15 @@ def load_configuration(file: str | None) -> MCPAuth:
         logger.disabled = silent
 
 
-async def check_configuration(web: Web, file: str) -> AsyncIterator[Finding]:
+async def check_configuration(web: Web, file: str, token: str | None = None) -> AsyncIterator[Finding]:
     """Check one configuration file.
 
     Values that the file refers to (`from_env`, `from_file`) are replaced by their origin in every finding.
+
+    Args:
+        web: The HTTP client.
+        file: The path of the file.
+        token: A valid access token for the resource of the file; not sent if the file has several resources.
     """
     try:
         auth = await anyio.to_thread.run_sync(load_configuration, file)  # reads files and imports modules
@@ -57,7 +62,7 @@ async def check_configuration(web: Web, file: str) -> AsyncIterator[Finding]:
             yield found(codes.CONFIG_INVALID, file, _ascii(f"{problem.where}: {problem.what}"), fix=fix)
         return
     secrets = dict(_references(auth))
-    async for finding in _check(web, auth, file):
+    async for finding in _check(web, auth, file, token):
         yield _hide(finding.with_setting(), secrets)
 
 
@@ -66,7 +71,7 @@ def _ascii(text: str) -> str:
     return text.replace("\u2026", "...")
 
 
-async def _check(web: Web, auth: MCPAuth, file: str) -> AsyncIterator[Finding]:
+async def _check(web: Web, auth: MCPAuth, file: str, token: str | None) -> AsyncIterator[Finding]:
     for warning in auth.warnings:
         yield found(codes.CONFIG_WARNING, file, _ascii(warning))
     resources = auth.site.resources
@@ -81,7 +86,7 @@ async def _check(web: Web, auth: MCPAuth, file: str) -> AsyncIterator[Finding]:
         async for finding in check_issuer(web, config, advertised):
             yield finding
     for resource in resources:
-        async for finding in _check_live(web, resource):
+        async for finding in _check_live(web, resource, token if len(resources) == 1 else None):
             yield finding
 
 
@@ -118,13 +123,13 @@ def _trusted(resources: Iterable[CompiledResource]) -> _Trusted:
     return trusted
 
 
-async def _check_live(web: Web, resource: CompiledResource) -> AsyncIterator[Finding]:
+async def _check_live(web: Web, resource: CompiledResource, token: str | None) -> AsyncIterator[Finding]:
     url = resource.identifier
     answer = await send_initialize(web, url)
     if answer.failure is not None:
         yield found(codes.NOT_DEPLOYED, url, answer.failure)
         return
-    async for finding in check_resource(web, url, follow=False):
+    async for finding in check_resource(web, url, follow=False, token=token):
         yield finding
     served = (await check_resource_metadata(web, url, None)).document
     if served is not None:

@@ -62,8 +62,8 @@ async def examine(
     Args:
         targets: URLs of issuers or resources, or paths of configuration files.
         kind: What the targets are. Default: recognised by the responses.
-        token: A valid access token. Sent only to the resources among `targets`, over https or to loopback, to check
-            the app behind the middleware.
+        token: A valid access token, to check the app behind the middleware. Sent only over https or to loopback, to
+            the resources among `targets` and to the resource of a file with one resource.
         http_client: A factory of `httpx.AsyncClient`, for a proxy or other ways to the network.
         progress: Called with each URL before it is requested.
 
@@ -94,7 +94,7 @@ async def find_issuers(resource: str, progress: Progress = _no_progress) -> tupl
 
 async def _examine_one(web: Web, target: str, kind: Kind | None, token: str | None) -> Report:
     if kind == "config" or (kind is None and not is_url(target)):
-        return Report.of(target, "config", [finding async for finding in check_configuration(web, target)])
+        return Report.of(target, "config", [finding async for finding in check_configuration(web, target, token)])
     if parse_url(target) is None:
         evidence = "not an absolute URL of printable ASCII without user information"
         return Report.of(target, kind, [found(_resource_codes.NOT_RECOGNISED, target, evidence)])

@@ -107,7 +107,7 @@ APP_REDIRECTS: Final = Code(
     ERROR,
     "the app redirects the resource's URL to the same URL with or without a trailing slash",
     "Mount the app at the exact path of the resource, or use the path that the app serves as the resource.",
-    "RFC 8707 2",
+    MCP,
 )
 APP_NOT_FOUND: Final = Code(
     "app_not_found",
@@ -189,7 +189,11 @@ CONFIG_INVALID: Final = Code(
     "config_invalid", ERROR, "the configuration is rejected", "See the evidence.", "README, Configuration"
 )
 CONFIG_WARNING: Final = Code(
-    "config_warning", WARNING, "the configuration works, with a surprise", "See the evidence.", "README, Configuration"
+    "config_warning",
+    WARNING,
+    "the configuration is accepted with a warning",
+    "See the evidence.",
+    "README, Configuration",
 )
 NOT_DEPLOYED: Final = Code(
     "resource_not_reachable",
