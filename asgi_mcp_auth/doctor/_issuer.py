@@ -34,7 +34,14 @@ from asgi_mcp_auth.doctor._server_metadata import (
 )
 from asgi_mcp_auth.doctor._web import BROWSER, Answer, Web
 
-__all__ = ("MetadataSearch", "ask_preflight", "check_issuer", "check_template", "fetch_document", "find_metadata")
+__all__ = (
+    "MetadataSearch",
+    "check_issuer",
+    "check_metadata_cors",
+    "check_template",
+    "fetch_document",
+    "find_metadata",
+)
 
 FORBIDDEN = 403
 
@@ -190,7 +197,7 @@ async def _browsers(
     for what, url in (("token endpoint", metadata.token_endpoint), ("registration", metadata.registration_endpoint)):
         if url is None or metadata.authorization_endpoint is None or insecure_url(url, allow_http=False) is not None:
             continue
-        answer = await ask_preflight(web, url, "POST", "content-type")
+        answer = await _preflight(web, url, "POST", "content-type")
         for finding in preflight(answer, what, "content-type"):
             yield finding
 
@@ -200,10 +207,10 @@ async def check_metadata_cors(web: Web, answer: Answer) -> list[Finding]:
     rejected = list(cors(answer, "metadata"))
     if rejected:
         return rejected
-    return list(preflight(await ask_preflight(web, answer.url, "GET", DISCOVERY_HEADER), "metadata", DISCOVERY_HEADER))
+    return list(preflight(await _preflight(web, answer.url, "GET", DISCOVERY_HEADER), "metadata", DISCOVERY_HEADER))
 
 
-async def ask_preflight(web: Web, url: str, method: str, header: str) -> Answer:
+async def _preflight(web: Web, url: str, method: str, header: str) -> Answer:
     """Send the preflight that a browser sends for a web page of another origin before a request with `header`."""
     fields = {"access-control-request-method": method, "access-control-request-headers": header}
     return await web.ask(url, "OPTIONS", {"origin": BROWSER, **fields})
