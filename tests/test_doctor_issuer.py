@@ -268,8 +268,8 @@ def test_missing_metadata_lists_every_url_that_was_tried(clinic: Clinic) -> None
     assert names(report.findings, ERROR) == {"metadata_not_found"}
     (finding,) = [finding for finding in report.findings if finding.severity is ERROR]
     base = clinic.issuer.url
-    places = [f"{base}{OAUTH}/tenant", f"{base}{OIDC}/tenant", f"{base}/tenant{OIDC}"]
-    assert finding.evidence == ", ".join(f"404 at {place}" for place in places)
+    urls = [f"{base}{OAUTH}/tenant", f"{base}{OIDC}/tenant", f"{base}/tenant{OIDC}"]
+    assert finding.evidence == ", ".join(f"404 at {url}" for url in urls)
 
 
 def test_a_server_that_does_not_run_is_unreachable() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from harness import ISS, Clock, R, RecordingApp, bearer, call
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from asgi_mcp_auth import (
     AuthInfo,
@@ -44,8 +46,8 @@ def is_revoked(info: AuthInfo) -> bool:
 def configured(issuer: Issuer, clock: Clock, **options: Any) -> MCPAuth:
     server = AuthServerConfig(issuer=ISS, algorithms=["RS256", "ES256"], allowed_clients=["c1"])
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[server])
-    settings: dict[str, Any] = {"http_client": issuer.http_client, "clock": clock, "is_revoked": is_revoked, **options}
-    return MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"])), **settings)
+    arguments: dict[str, Any] = {"http_client": issuer.http_client, "clock": clock, "is_revoked": is_revoked, **options}
+    return MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"])), **arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,6 +360,7 @@ ONLY_ACCEPTED: list[Any] = [
     pytest.param({}, {}, {"nbf": 400}, "Compare the clocks", "leeway", id="clocks 400 s apart"),
     pytest.param({"require_single_audience": True}, {}, {"aud": [R, "x"]}, "`require_single_audience` is set", "extra_audiences", id="two audiences"),
     pytest.param({"allowed_clients": ["c1"]}, {}, {"client_id": "c2"}, "add its id to `allowed_clients`", "remove", id="another client"),
+    pytest.param({"profile": "no-aud", "allowed_clients": ["c1"]}, {}, {"client_id": ...}, "names no client", "remove", id="no client, profile no-aud"),
     pytest.param({"allowed_clients": ["c1"]}, {}, {"client_id": ...}, "names no client", "add its id", id="no client"),
 ]  # fmt: skip
 
@@ -374,7 +377,9 @@ async def test_a_hint_advises_no_setting_that_the_configuration_rejects(  # noqa
 ) -> None:
     server = AuthServerConfig(issuer=ISS, **options)
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[server])
-    auth = MCPAuth(ResourceServerConfig(metadata=metadata), http_client=issuer.http_client, clock=clock)
+    policy = ScopePolicy(default=[f"{R}/read"] if options.get("profile") == "no-aud" else [])
+    config = ResourceServerConfig(metadata=metadata, policy=policy)
+    auth = MCPAuth(config, http_client=issuer.http_client, clock=clock)
     changed = {name: value + int(clock.now) if name == "nbf" else value for name, value in claims.items()}
     if "nbf" in changed:
         changed["exp"] = int(clock.now) + 1000
@@ -383,6 +388,33 @@ async def test_a_hint_advises_no_setting_that_the_configuration_rejects(  # noqa
     )
     assert said in explanation.hint
     assert unsaid not in explanation.hint
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+HEADERS = st.dictionaries(st.sampled_from(("alg", "typ", "kid", "crit", "x")), JSON, max_size=3)
+CLAIMS = st.dictionaries(
+    st.sampled_from(
+        ("iss", "aud", "exp", "nbf", "iat", "sub", "client_id", "azp", "scope", "scp", "cnf", "typ", "jti")
+    ),
+    JSON,
+    max_size=4,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(HEADERS, CLAIMS)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_every_token_gets_an_explanation(
+    issuer: Issuer, clock: Clock, anyio_backend: str, header: dict[str, Any], claims: dict[str, Any]
+) -> None:
+    text = token(issuer, Fault(step="", reason=Reason.REVOKED, header=header, claims=claims))
+    explanation = await explain(configured(issuer, clock), text)
+    assert_valid(explanation, text)
+    assert explanation.accepted or explanation.hint
 
 
 @pytest.mark.parametrize("row", [pytest.param(row, id=row.slug) for row in PROVIDERS if row.usable])

@@ -120,7 +120,6 @@ def hint(refusal: Refusal, token: Token | None) -> str:
     texts = [_by_reason(refusal, token) or general]
     issuer = token.claims.get("iss")
     if isinstance(issuer, str):
-        texts.append(_related(issuer, token.issuers) if reason is Reason.UNKNOWN_ISSUER else "")
         texts.append(_by_provider(reason, claim, issuer, token.header))
     return " ".join(filter(None, texts))
 
@@ -154,7 +153,8 @@ def _by_reason(refusal: Refusal, token: Token) -> str | None:
         case Reason.CLIENT_NOT_ALLOWED:
             if any(token.claims.get(name) for name in CLIENT_ID_CLAIMS):
                 return "If you trust the client, add its id to `allowed_clients`."
-            return "The token names no client: have the provider add client_id, or remove `allowed_clients`."
+            option = "" if token.rules is None or token.rules.profile == "no-aud" else ", or remove `allowed_clients`"
+            return f"The token names no client: have the provider add client_id{option}."
         case _:
             return None
 
@@ -163,6 +163,8 @@ def _unknown_issuer(token: Token) -> str:
     if token.rules is not None:
         return "The token's tenant claim does not name the tenant of its issuer."
     issuer = token.claims.get("iss")
+    if isinstance(issuer, str) and (related := _related(issuer, token.issuers)):
+        return related
     why = insecure_url(issuer, allow_http=False)
     if why == "is not https":
         return "The token's `iss` is not an https URL, which the configuration rejects as an issuer."
