@@ -421,7 +421,8 @@ async def test_every_token_gets_an_explanation(
 def test_the_settings_of_every_provider_are_accepted(row: Provider) -> None:
     def filled(settings: Mapping[str, Any]) -> dict[str, Any]:
         text = json.dumps(dict(settings)).replace("<resource>", R)
-        return json.loads(re.sub(r"<[\w ]+>", "x", text))
+        plain: dict[str, Any] = json.loads(re.sub(r"<[\w ]+>", "x", text))
+        return plain
 
     issuer = re.sub(r"\{\w+\}", "x", row.issuers[0])
     metadata = ResourceServerMetadata(
