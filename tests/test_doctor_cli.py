@@ -56,7 +56,8 @@ def hold(text: str, *shown: str) -> None:
 def test_a_healthy_resource(clinic: Clinic, capsys: Captured) -> None:
     status, out, err = run(capsys, "doctor", "--strict", clinic.resource)
     assert (status, err) == (0, "")
-    assert out.startswith(f"{clinic.resource} (resource)\n  ok       protected: ")
+    assert out.startswith(f"{clinic.resource} (resource)\n  info     resource_parameter_unknown: ")
+    assert "\n  ok       protected: " in out
     assert out.endswith("0 errors, 0 warnings.\n")
     assert "\x1b" not in out
 
@@ -90,7 +91,7 @@ def test_an_error(clinic: Clinic, capsys: Captured) -> None:
     status, out, _ = run(capsys, "doctor", "--as", "resource", clinic.resource)
     assert status == 1
     assert "  error    not_protected: " in out
-    assert "\n           fix: Put the middleware around the whole app" in out
+    assert "\n           fix: Wrap the whole app in the middleware" in out
 
 
 @pytest.mark.parametrize(
@@ -156,6 +157,7 @@ def test_everything_is_folded_at_80_columns(clinic: Clinic, capsys: Captured, mo
         ["explain", "--resource", "https://a.example", "{token}"],
         ["doctor", "--token", "{token}", "https://a.example"],
         ["doctor", "--token={token}", "https://a.example"],
+        ["doctor", "--send-token", "{token}", "https://a.example"],
     ],
 )
 def test_a_token_is_never_an_argument(clinic: Clinic, capsys: Captured, arguments: list[str]) -> None:
@@ -207,6 +209,41 @@ def test_a_rejected_token(clinic: Clinic, capsys: Captured, tmp_path: Path) -> N
         assert "\n  not reached allowed clients" in out
         assert re.search(r"\nThe token is rejected: 401 wrong_audience\.\n\w", out) is not None
         hold(text, out)
+
+
+# response of the app, status, line of the output
+SENT = [
+    pytest.param(200, 0, "  ok       app_reached: ", id="C4 the app answers"),
+    pytest.param(404, 1, "  error    app_not_found: ", id="C4 the app answers 404"),
+]
+
+
+@pytest.mark.parametrize(("response", "status", "line"), SENT)
+def test_a_token_is_sent_to_the_resource_on_request(
+    clinic: Clinic, capsys: Captured, response: int, status: int, line: str
+) -> None:
+    clinic.server.app = clinic.auth().wrap(answering(response))
+    text = mint(clinic)
+    result, out, err = run(capsys, "doctor", "--send-token", "-", clinic.resource, token=text)
+    assert (result, err) == (status, "")
+    assert f"\n{line}" in out
+    hold(text, out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "token", "message"),
+    [
+        pytest.param(["--token", "-", "--send-token", "-"], "eyJ.a.b", "cannot be combined", id="both"),
+        pytest.param(["--send-token", "-"], "a b", "The text is not an access token.", id="not a token"),
+    ],
+)
+def test_a_token_that_cannot_be_sent_is_a_usage_error(
+    capsys: Captured, arguments: list[str], token: str, message: str
+) -> None:
+    status, out, err = run(capsys, "doctor", *arguments, "https://a.example", token=token)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert token not in err
 
 
 def test_explained_as_json(clinic: Clinic, capsys: Captured, tmp_path: Path) -> None:

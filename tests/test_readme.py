@@ -26,7 +26,6 @@ from asgi_mcp_auth import AuthServerConfig, MCPAuth, Reason
 from asgi_mcp_auth.cli._dev_options import dev_server
 from asgi_mcp_auth.config import JWKSCacheSettings
 from asgi_mcp_auth.dev import DevServer, Switch
-from asgi_mcp_auth.doctor import CODES
 from asgi_mcp_auth.providers import PROVIDERS, Provider
 from asgi_mcp_auth.status import Event
 from asgi_mcp_auth.testing import Issuer
@@ -142,12 +141,6 @@ def provider_row(provider: Provider) -> str:
 def test_the_table_of_providers_is_the_data() -> None:
     head = ["| provider | issuer | settings | advice |", "|---|---|---|---|"]
     table = "\n".join([*head, *map(provider_row, PROVIDERS)])
-    assert table in README, f"write this into the README:\n{table}"
-
-
-def test_the_table_of_finding_codes_is_the_list() -> None:
-    head = ["| code | severity | what was found | how to mend it |", "|---|---|---|---|"]
-    table = "\n".join([*head, *(f"| `{code.name}` | {code.severity} | {code.means} | {code.fix} |" for code in CODES)])
     assert table in README, f"write this into the README:\n{table}"
 
 

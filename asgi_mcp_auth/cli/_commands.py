@@ -126,24 +126,36 @@ def config_schema() -> int:
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET...")
 @click.option("--as", "kind", type=click.Choice(["issuer", "resource", "config"]), help="The kind of the targets.")
 @click.option("--token", metavar="-", help="Explain the token on standard input instead; only '-' is allowed.")
+@click.option(
+    "--send-token",
+    metavar="-",
+    help="Send the token on standard input to the targets that are resources, to check the app behind the middleware.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
-def doctor(targets: tuple[str, ...], kind: Any, token: str | None, *, as_json: bool, strict: bool) -> int:
+def doctor(
+    targets: tuple[str, ...], kind: Any, token: str | None, send_token: str | None, *, as_json: bool, strict: bool
+) -> int:
     """Find out what will make MCP clients fail, and how to fix it.
 
     A TARGET is the URL of an issuer, the URL of a running protected server, or a configuration file. The kind of a URL
     is detected from its responses. What a target names is examined too: the issuers of a server, the issuers and
     servers of a file.
 
-    Nothing is changed, and no token of yours is sent. Exit status: 0, or 1 for errors, or 2 for a wrong command.
+    Nothing is changed, and no token of yours is sent without --send-token. Exit status: 0, or 1 for errors, or 2 for a
+    wrong command.
     """
     from asgi_mcp_auth.cli import _doctor  # noqa: PLC0415
 
     if kind == "config" or not all(map(_doctor.is_url, targets)):
         _import_from_working_directory()
+    if token is not None and send_token is not None:
+        msg = "--token and --send-token cannot be combined. Remove one of them."
+        raise click.UsageError(msg)
     if token is not None:
         return _doctor.run_explain(_doctor.read_token(token), targets, kind, as_json=as_json)
-    return _doctor.run_doctor(targets, kind, as_json=as_json, strict=strict)
+    sent = None if send_token is None else _doctor.read_token(send_token)
+    return _doctor.run_doctor(targets, kind, sent, as_json=as_json, strict=strict)
 
 
 @commands.command(

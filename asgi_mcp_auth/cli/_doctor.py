@@ -15,17 +15,22 @@ import anyio
 import click
 from rich.text import Text
 
-from asgi_mcp_auth._keys.http import Fetcher
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.cli._terminal import console, write
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
-from asgi_mcp_auth.doctor import Explanation, Finding, Kind, Report, Severity, examine, explain
-from asgi_mcp_auth.doctor.challenge import metadata_parameter
-from asgi_mcp_auth.doctor.configuration import load
-from asgi_mcp_auth.doctor.examine import is_url, kinds_of
-from asgi_mcp_auth.doctor.resource import ask_without_token
-from asgi_mcp_auth.doctor.resource_metadata import check_resource_metadata
-from asgi_mcp_auth.doctor.web import Web
+from asgi_mcp_auth.doctor import (
+    Explanation,
+    Finding,
+    Kind,
+    Report,
+    Severity,
+    examine,
+    explain,
+    find_issuers,
+    find_kinds,
+    is_url,
+    load_configuration,
+)
 from asgi_mcp_auth.errors import ConfigurationError, printable
 
 __all__ = ("explain_with", "is_url", "read_token", "run_doctor", "run_explain")
@@ -92,9 +97,16 @@ def _run(work: Callable[[Callable[[str], None]], Awaitable[T]]) -> T:
         status.stop()
 
 
-def run_doctor(targets: Sequence[str], kind: Kind | None, *, as_json: bool, strict: bool) -> int:
-    """Examine the targets and print the findings. Return the exit status."""
-    reports = _run(lambda progress: examine(targets, kind, progress=progress))
+def run_doctor(targets: Sequence[str], kind: Kind | None, token: str | None, *, as_json: bool, strict: bool) -> int:
+    """Examine the targets, with `token` the apps of the resources too, and print the findings. Return the exit status.
+
+    Raises:
+        click.UsageError: `token` is not an access token.
+    """
+    try:
+        reports = _run(lambda progress: examine(targets, kind, token=token, progress=progress))
+    except ConfigurationError as error:
+        raise click.UsageError(" ".join(map(str, error.problems))) from None
     errors = sum(report.count(Severity.ERROR) for report in reports)
     warnings = sum(report.count(Severity.WARNING) for report in reports)
     failed = errors > 0 or (strict and warnings > 0)
@@ -130,7 +142,7 @@ def _headline(finding: Finding) -> Text:
 
 
 def _reference(finding: Finding) -> str:
-    return "" if finding.severity is Severity.OK else finding.code.reference
+    return "" if finding.severity is Severity.OK else finding.reference
 
 
 def explain_with(
@@ -159,7 +171,7 @@ def explain_with(
             trusted = issuers or _run(partial(_issuers_of, resource))
             auth = _configured(resource, trusted, scopes)
         else:
-            auth = load(config)
+            auth = load_configuration(config)
         explanation = _run(lambda _: explain(auth, token, resource))
     except ConfigurationError as error:
         write(console(stderr=True), str(error), hanging=4)
@@ -180,7 +192,7 @@ def run_explain(token: str, targets: Sequence[str], kind: Kind | None, *, as_jso
         raise click.UsageError(msg)
     if files:
         return explain_with(token, files[0], urls[0] if urls else None, (), (), as_json=as_json)
-    kinds = _run(partial(kinds_of, urls, kind))
+    kinds = _run(partial(find_kinds, urls, kind))
     resources = [url for url in urls if "resource" in kinds[url]]
     if len(resources) != 1:
         msg = "A token is explained for one resource. Pass its URL (and issuers, if you like), or a configuration file."
@@ -200,9 +212,7 @@ def _configured(resource: str, issuers: Sequence[str], scopes: Sequence[str]) ->
 
 async def _issuers_of(resource: str, progress: Callable[[str], None]) -> tuple[str, ...]:
     """Return the issuers in the metadata of a running resource."""
-    web = Web(Fetcher(), [resource], progress=progress)
-    metadata_url = metadata_parameter(await ask_without_token(web, resource))
-    issuers = (await check_resource_metadata(web, resource, metadata_url)).servers
+    issuers = await find_issuers(resource, progress)
     if not issuers:
         msg = f"{printable(resource)} names no issuer, or does not respond. Pass --issuer URL."
         raise click.UsageError(msg)

@@ -1,4 +1,4 @@
-"""Judging a key set (RFC 7517): what can verify tokens, what will be skipped, and what must never be published."""
+"""Check a key set (RFC 7517): keys that can verify tokens, entries that are skipped, keys that must not be public."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
 from asgi_mcp_auth._oauth.jwk_set import KeySet, Skipped, SkipReason, read_key_set
-from asgi_mcp_auth.doctor import key_codes as codes
-from asgi_mcp_auth.doctor.findings import Code, Finding, cut, found
+from asgi_mcp_auth.doctor import _key_codes as codes
+from asgi_mcp_auth.doctor._findings import Code, Finding, cut, found
 from asgi_mcp_auth.errors import InvalidServerMetadata
 
 __all__ = ("check_keys", "check_lifetime")
 
-DAY = 86_400.0
-SHORTEST = 60.0
+MAX_LIFETIME = 86_400.0
+MIN_LIFETIME = 60.0
 SHOWN = 8
 
 SKIPPED: Final[Mapping[SkipReason, Code]] = {
@@ -26,44 +26,40 @@ SKIPPED: Final[Mapping[SkipReason, Code]] = {
 
 
 def check_keys(document: Mapping[str, Any], subject: str) -> Iterator[Finding]:
-    """What a key set document holds.
+    """Check a JWK Set document.
 
     Args:
         document: The JWK Set.
-        subject: Where it is.
+        subject: Its URL, or the file that contains it.
     """
     try:
         keys = read_key_set(document)
     except InvalidServerMetadata as error:
         yield found(codes.KEY_SET_REFUSED, subject, error.message)
         return
-    told = [f"{_kid(key.kid)} {'/'.join(sorted(key.algorithms))}" for key in keys.keys[:SHOWN]]
     if keys.keys:
-        yield found(codes.KEYS_GOOD, subject, f"{len(keys.keys)} of {_entries(keys)}: {', '.join(told)}")
+        shown = [f"{_kid(key.kid)} {'/'.join(sorted(key.algorithms))}" for key in keys.keys[:SHOWN]]
+        entries = len(keys.keys) + len(keys.skipped)
+        yield found(codes.KEYS_GOOD, subject, f"{len(keys.keys)} of {entries} keys: {', '.join(shown)}")
     else:
-        why = ", ".join(sorted({skip.reason for skip in keys.skipped})) or "it is empty"
+        why = ", ".join(sorted({skip.reason for skip in keys.skipped})) or "the set is empty"
         yield found(codes.KEY_SET_REFUSED, subject, f"no usable key: {why}")
     for skipped in keys.skipped:
         yield _skipped(skipped, subject)
     yield from _ambiguous(keys, subject)
-    used = _used(document, keys)
-    lacking = [_kid(entry.get("kid")) for entry in used if entry.get("alg") is None]
-    if lacking:
-        yield found(codes.NO_ALG, subject, ", ".join(lacking[:SHOWN]))
+    without_alg = [_kid(entry.get("kid")) for entry in _used(document, keys) if entry.get("alg") is None]
+    if without_alg:
+        yield found(codes.NO_ALG, subject, ", ".join(without_alg[:SHOWN]))
 
 
 def _kid(kid: object) -> str:
     return "(no kid)" if kid is None else cut(kid, 64)
 
 
-def _entries(keys: KeySet) -> int:
-    return len(keys.keys) + len(keys.skipped)
-
-
 def _used(document: Mapping[str, Any], keys: KeySet) -> list[dict[str, Any]]:
-    """The entries as published that are not skipped."""
-    positions = {skipped.position for skipped in keys.skipped}
-    return [cast("dict[str, Any]", entry) for place, entry in enumerate(document["keys"]) if place not in positions]
+    """Return the entries that are not skipped, as published."""
+    skipped = {entry.position for entry in keys.skipped}
+    return [cast("dict[str, Any]", entry) for position, entry in enumerate(document["keys"]) if position not in skipped]
 
 
 def _skipped(skipped: Skipped, subject: str) -> Finding:
@@ -73,7 +69,7 @@ def _skipped(skipped: Skipped, subject: str) -> Finding:
 
 
 def _ambiguous(keys: KeySet, subject: str) -> Iterator[Finding]:
-    """Keys that a token's (kid, alg) does not tell apart."""
+    """Yield findings for keys that share the kid and algorithm of a token."""
     known = Counter((key.kid, alg) for key in keys.keys for alg in key.algorithms)
     kids = dict.fromkeys(kid for (kid, _), count in known.items() if kid is not None and count > 1)
     for kid in kids:
@@ -83,9 +79,9 @@ def _ambiguous(keys: KeySet, subject: str) -> Iterator[Finding]:
 
 
 def check_lifetime(seconds: float | None, subject: str) -> Iterator[Finding]:
-    """Whether the stated lifetime of a key set serves: long enough to be kept, short enough to be withdrawn."""
-    if seconds is None or seconds < SHORTEST:
-        told = "none stated" if seconds is None else f"{seconds:.0f} s"
-        yield found(codes.NOT_CACHEABLE, subject, told)
-    elif seconds > DAY:
+    """Check the lifetime of a key set: long enough to cache the set, short enough to withdraw a key."""
+    if seconds is None or seconds < MIN_LIFETIME:
+        evidence = "no max-age" if seconds is None else f"{seconds:.0f} s"
+        yield found(codes.NOT_CACHEABLE, subject, evidence)
+    elif seconds > MAX_LIFETIME:
         yield found(codes.LONG_LIFETIME, subject, f"{seconds:.0f} s")

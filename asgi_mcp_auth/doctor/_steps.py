@@ -1,7 +1,7 @@
-"""The steps of verifying a token, in the verifier's order: what each expects, what the token has, what it refuses.
+"""The steps of verifying a token, in the verifier's order: the expected value, the token's value, and the refusals.
 
-Nothing is verified here. The verifier says whether a token is accepted and why not; a step only knows which refusals
-are its own, so what comes before it has passed, and what comes after it was not reached.
+No step verifies anything. The verifier decides whether a token is accepted, and why not. A step lists the refusals that
+it causes: all steps before the one that failed have passed, and all steps after it were not reached.
 """
 
 from __future__ import annotations
@@ -14,13 +14,22 @@ from asgi_mcp_auth._oauth.access_token import AT_JWT, CLIENT_ID_CLAIMS, TokenRul
 from asgi_mcp_auth.config import DEFAULT_SCOPE_CLAIMS
 from asgi_mcp_auth.errors import Reason, Refusal
 
-__all__ = ("STEPS", "Step", "Token", "step_of")
+__all__ = ("STEPS", "Step", "Token", "claim_of", "step_of")
 
 NOTHING: Final[Any] = None
 
 
 class Token(NamedTuple):
-    """A token taken apart, not verified; the rules are those of its issuer, where it is one that is named."""
+    """A decoded token, not verified, and what the resource requires of it.
+
+    Attributes:
+        header: The header.
+        claims: The claims.
+        rules: The rules of the token's issuer; None if no configured issuer has this name.
+        issuers: The configured issuers.
+        needed: The scopes that every request needs.
+        now: The time, in seconds since the epoch.
+    """
 
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
@@ -30,7 +39,7 @@ class Token(NamedTuple):
     now: float
 
 
-Tell = Callable[[Token], object]
+Describe = Callable[[Token], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,41 +47,41 @@ class Step:
     """One step.
 
     Args:
-        name: What is checked.
-        reasons: The refusals that are always of this step.
-        claims: The claims of which a missing or malformed one is of this step.
-        expected: What is accepted.
-        found: What the token has.
+        name: What the step checks.
+        reasons: The refusals that only this step causes.
+        claims: The claims for which this step reports `missing_claim` and `malformed_claim`.
+        expected: Returns the accepted values, for people.
+        found: Returns the token's value.
     """
 
     name: str
     reasons: frozenset[Reason] = frozenset()
     claims: frozenset[str] = frozenset()
-    expected: Tell = lambda _: NOTHING
-    found: Tell = lambda _: NOTHING
+    expected: Describe = lambda _: NOTHING
+    found: Describe = lambda _: NOTHING
 
 
-def _claim(name: str) -> Tell:
+def _claim(name: str) -> Describe:
     return lambda token: token.claims.get(name)
 
 
-def _rule(tell: Callable[[TokenRules], object]) -> Tell:
-    return lambda token: None if token.rules is None else tell(token.rules)
+def _rule(describe: Callable[[TokenRules], object]) -> Describe:
+    return lambda token: None if token.rules is None else describe(token.rules)
 
 
-def _when(*names: str) -> Tell:
-    def tell(token: Token) -> object:
+def _times(*names: str) -> Describe:
+    def describe(token: Token) -> object:
         times = ((name, unverified_time(dict(token.claims), name)) for name in names)
         return ", ".join(_relative(name, time - token.now) for name, time in times if time is not None) or None
 
-    return tell
+    return describe
 
 
 def _relative(name: str, seconds: float) -> str:
     return f"{name} {abs(seconds):.0f} s {'ago' if seconds < 0 else 'from now'}"
 
 
-def _first(token: Token) -> object:
+def _client_id(token: Token) -> object:
     return next((f"{name} {token.claims[name]}" for name in CLIENT_ID_CLAIMS if name in token.claims), None)
 
 
@@ -86,8 +95,8 @@ def _audiences(rules: TokenRules) -> object:
     return " or ".join([rules.resource, *sorted(rules.extra_audiences)])
 
 
-def _step(name: str, *reasons: Reason, claims: tuple[str, ...] = (), **tell: Tell) -> Step:
-    return Step(name=name, reasons=frozenset(reasons), claims=frozenset(claims), **tell)
+def _step(name: str, *reasons: Reason, claims: tuple[str, ...] = (), **describe: Describe) -> Step:
+    return Step(name=name, reasons=frozenset(reasons), claims=frozenset(claims), **describe)
 
 
 CREDENTIAL: Final = _step("credential", Reason.MALFORMED_AUTHORIZATION)
@@ -132,42 +141,48 @@ STEPS: Final = (
     KEY,
     _step("signature", Reason.BAD_SIGNATURE),
     TENANT,
-    _step("expiry", Reason.TOKEN_EXPIRED, claims=("exp",), found=_when("exp")),
-    _step("not before", Reason.NOT_YET_VALID, claims=("nbf", "iat"), found=_when("nbf", "iat")),
+    _step("expiry", Reason.TOKEN_EXPIRED, claims=("exp",), found=_times("exp")),
+    _step("not before", Reason.NOT_YET_VALID, claims=("nbf", "iat"), found=_times("nbf", "iat")),
     _step("kind", Reason.WRONG_TOKEN_KIND, claims=("jti",), expected=lambda _: "an access token"),
     _step("bearer", Reason.SENDER_CONSTRAINED, expected=lambda _: "no cnf"),
     _step("subject", claims=("sub",), found=_claim("sub")),
-    _step("client id", claims=CLIENT_ID_CLAIMS, found=_first),
-    _step("scope claims", claims=("scope",), found=_scopes),  # and every other claim: see step_of
+    _step("client id", claims=CLIENT_ID_CLAIMS, found=_client_id),
+    _step("scope claims", claims=("scope",), found=_scopes),  # and all other claims: see step_of
     _step("audience", Reason.WRONG_AUDIENCE, claims=("aud",), expected=_rule(_audiences), found=_claim("aud")),
     _step(
         "allowed clients",
         Reason.CLIENT_NOT_ALLOWED,
         expected=_rule(lambda rules: " or ".join(sorted(rules.allowed_clients or ())) or "any"),
-        found=_first,
+        found=_client_id,
     ),
     REVOCATION,
     SCOPES,
 )
-"""In the verifier's order."""
+"""All steps, in the verifier's order."""
 
 BY_NAME: Final = {step.name: step for step in STEPS}
 
 
+def claim_of(refusal: Refusal) -> str | None:
+    """Return the claim that is missing or malformed; None for every other reason."""
+    if refusal.reason not in (Reason.MISSING_CLAIM, Reason.MALFORMED_CLAIM):
+        return None
+    return str(refusal.expected).removeprefix("a well-formed ")
+
+
 def step_of(refusal: Refusal, token: Token | None) -> Step:
-    """The step that a refusal is of."""
-    reason, expected = refusal.reason, str(refusal.expected)
-    if reason is Reason.UNKNOWN_ISSUER and token is not None and _is_tenants(expected, token):
+    """Return the step that caused a refusal."""
+    reason, claim = refusal.reason, claim_of(refusal)
+    if claim is not None:
+        return next((step for step in STEPS if claim in step.claims), BY_NAME["scope claims"])
+    if reason is Reason.UNKNOWN_ISSUER and token is not None and _names_tenant(str(refusal.expected), token):
         return TENANT
     if reason is Reason.KEY_MISMATCH and str(refusal.found).startswith("a key of "):
         return TENANT
     if reason is Reason.HOOK_FAILED and refusal.found == "the issuer resolver":
         return ISSUER
-    if reason in (Reason.MISSING_CLAIM, Reason.MALFORMED_CLAIM):
-        claim = expected.removeprefix("a well-formed ")
-        return next((step for step in STEPS if claim in step.claims), BY_NAME["scope claims"])
     return next((step for step in STEPS if reason in step.reasons), REVOCATION)
 
 
-def _is_tenants(expected: str, token: Token) -> bool:
+def _names_tenant(expected: str, token: Token) -> bool:
     return token.rules is not None and token.rules.tenant is not None and expected == " ".join(token.rules.tenant)
