@@ -1,4 +1,4 @@
-"""`asgi_mcp_auth.testing.fixtures` and `without_network`: an app that is there already, tested as it is."""
+"""`asgi_mcp_auth.testing.fixtures`, `without_network` and `base_url`: an existing app, tested unchanged."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ OAUTH = "/.well-known/oauth-authorization-server"
 
 
 def configured(*servers: str | AuthServerConfig, clock: Callable[[], float]) -> MCPAuth:
-    """An MCPAuth as an app would have it: its issuers are elsewhere, and here they cannot be reached."""
-    nobody = Issuer(ISS, algorithms=())
-    nobody.cut()
+    """Return the MCPAuth of an app in production: its issuers cannot be reached from the tests."""
+    remote = Issuer(ISS, algorithms=())
+    remote.cut()
     metadata = ResourceServerMetadata(resource=R, authorization_servers=list(servers or (ISS,)))
-    return MCPAuth(ResourceServerConfig(metadata=metadata), http_client=nobody.http_client, clock=clock)
+    return MCPAuth(ResourceServerConfig(metadata=metadata), http_client=remote.http_client, clock=clock)
 
 
 # --- without_network ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_tokens_are_good_within_the_block_only(issuer: Issuer) -> None:
+async def test_tokens_are_accepted_within_the_block_only(issuer: Issuer) -> None:
     auth = configured(clock=issuer.clock)
     app = auth.wrap(RecordingApp())
     good = bearer(token(issuer))
@@ -49,8 +49,8 @@ async def test_tokens_are_good_within_the_block_only(issuer: Issuer) -> None:
 
 
 @pytest.mark.anyio
-async def test_each_block_starts_with_nothing(issuer: Issuer, clock: Clock) -> None:
-    """Neither keys nor verified tokens nor what was unknown nor the pauses after failures are left of the one before."""
+async def test_each_block_starts_with_empty_caches(issuer: Issuer, clock: Clock) -> None:
+    """Keys, verified tokens, unknown kids and pauses after failures do not outlive a block."""
     auth = configured(clock=clock)
     app = auth.wrap(RecordingApp())
     other = Issuer(ISS, algorithms=("ES256",), clock=clock)
@@ -70,7 +70,7 @@ async def test_each_block_starts_with_nothing(issuer: Issuer, clock: Clock) -> N
 
 
 @pytest.mark.anyio
-async def test_an_exception_ends_the_block_too(issuer: Issuer) -> None:
+async def test_an_exception_ends_the_block(issuer: Issuer) -> None:
     auth = configured(clock=issuer.clock)
     app = auth.wrap(RecordingApp())
 
@@ -101,7 +101,7 @@ TENANT = "https://login.example.com/t1/v2.0"
     ],
 )  # fmt: skip
 @pytest.mark.anyio
-async def test_wherever_the_configuration_looks(clock: Clock, config: str | AuthServerConfig, issuer_url: str) -> None:
+async def test_all_configured_urls_reach_the_issuer_of_the_test(clock: Clock, config: str | AuthServerConfig, issuer_url: str) -> None:
     issuer = Issuer(issuer_url, algorithms=("ES256",), clock=clock)
     auth = configured(
         config,
@@ -114,7 +114,7 @@ async def test_wherever_the_configuration_looks(clock: Clock, config: str | Auth
 
 
 @pytest.mark.anyio
-async def test_whatever_else_is_asked_for_is_not_there(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_other_hosts_cannot_be_reached(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
     auth = configured(ISS, "https://other.example.com", clock=issuer.clock)
     app = auth.wrap(RecordingApp())
     other = Issuer("https://other.example.com", algorithms=("ES256",), clock=issuer.clock)
@@ -124,7 +124,7 @@ async def test_whatever_else_is_asked_for_is_not_there(issuer: Issuer, caplog: p
 
 
 @pytest.mark.anyio
-async def test_static_keys_stay(issuer: Issuer) -> None:
+async def test_static_keys_are_not_replaced(issuer: Issuer) -> None:
     auth = configured(AuthServerConfig(issuer=ISS, jwks=issuer.jwks()), clock=issuer.clock)
     app = auth.wrap(RecordingApp())
     forger = Issuer(ISS, algorithms=("ES256",), clock=issuer.clock)
@@ -160,7 +160,7 @@ Bearer = Callable[..., dict[str, str]]
 
 
 @pytest.mark.anyio
-async def test_tokens_for_the_first_resource(mcp_auth: MCPAuth, mcp_bearer: Bearer, mcp_issuer: Issuer) -> None:
+async def test_tokens_are_minted_for_the_first_resource(mcp_auth: MCPAuth, mcp_bearer: Bearer, mcp_issuer: Issuer) -> None:
     app = RecordingApp()
     answer = await call(mcp_auth.wrap(app), headers=mcp_bearer("a b", sub="bob", tid="t1"))
     claims = answer.json()
@@ -170,7 +170,7 @@ async def test_tokens_for_the_first_resource(mcp_auth: MCPAuth, mcp_bearer: Bear
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("claims", [{"exp": 0}, {"aud": "https://else.example.com"}, {"sub": ...}])
-async def test_tokens_that_are_refused(mcp_auth: MCPAuth, mcp_bearer: Bearer, claims: dict[str, Any]) -> None:
+async def test_changed_tokens_are_rejected(mcp_auth: MCPAuth, mcp_bearer: Bearer, claims: dict[str, Any]) -> None:
     answer = await call(mcp_auth.wrap(RecordingApp()), headers=mcp_bearer("a", tid="t1", **claims))
     assert answer.status == 401
 
@@ -180,7 +180,7 @@ async def test_tokens_that_are_refused(mcp_auth: MCPAuth, mcp_bearer: Bearer, cl
 async def test_each_test_has_a_healthy_issuer(
     mcp_auth: MCPAuth, mcp_token: Callable[..., str], mcp_issuer: Issuer, first: bool
 ) -> None:
-    """Whatever the one before did: the second meets neither the fault, nor the keys, nor the counts of the first."""
+    """Faults, keys and counts of one test do not reach the next one."""
     assert not mcp_issuer.requests
     app = mcp_auth.wrap(RecordingApp())
     assert (await call(app, headers=bearer(mcp_token(tid="t1")))).status == 200
@@ -192,20 +192,20 @@ async def test_each_test_has_a_healthy_issuer(
     assert (await call(app, headers=bearer(mcp_token(tid="t1")))).status == 503
 
 
-# --- as a user has them ---------------------------------------------------------------------------------------------
+# --- in the test suite of a user ---------------------------------------------------------------------------------------------
 
 
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a pytest of its own, with this package and without the plugins that happen to be installed."""
+    """Give a pytest process this package and none of the installed plugins."""
     monkeypatch.setenv("PYTHONPATH", ROOT, prepend=os.pathsep)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
-def test_nothing_is_loaded_that_was_not_asked_for() -> None:
+def test_no_pytest_plugin_is_registered() -> None:
     assert [entry.value for entry in entry_points(group="pytest11") if "asgi_mcp_auth" in entry.value] == []
 
 
-def test_a_configuration_is_asked_for(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_mcp_auth_fixture_is_a_usage_error(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     alone(monkeypatch)
     pytester.makepyfile("from asgi_mcp_auth.testing.fixtures import *\n\ndef test_it(mcp_token): mcp_token()")
     done = pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider")

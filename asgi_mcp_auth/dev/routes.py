@@ -23,7 +23,7 @@ from asgi_mcp_auth.dev.metadata import metadata_places, oidc_metadata, with_faul
 from asgi_mcp_auth.dev.pages import error_page, home_page
 from asgi_mcp_auth.dev.switches import Switch
 from asgi_mcp_auth.dev.tokens import issue
-from asgi_mcp_auth.testing.issuer import MAX_BODY
+from asgi_mcp_auth.testing import Issuer
 
 __all__ = ("Routes",)
 
@@ -85,8 +85,8 @@ class Routes:
 
     async def _reply(self, request: Request, body: bytes) -> Reply:
         self._check_place(request)
-        if len(body) > MAX_BODY:
-            raise OAuthError("invalid_request", f"The body is longer than {MAX_BODY} bytes.", status=413)
+        if len(body) > Issuer.MAX_BODY:
+            raise OAuthError("invalid_request", f"The body is longer than {Issuer.MAX_BODY} bytes.", status=413)
         place = self._places().get(request.path)
         inner = self._inner(request.path)
         if request.method == "OPTIONS" and self._is_open(request.path):
