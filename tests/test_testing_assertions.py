@@ -74,7 +74,9 @@ def test_expected_challenges_pass(given: httpx.Response, expected: dict[str, Any
         pytest.param(response(403, CH0), {"error": "x", "scopes": "mcp:read"}, ["status: expected 401, found 403", 'error: expected "x", found none'], id="every difference at once"),
     ],
 )  # fmt: skip
-def test_the_message_lists_every_difference(given: httpx.Response, expected: dict[str, Any], differences: list[str]) -> None:
+def test_the_message_lists_every_difference(
+    given: httpx.Response, expected: dict[str, Any], differences: list[str]
+) -> None:
     with pytest.raises(AssertionError) as raised:
         assert_challenge(given, **expected)
     sent = given.headers.get_list("www-authenticate")

@@ -106,7 +106,9 @@ def put(fault: Callable[[Issuer], None], *, id: str) -> Any:  # noqa: A002
         put(lambda i: i.answer(OAUTH, {"issuer": f"{ISS}/"}), id="DC-2 another issuer, by a slash"),
     ],
 )
-async def test_unusable_server_metadata_is_looked_for_at_the_next_url(issuer: Issuer, fault: Callable[[Issuer], None]) -> None:
+async def test_unusable_server_metadata_is_looked_for_at_the_next_url(
+    issuer: Issuer, fault: Callable[[Issuer], None]
+) -> None:
     fault(issuer)
     walk = await walk_discovery(protect(issuer, RecordingApp()), R, issuer)
     assert [step.request for step in walk.steps[2:4]] == [f"GET {ISS}{OAUTH}", f"GET {ISS}{OPENID}"]
@@ -205,13 +207,18 @@ INSUFFICIENT = 'Bearer error="insufficient_scope", scope="{}"'
     [
         pytest.param(["mcp:read"], "but the token was requested with them", 1, id="RS-42 those that were asked for"),
         pytest.param([""], "but the token was requested with them", 1, id="RS-42 none"),
-        pytest.param(["mcp:read a", "mcp:read a b"], "the second 403 asks for 'mcp:read a b'", 2, id="RS-42 more each time"),
+        pytest.param(
+            ["mcp:read a", "mcp:read a b"], "the second 403 asks for 'mcp:read a b'", 2, id="RS-42 more each time"
+        ),
     ],
 )
-async def test_a_403_that_asks_for_granted_scopes_stops_the_walk(issuer: Issuer, scopes: list[str], reason: str, calls: int) -> None:
+async def test_a_403_that_asks_for_granted_scopes_stops_the_walk(
+    issuer: Issuer, scopes: list[str], reason: str, calls: int
+) -> None:
     seen = iter(scopes)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"
         line = (b"www-authenticate", INSUFFICIENT.format(next(seen)).encode())
         await send({"type": "http.response.start", "status": 403, "headers": [line]})
         await send({"type": "http.response.body", "body": b""})
@@ -279,6 +286,8 @@ async def test_an_exception_of_the_app_reaches_the_test(issuer: Issuer) -> None:
         pytest.param(R, "https://else.example.com", "is not below the resource", id="another host for the resource"),
     ],
 )
-async def test_relative_urls_and_foreign_resources_are_a_value_error(issuer: Issuer, url: str, resource: str | None, message: str) -> None:
+async def test_relative_urls_and_foreign_resources_are_a_value_error(
+    issuer: Issuer, url: str, resource: str | None, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         await walk_discovery(RecordingApp(), url, issuer, resource=resource)

@@ -50,7 +50,8 @@ async def running(app: Any) -> AsyncGenerator[Any]:
             raise
         except BaseException as error:  # noqa: BLE001 - raised below: the task group would wrap it in a group
             failure = error
-        group.cancel_scope.cancel()
+        finally:
+            lifespan.scope.cancel()
     if failure is not None:
         raise failure
 
@@ -72,6 +73,7 @@ class _Lifespan:
 
     def __init__(self, app: Any) -> None:
         self.state: dict[str, Any] = {}
+        self.scope = anyio.CancelScope(shield=True)  # a cancelled test still shuts the app down
         self._app = app
         self._startup_sent = False
         self._started = anyio.Event()
@@ -82,10 +84,11 @@ class _Lifespan:
         self._error: Exception | None = None
 
     async def run(self) -> None:
-        """Call the app with the lifespan scope, until it returns or raises."""
+        """Call the app with the lifespan scope, until it returns or raises or `scope` is cancelled."""
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self.state}
         try:
-            await self._app(scope, self._receive, self._send)
+            with self.scope:
+                await self._app(scope, self._receive, self._send)
         except Exception as error:  # noqa: BLE001 - an app without lifespan support may raise anything
             self._error = error
         finally:
@@ -101,7 +104,7 @@ class _Lifespan:
         self._raise_failure("startup")
 
     async def stop(self) -> None:
-        """Ask a started app to shut down and wait for it, also while the test is being cancelled."""
+        """Ask a started app to shut down and wait for it, at most 60 seconds."""
         if not self._supported:
             return
         self._stopping.set()
@@ -129,7 +132,10 @@ class _Lifespan:
             self._started.set()
         elif kind == "lifespan.shutdown.complete":
             self._ended.set()
-        else:  # lifespan.startup.failed or lifespan.shutdown.failed
+        elif kind not in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
+            msg = f"an app must not send {kind} during the lifespan"
+            raise RuntimeError(msg)
+        else:
             self._failed = str(message.get("message", ""))
             self._started.set()
             self._stopping.set()  # an app that waits for the shutdown after a failed startup ends

@@ -79,7 +79,7 @@ async def call_tool(
 ) -> ToolCall:
     """Call a tool as an MCP client does, in process: `initialize`, `notifications/initialized`, `tools/call`.
 
-        call = await call_tool(app, "https://api.example.com/mcp", "add", {"a": 1, "b": 2}, token=token)
+        call = await call_tool(app, url, "add", {"a": 1, "b": 2}, token=token)
         assert call.text == "3"
         assert_challenge(await call_tool(app, url, "purge", token=token), 403, scopes="notes:read notes:purge")
 
