@@ -91,7 +91,9 @@ def test_every_dialect_is_tested() -> None:
     assert {*SHAPES, "google"} == set(DIALECTS)
 
 
-@pytest.mark.parametrize("provider", [pytest.param(provider, id=f"E {provider.slug}") for provider in PROVIDERS])
+@pytest.mark.parametrize(
+    "provider", [pytest.param(provider, id=f"E {provider.slug}") for provider in PROVIDERS if provider.dialect]
+)
 def test_the_table_of_providers_says_the_same(provider: Provider) -> None:
     """One row there for each dialect here, whose tokens are as the row says and need the fields that it names."""
     dialect, shape = DIALECTS[provider.slug], SHAPES.get(provider.slug)
@@ -105,7 +107,7 @@ def test_the_table_of_providers_says_the_same(provider: Provider) -> None:
 
 
 def test_a_dialect_for_each_row() -> None:
-    assert {provider.slug for provider in PROVIDERS} == set(DIALECTS)
+    assert {provider.slug for provider in PROVIDERS if provider.dialect} == set(DIALECTS)
 
 
 def decide(server: DevServer, required: tuple[str, ...], **config: Any) -> tuple[MCPAuthMiddleware, list[Decision]]:

@@ -219,5 +219,7 @@ def _dialect(provider: Provider) -> Dialect:
     )
 
 
-DIALECTS: Final[Mapping[str, Dialect]] = {provider.slug: _dialect(provider) for provider in PROVIDERS}
+DIALECTS: Final[Mapping[str, Dialect]] = {
+    provider.slug: _dialect(provider) for provider in PROVIDERS if provider.dialect
+}
 """The dialects by the provider's short name."""

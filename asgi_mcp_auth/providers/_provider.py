@@ -1,4 +1,4 @@
-"""What a row of the provider table says: how one kind of access token of one provider looks, and what to set for it."""
+"""The type of a row: the shape of one kind of access token of one provider, and the settings for it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, Literal
 __all__ = ("Discovery", "Provider", "ResourceSupport", "frozen")
 
 Discovery = Literal["oauth-inserted", "oidc-inserted", "oidc-appended"]
-"""A well-known place, in MCP's order: RFC 8414 inserted, OpenID Connect inserted, OpenID Connect appended."""
+"""The form of a metadata URL, in MCP's order: RFC 8414 inserted, OpenID Connect inserted, OpenID Connect appended."""
 
 ResourceSupport = Literal["yes", "setting", "no"]
-"""Whether a client's `resource` (RFC 8707) decides the token's audience: always, once it is switched on, never."""
+"""Whether a client's `resource` (RFC 8707) sets the audience: always, after a setting at the provider, never."""
 
-_HOLE = re.compile(r"\{[a-z]+\}")
+_PLACEHOLDER = re.compile(r"\{[a-z]+\}")
 
 
 def frozen(values: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A mapping that nobody can change any more."""
+    """Return a read-only copy of a mapping."""
     return MappingProxyType(dict(values))
 
 
@@ -30,23 +30,25 @@ class Provider:
     """One kind of access token of one provider.
 
     Args:
-        slug: Its stable short name; the development server's dialect has the same one.
-        name: As people call it.
-        issuers: The shapes of its issuer, to the letter but for `{holes}`, which stand for anything without a slash.
-        discovery: The well-known places that work, in MCP's order.
-        typ: What the token's header may say; None for nothing.
-        audience: What is in `aud`, for people.
-        scope_claim: The claim with the scopes; None where there is none.
-        scope_list: Whether that claim is a list, not a string.
-        client_id_claim: The claim with the client's id; None where there is none.
-        algorithm: The usual signature algorithm.
-        key_alg: Whether the keys of its key set say their `alg`.
+        slug: Its stable short name, which is also the name of its dialect in the development server.
+        name: Its name for people.
+        issuers: The patterns of its issuer. `{name}` matches one or more characters except `/`, `?` and `#`; the rest
+            is compared exactly.
+        discovery: The metadata URLs that work, in MCP's order.
+        typ: The values of the `typ` header member; None for a header without it.
+        audience: A description of `aud` for people.
+        scope_claim: The claim with the scopes; None if there is none.
+        scope_list: Whether the scope claim is a list.
+        client_id_claim: The claim with the client id; None if there is none.
+        algorithm: The default signature algorithm.
+        key_alg: Whether the keys of its key set have `alg`.
         resource: Whether it supports RFC 8707.
-        usable: Whether its access tokens can protect an MCP server at all.
-        config: The fields of `AuthServerConfig` to set, beside `issuer`; `<…>` is for you to fill in.
+        usable: Whether its access tokens can protect an MCP server.
+        dialect: Whether the development server can issue tokens of this shape.
+        config: The fields of `AuthServerConfig` to set in addition to `issuer`; replace `<…>` with your value.
         policy: The fields of `ScopePolicy` to set.
-        advice: What to do at the provider, and what to beware of.
-        confidence: `"seen"` in a document or a dated report of the provider, or `"told"` by people who use it.
+        advice: The settings at the provider, and known problems.
+        confidence: `"documented"` by the provider (documents, source code, dated reports), or `"reported"` by users.
     """
 
     slug: str
@@ -62,17 +64,18 @@ class Provider:
     key_alg: bool = True
     resource: ResourceSupport
     usable: bool = True
+    dialect: bool = True
     config: Mapping[str, Any] = field(default_factory=lambda: frozen({}))
     policy: Mapping[str, Any] = field(default_factory=lambda: frozen({}))
     advice: str
-    confidence: Literal["seen", "told"] = "seen"
+    confidence: Literal["documented", "reported"] = "documented"
 
-    def issues(self, issuer: str) -> bool:
-        """Whether `issuer` has one of its shapes."""
-        return any(_expression(shape).fullmatch(issuer) for shape in self.issuers)
+    def matches(self, issuer: str) -> bool:
+        """Return whether `issuer` matches one of the patterns."""
+        return any(_expression(pattern).fullmatch(issuer) for pattern in self.issuers)
 
 
 @functools.cache
-def _expression(shape: str) -> re.Pattern[str]:
-    literal = map(re.escape, _HOLE.split(shape))
+def _expression(pattern: str) -> re.Pattern[str]:
+    literal = map(re.escape, _PLACEHOLDER.split(pattern))
     return re.compile("[^/?#]+".join(literal))
