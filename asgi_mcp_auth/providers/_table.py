@@ -88,8 +88,8 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         scope_list=True,
         client_id_claim="cid",
         resource="no",
-        advice="Create one authorization server per resource and set its audience to the resource. Dynamic registration "
-        "needs an administrator's token: register clients manually.",
+        advice="Create one authorization server per resource and set its audience to the resource. Dynamic "
+        "registration needs an administrator's token: register clients manually.",
     ),
     Provider(
         slug="okta-org",
