@@ -452,7 +452,11 @@ KEYCLOAK_M2M: Final = replace(
 KEYCLOAK_ROLES: Final = replace(
     KEYCLOAK,
     config={"scope_claims": ["realm_access.roles"]},
-    claims=KEYCLOAK.claims | {"realm_access": {"roles": ["offline_access", "mcp:read"]}, "scope": "openid email"},
+    claims={
+        **KEYCLOAK.claims,
+        "realm_access": {"roles": ["offline_access", "mcp:read"]},
+        "scope": "openid email",
+    },
     scopes=("offline_access", "mcp:read"),
 )
 """Roles are in a nested claim."""
@@ -513,7 +517,7 @@ ZITADEL: Final = ProviderToken(
 AUTH0_NAMESPACED: Final = replace(
     AUTH0,
     config={"scope_claims": ["scope", "https://notes.example.com/roles"]},
-    claims=AUTH0.claims | {"https://notes.example.com/roles": ["editor"]},
+    claims={**AUTH0.claims, "https://notes.example.com/roles": ["editor"]},
     required=("mcp:read", "editor"),
     scopes=("openid", "profile", "mcp:read", "editor"),
 )

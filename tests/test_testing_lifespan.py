@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 def starlette(log: list[str], *, startup: Exception | None = None, shutdown: Exception | None = None) -> Starlette:
     @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, str]]:
+    async def lifespan(_app: Starlette) -> AsyncGenerator[dict[str, str]]:
         log.append("startup")
         if startup is not None:
             raise startup
