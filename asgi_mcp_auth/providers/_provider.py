@@ -62,7 +62,7 @@ class Provider:
     client_id_claim: str | None = "client_id"
     algorithm: str = "RS256"
     key_alg: bool = True
-    resource: ResourceSupport
+    resource: ResourceSupport = "no"
     usable: bool = True
     dialect: bool = True
     config: Mapping[str, Any] = field(default_factory=lambda: frozen({}))

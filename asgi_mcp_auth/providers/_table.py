@@ -22,7 +22,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         scope_claim="scp",
         client_id_claim="azp",
         key_alg=False,
-        resource="no",
         config=frozen({"extra_audiences": ["<api client id>"], "scope_claims": ["scp", "roles"]}),
         policy=frozen({"wire_names": {"x": "api://<api client id>/x"}}),
         advice="Set requestedAccessTokenVersion to 2. Clients must request `api://…/x`; tokens have the scope `x`. "
@@ -39,7 +38,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         scope_claim="scp",
         client_id_claim="appid",
         key_alg=False,
-        resource="no",
         config=frozen(
             {
                 "metadata_url": "https://login.microsoftonline.com/<tenant>/.well-known/openid-configuration",
@@ -87,7 +85,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         scope_claim="scp",
         scope_list=True,
         client_id_claim="cid",
-        resource="no",
         advice="Create one authorization server per resource and set its audience to the resource. Dynamic "
         "registration needs an administrator's token: register clients manually.",
     ),
@@ -101,7 +98,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         scope_claim="scp",
         scope_list=True,
         client_id_claim="cid",
-        resource="no",
         usable=False,
         advice="Its access tokens are for Okta's own APIs. Use a custom authorization server (`/oauth2/…`).",
         confidence="reported",
@@ -124,7 +120,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         discovery=APPENDED,
         typ=(None,),
         audience="none",
-        resource="no",
         config=frozen({"profile": "no-aud", "allowed_clients": ["<client id>"]}),
         policy=frozen({"default": ["<resource>/read"]}),
         advice="Set the identifier of the resource server in Cognito to the resource: required scopes begin with it.",
@@ -137,7 +132,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         typ=("JWT", "at+jwt"),
         audience="the value of an audience mapper, else none or `account`",
         client_id_claim="azp",
-        resource="no",
         advice="Add an audience mapper with the resource to a default client scope. If `sub` is missing, add the "
         "client scope `basic` (Keycloak 25 and later). For realm roles, add `realm_access.roles` to `scope_claims`.",
     ),
@@ -148,7 +142,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         discovery=APPENDED,
         typ=(),
         audience="none: its access tokens are opaque",
-        resource="no",
         usable=False,
         advice="Its access tokens cannot be bound to a resource, and its ID tokens are not for APIs. Put your own "
         "authorization server in front of it.",
@@ -183,7 +176,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         typ=("JWT",),
         audience="the project id",
         client_id_claim="azp",
-        resource="no",
         config=frozen({"extra_audiences": ["<project id>"]}),
         advice="The audience is the whole project: use an agentic MCP server if you can.",
     ),
@@ -221,7 +213,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         audience="`authenticated`, always",
         scope_claim=None,
         algorithm="ES256",
-        resource="no",
         config=frozen({"extra_audiences": ["authenticated"], "allowed_clients": ["<client id>"]}),
         advice="`aud` does not name the resource. An access token hook can set `aud` to the resource: then remove "
         "`extra_audiences`. Migrate projects with an HS256 secret to asymmetric keys.",
@@ -251,7 +242,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         audience="the client id",
         scope_claim=None,
         client_id_claim="azp",
-        resource="no",
         dialect=False,
         config=frozen({"accept_nonce": True, "extra_audiences": ["<client id>"]}),
         advice="The issuer ends with a slash. Access tokens have no scopes, and the `nonce` of the sign-in. Add the "
@@ -265,7 +255,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         typ=("JWT",),
         audience="the client ids of the project, and the project id if requested",
         scope_claim="urn:zitadel:iam:org:project:roles",
-        resource="no",
         dialect=False,
         config=frozen(
             {"extra_audiences": ["<project id>"], "scope_claims": ["scope", "urn:zitadel:iam:org:project:roles"]}
@@ -283,7 +272,6 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         typ=("JWT",),
         audience="the application id",
         client_id_claim=None,
-        resource="no",
         dialect=False,
         config=frozen(
             {
