@@ -59,6 +59,7 @@ def test_expected_challenges_pass(given: httpx.Response, expected: dict[str, Any
     [
         pytest.param(response(200), {}, ["status: expected 401, found 200", "scheme: expected one challenge of Bearer, found no challenge"], id="no challenge at all"),
         pytest.param(response(403, CH0), {}, ["status: expected 401, found 403"], id="another status"),
+        pytest.param(response(421, CH0), {}, ["status: expected 401, found 421", "Host: not allowed; pass base_url=base_url(auth) to the test client"], id="RS-223 another host"),
         pytest.param(response(401, DPOP), {}, ["scheme: expected one challenge of Bearer, found DPoP"], id="another scheme"),
         pytest.param(response(401, CH0, CH0), {}, ["scheme: expected one challenge of Bearer, found Bearer, Bearer"], id="two of one scheme"),
         pytest.param(response(401, CH0), {"error": "invalid_token"}, ['error: expected "invalid_token", found none'], id="an error that is not there"),

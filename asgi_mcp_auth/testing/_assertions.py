@@ -10,6 +10,8 @@ from asgi_mcp_auth._protocol.challenge_reading import Challenge, parse_challenge
 
 __all__ = ("Headers", "Response", "assert_challenge")
 
+MISDIRECTED = 421
+
 
 class Headers(Protocol):
     """Header fields by name, in any case; a name may occur more than once."""
@@ -74,6 +76,8 @@ def assert_challenge(
     differences: list[str] = []
     if response.status_code != status:
         differences.append(f"status: expected {status}, found {response.status_code}")
+    if response.status_code == MISDIRECTED:
+        differences.append("Host: not allowed; pass base_url=base_url(auth) to the test client")
     if len(ours) != 1:
         schemes = ", ".join(challenge.scheme for challenge in found) or "no challenge"
         differences.append(f"scheme: expected one challenge of {scheme}, found {schemes}")

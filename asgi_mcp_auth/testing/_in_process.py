@@ -14,7 +14,7 @@ __all__ = ("base_url", "first_resource", "without_network")
 
 def first_resource(auth: MCPAuth) -> str:
     """Return the identifier of the first protected resource: the audience of its tokens."""
-    return auth.site.resources[0].identifier
+    return auth.status().resources[0].resource
 
 
 def base_url(auth: MCPAuth) -> str:
