@@ -1,17 +1,16 @@
 """Make any ASGI app an OAuth 2.1 protected resource for the Model Context Protocol (MCP)."""
 
-from asgi_mcp_auth._asgi.loading import load_app
-from asgi_mcp_auth._protocol.credentials import Credential
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import in_band_denied
-from asgi_mcp_auth._protocol.server_metadata import validate_server_config
-from asgi_mcp_auth._remote.discovery import (
+from asgi_mcp_auth._keys.discovery import (
     fetch_server_config,
     fetch_server_config_async,
     fetch_server_config_by_well_known_url,
     fetch_server_config_by_well_known_url_async,
 )
-from asgi_mcp_auth._remote.verifiers import Verified, Verifier
+from asgi_mcp_auth._oauth.credentials import Credential
+from asgi_mcp_auth._oauth.server_metadata import validate_server_config
+from asgi_mcp_auth._policy.responses import in_band_denied
+from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.verifier import Verified, Verifier
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
 from asgi_mcp_auth.config import (
@@ -26,6 +25,7 @@ from asgi_mcp_auth.config import (
 from asgi_mcp_auth.context import AuthInfo, Principal, current_auth
 from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, MCPAuthError, Reason, Refusal
+from asgi_mcp_auth.loading import load_app
 from asgi_mcp_auth.middleware import MCPAuthMiddleware
 from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
 
@@ -51,7 +51,7 @@ __all__ = (
     "Principal",
     "Reason",
     "Refusal",
-    "Request",
+    "RequestInfo",
     "ResourceServerConfig",
     "ResourceServerMetadata",
     "RevocationList",

@@ -13,28 +13,25 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from asgi_mcp_auth._protocol.options import check_options
-from asgi_mcp_auth._protocol.problems import Problems
-from asgi_mcp_auth._protocol.resource import MetadataSigner
-from asgi_mcp_auth._protocol.site import Site, compile_site
-from asgi_mcp_auth._protocol.urls import is_loopback
-from asgi_mcp_auth._remote.authorizers import Authorize
-from asgi_mcp_auth._remote.from_settings import FromSettings
-from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
-from asgi_mcp_auth._remote.interface import MCPAuthInterface
-from asgi_mcp_auth._remote.issuers import Issuers
-from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
-from asgi_mcp_auth._remote.key_sets import KeySets
-from asgi_mcp_auth._remote.options import MCPAuthOptions
-from asgi_mcp_auth._remote.verifiers import IsRevoked, RevocationCheck, Verifier
+from asgi_mcp_auth._from_settings import FromSettings
+from asgi_mcp_auth._interface import MCPAuthInterface
+from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
+from asgi_mcp_auth._keys.registry import Issuers, KeySets
+from asgi_mcp_auth._oauth.urls import is_loopback
+from asgi_mcp_auth._options import MCPAuthOptions
+from asgi_mcp_auth._policy.compile import CompiledConfig, MetadataSigner, compile_config
+from asgi_mcp_auth._policy.options import check_options
+from asgi_mcp_auth._policy.problems import Problems
+from asgi_mcp_auth._verify.hooks import Authorize
+from asgi_mcp_auth._verify.jwt import JWTVerifier
+from asgi_mcp_auth._verify.verifier import IsRevoked, RevocationCheck, Verifier
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.decisions import Observer, RefusalLog
 from asgi_mcp_auth.stores import Store
 
 if TYPE_CHECKING:
-    from asgi_mcp_auth._asgi.readiness import ReadinessApp
+    from asgi_mcp_auth._asgi.small_apps import MetadataApp, ReadinessApp
     from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
-    from asgi_mcp_auth._asgi.wellknown import MetadataApp
     from asgi_mcp_auth.middleware import MCPAuthMiddleware
     from asgi_mcp_auth.status import Status
 
@@ -143,7 +140,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
             problems,
         )
         self._compile = partial(
-            compile_site,
+            compile_config,
             public_paths=public_paths,
             allowed_origins=allowed_origins,
             allowed_hosts=allowed_hosts,
@@ -152,7 +149,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
             one_issuer=republish_server_metadata,
             new_issuers_per_minute=new_issuers_per_minute,
         )
-        self.site: Site = self._compile(protected_resources, problems)
+        self.site: CompiledConfig = self._compile(protected_resources, problems)
         self.configs = self.site.configs
         self.warnings = tuple(str(problem) for problem in problems.warnings)
         for warning in self.warnings:
@@ -229,7 +226,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
 
     def metadata_app(self) -> MetadataApp:
         """The metadata documents as an ASGI app of their own, for the host root above a mounted, protected app."""
-        from asgi_mcp_auth._asgi.wellknown import MetadataApp  # noqa: PLC0415 - rarely wanted
+        from asgi_mcp_auth._asgi.small_apps import MetadataApp  # noqa: PLC0415 - rarely wanted
 
         self.serves_documents_apart = True
         return MetadataApp(self.site)
@@ -274,7 +271,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
 
     def readiness_app(self) -> ReadinessApp:
         """An ASGI app for a health path: 200 when the keys of every named issuer can be used, else 503."""
-        from asgi_mcp_auth._asgi.readiness import ReadinessApp  # noqa: PLC0415 - rarely wanted
+        from asgi_mcp_auth._asgi.small_apps import ReadinessApp  # noqa: PLC0415 - rarely wanted
 
         return ReadinessApp(self._key_sets.missing)
 

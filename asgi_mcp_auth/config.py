@@ -1,6 +1,7 @@
-"""What a user writes: frozen values, under the names that users of `mcpauth` know.
+"""The values a user writes: issuers, resources, scope policies, and authorization server metadata.
 
-They hold what was written; `MCPAuth` checks and compiles them, and reports every problem at once.
+The values hold what was written. `MCPAuth` checks and compiles them, and reports every problem at once. Names that the
+documentation of the library mcpauth uses are the same here.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from asgi_mcp_auth._values import dataclass
-from asgi_mcp_auth.metadata import AuthorizationServerMetadata
+from asgi_mcp_auth.errors import InvalidServerMetadata
+
+if TYPE_CHECKING:
+    from asgi_mcp_auth._keys.discovery import fetch_server_config, fetch_server_config_by_well_known_url
 
 __all__ = (
     "DEFAULT_ALGORITHMS",
@@ -20,7 +24,7 @@ __all__ = (
     "AuthServerType",
     "AuthorizationServerMetadata",
     "IssuerResolver",
-    "KeySetClocks",
+    "JWKSCacheSettings",
     "Profile",
     "ResourceServerConfig",
     "ResourceServerMetadata",
@@ -31,6 +35,132 @@ __all__ = (
     "fetch_server_config",
     "fetch_server_config_by_well_known_url",
 )
+
+_STRINGS: Final = frozenset(
+    {
+        "authorization_endpoint",
+        "token_endpoint",
+        "jwks_uri",
+        "registration_endpoint",
+        "service_documentation",
+        "op_policy_uri",
+        "op_tos_uri",
+        "revocation_endpoint",
+        "introspection_endpoint",
+        "userinfo_endpoint",
+    }
+)
+_LISTS: Final = frozenset(
+    {
+        "scopes_supported",
+        "response_types_supported",
+        "response_modes_supported",
+        "grant_types_supported",
+        "token_endpoint_auth_methods_supported",
+        "token_endpoint_auth_signing_alg_values_supported",
+        "ui_locales_supported",
+        "revocation_endpoint_auth_methods_supported",
+        "revocation_endpoint_auth_signing_alg_values_supported",
+        "introspection_endpoint_auth_methods_supported",
+        "introspection_endpoint_auth_signing_alg_values_supported",
+        "code_challenge_methods_supported",
+        "protected_resources",
+    }
+)
+
+
+class AuthorizationServerMetadata:
+    """An authorization server's metadata (RFC 8414 section 2, OpenID Connect Discovery section 3).
+
+    Only `issuer` is required. Every registered member is an attribute, None when absent; members this
+    library does not know are kept and given back by `to_dict`.
+
+    Args:
+        issuer: The issuer identifier, exactly as tokens carry it in `iss`.
+        members: Any other member of the document, such as `authorization_endpoint`, `token_endpoint`,
+            `jwks_uri`, `registration_endpoint`, `response_types_supported`, `code_challenge_methods_supported`.
+
+    Raises:
+        InvalidServerMetadata: A known member has the wrong JSON type; all of them are named.
+    """
+
+    __slots__ = ("_members",)
+    _members: dict[str, Any]
+
+    if TYPE_CHECKING:
+        issuer: str
+        authorization_endpoint: str | None
+        token_endpoint: str | None
+        jwks_uri: str | None
+        registration_endpoint: str | None
+        revocation_endpoint: str | None
+        introspection_endpoint: str | None
+        userinfo_endpoint: str | None
+        service_documentation: str | None
+        scopes_supported: list[str] | None
+        response_types_supported: list[str] | None
+        response_modes_supported: list[str] | None
+        grant_types_supported: list[str] | None
+        token_endpoint_auth_methods_supported: list[str] | None
+        code_challenge_methods_supported: list[str] | None
+        protected_resources: list[str] | None
+        client_id_metadata_document_supported: bool | None
+
+    def __init__(self, *, issuer: str, **members: Any) -> None:
+        self._fill({"issuer": issuer, **members})
+
+    def _fill(self, members: Mapping[str, Any]) -> None:
+        document = {str(name): value for name, value in members.items() if value is not None or name == "issuer"}
+        wrong = [name for name in {"issuer"} | _STRINGS if not isinstance(document.get(name, ""), str)]
+        wrong += [name for name in _LISTS if not _is_string_list(document.get(name, []))]
+        if wrong:
+            msg = f"Authorization server metadata: wrong JSON type for {', '.join(sorted(wrong))}."
+            raise InvalidServerMetadata(msg)
+        object.__setattr__(self, "_members", document)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> AuthorizationServerMetadata:
+        """Read a metadata document. Raises `InvalidServerMetadata` when `issuer` is missing or a type is wrong."""
+        if "issuer" not in document:
+            msg = "Authorization server metadata without an issuer."
+            raise InvalidServerMetadata(msg)
+        metadata = cls.__new__(cls)
+        metadata._fill(document)  # noqa: SLF001 - our own; a member may be called `self`
+        return metadata
+
+    def to_dict(self) -> dict[str, Any]:
+        """The document, unknown members included."""
+        return dict(self._members)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if (
+            name in self._members
+            or name in _STRINGS
+            or name in _LISTS
+            or name == "client_id_metadata_document_supported"
+        ):
+            return self._members.get(name)
+        msg = f"authorization server metadata has no member {name!r}"
+        raise AttributeError(msg)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        msg = "AuthorizationServerMetadata is immutable"
+        raise AttributeError(msg)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AuthorizationServerMetadata) and self._members == other._members
+
+    def __hash__(self) -> int:
+        return hash(self.issuer)
+
+    def __repr__(self) -> str:
+        return f"AuthorizationServerMetadata(issuer={self.issuer!r}, {len(self._members) - 1} more members)"
+
+
+def _is_string_list(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in cast("Sequence[object]", value))
 
 
 class AuthServerType(StrEnum):
@@ -63,23 +193,23 @@ TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KeySetClocks:
+class JWKSCacheSettings:
     """How long an issuer's key set is believed, and how often it is asked for; all in seconds.
 
     Args:
         lifetime: How long a key set is fresh when its server does not say (RFC 9111 section 4.2).
-        shortest_lifetime, longest_lifetime: The bounds of what its server may say.
-        stale_for: How long after that it still serves while refreshing fails; then tokens are answered 503.
+        min_lifetime, max_lifetime: The bounds of what its server may say.
+        stale_if_error: How long after that it still serves while refreshing fails; then tokens are answered 503.
         cool_down: The time after a fetch in which an unknown key id causes no other.
-        longest_back_off: The longest pause after failures in a row, which begins at 1 and doubles.
+        max_backoff: The longest pause after failures in a row, which begins at 1 and doubles.
     """
 
     lifetime: float = 600.0
-    shortest_lifetime: float = 60.0
-    longest_lifetime: float = 86_400.0
-    stale_for: float = 86_400.0
+    min_lifetime: float = 60.0
+    max_lifetime: float = 86_400.0
+    stale_if_error: float = 86_400.0
     cool_down: float = 30.0
-    longest_back_off: float = 30.0
+    max_backoff: float = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +238,8 @@ class AuthServerConfig:
         leeway: Seconds of clock difference to allow, at most 300.
         scope_claims: Claims to read scopes from, as a string or a list; replaces the default.
         allowed_clients: Accept tokens of these client ids only.
-        most_keys_without_kid: How many keys to try for a token without `kid`, at most 4.
-        key_set_clocks: How long its key set is believed, and how often it is asked for.
+        max_keys_without_kid: How many keys to try for a token without `kid`, at most 4.
+        jwks_cache: How long its key set is believed, and how often it is asked for.
     """
 
     issuer: str | None = None
@@ -129,8 +259,8 @@ class AuthServerConfig:
     leeway: float = 30.0
     scope_claims: Sequence[str] = DEFAULT_SCOPE_CLAIMS
     allowed_clients: Sequence[str] = ()
-    most_keys_without_kid: int = 1
-    key_set_clocks: KeySetClocks = KeySetClocks()
+    max_keys_without_kid: int = 1
+    jwks_cache: JWKSCacheSettings = JWKSCacheSettings()
 
 
 IssuerResolver = Callable[[str], AuthServerConfig | Awaitable[AuthServerConfig | None] | None]
@@ -217,7 +347,7 @@ class ScopePolicy:
         unlisted: What has no rule needs the `"baseline"`, or is denied (`"deny"`); `initialize`, `ping`, lists,
             notifications and the like need the baseline in either case.
         public_methods: JSON-RPC methods without a target that need no token. A bad token is 401 all the same.
-        plain_paths: Paths below the resource, written as in `paths`, whose bodies are no JSON-RPC and not read.
+        non_mcp_paths: Paths below the resource, written as in `paths`, whose bodies are no JSON-RPC and not read.
         headers_only: Judge by `Mcp-Method` and `Mcp-Name` alone and read no body. Only for an app that refuses
             bodies that say something else, and only for MCP 2026-07-28: without that version it is a 400.
         allow_batches: Accept a batch also without the version header, which clients of 2025-03-26 do not send.
@@ -226,7 +356,7 @@ class ScopePolicy:
         filter_lists: Take tools, resources and prompts that the caller may not use out of the app's lists.
         mark_reachable: With `filter_lists`: keep those that more scopes would open, with the scopes in `_meta`.
         implies: Scopes that include others, transitively: `{"notes:admin": ["notes:write"]}`.
-        wire_names: Token scope → the name clients must request, where a provider has two (Entra: `api://…/x`).
+        request_scope_names: Token scope → the name clients must request, where a provider has two (Entra: `api://…/x`).
         challenge_scopes: What a first 401 asks for; default: the baseline.
     """
 
@@ -238,14 +368,14 @@ class ScopePolicy:
     rpc_methods: Rules = field(default_factory=_no_rules)
     unlisted: Literal["baseline", "deny"] = "baseline"
     public_methods: Sequence[str] = ()
-    plain_paths: Sequence[str] = ()
+    non_mcp_paths: Sequence[str] = ()
     headers_only: bool = False
     allow_batches: bool = False
     scope_strategy: Literal["auto", "minimal", "cumulative"] = "auto"
     filter_lists: bool = False
     mark_reachable: bool = False
     implies: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
-    wire_names: Mapping[str, str] = field(default_factory=dict[str, str])
+    request_scope_names: Mapping[str, str] = field(default_factory=dict[str, str])
     challenge_scopes: Sequence[str] | None = None
 
 
@@ -257,14 +387,10 @@ class ResourceServerConfig:
     policy: ScopePolicy = field(default_factory=ScopePolicy)
 
 
-if TYPE_CHECKING:
-    from asgi_mcp_auth._remote.discovery import fetch_server_config, fetch_server_config_by_well_known_url
-
-
 def __getattr__(name: str) -> Any:
     """Mcpauth's documentation imports these two from here as well; they wait on the network, so they live elsewhere."""
     if name in ("fetch_server_config", "fetch_server_config_by_well_known_url"):
-        from asgi_mcp_auth._remote import discovery  # noqa: PLC0415 - it is built on this module
+        from asgi_mcp_auth._keys import discovery  # noqa: PLC0415 - it is built on this module
 
         return getattr(discovery, name)
     msg = f"module {__name__!r} has no attribute {name!r}"

@@ -1,16 +1,46 @@
-"""One `Decision` per request for whoever observes, and the observer that is always there: the refusal log."""
+"""The record of one decision, the observers that receive it, the log of refusals, and the names of log events."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from asgi_mcp_auth.authorization import Operation
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import NoCredential, Reason, Refusal, Unavailable, printable
 
-__all__ = ("Decision", "Observer", "Outcome", "RefusalLog")
+__all__ = (
+    "Decision",
+    "Event",
+    "Observer",
+    "Outcome",
+    "RefusalLog",
+)
+
+
+class Event(StrEnum):
+    """What happened to what we hold of an issuer: the `event` of log records, stable for alerts."""
+
+    KEYS_FETCHED = "keys_fetched"
+    KEYS_CHANGED = "keys_changed"
+    KEY_SKIPPED = "key_skipped"
+    KEYS_REFRESH_FAILED = "keys_refresh_failed"
+    KEYS_STALE = "keys_stale"
+    KEYS_UNAVAILABLE = "keys_unavailable"
+    KEYS_RECOVERED = "keys_recovered"
+    UNKNOWN_KID = "unknown_kid"
+    METADATA_FETCHED = "metadata_fetched"
+    METADATA_REFRESH_FAILED = "metadata_refresh_failed"
+    METADATA_STALE = "metadata_stale"
+    METADATA_UNAVAILABLE = "metadata_unavailable"
+    METADATA_RECOVERED = "metadata_recovered"
+    METADATA_UNFIT = "metadata_unfit"
+    ISSUER_ADMITTED = "issuer_admitted"
+    ISSUER_EVICTED = "issuer_evicted"
+    ISSUER_WITHDRAWN = "issuer_withdrawn"
+
 
 logger = logging.getLogger("asgi_mcp_auth.decisions")
 

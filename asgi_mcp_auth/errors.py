@@ -1,12 +1,11 @@
-"""Every error this library raises or answers with.
+"""Every exception that the library raises or answers with, and the reason codes of refusals.
 
     MCPAuthError
-    ├── ConfigurationError (also ValueError)   what you wrote; all problems at once
-    ├── DiscoveryError                         an upstream document could not be had
-    │   └── InvalidServerMetadata              it was had, and cannot be used
+    ├── ConfigurationError (also ValueError)   a configuration that cannot be used; all problems at once
+    ├── DiscoveryError                         an upstream document that could not be fetched
+    │   └── InvalidServerMetadata              a document that was fetched and cannot be used
     └── Refusal                                the answer to one request
         ├── BadRequest          400  invalid_request
-        ├── MessageRefused      400  a JSON-RPC error, with its leaves in `asgi_mcp_auth.message_errors`
         ├── Unauthenticated     401
         │   ├── NoCredential         (no error code, RFC 6750 section 3.1)
         │   ├── InvalidToken         invalid_token
@@ -16,19 +15,23 @@
         │   └── InsufficientScope    insufficient_scope
         ├── NotFound            404
         ├── Misdirected         421
-        └── Unavailable         503  temporarily_unavailable
+        ├── Unavailable         503  temporarily_unavailable
+        └── MessageRefused      400  a JSON-RPC error: clients distinguish protocol eras by 4xx bodies
+            ├── MessageTooLarge      413
+            ├── UnsupportedContent   415
+            └── SessionNotFound      404
 
-A `Refusal` tells the caller one fixed sentence per class and the operator everything else: a stable
-`Reason`, the issuer, the key, what was expected and what was found. A verifier may raise one or
-return one. No message, repr or field of any of them ever holds a token.
+A `Refusal` gives the caller one fixed sentence per class and gives the operator everything else: a stable `Reason`,
+the issuer, the key, the expected value and the found value. A verifier may raise a `Refusal` or return one. No
+message, repr or field of any of these exceptions holds a token. A `MessageRefused` carries no challenge, because no
+other token would change the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, Self
-
-from asgi_mcp_auth.reasons import Reason
 
 __all__ = (
     "BadRequest",
@@ -40,6 +43,8 @@ __all__ = (
     "InvalidServerMetadata",
     "InvalidToken",
     "MCPAuthError",
+    "MessageRefused",
+    "MessageTooLarge",
     "Misdirected",
     "NoCredential",
     "NotFound",
@@ -47,10 +52,65 @@ __all__ = (
     "Problem",
     "Reason",
     "Refusal",
+    "SessionNotFound",
     "Unauthenticated",
     "Unavailable",
+    "UnsupportedContent",
     "printable",
 )
+
+
+class Reason(StrEnum):
+    """Why a request was refused: stable codes for logs, metrics and alerts, never sent to callers."""
+
+    # the request
+    HOST_NOT_ALLOWED = "host_not_allowed"
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    AMBIGUOUS_PATH = "ambiguous_path"
+    NO_SUCH_RESOURCE = "no_such_resource"
+    WEBSOCKETS_DISABLED = "websockets_disabled"
+    # the credential
+    NO_CREDENTIAL = "no_credential"
+    UNSUPPORTED_SCHEME = "unsupported_scheme"
+    MALFORMED_AUTHORIZATION = "malformed_authorization"
+    MULTIPLE_AUTHORIZATION = "multiple_authorization"
+    TOKEN_IN_URI = "token_in_uri"
+    # the token
+    MALFORMED_TOKEN = "malformed_token"
+    UNSUPPORTED_HEADER = "unsupported_header"
+    ALGORITHM_NOT_ALLOWED = "algorithm_not_allowed"
+    TYP_NOT_ACCEPTED = "typ_not_accepted"
+    UNKNOWN_ISSUER = "unknown_issuer"
+    UNKNOWN_KID = "unknown_kid"
+    KEY_MISMATCH = "key_mismatch"
+    AMBIGUOUS_KEY = "ambiguous_key"
+    BAD_SIGNATURE = "bad_signature"
+    MISSING_CLAIM = "missing_claim"
+    MALFORMED_CLAIM = "malformed_claim"
+    TOKEN_EXPIRED = "token_expired"
+    NOT_YET_VALID = "not_yet_valid"
+    WRONG_AUDIENCE = "wrong_audience"
+    WRONG_TOKEN_KIND = "wrong_token_kind"
+    SENDER_CONSTRAINED = "sender_constrained"
+    CLIENT_NOT_ALLOWED = "client_not_allowed"
+    REVOKED = "revoked"
+    REJECTED_BY_VERIFIER = "rejected_by_verifier"
+    # the JSON-RPC message
+    BODY_TOO_LARGE = "body_too_large"
+    UNSUPPORTED_CONTENT = "unsupported_content"
+    MALFORMED_MESSAGE = "malformed_message"
+    HEADER_MISMATCH = "header_mismatch"
+    SESSION_NOT_FOUND = "session_not_found"
+    # what the token may do
+    INSUFFICIENT_SCOPE = "insufficient_scope"
+    INSUFFICIENT_USER_AUTHENTICATION = "insufficient_user_authentication"
+    OPERATION_NOT_LISTED = "operation_not_listed"
+    DENIED_BY_HOOK = "denied_by_hook"
+    # we cannot know
+    KEYS_UNAVAILABLE = "keys_unavailable"
+    METADATA_UNAVAILABLE = "metadata_unavailable"
+    KEY_NOT_YET_KNOWN = "key_not_yet_known"
+    HOOK_FAILED = "hook_failed"
 
 
 def printable(value: object, limit: int = 128) -> str:
@@ -174,7 +234,7 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status} {self.reason}>"
 
-    def bare(self) -> Self:
+    def without_traceback(self) -> Self:
         """Itself, without the traceback and the context it was raised in: their frames hold the token."""
         self.__context__ = self.__cause__ = None
         return self.with_traceback(None)
@@ -280,3 +340,42 @@ class Unavailable(Refusal):
     status = 503
     wire_code = "temporarily_unavailable"
     default_description = "The token cannot be verified right now"
+
+
+class MessageRefused(Refusal):
+    """A JSON-RPC message that cannot be judged, or contradicts its header fields: 400 with a JSON-RPC error.
+
+    Args:
+        reason: As for `Refusal`.
+        code: The JSON-RPC error code: -32700 unreadable, -32600 no message, -32602 parameters, -32020 header fields.
+        message_id: The message's id, where it could be read.
+        log: As for `Refusal`; `description` is the error's message.
+    """
+
+    default_description = "Invalid request"
+
+    def __init__(self, reason: Reason, *, code: int = -32600, message_id: str | int | None = None, **log: Any) -> None:
+        super().__init__(reason, **log)
+        self.rpc_code = code
+        self.message_id = message_id
+
+
+class MessageTooLarge(MessageRefused):
+    """The body is longer than `max_body_size`: 413."""
+
+    status = 413
+    default_description = "Request body too large"
+
+
+class UnsupportedContent(MessageRefused):
+    """Not `application/json`, or compressed: 415."""
+
+    status = 415
+    default_description = "Unsupported media type"
+
+
+class SessionNotFound(MessageRefused):
+    """No such session, or not this caller's: 404, one answer for both."""
+
+    status = 404
+    default_description = "Session not found"

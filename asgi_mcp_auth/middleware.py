@@ -16,27 +16,25 @@ import logging
 from collections.abc import Sequence
 from typing import Any, Unpack, cast
 
-from asgi_mcp_auth._asgi.gate import Gate
+from asgi_mcp_auth._asgi.admission import Admitted, Answer, Permission, report
+from asgi_mcp_auth._asgi.authorizer import Authorizer
 from asgi_mcp_auth._asgi.identity import sdk_bridge
-from asgi_mcp_auth._asgi.outcomes import Admitted, Answer, report
-from asgi_mcp_auth._asgi.passage import Passage
-from asgi_mcp_auth._asgi.placement import Placement
-from asgi_mcp_auth._asgi.running import Surroundings, run_app, run_public
-from asgi_mcp_auth._asgi.sending import incoming, send_response
-from asgi_mcp_auth._asgi.shorthand import auth_for_one
+from asgi_mcp_auth._asgi.mount_check import MountCheck
+from asgi_mcp_auth._asgi.response import incoming, send_response
+from asgi_mcp_auth._asgi.run import AppContext, run_app, run_public
 from asgi_mcp_auth._asgi.usual import Asking, Undecided, usual_requests
-from asgi_mcp_auth._protocol.challenge import BEARER
-from asgi_mcp_auth._protocol.credentials import Credential, has_query_token, read_credential
-from asgi_mcp_auth._protocol.cross_origin import Cors, is_preflight
-from asgi_mcp_auth._protocol.paths import Verdict
-from asgi_mcp_auth._protocol.problems import show
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.resource import CompiledResource
-from asgi_mcp_auth._protocol.responses import Header, Response, json_response, refusal_response
-from asgi_mcp_auth._protocol.site import is_well_known
-from asgi_mcp_auth._remote.jwks import LivingKeySet
-from asgi_mcp_auth._remote.tasks import spawn
-from asgi_mcp_auth._remote.verifiers import Verified, Verifier, hook_failed
+from asgi_mcp_auth._keys.background import spawn
+from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
+from asgi_mcp_auth._oauth.challenge import BEARER
+from asgi_mcp_auth._oauth.credentials import Credential, has_query_token, read_credential
+from asgi_mcp_auth._oauth.origin import Cors, is_preflight
+from asgi_mcp_auth._policy.compile import CompiledResource, is_well_known
+from asgi_mcp_auth._policy.paths import Verdict
+from asgi_mcp_auth._policy.problems import show
+from asgi_mcp_auth._policy.responses import Header, Response, json_response, refusal_response
+from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._shorthand import auth_for_one
+from asgi_mcp_auth._verify.verifier import Verified, Verifier, hook_failed
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthOptions
 from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ServerMetadataPaths
 from asgi_mcp_auth.errors import (
@@ -110,12 +108,12 @@ class MCPAuthMiddleware:
         self.show_error_details = False
         self._site = auth.site
         self._verifiers = auth.verifiers
-        self._gates = tuple(Gate(resource, auth) for resource in auth.site.resources)
-        self._placement = Placement(app, auth)
+        self._gates = tuple(Authorizer(resource, auth) for resource in auth.site.resources)
+        self._placement = MountCheck(app, auth)
         self._root_path = self._placement.own_root_path
         self._usual = usual_requests(auth, self._gates, self._root_path)
         tell = None if auth.expose_token else self._app_answered_401
-        self._running = Surroundings(app, sdk_bridge(), auth.clock, tell, expose_token=auth.expose_token)
+        self._running = AppContext(app, sdk_bridge(), auth.clock, tell, expose_token=auth.expose_token)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one ASGI connection."""
@@ -128,7 +126,7 @@ class MCPAuthMiddleware:
         if isinstance(usual, Asking):  # all but what the body asks for
             caller, gate, headers = usual.caller, usual.endpoint.gate, usual.headers
             passage = await gate.admit_message(headers, usual.path, receive, caller, usual.fields)
-            if isinstance(passage, Passage):
+            if isinstance(passage, Permission):
                 receive, wrap_send = passage.receive, passage.wrap_send
                 await run_app(self._running, caller, None, scope, receive, send, wrap_send, headers=headers)
                 return
@@ -140,7 +138,7 @@ class MCPAuthMiddleware:
             self._placement.check(scope["root_path"])
         if not isinstance(scope["headers"], (list, tuple)):
             scope = {**scope, "headers": list(scope["headers"])}
-        request = Request(scope)
+        request = RequestInfo(scope)
         decided: Answer | Admitted
         if usual is None:
             decided = await self._decide(request, receive)
@@ -160,7 +158,7 @@ class MCPAuthMiddleware:
         else:
             await run_app(self._running, decided.verified, decided.cors, scope, receive, send, passage.wrap_send)
 
-    async def _decide(self, request: Request, receive: Any) -> Answer | Admitted:  # noqa: C901, PLR0912 - nine steps, each with its exits
+    async def _decide(self, request: RequestInfo, receive: Any) -> Answer | Admitted:  # noqa: C901, PLR0912 - nine steps, each with its exits
         """Steps 1 to 9; the numbers are those of the module's docstring."""
         site, auth = self._site, self.auth
         if (misdirected := site.hosts.refuse(request)) is not None:  # 1
@@ -204,7 +202,7 @@ class MCPAuthMiddleware:
 
     async def _admit(  # noqa: PLR0917 - the request and what is known of it
         self,
-        request: Request,
+        request: RequestInfo,
         receive: Any,
         verdict: Verdict,
         resource: CompiledResource,
@@ -221,7 +219,7 @@ class MCPAuthMiddleware:
             return self._refuse(passage, resource, cors, used=credential.scheme)
         return Admitted("allowed", resource, verified, cors, passage)
 
-    async def _verify(self, verifier: Verifier, credential: Credential, request: Request) -> Verified | Refusal:
+    async def _verify(self, verifier: Verifier, credential: Credential, request: RequestInfo) -> Verified | Refusal:
         try:
             verified = await verifier.verify(credential, request)
             if isinstance(cast("object", verified), (Verified, Refusal)):
@@ -229,7 +227,7 @@ class MCPAuthMiddleware:
             msg = f"verify() returned {type(verified).__name__}"
             raise TypeError(msg)  # noqa: TRY301 - as if the verifier had raised it
         except Refusal as refusal:
-            return refusal.bare()
+            return refusal.without_traceback()
         except Exception as error:  # noqa: BLE001 - a verifier's mistake is no pass, and not the caller's fault
             return hook_failed("The verifier", error, credential.token)
 
@@ -250,7 +248,7 @@ class MCPAuthMiddleware:
             response = response.with_headers(cors.response)
         return Answer("refused", response, resource, refusal)
 
-    async def _republish(self, issuer: LivingKeySet) -> Response:
+    async def _republish(self, issuer: RemoteJWKS) -> Response:
         """The issuer's own metadata, for clients of MCP 2025-03-26, which know no other place."""
         try:
             metadata = await issuer.metadata()

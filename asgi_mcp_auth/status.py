@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Literal, cast
 
 from asgi_mcp_auth._values import dataclass
-from asgi_mcp_auth.events import Event
+from asgi_mcp_auth.decisions import Event
 
 __all__ = (
     "DocumentStatus",
@@ -102,7 +102,7 @@ class TokenCacheStatus:
         entries: How many.
         size: How many at most.
         bytes: The memory they take, estimated: never less than it is.
-        most_bytes: How much at most.
+        max_bytes: How much at most.
         hits: Requests with a token that was remembered.
         misses: Requests with another one, for which a key was found.
         evictions: Tokens forgotten for want of room.
@@ -111,7 +111,7 @@ class TokenCacheStatus:
     entries: int
     size: int
     bytes: int
-    most_bytes: int
+    max_bytes: int
     hits: int
     misses: int
     evictions: int

@@ -1,18 +1,18 @@
 """Fetching and judging authorization server metadata, where users of `mcpauth` look for it."""
 
-from asgi_mcp_auth._protocol.server_metadata import (
+from asgi_mcp_auth._keys.discovery import (
+    fetch_server_config,
+    fetch_server_config_async,
+    fetch_server_config_by_well_known_url,
+    fetch_server_config_by_well_known_url_async,
+)
+from asgi_mcp_auth._oauth.server_metadata import (
     AuthServerConfigError,
     AuthServerConfigErrorCode,
     AuthServerConfigValidationResult,
     AuthServerConfigWarning,
     AuthServerConfigWarningCode,
     validate_server_config,
-)
-from asgi_mcp_auth._remote.discovery import (
-    fetch_server_config,
-    fetch_server_config_async,
-    fetch_server_config_by_well_known_url,
-    fetch_server_config_by_well_known_url_async,
 )
 from asgi_mcp_auth.config import AuthServerType, ServerMetadataPaths
 

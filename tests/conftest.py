@@ -13,7 +13,7 @@ import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from harness import ISS, Clock
 
-from asgi_mcp_auth._remote.http import Fetcher
+from asgi_mcp_auth._keys.http import Fetcher
 from asgi_mcp_auth.testing import Issuer
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asgi_mcp_auth import AuthServerConfig, Decision
-from asgi_mcp_auth._protocol.addresses import is_public
-from asgi_mcp_auth._remote import http
-from asgi_mcp_auth._remote.http import Fetcher
+from asgi_mcp_auth._keys import http
+from asgi_mcp_auth._keys.addresses import is_public
+from asgi_mcp_auth._keys.http import Fetcher
 from asgi_mcp_auth.errors import DiscoveryError
 from asgi_mcp_auth.testing import Issuer
 

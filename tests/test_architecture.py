@@ -19,7 +19,7 @@ from harness import ISS, R, RecordingApp, bearer, call, token
 
 import asgi_mcp_auth
 from asgi_mcp_auth import MCPAuth, MCPAuthMiddleware, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
-from asgi_mcp_auth._protocol.jose import ALGORITHMS
+from asgi_mcp_auth._oauth.jws import ALGORITHMS
 from asgi_mcp_auth.config import DEFAULT_ALGORITHMS
 from asgi_mcp_auth.testing import Issuer
 

@@ -26,7 +26,7 @@ from asgi_mcp_auth import (
     MCPAuthMiddleware,
     MemoryStore,
     Refusal,
-    Request,
+    RequestInfo,
     ResourceServerConfig,
     ResourceServerMetadata,
     RevocationList,
@@ -34,9 +34,9 @@ from asgi_mcp_auth import (
     Verified,
     current_auth,
 )
-from asgi_mcp_auth._protocol.credentials import has_query_token
-from asgi_mcp_auth._protocol.jwks import SMALL_ORDER, parse_key_set
-from asgi_mcp_auth._protocol.metadata import check_signed_metadata
+from asgi_mcp_auth._oauth.credentials import has_query_token
+from asgi_mcp_auth._oauth.jwk_set import SMALL_ORDER, parse_key_set
+from asgi_mcp_auth._oauth.resource_metadata import check_signed_metadata
 from asgi_mcp_auth.errors import InvalidServerMetadata, Reason
 from asgi_mcp_auth.testing import Issuer
 
@@ -178,7 +178,7 @@ async def test_a_root_path_that_the_client_chose(  # noqa: PLR0917
     policy = ScopePolicy(
         default=["mcp:read"],
         paths={"/mcp/tools": ["mcp:tools"]},
-        plain_paths=["/mcp/upload/*"],
+        non_mcp_paths=["/mcp/upload/*"],
         rpc_methods={"x": ["mcp:x"]},
     )
     protected = site(issuer, RecordingApp(), policy, public_paths=["/pub/*", "/mcp/healthz", "/both", "/mcp/both"])
@@ -341,7 +341,7 @@ class Odd:
     def __init__(self, result: Any) -> None:
         self.result = result
 
-    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
         result: Verified | Refusal = self.result
         return result
 
@@ -372,7 +372,7 @@ async def test_an_identity_that_cannot_be_right_does_not_exist(fields: dict[str,
 
 
 class Quoting:
-    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
         msg = f"no such token: {credential.token.decode()}"
         raise ValueError(msg)
 

@@ -10,9 +10,8 @@ from harness import CH0, PRM, chr_, chs, cht
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.challenge import BEARER, CredentialScheme, challenges
-from asgi_mcp_auth._protocol.challenge_reading import Challenge, parse_challenges
-from asgi_mcp_auth._protocol.scopes import is_scope
+from asgi_mcp_auth._oauth.challenge import BEARER, Challenge, CredentialScheme, challenges, parse_challenges
+from asgi_mcp_auth._policy.scopes import is_scope
 
 DPOP = CredentialScheme("DPoP", (("algs", "ES256"),))
 DPOP_LINE = f'DPoP algs="ES256", resource_metadata="{PRM}"'

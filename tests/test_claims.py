@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol import claims as claims_module
-from asgi_mcp_auth._protocol.claims import (
+from asgi_mcp_auth._oauth import access_token as claims_module
+from asgi_mcp_auth._oauth.access_token import (
     TokenRules,
     check_audience,
     check_claims,
@@ -18,9 +18,9 @@ from asgi_mcp_auth._protocol.claims import (
     check_one_by_one,
     check_times,
 )
-from asgi_mcp_auth._protocol.jose import Header
-from asgi_mcp_auth._protocol.strict_json import load_object
-from asgi_mcp_auth._protocol.urls import Url, parse_url
+from asgi_mcp_auth._oauth.jws import Header
+from asgi_mcp_auth._oauth.strict_json import load_object
+from asgi_mcp_auth._oauth.urls import Url, parse_url
 from asgi_mcp_auth.config import DEFAULT_ALGORITHMS, Profile
 from asgi_mcp_auth.context import AuthInfo, Principal
 from asgi_mcp_auth.errors import InvalidToken, Reason

@@ -156,8 +156,15 @@ WITH_HTTP_KEYS = AuthorizationServerMetadata(issuer=ISS, jwks_uri="http://auth.e
         pytest.param({"implies": {"a": "b"}}, f"{POLICY}.implies['a']", "'b'", id="RS-110 implies a text"),
         pytest.param({"implies": {"a": ["b"], "b": ["a"]}}, f"{POLICY}.implies", "'a'", id="RS-110 a cycle"),
         pytest.param({"implies": {"a": ["a"]}}, f"{POLICY}.implies", "'a'", id="RS-110 itself"),
-        pytest.param({"wire_names": {"a": "b c"}}, f"{POLICY}.wire_names['a']", "'b c'", id="RS-117 wire name"),
-        pytest.param({"wire_names": {"a b": "c"}}, f"{POLICY}.wire_names['a b']", "'a b'", id="RS-117 wire names from"),
+        pytest.param(
+            {"request_scope_names": {"a": "b c"}}, f"{POLICY}.request_scope_names['a']", "'b c'", id="RS-117 wire name"
+        ),
+        pytest.param(
+            {"request_scope_names": {"a b": "c"}},
+            f"{POLICY}.request_scope_names['a b']",
+            "'a b'",
+            id="RS-117 wire names from",
+        ),
         pytest.param({"paths": {"x": ["a"]}}, f"{POLICY}.paths", "'x'", id="a relative path"),
         pytest.param({"paths": {"/x/": ["a"]}}, f"{POLICY}.paths", "'/x/'", id="a slash at the end"),
         pytest.param({"paths": {"/x*": ["a"]}}, f"{POLICY}.paths", "'/x*'", id="a wildcard inside"),
@@ -247,8 +254,8 @@ PRIVATE = {"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQ", "kid": "k"}
         pytest.param({"leeway": 301}, f"{SERVER}.leeway", id="RS-81 a leeway too long"),
         pytest.param({"leeway": float("nan")}, f"{SERVER}.leeway", id="RS-81 no number"),
         pytest.param({"leeway": True}, f"{SERVER}.leeway", id="RS-81 a flag for a number"),
-        pytest.param({"most_keys_without_kid": 0}, f"{SERVER}.most_keys_without_kid", id="RS-76 none"),
-        pytest.param({"most_keys_without_kid": 5}, f"{SERVER}.most_keys_without_kid", id="RS-76 too many"),
+        pytest.param({"max_keys_without_kid": 0}, f"{SERVER}.max_keys_without_kid", id="RS-76 none"),
+        pytest.param({"max_keys_without_kid": 5}, f"{SERVER}.max_keys_without_kid", id="RS-76 too many"),
         pytest.param({"algorithms": []}, f"{SERVER}.algorithms", id="RS-71 no algorithm"),
         pytest.param({"algorithms": ["RS256", "none"]}, f"{SERVER}.algorithms", id="RS-71 none"),
         pytest.param({"algorithms": ["HS256"]}, f"{SERVER}.algorithms", id="RS-71 a shared secret"),
@@ -334,7 +341,7 @@ def test_options(options: Changes, where: str) -> None:
     [
         pytest.param("policy", "paths", ["/x"], id="paths as a list"),
         pytest.param("policy", "implies", ["a"], id="implies as a list"),
-        pytest.param("policy", "wire_names", "a", id="wire_names as a text"),
+        pytest.param("policy", "request_scope_names", "a", id="request_scope_names as a text"),
         pytest.param("policy", "paths", {5: ["a"]}, id="a number as a path"),
         pytest.param("server", "leeway", "30", id="RS-81 leeway as a text"),
         pytest.param("server", "leeway", None, id="RS-81 leeway as None"),
@@ -493,7 +500,11 @@ def test_nested_resources() -> None:
         pytest.param({"challenge_scopes": ["a"]}, {}, ["mcp:read"], ["a"], id="RS-116 another first challenge"),
         pytest.param({"challenge_scopes": []}, {}, ["mcp:read"], [], id="RS-36 an empty first challenge"),
         pytest.param(
-            {"wire_names": {"mcp:read": "api://x/r"}}, {}, ["api://x/r"], ["api://x/r"], id="RS-111 names on the wire"
+            {"request_scope_names": {"mcp:read": "api://x/r"}},
+            {},
+            ["api://x/r"],
+            ["api://x/r"],
+            id="RS-111 names on the wire",
         ),
         pytest.param({"default": ["mcp:read", "offline_access"]}, {}, ["mcp:read"], ["mcp:read"], id="RS-60 required"),
         pytest.param({}, {"scopes_supported": ["offline_access", "a"]}, ["a"], ["mcp:read"], id="RS-60 published"),

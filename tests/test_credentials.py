@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.credentials import MAX_LENGTH, Credential, has_query_token, read_credential
+from asgi_mcp_auth._oauth.credentials import MAX_LENGTH, Credential, has_query_token, read_credential
 from asgi_mcp_auth.errors import BadRequest, NoCredential, Reason
 
 BEARER = frozenset({b"bearer"})

@@ -9,7 +9,7 @@ from harness import R, http_scope
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.cross_origin import (
+from asgi_mcp_auth._oauth.origin import (
     EXPOSED_HEADERS,
     PREFLIGHT_HEADERS,
     Cors,
@@ -19,8 +19,8 @@ from asgi_mcp_auth._protocol.cross_origin import (
     normal_origin,
     parse_authority,
 )
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.urls import Url, parse_url
+from asgi_mcp_auth._oauth.urls import Url, parse_url
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.errors import Misdirected, OriginNotAllowed, Reason
 
 APP = "https://app.example"
@@ -33,8 +33,8 @@ def url(text: str) -> Url:
     return parsed
 
 
-def request(*headers: tuple[bytes, bytes], method: str = "POST") -> Request:
-    return Request(http_scope(method) | {"headers": list(headers)})
+def request(*headers: tuple[bytes, bytes], method: str = "POST") -> RequestInfo:
+    return RequestInfo(http_scope(method) | {"headers": list(headers)})
 
 
 def check(origins: list[bytes], allowed: list[str], resource: str = R) -> Cors | OriginNotAllowed | None:

@@ -9,7 +9,7 @@ import pytest
 from dev import Asked, dev_server
 from upstream import Upstream
 
-from asgi_mcp_auth._remote.http import Strangers
+from asgi_mcp_auth._keys.http import UntrustedLimits
 from asgi_mcp_auth.dev import documents
 
 pytestmark = pytest.mark.anyio
@@ -71,7 +71,7 @@ async def test_answers_that_are_refused(host: Upstream, answer: dict[str, Any], 
 
 
 async def test_as_46_a_slow_document(host: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Strangers(max_bytes=5120, seconds=5.0) == documents.BOUNDS
+    assert UntrustedLimits(max_bytes=5120, seconds=5.0) == documents.BOUNDS
     monkeypatch.setattr(documents, "BOUNDS", documents.BOUNDS._replace(seconds=0.2))
     host.issuer.stall("/client.json")
     url = f"{host.url}/client.json"

@@ -126,10 +126,10 @@ async def test_as_63_a_key_set_that_answers_503(clock: Clock) -> None:
 
 async def test_as_63_a_key_set_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asgi_mcp_auth.dev.routes.JWKS_SECONDS", 0.5)
-    monkeypatch.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", 0.1)
+    monkeypatch.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", 0.1)
     server = dev_server(faults=[Switch.JWKS_SLOW])
     assert await status(protect(server), server.mint(MCP)) == 503, "AS-63"
-    monkeypatch.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", 10.0)
+    monkeypatch.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", 10.0)
     assert await status(protect(server), server.mint(MCP)) == 200
 
 

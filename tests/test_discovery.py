@@ -26,8 +26,8 @@ from asgi_mcp_auth import (
     fetch_server_config_by_well_known_url,
     fetch_server_config_by_well_known_url_async,
 )
-from asgi_mcp_auth._remote.discovery import discover
-from asgi_mcp_auth._remote.http import Fetcher
+from asgi_mcp_auth._keys.discovery import discover
+from asgi_mcp_auth._keys.http import Fetcher
 from asgi_mcp_auth.errors import InvalidServerMetadata
 from asgi_mcp_auth.testing import Issuer
 

@@ -216,7 +216,7 @@ def test_nobody_answers() -> None:
 def test_a_server_that_lets_everything_wait_is_not_asked_for_everything(
     clinic: Clinic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", 0.2)
+    monkeypatch.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", 0.2)
     clinic.issuer.stall()
     report = diagnose(f"{clinic.issuer.url}/tenant")
     clinic.issuer.heal()

@@ -55,7 +55,7 @@ def bearer(token: str) -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Site:
+class CompiledConfig:
     """A protected app under a server, and a client to call it with."""
 
     server: AsgiServer
@@ -105,7 +105,7 @@ class Site:
 
 
 @contextlib.contextmanager
-def protected(*issuers: str, under: Under = "uvicorn", warm_up: bool = True) -> Generator[Site]:
+def protected(*issuers: str, under: Under = "uvicorn", warm_up: bool = True) -> Generator[CompiledConfig]:
     """Run counterparts/apps.py, trusting these issuers; without a warm-up nothing is fetched before the first token."""
     port = processes.free_port()
     env = {"RESOURCE": f"http://127.0.0.1:{port}/mcp", "ISSUERS": " ".join(issuers)}
@@ -118,7 +118,7 @@ def protected(*issuers: str, under: Under = "uvicorn", warm_up: bool = True) -> 
             worker: Literal["asyncio", "trio"] = "asyncio" if under == "hypercorn-asyncio" else "trio"
             run = processes.hypercorn("apps:app", app_dir=COUNTERPARTS, port=port, env=env, worker=worker)
         server = stack.enter_context(run)
-        yield Site(server, stack.enter_context(httpx.Client(trust_env=False, timeout=20.0)))
+        yield CompiledConfig(server, stack.enter_context(httpx.Client(trust_env=False, timeout=20.0)))
 
 
 def jwks_path(authority: AuthorizationServer) -> str:
@@ -168,13 +168,13 @@ def tenant() -> Iterator[AuthorizationServer]:
 
 
 @pytest.fixture(scope="module")
-def sites(authority: AuthorizationServer, brief: AuthorizationServer) -> Iterator[dict[Under, Site]]:
+def sites(authority: AuthorizationServer, brief: AuthorizationServer) -> Iterator[dict[Under, CompiledConfig]]:
     with contextlib.ExitStack() as stack:
         yield {under: stack.enter_context(protected(authority.issuer, brief.issuer, under=under)) for under in SERVERS}
 
 
 @pytest.fixture
-def site(sites: dict[Under, Site]) -> Site:
+def site(sites: dict[Under, CompiledConfig]) -> CompiledConfig:
     """The app under uvicorn."""
     return sites["uvicorn"]
 
@@ -184,7 +184,9 @@ def site(sites: dict[Under, Site]) -> Site:
 
 @proves("RS-1", "RS-30", "RS-31", "RS-32")
 @pytest.mark.parametrize("under", SERVERS)
-def test_from_a_401_to_the_claims(sites: dict[Under, Site], under: Under, authority: AuthorizationServer) -> None:
+def test_from_a_401_to_the_claims(
+    sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
+) -> None:
     site = sites[under]
     refused = site.call(None)
     assert refused.status_code == 401
@@ -230,7 +232,9 @@ def test_from_a_401_to_the_claims(sites: dict[Under, Site], under: Under, author
 
 
 @pytest.mark.parametrize("under", SERVERS)
-def test_authorization_code_with_pkce(sites: dict[Under, Site], under: Under, authority: AuthorizationServer) -> None:
+def test_authorization_code_with_pkce(
+    sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
+) -> None:
     site = sites[under]
     granted = authority.authorization_code(resource=site.resource, scope="mcp:read mcp:write")
     response = site.call(granted["access_token"], method="GET")
@@ -263,7 +267,7 @@ def _with_another_signature(token: str) -> str:
 
 
 @pytest.mark.parametrize("under", SERVERS)
-def test_head(sites: dict[Under, Site], under: Under, authority: AuthorizationServer) -> None:
+def test_head(sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer) -> None:
     site = sites[under]
     token = authority.client_credentials(resource=site.resource)
     for credential, url, status in (
@@ -285,7 +289,7 @@ def test_head(sites: dict[Under, Site], under: Under, authority: AuthorizationSe
 
 @proves("RS-213")
 @pytest.mark.parametrize("under", SERVERS)
-def test_a_response_streams(sites: dict[Under, Site], under: Under, authority: AuthorizationServer) -> None:
+def test_a_response_streams(sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer) -> None:
     site = sites[under]
     headers = bearer(authority.client_credentials(resource=site.resource))
     with site.http.stream("GET", f"{site.resource}/stream", headers=headers) as response:
@@ -299,7 +303,7 @@ def test_a_response_streams(sites: dict[Under, Site], under: Under, authority: A
 @proves("RS-213")
 @pytest.mark.parametrize("under", SERVERS)
 def test_a_client_that_leaves_ends_its_stream(
-    sites: dict[Under, Site], under: Under, authority: AuthorizationServer
+    sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
 ) -> None:
     site = sites[under]
     headers = bearer(authority.client_credentials(resource=site.resource))
@@ -321,7 +325,7 @@ def test_a_client_that_leaves_ends_its_stream(
 
 @proves("RS-4")
 @pytest.mark.parametrize("under", SERVERS)
-def test_websocket_without_a_token_gets_the_401(sites: dict[Under, Site], under: Under) -> None:
+def test_websocket_without_a_token_gets_the_401(sites: dict[Under, CompiledConfig], under: Under) -> None:
     site = sites[under]
     with pytest.raises(InvalidStatus) as refused, site.websocket(None):
         pytest.fail("accepted")
@@ -332,7 +336,7 @@ def test_websocket_without_a_token_gets_the_401(sites: dict[Under, Site], under:
 
 
 @proves("RS-4")
-def test_websocket_with_a_bad_token_gets_the_401(site: Site, authority: AuthorizationServer) -> None:
+def test_websocket_with_a_bad_token_gets_the_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     token = authority.client_credentials(resource="http://127.0.0.1:1/mcp")
     with pytest.raises(InvalidStatus) as refused, site.websocket(token):
         pytest.fail("accepted")
@@ -341,7 +345,7 @@ def test_websocket_with_a_bad_token_gets_the_401(site: Site, authority: Authoriz
 
 
 @proves("RS-4")
-def test_websocket_without_the_scope_gets_the_403(site: Site, authority: AuthorizationServer) -> None:
+def test_websocket_without_the_scope_gets_the_403(site: CompiledConfig, authority: AuthorizationServer) -> None:
     token = authority.client_credentials(resource=site.resource, scope="mcp:write")
     with pytest.raises(InvalidStatus) as refused, site.websocket(token):
         pytest.fail("accepted")
@@ -352,7 +356,9 @@ def test_websocket_without_the_scope_gets_the_403(site: Site, authority: Authori
 
 @proves("RS-4")
 @pytest.mark.parametrize("under", SERVERS)
-def test_websocket_ends_with_its_token(sites: dict[Under, Site], under: Under, brief: AuthorizationServer) -> None:
+def test_websocket_ends_with_its_token(
+    sites: dict[Under, CompiledConfig], under: Under, brief: AuthorizationServer
+) -> None:
     site = sites[under]
     token = brief.client_credentials(resource=site.resource)
     expires = jwt.decode(token, options={"verify_signature": False})["exp"]
@@ -371,20 +377,20 @@ def test_websocket_ends_with_its_token(sites: dict[Under, Site], under: Under, b
 
 
 @proves("RS-80")
-def test_token_of_another_resource(site: Site, authority: AuthorizationServer) -> None:
+def test_token_of_another_resource(site: CompiledConfig, authority: AuthorizationServer) -> None:
     for other in (f"{site.server.url}/mcp2", site.server.url, f"{site.resource}/", "https://elsewhere.example.com/mcp"):
         site.check_refused(authority.client_credentials(resource=other))
 
 
 @proves("RS-70")
-def test_opaque_token(site: Site, authority: AuthorizationServer) -> None:
+def test_opaque_token(site: CompiledConfig, authority: AuthorizationServer) -> None:
     token = authority.client_credentials(resource=None)
     assert "." not in token
     site.check_refused(token)
 
 
 @proves("RS-81")
-def test_expired(site: Site, brief: AuthorizationServer) -> None:
+def test_expired(site: CompiledConfig, brief: AuthorizationServer) -> None:
     token = brief.client_credentials(resource=site.resource)
     assert site.call(token).status_code == 200  # and is remembered: only its time ends it
     expires = jwt.decode(token, options={"verify_signature": False})["exp"]
@@ -396,12 +402,12 @@ def test_expired(site: Site, brief: AuthorizationServer) -> None:
 
 @proves("RS-70")
 @pytest.mark.parametrize("token", ["garbage", "a.b.c", "e30.e30.e30", "x" * 8000], ids=lambda token: token[:12])
-def test_garbage(site: Site, token: str) -> None:
+def test_garbage(site: CompiledConfig, token: str) -> None:
     site.check_refused(token)
 
 
 @proves("RS-17")
-def test_token68_only(site: Site) -> None:
+def test_token68_only(site: CompiledConfig) -> None:
     response = site.call("not a token68")
     assert response.status_code == 400
     expected = site.challenge("invalid_request", "Malformed Authorization header")
@@ -409,7 +415,7 @@ def test_token68_only(site: Site) -> None:
 
 
 @proves("RS-79", "RS-80", "RS-81", "RS-82", "RS-85")
-def test_good_key_bad_claims(site: Site, authority: AuthorizationServer) -> None:
+def test_good_key_bad_claims(site: CompiledConfig, authority: AuthorizationServer) -> None:
     now = int(time.time())
     assert site.call(own_token(authority, site.resource)).status_code == 200
     for changes in (
@@ -428,7 +434,7 @@ def test_good_key_bad_claims(site: Site, authority: AuthorizationServer) -> None
 
 
 @proves("RS-78")
-def test_changed_after_signing(site: Site, authority: AuthorizationServer) -> None:
+def test_changed_after_signing(site: CompiledConfig, authority: AuthorizationServer) -> None:
     good = authority.client_credentials(resource=site.resource, scope="mcp:read")
     more = authority.client_credentials(resource=site.resource, scope="mcp:read mcp:admin")
     (header, claims, signature), (_, more_claims, _) = good.split("."), more.split(".")
@@ -439,14 +445,14 @@ def test_changed_after_signing(site: Site, authority: AuthorizationServer) -> No
 
 
 @proves("RS-75")
-def test_another_key_under_a_known_kid(site: Site, authority: AuthorizationServer) -> None:
+def test_another_key_under_a_known_kid(site: CompiledConfig, authority: AuthorizationServer) -> None:
     impostor = Issuer(authority.issuer)
     impostor.keys[0].kid = authority.private_keys()[0]["kid"]
     site.check_refused(impostor.mint(site.resource, scope="mcp:read"))
 
 
 @proves("RS-71")
-def test_alg_confusion(site: Site, authority: AuthorizationServer) -> None:
+def test_alg_confusion(site: CompiledConfig, authority: AuthorizationServer) -> None:
     key = authority.private_keys()[0]
     claims = Issuer(authority.issuer, algorithms=()).claims(site.resource, scope="mcp:read")
     forms = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -460,7 +466,7 @@ def test_alg_confusion(site: Site, authority: AuthorizationServer) -> None:
 
 @proves("RS-42", "RS-111")
 @pytest.mark.parametrize("under", SERVERS)
-def test_missing_scope(sites: dict[Under, Site], under: Under, authority: AuthorizationServer) -> None:
+def test_missing_scope(sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer) -> None:
     site = sites[under]
     read = authority.client_credentials(resource=site.resource, scope="mcp:read")
     assert site.call(read).status_code == 200
@@ -478,7 +484,9 @@ def test_missing_scope(sites: dict[Under, Site], under: Under, authority: Author
 
 @proves("RS-241")
 @pytest.mark.parametrize("under", SERVERS)
-def test_the_log_says_why_and_no_token(sites: dict[Under, Site], under: Under, authority: AuthorizationServer) -> None:
+def test_the_log_says_why_and_no_token(
+    sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
+) -> None:
     site = sites[under]
     good = authority.client_credentials(resource=site.resource)
     wrong = authority.client_credentials(resource="https://log.example.com/mcp")

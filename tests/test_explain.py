@@ -19,7 +19,7 @@ from asgi_mcp_auth import (
     ResourceServerMetadata,
     ScopePolicy,
 )
-from asgi_mcp_auth._remote.verifiers import Verified
+from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.doctor import Explanation, explain
 from asgi_mcp_auth.doctor.steps import STEPS

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.freshness import (
+from asgi_mcp_auth._oauth.http_cache import (
     Freshness,
     State,
-    may_fetch,
+    seconds_until_fetch_allowed,
     stage,
     stated_lifetime,
     suspects_rotation,
 )
-from asgi_mcp_auth.config import KeySetClocks
+from asgi_mcp_auth.config import JWKSCacheSettings
 
 T: Final = 1_800_000_000.0
-LIVES: Final = KeySetClocks()
+LIVES: Final = JWKSCacheSettings()
 FRESH, DUE, STALE, UNUSABLE = Freshness.FRESH, Freshness.DUE, Freshness.STALE, Freshness.UNUSABLE
 DAY: Final = 86_400.0
 JITTER: Final = st.floats(0, 1, exclude_max=True)
@@ -105,7 +105,7 @@ WAITS = [
 
 @pytest.mark.parametrize(("state", "now", "cool_down", "expected"), WAITS)
 def test_seconds_until_a_fetch_is_allowed(state: State, now: float, cool_down: float, expected: float) -> None:
-    assert may_fetch(state, now, cool_down=cool_down) == pytest.approx(expected, abs=1e-6)
+    assert seconds_until_fetch_allowed(state, now, cool_down=cool_down) == pytest.approx(expected, abs=1e-6)
 
 
 @settings(deadline=None, max_examples=100)
@@ -114,9 +114,9 @@ def test_a_clock_set_back_never_makes_the_pause_longer(
     failures: int, jitter: float, back: float, cool_down: float
 ) -> None:
     """DC-9: whoever corrects a clock by an hour must not lose the keys for an hour."""
-    longest = LIVES.longest_back_off * 1.1
-    assert may_fetch(after_failures(failures, jitter), T - back, cool_down=cool_down) <= longest
-    assert may_fetch(held().failed(T, jitter, LIVES), T - back, cool_down=cool_down) <= longest
+    longest = LIVES.max_backoff * 1.1
+    assert seconds_until_fetch_allowed(after_failures(failures, jitter), T - back, cool_down=cool_down) <= longest
+    assert seconds_until_fetch_allowed(held().failed(T, jitter, LIVES), T - back, cool_down=cool_down) <= longest
 
 
 @settings(deadline=None, max_examples=100)
@@ -127,14 +127,14 @@ def test_refreshing_ahead_takes_a_tenth_to_a_fifth_of_a_life(jitter: float, age_
     assert state.fresh_until - T == pytest.approx(whole)
     assert whole * 0.8 - 1e-3 <= state.refresh_from - T <= whole * 0.9 + 1e-3
     assert state.usable_until - state.fresh_until == pytest.approx(DAY)
-    assert (state.fetched_at, state.failures, may_fetch(state, T)) == (T, 0, 0.0)
+    assert (state.fetched_at, state.failures, seconds_until_fetch_allowed(state, T)) == (T, 0, 0.0)
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 60), JITTER)
 def test_jitter_adds_at_most_a_tenth_to_a_pause(failures: int, jitter: float) -> None:
     whole = min(2.0 ** (failures - 1), 30.0)
-    pause = may_fetch(after_failures(failures, jitter), T)
+    pause = seconds_until_fetch_allowed(after_failures(failures, jitter), T)
     assert whole - 1e-3 <= pause <= whole * 1.1 + 1e-3
 
 
@@ -143,7 +143,7 @@ def attempts(gaps: list[float], jitters: list[float]) -> list[float]:
     state, now, asked = State(), T, list[float]()
     for index, gap in enumerate([0.0, *gaps]):
         now += gap
-        if not may_fetch(state, now):
+        if not seconds_until_fetch_allowed(state, now):
             asked.append(now)
             state = state.failed(now, jitters[index % len(jitters)], LIVES)
     return asked
@@ -177,7 +177,7 @@ def test_a_flood_of_unknown_kids_is_worth_two_fetches_a_minute(gaps: list[float]
     now, state, fetched = T, State(), list[float]()
     for gap in [0.0, *gaps]:
         now += gap
-        if not may_fetch(state, now, cool_down=LIVES.cool_down):
+        if not seconds_until_fetch_allowed(state, now, cool_down=LIVES.cool_down):
             fetched.append(now)
             state = state.succeeded(now, None, 0.0, LIVES)
     assert fetched[0] == T

@@ -22,9 +22,9 @@ from asgi_mcp_auth import (
     Decision,
     MCPAuthMiddleware,
 )
-from asgi_mcp_auth._protocol.admission import Allowance, compile_pattern, may_be_issuer
-from asgi_mcp_auth._protocol.problems import Problems
-from asgi_mcp_auth._remote import issuers as issuers_module
+from asgi_mcp_auth._keys import registry as issuers_module
+from asgi_mcp_auth._policy.issuers import TokenBucket, compile_pattern, may_be_issuer
+from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 ACME = "https://acme.id.example.com"
@@ -317,7 +317,7 @@ async def test_the_allowance_of_new_issuers(issuer: Issuer, internet: Internet, 
     ],
 )
 def test_an_allowance(per_minute: int, times: list[float], expected: list[float]) -> None:
-    allowance = Allowance(per_minute)
+    allowance = TokenBucket(per_minute)
     assert [round(allowance.take(now), 6) for now in times] == expected
 
 

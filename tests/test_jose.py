@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.jose import ALGORITHMS, Header, decode_base64url, parse_compact
-from asgi_mcp_auth._protocol.jwks import VerificationKey, parse_key_set
+from asgi_mcp_auth._oauth.jwk_set import VerificationKey, parse_key_set
+from asgi_mcp_auth._oauth.jws import ALGORITHMS, Header, decode_base64url, parse_compact
 from asgi_mcp_auth.config import DEFAULT_ALGORITHMS
 from asgi_mcp_auth.errors import InvalidToken, Reason
 from asgi_mcp_auth.testing import Issuer, SigningKey

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.jwks import (
+from asgi_mcp_auth._oauth.jwk_set import (
     MAX_KEYS,
     KeySet,
     Skipped,
@@ -279,10 +279,10 @@ def test_selecting_a_key(
 def test_several_candidates_are_an_option(kid: str | None, most: int, expected: list[str] | Reason) -> None:
     keys = parse_key_set({"keys": [jwk("ES256", name=name) for name in "abc"]})
     if not isinstance(expected, Reason):
-        assert [key.kid for key in keys.select(kid, "ES256", most_without_kid=most)] == expected
+        assert [key.kid for key in keys.select(kid, "ES256", max_without_kid=most)] == expected
         return
     with pytest.raises(InvalidToken) as caught:
-        keys.select(kid, "ES256", most_without_kid=most)
+        keys.select(kid, "ES256", max_without_kid=most)
     assert caught.value.reason is expected
 
 
@@ -297,7 +297,7 @@ def test_a_duplicate_kid_stays_ambiguous_whatever_the_option() -> None:
     """RS-75: the option is for tokens without a kid."""
     keys = parse_key_set({"keys": [jwk("ES256", name=name, kid="k1") for name in "ab"]})
     with pytest.raises(InvalidToken) as caught:
-        keys.select("k1", "ES256", most_without_kid=4)
+        keys.select("k1", "ES256", max_without_kid=4)
     assert caught.value.reason is Reason.AMBIGUOUS_KEY
 
 

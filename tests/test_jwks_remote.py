@@ -28,11 +28,11 @@ from asgi_mcp_auth import (
     ScopePolicy,
     Verified,
 )
-from asgi_mcp_auth._protocol.jwks import VerificationKey
-from asgi_mcp_auth._remote import tasks
-from asgi_mcp_auth._remote.http import Fetcher
-from asgi_mcp_auth._remote.jwks import LivingKeySet
-from asgi_mcp_auth._remote.token_cache import Entry, TokenCache
+from asgi_mcp_auth._keys import background as tasks
+from asgi_mcp_auth._keys.http import Fetcher
+from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
+from asgi_mcp_auth._oauth.jwk_set import VerificationKey
+from asgi_mcp_auth._verify.token_cache import Entry, TokenCache
 from asgi_mcp_auth.errors import Unavailable
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
@@ -92,7 +92,7 @@ def upstream(issuer: Issuer) -> Upstream:
 
 @pytest.fixture(autouse=True)
 def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: 0.0)
+    monkeypatch.setattr("asgi_mcp_auth._keys.cached_document.random.random", lambda: 0.0)
 
 
 def quick(issuer: Issuer, **changes: Any) -> str:
@@ -460,7 +460,7 @@ async def test_a_failed_fetch_does_not_burn_the_allowance_of_a_rotation(
 async def test_attempts_while_the_issuer_is_down(
     jitter: float, issuer: Issuer, upstream: Upstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: jitter)
+    monkeypatch.setattr("asgi_mcp_auth._keys.cached_document.random.random", lambda: jitter)
     server = AuthServerConfig(issuer=issuer.url, jwks_uri="https://auth.example.com/jwks")
     guarded = protect(issuer, RecordingApp(), authorization_servers=[server], http_client=upstream.client)
     upstream.down = True
@@ -476,7 +476,7 @@ async def test_attempts_while_the_issuer_is_down(
 
 @covers("RS-6 the time to the next attempt")
 async def test_hanging_keys_end_in_503(issuer: Issuer, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", 0.05)
+    monkeypatch.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", 0.05)
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     upstream.gate = anyio.Event()
     with anyio.fail_after(5):
@@ -490,8 +490,8 @@ async def test_hanging_keys_end_in_503(issuer: Issuer, upstream: Upstream, monke
 async def test_slow_steps_share_one_time_limit(
     issuer: Issuer, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("http", "living"):
-        monkeypatch.setattr(f"asgi_mcp_auth._remote.{place}.TOTAL_SECONDS", 0.3)
+    for place in ("http", "cached_document"):
+        monkeypatch.setattr(f"asgi_mcp_auth._keys.{place}.TOTAL_SECONDS", 0.3)
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     upstream.delay = 0.2
     with anyio.fail_after(5):
@@ -508,7 +508,7 @@ async def test_an_unforeseen_failure_backs_off_too(
 
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     with monkeypatch.context() as patch:
-        patch.setattr("asgi_mcp_auth._remote.jwks.parse_key_set", broken)
+        patch.setattr("asgi_mcp_auth._keys.remote_jwks.parse_key_set", broken)
         assert await ask(guarded, quick(issuer)) == (503, "1")
         assert await ask(guarded, quick(issuer)) == (503, "1")
         assert upstream.paths == [DISCOVERY, "/jwks"]
@@ -911,28 +911,28 @@ def test_two_threads_with_loops_of_their_own(issuer: Issuer) -> None:
 def test_an_entry_that_is_evicted_while_it_is_read() -> None:
     verified = Verified(AuthInfo(issuer=ISS, subject="alice"))
 
-    class Evicting(LivingKeySet):
+    class Evicting(RemoteJWKS):
         def usable(self, generation: object, now: float) -> bool:
-            cache.remember(b"other", Entry(verified, 0.0, 10.0, keys, None, 100))
+            cache.put(b"other", Entry(verified, 0.0, 10.0, keys, None, 100))
             return True
 
     def settings() -> dict[str, Any]:
         return {"fetcher": Fetcher(), "clock": lambda: 0.0, "allow_http": False}
 
-    keys = LivingKeySet(ISS, AuthServerConfig(issuer=ISS), None, **settings())
+    keys = RemoteJWKS(ISS, AuthServerConfig(issuer=ISS), None, **settings())
     evicting = Evicting(ISS, AuthServerConfig(issuer=ISS), None, **settings())
     cache = TokenCache(1, 10_000, lambda: 5.0)
-    cache.remember(b"mine", Entry(verified, 0.0, 10.0, evicting, None, 100))
-    assert cache.recall(b"mine") is verified
-    assert cache.recall(b"mine") is None
+    cache.put(b"mine", Entry(verified, 0.0, 10.0, evicting, None, 100))
+    assert cache.get(b"mine") is verified
+    assert cache.get(b"mine") is None
 
 
 # --- The key set on its own ---
 
 
-def living(issuer: Issuer, factory: Callable[[], httpx.AsyncClient], **config: Any) -> LivingKeySet:
+def living(issuer: Issuer, factory: Callable[[], httpx.AsyncClient], **config: Any) -> RemoteJWKS:
     settings: dict[str, Any] = {"issuer": issuer.url} | config
-    return LivingKeySet(
+    return RemoteJWKS(
         issuer.url,
         AuthServerConfig(**settings),
         None,
@@ -942,8 +942,8 @@ def living(issuer: Issuer, factory: Callable[[], httpx.AsyncClient], **config: A
     )
 
 
-async def select(keys: LivingKeySet, kid: str | None, alg: str) -> tuple[VerificationKey, ...]:
-    found, generation = await keys.select(kid, alg, issued_at=None, leeway=30.0, most_without_kid=1)
+async def select(keys: RemoteJWKS, kid: str | None, alg: str) -> tuple[VerificationKey, ...]:
+    found, generation = await keys.select(kid, alg, issued_at=None, leeway=30.0, max_without_kid=1)
     assert keys.usable(generation, keys._clock())  # pyright: ignore[reportPrivateUsage]
     return found
 

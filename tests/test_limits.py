@@ -10,8 +10,8 @@ from typing import Any
 import anyio
 import pytest
 
-from asgi_mcp_auth._remote import limits
-from asgi_mcp_auth._remote.limits import within
+from asgi_mcp_auth._asgi import limits
+from asgi_mcp_auth._asgi.limits import within
 
 pytestmark = pytest.mark.anyio
 

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
-from asgi_mcp_auth._protocol.cross_origin import PREFLIGHT_HEADERS
-from asgi_mcp_auth._protocol.metadata import (
+from asgi_mcp_auth._oauth.origin import PREFLIGHT_HEADERS
+from asgi_mcp_auth._oauth.resource_metadata import (
     build_members,
     check_signed_metadata,
     compile_document,
     is_language_tag,
 )
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Response
-from asgi_mcp_auth._protocol.urls import PROTECTED_RESOURCE, insert_well_known, parse_url
+from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, insert_well_known, parse_url
+from asgi_mcp_auth._policy.responses import Response
+from asgi_mcp_auth._request import RequestInfo
 
 EMPTY: dict[str, Any] = {}
 DEFAULT: dict[str, Any] = {
@@ -32,8 +32,8 @@ DEFAULT: dict[str, Any] = {
 }
 
 
-def request(method: str = "GET", *headers: tuple[bytes, bytes]) -> Request:
-    return Request(http_scope(method) | {"headers": list(headers)})
+def request(method: str = "GET", *headers: tuple[bytes, bytes]) -> RequestInfo:
+    return RequestInfo(http_scope(method) | {"headers": list(headers)})
 
 
 # --- where ----------------------------------------------------------------------------------------------------------

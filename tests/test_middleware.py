@@ -54,8 +54,8 @@ from asgi_mcp_auth import (
     Verified,
     current_auth,
 )
-from asgi_mcp_auth._protocol.credentials import Credential
-from asgi_mcp_auth._protocol.request import Request
+from asgi_mcp_auth._oauth.credentials import Credential
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.errors import Forbidden, InvalidToken, Unavailable
 from asgi_mcp_auth.testing import Issuer
 
@@ -174,7 +174,7 @@ def no_network() -> httpx.AsyncClient:
 
 @pytest.fixture(autouse=True)
 def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: 0.0)
+    monkeypatch.setattr("asgi_mcp_auth._keys.cached_document.random.random", lambda: 0.0)
 
 
 # --- What reaches the app ---
@@ -691,7 +691,7 @@ async def test_nothing_to_ask_for(issuer: Issuer) -> None:
     [
         pytest.param({"default": ["mcp:read"], "paths": {"/mcp/x": ["more"]}}, "mcp:read", id="RS-116 the baseline"),
         pytest.param({"default": ["mcp:read"], "challenge_scopes": ["a", "b"]}, "a b", id="RS-116 widened"),
-        pytest.param({"default": ["r"], "wire_names": {"r": "api://x/r"}}, "api://x/r", id="RS-32 wire names"),
+        pytest.param({"default": ["r"], "request_scope_names": {"r": "api://x/r"}}, "api://x/r", id="RS-32 wire names"),
     ],
 )
 async def test_initial_challenge(policy: dict[str, Any], scope: str, issuer: Issuer) -> None:
@@ -718,7 +718,7 @@ class Judge:
     def __init__(self, verdict: Verified | Refusal | Exception) -> None:
         self.verdict = verdict
 
-    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
         if isinstance(self.verdict, Exception) and not isinstance(self.verdict, Refusal):
             raise self.verdict
         return self.verdict
@@ -944,7 +944,7 @@ async def test_the_document_below_a_root_path(
 async def test_the_body_of_a_refused_request(
     issuer: Issuer, http_version: str, body: list[bytes | None], left: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._asgi.sending.LONGEST_WAIT", 0.05)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.response.MAX_WAIT", 0.05)
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -1544,7 +1544,7 @@ async def raising_hook(info: AuthInfo) -> bool:
 
 
 class QuotingVerifier:
-    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
         message = f"introspection of {credential.token.decode()} failed"
         raise RuntimeError(message)
 

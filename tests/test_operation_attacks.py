@@ -11,7 +11,7 @@ from harness import bearer, chs, http_scope, send_scope, token
 from test_operations import LEGACY, LIST, MODERN, EchoApp, call_tool, guarded, modern, post, rpc
 from test_streams import TOOLS, Replies, names, reply
 
-from asgi_mcp_auth import Allow, AuthInfo, ConfigurationError, Deny, Operation, Request
+from asgi_mcp_auth import Allow, AuthInfo, ConfigurationError, Deny, Operation, RequestInfo
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
@@ -214,7 +214,7 @@ async def test_a_public_method_with_a_bad_credential(issuer: Issuer, credential:
 async def test_a_path_that_is_not_plain(issuer: Issuer, path: str) -> None:
     app = EchoApp()
     answer = await post(
-        guarded(issuer, app, plain_paths=["/mcp/upload/*"]), token(issuer), call_tool("delete_file"), path=path
+        guarded(issuer, app, non_mcp_paths=["/mcp/upload/*"]), token(issuer), call_tool("delete_file"), path=path
     )
     assert (answer.status in (400, 403), app.calls) == (True, 0)
 
@@ -246,7 +246,7 @@ async def feed(issuer: Issuer, messages: list[Any], app: Any = None) -> int:
     ],
 )
 async def test_a_slow_body(issuer: Issuer, monkeypatch: pytest.MonkeyPatch, messages: list[bytes]) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._asgi.body.LONGEST_WAIT", 0.02)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.body.MAX_WAIT", 0.02)
     app = EchoApp()
     with anyio.fail_after(5):
         chunks = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in messages]
@@ -306,7 +306,7 @@ async def test_a_parameter_field_grants_nothing(issuer: Issuer) -> None:
 async def test_the_principal_outlives_a_token(issuer: Issuer) -> None:
     keys: list[str] = []
 
-    def remember(info: AuthInfo, operation: Operation, request: Request) -> Allow | Deny:
+    def remember(info: AuthInfo, operation: Operation, request: RequestInfo) -> Allow | Deny:
         keys.append(info.principal.key)
         return Allow()
 

@@ -28,16 +28,16 @@ from asgi_mcp_auth import (
     MCPAuthMiddleware,
     NeedScopes,
     Operation,
-    Request,
+    RequestInfo,
     ResourceServerConfig,
     ResourceServerMetadata,
     ScopePolicy,
     ScopeRule,
 )
-from asgi_mcp_auth._protocol.mcp_headers import MCPFields
-from asgi_mcp_auth._protocol.operations import asks, asks_of, operation, step_by_step, usual_call
-from asgi_mcp_auth._protocol.rpc import parse, read_messages
-from asgi_mcp_auth.message_errors import MessageRefused
+from asgi_mcp_auth._mcp.headers import MCPFields
+from asgi_mcp_auth._mcp.messages import parse, read_messages
+from asgi_mcp_auth._mcp.operations import asks, asks_of, operation, step_by_step, usual_call
+from asgi_mcp_auth.errors import MessageRefused
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
@@ -460,7 +460,7 @@ async def test_headers_only(issuer: Issuer, version: str | None, fields: dict[st
 @pytest.mark.parametrize(
     ("path", "method", "with_token", "policy"),
     [
-        pytest.param("/mcp/upload/x", "POST", True, {"plain_paths": ["/mcp/upload/*"]}, id="RS-180 plain path"),
+        pytest.param("/mcp/upload/x", "POST", True, {"non_mcp_paths": ["/mcp/upload/*"]}, id="RS-180 plain path"),
         pytest.param("/mcp", "POST", False, {}, id="RS-1 without a token"),
         pytest.param(
             "/mcp",
@@ -484,7 +484,7 @@ async def test_nothing_is_read(issuer: Issuer, path: str, method: str, with_toke
 
 
 async def test_a_plain_path_has_one_spelling(issuer: Issuer) -> None:
-    app = guarded(issuer, plain_paths=["/mcp/upload/*"])
+    app = guarded(issuer, non_mcp_paths=["/mcp/upload/*"])
     assert (await post(app, token(issuer), b"x", path="/mcp/upload/../x")).status == 400
 
 
@@ -514,16 +514,16 @@ async def test_chunks(issuer: Issuer, at: int) -> None:
     assert seen == [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
 
 
-def tenant_rule(info: AuthInfo, operation: Operation, request: Request) -> Allow | Deny:
+def tenant_rule(info: AuthInfo, operation: Operation, request: RequestInfo) -> Allow | Deny:
     tenants = {operation.arguments.get("tenant"), operation.header_params.get("tenantid")} - {None}
     return Allow() if tenants <= {info.claims.get("tenant")} else Deny("another tenant")
 
 
-async def needs(info: AuthInfo, operation: Operation, request: Request) -> NeedScopes:
+async def needs(info: AuthInfo, operation: Operation, request: RequestInfo) -> NeedScopes:
     return NeedScopes(["extra"])
 
 
-async def fails(info: AuthInfo, operation: Operation, request: Request) -> Any:
+async def fails(info: AuthInfo, operation: Operation, request: RequestInfo) -> Any:
     raise RuntimeError
 
 
@@ -576,7 +576,7 @@ async def test_observers_see_the_operation(issuer: Issuer) -> None:
         pytest.param({"tools": {"a": {"scope": []}}}, "tools['a']", id="an unknown field"),
         pytest.param({"unlisted": "allow"}, "unlisted", id="no such value"),
         pytest.param({"public_methods": ["tools/call"]}, "public_methods", id="RS-196 a target cannot be public"),
-        pytest.param({"plain_paths": ["upload"]}, "plain_paths", id="no path"),
+        pytest.param({"non_mcp_paths": ["upload"]}, "non_mcp_paths", id="no path"),
         pytest.param({"mark_reachable": True}, "mark_reachable", id="without filter_lists"),
     ],
 )
@@ -815,7 +815,7 @@ def test_many_lines_of_a_field_are_read_in_one_pass(lines: list[tuple[bytes, byt
 
 async def test_what_is_remembered_of_rules_is_bounded(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     """RS-245: clients choose the names that rules are found for."""
-    monkeypatch.setattr("asgi_mcp_auth._asgi.gate.MOST_KNOWN", 3)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.authorizer.MAX_KNOWN", 3)
     protected: Any = guarded(issuer)
     (gate,) = protected._gates
     names = ["add", "delete_file", *map(str, range(7)), "y" * 1000, "add", "delete_file"]

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.path_forms import PathRule, canonical_path, is_canonical, parse_rule
-from asgi_mcp_auth._protocol.paths import PathTable, Verdict
+from asgi_mcp_auth._policy.paths import PathRule, PathTable, Verdict, canonical_path, is_canonical, parse_rule
 from asgi_mcp_auth.errors import BadRequest, Reason
 
 # --- canonical_path -------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.patterns import Pattern, PatternTable, parse_pattern
+from asgi_mcp_auth._policy.patterns import Pattern, PatternTable, parse_pattern
 
 
 def table(names: Iterable[str], *, templates: bool = True) -> PatternTable:

@@ -78,7 +78,7 @@ async def main():
     assert await auth.warm_up() == ()
     issuer.stall()
     now += 590.0
-    keys.refresh_beside()  # is under way when the process forks
+    keys.refresh_in_background()  # is under way when the process forks
     now -= 590.0
     while not sum(issuer.requests.values()) > 2:
         await anyio.sleep(0.01)

@@ -60,7 +60,7 @@ from asgi_mcp_auth import (
     ScopePolicy,
     providers,
 )
-from asgi_mcp_auth._protocol.urls import discovery_urls, parse_url
+from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
 from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.errors import Reason
 from asgi_mcp_auth.providers import PROVIDERS as TABLE
@@ -438,7 +438,7 @@ async def test_the_entra_round_trip(clock: Clock) -> None:
             policy=ScopePolicy(
                 default=["mcp.read"],
                 paths={"/mcp/export": ["mcp.export"]},
-                wire_names={"mcp.read": f"{wire}/mcp.read", "mcp.export": f"{wire}/mcp.export"},
+                request_scope_names={"mcp.read": f"{wire}/mcp.read", "mcp.export": f"{wire}/mcp.export"},
             ),
         ),
         clock=clock,

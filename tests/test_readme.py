@@ -24,7 +24,7 @@ from test_stacks import SERVERS
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, Reason
 from asgi_mcp_auth.cli.dev_options import dev_server
-from asgi_mcp_auth.config import KeySetClocks
+from asgi_mcp_auth.config import JWKSCacheSettings
 from asgi_mcp_auth.dev import DevServer, Switch
 from asgi_mcp_auth.doctor import CODES
 from asgi_mcp_auth.status import Event
@@ -125,7 +125,7 @@ def test_the_table_of_authorization_server_fields_is_complete() -> None:
     defaults = {field.name: field.default for field in dataclasses.fields(AuthServerConfig)}
     documented = {name: row[0] for name, row in rows("Authorization servers").items()}
     written = {name: f"`{value!r}`".replace("'", '"') for name, value in defaults.items()}
-    special = {"issuer": "required", "algorithms": "all asymmetric", "key_set_clocks": "`KeySetClocks()`"}
+    special = {"issuer": "required", "algorithms": "all asymmetric", "jwks_cache": "`JWKSCacheSettings()`"}
     assert documented == written | special
 
 
@@ -136,7 +136,7 @@ def test_the_table_of_finding_codes_is_the_list() -> None:
 
 
 def test_the_tables_of_clocks_and_of_events_are_complete() -> None:
-    clocks = {field.name: f"`{field.default!r}`" for field in dataclasses.fields(KeySetClocks)}
+    clocks = {field.name: f"`{field.default!r}`" for field in dataclasses.fields(JWKSCacheSettings)}
     documented = rows("Key sets")
     assert set(documented) == set(clocks) | set(Event)
     assert {name: documented[name][0] for name in clocks} == clocks

@@ -15,8 +15,8 @@ import httpx
 import pytest
 from processes import free_port
 
-from asgi_mcp_auth._remote import http as remote
-from asgi_mcp_auth._remote.http import Fetched, Fetcher
+from asgi_mcp_auth._keys import http as remote
+from asgi_mcp_auth._keys.http import Fetched, Fetcher
 from asgi_mcp_auth.errors import DiscoveryError
 
 pytestmark = pytest.mark.anyio

@@ -9,7 +9,7 @@ from harness import http_scope
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS, READ, Request
+from asgi_mcp_auth._request import CREDENTIAL_FIELDS, READ, RequestInfo
 
 
 @pytest.mark.parametrize(
@@ -37,20 +37,20 @@ from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS, READ, Request
     ],
 )
 def test_fields(headers: list[tuple[bytes, bytes]], expected: dict[bytes, list[bytes]]) -> None:
-    assert Request(http_scope() | {"headers": headers}).fields == expected
+    assert RequestInfo(http_scope() | {"headers": headers}).fields == expected
 
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(sorted(READ | {b"accept", b"x"})), st.binary(max_size=20)), max_size=8))
 def test_fields_are_the_lines_in_order(headers: list[tuple[bytes, bytes]]) -> None:
-    fields = Request(http_scope() | {"headers": headers}).fields
+    fields = RequestInfo(http_scope() | {"headers": headers}).fields
     assert set(fields) == {name for name, _ in headers} & READ
     for name, lines in fields.items():
         assert lines == [value for other, value in headers if other == name]
 
 
 def test_headers_may_be_any_iterable() -> None:
-    assert Request(http_scope() | {"headers": iter([(b"host", b"h")])}).fields == {b"host": [b"h"]}
+    assert RequestInfo(http_scope() | {"headers": iter([(b"host", b"h")])}).fields == {b"host": [b"h"]}
 
 
 def test_credentials_are_among_what_is_read() -> None:
@@ -69,13 +69,13 @@ def test_credentials_are_among_what_is_read() -> None:
     ],
 )
 def test_raw_path(scope: dict[str, Any], expected: bytes) -> None:
-    assert Request(http_scope() | scope).raw_path == expected
+    assert RequestInfo(http_scope() | scope).raw_path == expected
 
 
 def test_raw_path_of_a_server_that_gives_none() -> None:
     scope = http_scope(path="/mcp")
     del scope["raw_path"]
-    assert Request(scope).raw_path == b"/mcp"
+    assert RequestInfo(scope).raw_path == b"/mcp"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_raw_path_of_a_server_that_gives_none() -> None:
 )
 def test_public_url(scope: dict[str, Any], expected: str) -> None:
     headers = {"host": "evil.example", "x-forwarded-host": "evil.example"}
-    request = Request(http_scope(headers=headers, host=None) | scope)
+    request = RequestInfo(http_scope(headers=headers, host=None) | scope)
     assert request.public_url("https://mcp.example.com") == expected
 
 
@@ -109,12 +109,12 @@ def test_public_url(scope: dict[str, Any], expected: str) -> None:
     ],
 )
 def test_peer_certificate(extensions: Any, expected: str | None) -> None:
-    assert Request(http_scope(extensions=extensions)).peer_certificate == expected
+    assert RequestInfo(http_scope(extensions=extensions)).peer_certificate == expected
 
 
 def test_a_websocket_is_a_get() -> None:
     scope = http_scope() | {"type": "websocket"}
     del scope["method"], scope["query_string"]
-    request = Request(scope)
+    request = RequestInfo(scope)
     assert (request.is_websocket, request.method, request.query_string) == (True, "GET", b"")
-    assert Request(http_scope()).is_websocket is False
+    assert RequestInfo(http_scope()).is_websocket is False

@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import AnyUrl, ValidationError
 
-from asgi_mcp_auth._protocol.operations import LONGEST_URI
-from asgi_mcp_auth._protocol.resource_uris import is_usual, readings
+from asgi_mcp_auth._mcp.operations import MAX_URI_LENGTH
+from asgi_mcp_auth._mcp.resource_uris import is_usual, readings
 
 SECRET = "file:///secret/a"
 
@@ -126,7 +126,7 @@ def test_any_text_has_readings_or_none(uri: str) -> None:
 )
 def test_a_long_uri_takes_linear_time(unit: str) -> None:
     for start in ("x://h/", "file:", "http://", ""):
-        uri = (start + unit * LONGEST_URI)[:LONGEST_URI]
+        uri = (start + unit * MAX_URI_LENGTH)[:MAX_URI_LENGTH]
         began = time.perf_counter()
         is_usual(uri)
         readings(uri)

@@ -10,8 +10,8 @@ from harness import CH0, PRM, chr_, chs, cht
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.challenge import BEARER, CredentialScheme
-from asgi_mcp_auth._protocol.responses import (
+from asgi_mcp_auth._oauth.challenge import BEARER, CredentialScheme
+from asgi_mcp_auth._policy.responses import (
     ChallengeSource,
     Response,
     in_band_denied,

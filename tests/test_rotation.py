@@ -61,7 +61,7 @@ class Server:
         return (await anyio.to_thread.run_sync(self.now.stats)).get("/jwks", 0)
 
 
-class Site:
+class CompiledConfig:
     """A protected app with its clock."""
 
     def __init__(self, issuer: str) -> None:
@@ -89,7 +89,7 @@ def server(first: dict[str, Any]) -> Generator[Server]:
         yield Server(stack, [first])
 
 
-def guess(token: str, site: Site) -> str:
+def guess(token: str, site: CompiledConfig) -> str:
     """A token of a random kid, which may be as new as can be or old."""
 
     def encode(value: object) -> str:
@@ -104,7 +104,7 @@ def guess(token: str, site: Site) -> str:
 
 @covers("DC-10 RS-77 rotation by restarts, under load and a flood of random kids")
 async def test_no_good_token_is_refused_while_keys_change(server: Server, first: dict[str, Any]) -> None:
-    site = Site(server.now.issuer)
+    site = CompiledConfig(server.now.issuer)
     goods = [await server.mint() for _ in range(5)]
     sample = goods[0]
     assert await site.ask(sample) == 200
@@ -153,7 +153,7 @@ async def test_no_good_token_is_refused_while_keys_change(server: Server, first:
 
 @covers("DC-10 keys published before use")
 async def test_keys_published_before_they_are_used_cost_no_fetch(server: Server, first: dict[str, Any]) -> None:
-    site, second = Site(server.now.issuer), new_key()
+    site, second = CompiledConfig(server.now.issuer), new_key()
     assert await site.ask(await server.mint()) == 200
     site.ahead += 700  # the usual refresh
     await anyio.to_thread.run_sync(server.restart, [first, second], site.ahead)
@@ -169,7 +169,7 @@ async def test_keys_published_before_they_are_used_cost_no_fetch(server: Server,
 
 @covers("DC-10 without a flood")
 async def test_a_new_key_passes_on_its_first_request(server: Server) -> None:
-    site = Site(server.now.issuer)
+    site = CompiledConfig(server.now.issuer)
     assert await site.ask(await server.mint()) == 200
     for _ in range(2):
         await anyio.to_thread.run_sync(server.restart, [new_key()], site.ahead)

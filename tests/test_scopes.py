@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.scopes import Hierarchy, Requirement, is_scope
+from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, is_scope
 
-FILES = Hierarchy({"admin": ["files:write"], "files:write": ["files:read"], "owner": ["admin"]}, {})
+FILES = ScopeHierarchy({"admin": ["files:write"], "files:write": ["files:read"], "owner": ["admin"]}, {})
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_sufficiency(needed: list[str], granted: list[str], expected: bool) -> N
     ],
 )
 def test_cycles(implies: dict[str, list[str]], expected: set[str] | None) -> None:
-    found = Hierarchy(implies, {}).cycle()
+    found = ScopeHierarchy(implies, {}).cycle()
     if expected is None:
         assert found is None
     else:
@@ -117,7 +117,7 @@ SMALL = st.sampled_from("abcde")
 @settings(max_examples=200, deadline=None)
 @given(st.dictionaries(SMALL, st.lists(SMALL, max_size=3), max_size=5), SMALL, st.sets(SMALL))
 def test_the_hierarchy_is_reachability(implies: dict[str, list[str]], scope: str, granted: set[str]) -> None:
-    hierarchy = Hierarchy(implies, {})
+    hierarchy = ScopeHierarchy(implies, {})
     above = {name for name in implies if scope in reachable(implies, name)} | {scope}
     assert hierarchy.satisfying(scope) == above
     assert hierarchy.require([scope]).met_by(granted) is bool(above & granted)
@@ -149,13 +149,13 @@ def test_what_a_challenge_names(groups: tuple[list[str], ...], expected: tuple[s
 
 def test_wire_names_are_for_challenges_only() -> None:
     """RS-111: named as clients must request, needed and compared as tokens carry."""
-    hierarchy = Hierarchy({"admin": ["read"]}, {"read": "api://x/read", "other": "api://x/read"})
+    hierarchy = ScopeHierarchy({"admin": ["read"]}, {"read": "api://x/read", "other": "api://x/read"})
     requirement = hierarchy.require(["read", "write", "other"])
     assert requirement.named == ("api://x/read", "write")
     assert requirement.needed == ("read", "write", "other")
     assert requirement.met_by(["admin", "write", "other"])
     assert not requirement.met_by(["api://x/read", "write"])
-    assert (hierarchy.wire_name("read"), hierarchy.wire_name("write")) == ("api://x/read", "write")
+    assert (hierarchy.request_name("read"), hierarchy.request_name("write")) == ("api://x/read", "write")
 
 
 def test_a_requirement_of_nothing_is_met_by_nothing() -> None:
@@ -164,8 +164,8 @@ def test_a_requirement_of_nothing_is_met_by_nothing() -> None:
 
 def test_a_hierarchy_keeps_no_reference_to_what_it_was_given() -> None:
     implies, names = {"admin": ["read"]}, {"read": "r"}
-    hierarchy = Hierarchy(implies, names)
+    hierarchy = ScopeHierarchy(implies, names)
     implies["admin"].append("write")
     names["read"] = "x"
     assert hierarchy.satisfying("write") == {"write"}
-    assert hierarchy.wire_name("read") == "r"
+    assert hierarchy.request_name("read") == "r"

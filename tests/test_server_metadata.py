@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth import AuthorizationServerMetadata, AuthServerConfig, validate_server_config
-from asgi_mcp_auth._protocol.server_metadata import (
+from asgi_mcp_auth._oauth.server_metadata import (
     AuthServerConfigErrorCode,
     AuthServerConfigWarningCode,
     accept_metadata,
@@ -290,7 +290,7 @@ def test_nothing_to_validate() -> None:
 
 
 def test_every_code_has_a_description() -> None:
-    from asgi_mcp_auth._protocol import server_metadata
+    from asgi_mcp_auth._oauth import server_metadata
 
     descriptions = vars(server_metadata)["_DESCRIPTIONS"]
     assert set(descriptions) == {code.value for code in E} | {code.value for code in W}

@@ -29,11 +29,10 @@ from asgi_mcp_auth import (
     ScopePolicy,
     load_app,
 )
-from asgi_mcp_auth._protocol.config_schema import config_schema
-from asgi_mcp_auth._protocol.shapes import fields_of, parameters_of
-from asgi_mcp_auth._protocol.shorthand import shorthand_fields
-from asgi_mcp_auth._protocol.toml import line_of
-from asgi_mcp_auth._remote.settings import settings_of
+from asgi_mcp_auth._settings.loader import line_of, settings_of
+from asgi_mcp_auth._settings.reader import fields_of, parameters_of
+from asgi_mcp_auth._settings.schema import config_schema
+from asgi_mcp_auth._settings.shorthand import shorthand_fields
 from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.testing import Issuer
 
@@ -476,7 +475,7 @@ def test_the_readmes_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_check_config_shows_what_is_nested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = f'resource = "{R}"\nauthorization_servers = [{{issuer = "{ISS}", key_set_clocks = {{lifetime = 300}}}}]'
+    text = f'resource = "{R}"\nauthorization_servers = [{{issuer = "{ISS}", jwks_cache = {{lifetime = 300}}}}]'
     assert main(["check-config", str(written(tmp_path, text))]) == 0
     assert '"lifetime": 300' in capsys.readouterr().out
 
@@ -498,7 +497,7 @@ def test_check_config_shows_what_is_nested(tmp_path: Path, capsys: pytest.Captur
         ),
         pytest.param(
             f'protected_resources = [{{metadata = {{resource = "{R}", authorization_servers = ["{ISS}"]}}, '
-            'policy = {wire_names = {from_env = "J"}}}]',
+            'policy = {request_scope_names = {from_env = "J"}}}]',
             2,
             id="a table as JSON, its keys too",
         ),

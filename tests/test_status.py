@@ -25,8 +25,8 @@ from asgi_mcp_auth import (
     ResourceServerMetadata,
     Verified,
 )
-from asgi_mcp_auth._protocol.freshness import WEEK
-from asgi_mcp_auth.config import KeySetClocks
+from asgi_mcp_auth._oauth.http_cache import WEEK
+from asgi_mcp_auth.config import JWKSCacheSettings
 from asgi_mcp_auth.status import (
     DocumentStatus,
     Event,
@@ -46,7 +46,7 @@ DAY = 86_400.0
 
 @pytest.fixture(autouse=True)
 def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: 0.0)
+    monkeypatch.setattr("asgi_mcp_auth._keys.cached_document.random.random", lambda: 0.0)
 
 
 @pytest.fixture
@@ -438,7 +438,7 @@ async def test_counts_of_hits_and_refusals(issuer: Issuer, internet: Internet, c
     cache = resource.token_cache
     assert cache is not None
     assert cache == TokenCacheStatus(
-        entries=1, size=1, bytes=cache.bytes, most_bytes=67_108_864, hits=1, misses=6, evictions=2
+        entries=1, size=1, bytes=cache.bytes, max_bytes=67_108_864, hits=1, misses=6, evictions=2
     )
     assert 1000 < cache.bytes < 10_000
     assert resource.pool is None
@@ -653,25 +653,25 @@ async def test_an_app_without_a_lifespan(issuer: Issuer, internet: Internet) -> 
 
 
 def configure(clocks: Any) -> MCPAuth:
-    server = AuthServerConfig(issuer=ISS, key_set_clocks=clocks)
+    server = AuthServerConfig(issuer=ISS, jwks_cache=clocks)
     return MCPAuth(ResourceServerConfig(metadata=ResourceServerMetadata(resource=R, authorization_servers=[server])))
 
 
 def places(clocks: Any) -> set[str]:
     with pytest.raises(ConfigurationError) as caught:
         configure(clocks)
-    return {problem.where.partition("key_set_clocks")[2].lstrip(".") for problem in caught.value.problems}
+    return {problem.where.partition("jwks_cache")[2].lstrip(".") for problem in caught.value.problems}
 
 
 @pytest.mark.parametrize("wrong", [True, "60", None, float("nan"), float("inf"), -1, WEEK + 1, [60], 10**400])
-@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(KeySetClocks)])
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(JWKSCacheSettings)])
 def test_every_clock_is_bounded(name: str, wrong: Any) -> None:
-    assert places(KeySetClocks(**{name: wrong})) == {name}
+    assert places(JWKSCacheSettings(**{name: wrong})) == {name}
 
 
 def test_all_problems_at_once() -> None:
-    names = [field.name for field in dataclasses.fields(KeySetClocks)]
-    assert places(KeySetClocks(**dict.fromkeys(names, -1))) == set(names)
+    names = [field.name for field in dataclasses.fields(JWKSCacheSettings)]
+    assert places(JWKSCacheSettings(**dict.fromkeys(names, -1))) == set(names)
 
 
 @pytest.mark.parametrize(
@@ -679,14 +679,14 @@ def test_all_problems_at_once() -> None:
     [
         pytest.param({"lifetime": 30}, id="lifetime below the shortest"),
         pytest.param({"lifetime": DAY + 1}, id="lifetime above the longest"),
-        pytest.param({"shortest_lifetime": 700, "longest_lifetime": 650}, id="crossed"),
+        pytest.param({"min_lifetime": 700, "max_lifetime": 650}, id="crossed"),
     ],
 )
 def test_clocks_in_disorder(changes: dict[str, float]) -> None:
-    assert places(KeySetClocks(**changes)) == {""}
+    assert places(JWKSCacheSettings(**changes)) == {""}
 
 
-@pytest.mark.parametrize("clocks", [{"lifetime": 60}, None, KeySetClocks, 60])
+@pytest.mark.parametrize("clocks", [{"lifetime": 60}, None, JWKSCacheSettings, 60])
 def test_what_is_no_clocks(clocks: Any) -> None:
     assert places(clocks) == {""}
 
@@ -694,10 +694,10 @@ def test_what_is_no_clocks(clocks: Any) -> None:
 @pytest.mark.parametrize(
     "clocks",
     [
-        pytest.param(KeySetClocks(lifetime=10, shortest_lifetime=10, longest_lifetime=10), id="the least life"),
-        pytest.param(KeySetClocks(stale_for=0, cool_down=5, longest_back_off=1), id="the least of the rest"),
-        pytest.param(KeySetClocks(*(), lifetime=WEEK, longest_lifetime=WEEK, stale_for=WEEK), id="a week"),
+        pytest.param(JWKSCacheSettings(lifetime=10, min_lifetime=10, max_lifetime=10), id="the least life"),
+        pytest.param(JWKSCacheSettings(stale_if_error=0, cool_down=5, max_backoff=1), id="the least of the rest"),
+        pytest.param(JWKSCacheSettings(*(), lifetime=WEEK, max_lifetime=WEEK, stale_if_error=WEEK), id="a week"),
     ],
 )
-def test_the_bounds_themselves(clocks: KeySetClocks) -> None:
+def test_the_bounds_themselves(clocks: JWKSCacheSettings) -> None:
     assert configure(clocks).configs[0].metadata.resource == R

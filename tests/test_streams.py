@@ -189,7 +189,7 @@ async def test_a_stream_ends_with_its_token(  # noqa: PLR0917
     chunks: list[bytes],
     expected: bytes,
 ) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._asgi.expiry.LONGEST_SLEEP", 0.005)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
     sent: list[Any] = []
     app = guarded(issuer, streaming(sent, clock, chunks=chunks, content_type=content_type))
     answer = await send_scope(app, http_scope("GET", headers=bearer(token(issuer))))
@@ -199,7 +199,7 @@ async def test_a_stream_ends_with_its_token(  # noqa: PLR0917
 async def test_the_app_is_told_where_asgi_has_words_for_it(
     issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._asgi.expiry.LONGEST_SLEEP", 0.005)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
     app = guarded(issuer, streaming([], clock, chunks=[b"data: 1\n\n"]))
     scope = http_scope("GET", headers=bearer(token(issuer)), asgi={"version": "3.0", "spec_version": "2.4"})
     with pytest.raises(OSError, match="expired"):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.strict_json import MAX_DEPTH, JSONRefused, load_object, load_value
+from asgi_mcp_auth._oauth.strict_json import MAX_DEPTH, JSONRefused, load_object, load_value
 
 ACCEPTED = [
     pytest.param(b"{}", {}, id="empty"),

@@ -15,7 +15,7 @@ from harness import ISS, Clock, R, RecordingApp, bearer, call, token
 from starlette.testclient import TestClient
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, ResourceServerConfig, ResourceServerMetadata, testing
-from asgi_mcp_auth.metadata import AuthorizationServerMetadata
+from asgi_mcp_auth.config import AuthorizationServerMetadata
 from asgi_mcp_auth.testing import Issuer, base_url, without_network
 
 pytest_plugins = ["pytester", "asgi_mcp_auth.testing.fixtures"]

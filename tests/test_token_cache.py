@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth import AuthInfo, MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
-from asgi_mcp_auth._protocol.strict_json import load_object
-from asgi_mcp_auth._remote.token_cache import Entry, TokenCache, weigh
-from asgi_mcp_auth._remote.verifiers import Verified
+from asgi_mcp_auth._oauth.strict_json import load_object
+from asgi_mcp_auth._verify.token_cache import Entry, TokenCache, estimate_size
+from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.context import verified_auth_info
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
@@ -77,7 +77,7 @@ async def test_a_token_that_does_not_fit(issuer: Issuer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "most_bytes"),
+    ("size", "max_bytes"),
     [
         pytest.param(1_000, 1_000_000, id="RS-89 room for all"),
         pytest.param(20, 1_000_000, id="RS-89 bounded in number"),
@@ -85,22 +85,22 @@ async def test_a_token_that_does_not_fit(issuer: Issuer) -> None:
         pytest.param(1_000, 120, id="RS-89 room for hardly any"),
     ],
 )
-def test_event_loops_in_several_threads(size: int, most_bytes: int) -> None:
+def test_event_loops_in_several_threads(size: int, max_bytes: int) -> None:
     """What is counted is what is there, whatever the threads take from under each other."""
 
     def still(generation: object, now: float) -> bool:
         return True
 
     keys: Any = SimpleNamespace(document=SimpleNamespace(value=None, state=None), usable=still)
-    cache = TokenCache(size, most_bytes, lambda: 0.5)
+    cache = TokenCache(size, max_bytes, lambda: 0.5)
 
     def use(_: int) -> None:
         for turn in range(250):
             for number in range(50):
                 digest = bytes([number]) * 32
-                cache.remember(digest, Entry(Verified(INFO), 0.0, 1.0, keys, None, 100 + number))
+                cache.put(digest, Entry(Verified(INFO), 0.0, 1.0, keys, None, 100 + number))
                 if turn % 3 == 0:
-                    cache.recall(digest)
+                    cache.get(digest)
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
@@ -111,7 +111,7 @@ def test_event_loops_in_several_threads(size: int, most_bytes: int) -> None:
         sys.setswitchinterval(interval)
     held: Any = cache
     assert cache.status() is not None
-    assert held._bytes == sum(entry.weight for entry in held._entries.values()) <= most_bytes
+    assert held._bytes == sum(entry.weight for entry in held._entries.values()) <= max_bytes
     assert len(held._entries) <= size
 
 
@@ -142,7 +142,7 @@ def taken_by(payload: bytes) -> tuple[int, int]:
         blocks = tracemalloc.take_snapshot().traces if kept else ()
     finally:
         tracemalloc.stop()
-    return sum((block.size + 15) & ~15 for block in blocks), weigh(payload, claims, info)
+    return sum((block.size + 15) & ~15 for block in blocks), estimate_size(payload, claims, info)
 
 
 @settings(max_examples=40, deadline=None)

@@ -27,7 +27,7 @@ from starlette.testclient import TestClient
 from upstream import Upstream
 
 from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
-from asgi_mcp_auth._remote import tasks
+from asgi_mcp_auth._keys import background as tasks
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
@@ -61,7 +61,7 @@ def _key() -> SigningKey:
 
 @pytest.fixture
 def upstream(_server: Upstream, _key: SigningKey, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Generator[Upstream]:
-    monkeypatch.setattr("asgi_mcp_auth._remote.living.random.random", lambda: 0.0)
+    monkeypatch.setattr("asgi_mcp_auth._keys.cached_document.random.random", lambda: 0.0)
     issuer = Issuer(_server.url, algorithms=(), clock=clock)
     issuer.keys, issuer.cache_control = [_key], None
     _server.issuer = issuer
@@ -74,13 +74,13 @@ def upstream(_server: Upstream, _key: SigningKey, clock: Clock, monkeypatch: pyt
 def hasty() -> Generator[pytest.MonkeyPatch]:
     """Fetches have little time, until it is undone."""
     haste = pytest.MonkeyPatch()
-    haste.setattr("asgi_mcp_auth._remote.http.TOTAL_SECONDS", SOON)
-    haste.setattr("asgi_mcp_auth._remote.living.TOTAL_SECONDS", 3 * SOON)
+    haste.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", SOON)
+    haste.setattr("asgi_mcp_auth._keys.cached_document.TOTAL_SECONDS", 3 * SOON)
     yield haste
     haste.undo()
 
 
-class Site:
+class CompiledConfig:
     """A protected app, called in process."""
 
     def __init__(self, issuer: Issuer, clock: Clock, **options: Any) -> None:
@@ -114,8 +114,8 @@ class Site:
 
 
 @pytest.fixture
-def site(upstream: Upstream, clock: Clock) -> Site:
-    return Site(upstream.issuer, clock)
+def site(upstream: Upstream, clock: Clock) -> CompiledConfig:
+    return CompiledConfig(upstream.issuer, clock)
 
 
 def good(upstream: Upstream, sub: str | None = None, **changes: Any) -> str:
@@ -138,7 +138,7 @@ def unsigned(issuer: Issuer, **changes: Any) -> Callable[[str], str]:
 
 
 @covers("DC-7 500 at once, cold")
-async def test_500_cold_requests_cost_one_fetch(upstream: Upstream, site: Site) -> None:
+async def test_500_cold_requests_cost_one_fetch(upstream: Upstream, site: CompiledConfig) -> None:
     upstream.issuer.stall("/jwks", seconds=0.1)
     tokens = [good(upstream) for _ in range(500)]
     statuses: Counter[int] = Counter()
@@ -160,7 +160,9 @@ async def test_500_cold_requests_cost_one_fetch(upstream: Upstream, site: Site) 
         pytest.param(COOL_DOWN, {503}, id="DC-10 RS-77 kids that may be new"),
     ],
 )
-async def test_10000_random_kids(upstream: Upstream, site: Site, clock: Clock, issued: float, inside: set[int]) -> None:
+async def test_10000_random_kids(
+    upstream: Upstream, site: CompiledConfig, clock: Clock, issued: float, inside: set[int]
+) -> None:
     assert await site.ask(good(upstream)) == 200
     assert upstream.issuer.requests == COLD
     clock.now += COOL_DOWN
@@ -179,7 +181,7 @@ async def test_10000_random_kids(upstream: Upstream, site: Site, clock: Clock, i
 
 
 @covers("DC-10 a flood that goes on")
-async def test_random_kids_cost_one_fetch_per_cool_down(upstream: Upstream, site: Site, clock: Clock) -> None:
+async def test_random_kids_cost_one_fetch_per_cool_down(upstream: Upstream, site: CompiledConfig, clock: Clock) -> None:
     assert await site.ask(good(upstream)) == 200
     make = unsigned(upstream.issuer, iat=int(clock.now) - 200)
     for _ in range(500):  # 250 seconds
@@ -189,7 +191,7 @@ async def test_random_kids_cost_one_fetch_per_cool_down(upstream: Upstream, site
 
 
 @covers("DC-7 10,000 unknown issuers")
-async def test_10000_unknown_issuers_cost_nothing(upstream: Upstream, site: Site) -> None:
+async def test_10000_unknown_issuers_cost_nothing(upstream: Upstream, site: CompiledConfig) -> None:
     for n in range(10_000):
         iss = f"{upstream.url}/{n}" if n % 2 else f"https://{secrets.token_hex(6)}.example.com"
         assert await site.ask(unsigned(upstream.issuer, iss=iss)("the-good-one")) == 401
@@ -273,7 +275,10 @@ def heal(issuer: Issuer, haste: pytest.MonkeyPatch | None = None) -> None:
 
 
 async def outage_when_cold(
-    upstream: Upstream, site: Site, break_it: Callable[[Issuer], object], haste: pytest.MonkeyPatch | None = None
+    upstream: Upstream,
+    site: CompiledConfig,
+    break_it: Callable[[Issuer], object],
+    haste: pytest.MonkeyPatch | None = None,
 ) -> None:
     """Good tokens get 503, with one attempt per back-off, and pass again as soon as it is over."""
     break_it(upstream.issuer)
@@ -294,7 +299,10 @@ async def outage_when_cold(
 
 
 async def outage_when_warm(
-    upstream: Upstream, site: Site, break_it: Callable[[Issuer], object], haste: pytest.MonkeyPatch | None = None
+    upstream: Upstream,
+    site: CompiledConfig,
+    break_it: Callable[[Issuer], object],
+    haste: pytest.MonkeyPatch | None = None,
 ) -> None:
     """Good tokens, new ones and known ones, keep passing with the keys from before."""
     known = good(upstream, exp=int(site.clock.now) + 3600)
@@ -320,25 +328,29 @@ async def outage_when_warm(
 
 
 @pytest.mark.parametrize("break_it", [*KEY_SET_FAULTS, *METADATA_FAULTS])
-async def test_an_outage_when_cold(upstream: Upstream, site: Site, break_it: Callable[[Issuer], object]) -> None:
+async def test_an_outage_when_cold(
+    upstream: Upstream, site: CompiledConfig, break_it: Callable[[Issuer], object]
+) -> None:
     await outage_when_cold(upstream, site, break_it)
 
 
 @pytest.mark.parametrize("break_it", KEY_SET_FAULTS)
-async def test_an_outage_when_warm(upstream: Upstream, site: Site, break_it: Callable[[Issuer], object]) -> None:
+async def test_an_outage_when_warm(
+    upstream: Upstream, site: CompiledConfig, break_it: Callable[[Issuer], object]
+) -> None:
     await outage_when_warm(upstream, site, break_it)
 
 
 @pytest.mark.parametrize("break_it", LATE_FAULTS)
 async def test_an_outage_when_cold_that_takes_time(
-    upstream: Upstream, hasty: pytest.MonkeyPatch, site: Site, break_it: Callable[[Issuer], object]
+    upstream: Upstream, hasty: pytest.MonkeyPatch, site: CompiledConfig, break_it: Callable[[Issuer], object]
 ) -> None:
     await outage_when_cold(upstream, site, break_it, hasty)
 
 
 @pytest.mark.parametrize("break_it", LATE_FAULTS)
 async def test_an_outage_when_warm_that_takes_time(
-    upstream: Upstream, hasty: pytest.MonkeyPatch, site: Site, break_it: Callable[[Issuer], object]
+    upstream: Upstream, hasty: pytest.MonkeyPatch, site: CompiledConfig, break_it: Callable[[Issuer], object]
 ) -> None:
     await outage_when_warm(upstream, site, break_it, hasty)
 
@@ -346,7 +358,7 @@ async def test_an_outage_when_warm_that_takes_time(
 @pytest.mark.parametrize(
     "outage", [pytest.param(outage_when_cold, id="DC-3 RS-6 cold"), pytest.param(outage_when_warm, id="DC-3 RS-6 warm")]
 )
-async def test_a_server_that_is_down(upstream: Upstream, site: Site, outage: Any) -> None:
+async def test_a_server_that_is_down(upstream: Upstream, site: CompiledConfig, outage: Any) -> None:
     """Nobody listens on its port, and then somebody does again."""
     heal_it = upstream.issuer.heal
 
@@ -363,7 +375,7 @@ async def test_a_server_that_is_down(upstream: Upstream, site: Site, outage: Any
 
 @pytest.mark.parametrize("break_it", METADATA_FAULTS)
 async def test_metadata_that_breaks_when_warm_touches_no_key(
-    upstream: Upstream, site: Site, clock: Clock, break_it: Callable[[Issuer], object]
+    upstream: Upstream, site: CompiledConfig, clock: Clock, break_it: Callable[[Issuer], object]
 ) -> None:
     """Also when both are long stale: good tokens pass throughout, and a rotated key is found when it is over."""
     assert await site.ask(good(upstream)) == 200
@@ -382,7 +394,7 @@ async def test_metadata_that_breaks_when_warm_touches_no_key(
 @pytest.mark.parametrize(
     "kind", ["text/plain", "application/octet-stream", "application/jwk-set+json", "text/html", ""]
 )
-async def test_any_label_for_what_is_json(upstream: Upstream, site: Site, kind: str) -> None:
+async def test_any_label_for_what_is_json(upstream: Upstream, site: CompiledConfig, kind: str) -> None:
     """The document counts, not its label; HTML is no JSON (RFC 7517 section 8.5 has a type that few servers send)."""
     upstream.issuer.answer("/jwks", upstream.issuer.jwks(), content_type=kind)
     upstream.issuer.answer(OAUTH, upstream.issuer.metadata, content_type=kind)
@@ -390,7 +402,7 @@ async def test_any_label_for_what_is_json(upstream: Upstream, site: Site, kind: 
 
 
 @covers("DC-8 RS-6 the hard limit")
-async def test_an_outage_that_lasts(upstream: Upstream, site: Site, clock: Clock) -> None:
+async def test_an_outage_that_lasts(upstream: Upstream, site: CompiledConfig, clock: Clock) -> None:
     """For a day the keys from before serve, at one attempt in 30 s; then nothing can be told: 503, not 401."""
     assert await site.ask(good(upstream)) == 200
     upstream.issuer.requests.clear()
@@ -483,7 +495,7 @@ def mute(connection: socket.socket) -> None:
     ],
 )
 async def test_a_server_that_does_not_speak_http(
-    upstream: Upstream, hasty: pytest.MonkeyPatch, site: Site, behave: Callable[[socket.socket], None]
+    upstream: Upstream, hasty: pytest.MonkeyPatch, site: CompiledConfig, behave: Callable[[socket.socket], None]
 ) -> None:
     upstream.stop()
     with raw_server(upstream.port, behave) as counts:
@@ -501,7 +513,7 @@ async def test_a_server_that_does_not_speak_http(
 # --- Event loops that come and go ---
 
 
-def flights(site: Site) -> list[Any]:
+def flights(site: CompiledConfig) -> list[Any]:
     """What is under way, in whatever event loop."""
     (keys,) = site.auth._key_sets._named.values()
     return [*tasks._running, *keys.document._flight._flights, *keys._metadata._flight._flights]
@@ -509,7 +521,7 @@ def flights(site: Site) -> list[Any]:
 
 @pytest.mark.parametrize("backend", [pytest.param(name, id=f"DC-7 {name}") for name in ("asyncio", "trio")])
 def test_100_event_loops_leave_nothing_behind(
-    upstream: Upstream, site: Site, clock: Clock, backend: Literal["asyncio", "trio"]
+    upstream: Upstream, site: CompiledConfig, clock: Clock, backend: Literal["asyncio", "trio"]
 ) -> None:
     """Each request of the test client has a loop of its own; every second one has to fetch."""
     client = TestClient(site.app, base_url="https://mcp.example.com", backend=backend)
@@ -530,7 +542,7 @@ def test_100_event_loops_that_end_amid_a_refresh(
     upstream: Upstream, clock: Clock, backend: Literal["asyncio", "trio"]
 ) -> None:
     """In process, since a loop that ends while anyio connects warns of a coroutine of anyio's own."""
-    site = Site(upstream.issuer, clock, http_client=upstream.issuer.http_client)
+    site = CompiledConfig(upstream.issuer, clock, http_client=upstream.issuer.http_client)
     client = TestClient(site.app, base_url="https://mcp.example.com", backend=backend)
     assert client.post("/mcp", headers={"authorization": f"Bearer {good(upstream)}"}).status_code == 200
     upstream.issuer.stall()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._protocol.urls import (
+from asgi_mcp_auth._oauth.urls import (
     PROTECTED_RESOURCE,
     Url,
     discovery_urls,

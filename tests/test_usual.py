@@ -24,7 +24,7 @@ from asgi_mcp_auth import (
     ScopeRule,
 )
 from asgi_mcp_auth._asgi.usual import UsualRequests
-from asgi_mcp_auth._protocol.jwks import VerificationKey
+from asgi_mcp_auth._oauth.jwk_set import VerificationKey
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
@@ -130,7 +130,7 @@ REQUESTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 
 
 PUBLIC = ScopePolicy(default=["mcp:read"], public_methods=["tools/list"])
-WITH_OPERATIONS = ScopePolicy(default=["mcp:read"], tools={"end": ["mcp:end"]}, plain_paths=["GET /mcp"])
+WITH_OPERATIONS = ScopePolicy(default=["mcp:read"], tools={"end": ["mcp:end"]}, non_mcp_paths=["GET /mcp"])
 POLICIES = st.sampled_from([POLICY, WITH_OPERATIONS, PUBLIC, ScopePolicy()])
 
 
@@ -318,7 +318,7 @@ def test_messages_are_judged_on_the_short_way_as_by_the_steps(policy: ScopePolic
         pytest.param({"authorize": allow}, RULED, False, id="the authorize hook is asked every time"),
         pytest.param({"session_store": MemoryStore()}, RULED, False, id="sessions are looked up"),
         pytest.param({"on_decision": [observe]}, RULED, False, id="RS-241 observers are told of every request"),
-        pytest.param({}, replace(RULED, plain_paths=["/mcp"]), False, id="not MCP"),
+        pytest.param({}, replace(RULED, non_mcp_paths=["/mcp"]), False, id="not MCP"),
         pytest.param({}, POLICY, False, id="no rules for what a body says"),
     ],
 )

@@ -25,9 +25,9 @@ from asgi_mcp_auth import (
     ScopeRule,
 )
 from asgi_mcp_auth import _values as values
-from asgi_mcp_auth._protocol.freshness import State
-from asgi_mcp_auth._protocol.scopes import Requirement
-from asgi_mcp_auth.config import KeySetClocks
+from asgi_mcp_auth._oauth.http_cache import State
+from asgi_mcp_auth._policy.scopes import Requirement
+from asgi_mcp_auth.config import JWKSCacheSettings
 from asgi_mcp_auth.status import DocumentStatus, Status
 
 
@@ -198,7 +198,7 @@ VALUES = [
     ResourceServerConfig(
         metadata=ResourceServerMetadata(resource="https://rs.example"), policy=ScopePolicy(default=["a"])
     ),
-    KeySetClocks(lifetime=100.0),
+    JWKSCacheSettings(lifetime=100.0),
     ScopeRule(scopes=["a"], max_age=3),
     Principal(issuer="https://as.example", subject="alice", client_id=None),
     Allow(),

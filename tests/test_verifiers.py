@@ -25,9 +25,9 @@ from asgi_mcp_auth import (
     ScopePolicy,
     Verified,
 )
-from asgi_mcp_auth._protocol.credentials import Credential
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._remote.verifiers import CallableVerifier, VerifyFunction
+from asgi_mcp_auth._oauth.credentials import Credential
+from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.verifier import CallableVerifier, VerifyFunction
 from asgi_mcp_auth.errors import Forbidden, InsufficientScope, InvalidToken, Unavailable
 from asgi_mcp_auth.testing import Issuer
 
@@ -234,9 +234,9 @@ class Own:
 
     result: Verified | Refusal | Exception
     raises: bool = False
-    asked: list[tuple[Credential, Request]] = field(default_factory=list[tuple[Credential, Request]])
+    asked: list[tuple[Credential, RequestInfo]] = field(default_factory=list[tuple[Credential, RequestInfo]])
 
-    async def verify(self, credential: Credential, request: Request) -> Verified | Refusal:
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
         self.asked.append((credential, request))
         if self.raises or not isinstance(self.result, (Refusal, Verified)):
             assert isinstance(self.result, Exception)

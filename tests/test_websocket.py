@@ -42,8 +42,8 @@ from asgi_mcp_auth import (
     Verified,
     current_auth,
 )
-from asgi_mcp_auth._protocol.credentials import Credential
-from asgi_mcp_auth._protocol.request import Request
+from asgi_mcp_auth._oauth.credentials import Credential
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
@@ -321,7 +321,7 @@ class Socket:
 @pytest.fixture
 def _awake(monkeypatch: pytest.MonkeyPatch) -> None:
     """The watcher looks at the test's clock all the time."""
-    monkeypatch.setattr("asgi_mcp_auth._asgi.expiry.LONGEST_SLEEP", 0.005)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -493,7 +493,7 @@ async def test_nothing_is_sent_to_a_client_that_has_left(
 class Endless:
     """A verifier that does not know when a token ends."""
 
-    async def verify(self, credential: Credential, request: Request) -> Verified:
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified:
         return Verified(AuthInfo(issuer=ISS, subject="alice", scopes=["mcp:read"]), None)
 
 

@@ -1,4 +1,4 @@
-"""asgi_mcp_auth/_asgi/wellknown.py: the metadata documents apart from the protected app, above a mount (RS-53)."""
+"""asgi_mcp_auth/_asgi/small_apps.py: the metadata documents apart from the protected app, above a mount (RS-53)."""
 
 from __future__ import annotations
 

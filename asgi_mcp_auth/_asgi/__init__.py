@@ -1,1 +1,1 @@
-"""What touches an ASGI scope, `receive` and `send`: answering, and running the protected app."""
+"""The ASGI side: reading scope and receive, sending responses, running the app with the caller's identity."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from asgi_mcp_auth._protocol.mcp_headers import WHITE, MCPFields
-from asgi_mcp_auth._protocol.rpc import malformed
-from asgi_mcp_auth._remote.limits import within
-from asgi_mcp_auth.message_errors import MessageRefused, MessageTooLarge, UnsupportedContent
-from asgi_mcp_auth.reasons import Reason
+from asgi_mcp_auth._asgi.limits import within
+from asgi_mcp_auth._mcp.headers import WHITE, MCPFields
+from asgi_mcp_auth._mcp.messages import malformed
+from asgi_mcp_auth.errors import MessageRefused, MessageTooLarge, Reason, UnsupportedContent
 
 __all__ = ("read_body", "replay", "without_body")
 
-LONGEST_WAIT = 30.0  # for a whole body
+MAX_WAIT = 30.0  # for a whole body
 JSON = b"application/json"
 # JSON is UTF-8 (RFC 8259 section 8.1), but an app may heed the parameter: in UTF-7, ASCII hides other JSON.
 _CHARSET = re.compile(rb"(?:\A|;)[ \t]*charset=(?:utf-?8|\"utf-?8\")[ \t]*(?=;|\Z)")
@@ -53,9 +52,9 @@ async def read_body(receive: Any, fields: MCPFields, limit: int) -> bytes:
         MessageRefused: Not JSON by its header fields, longer than `limit`, of another length than declared, too
             slow, or cut off.
     """
-    body = await within(LONGEST_WAIT, _read(receive, fields, limit))
+    body = await within(MAX_WAIT, _read(receive, fields, limit))
     if body is None:
-        what = f"a body that took more than {LONGEST_WAIT:.0f} s"
+        what = f"a body that took more than {MAX_WAIT:.0f} s"
         raise MessageRefused(Reason.MALFORMED_MESSAGE, found=what)
     return body
 

@@ -12,11 +12,9 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth._remote.verifiers import ask_hook
+from asgi_mcp_auth._verify.verifier import ask_hook
 from asgi_mcp_auth.context import AuthInfo
-from asgi_mcp_auth.errors import Refusal
-from asgi_mcp_auth.message_errors import SessionNotFound
-from asgi_mcp_auth.reasons import Reason
+from asgi_mcp_auth.errors import Reason, Refusal, SessionNotFound
 from asgi_mcp_auth.stores import Store
 
 __all__ = ("Bound", "SessionBinding")
@@ -25,7 +23,7 @@ logger = logging.getLogger("asgi_mcp_auth")
 
 SESSION_ID = b"mcp-session-id"
 STATEFUL = frozenset((SESSION_ID, b"last-event-id"))
-LONGEST_ID = 512
+MAX_ID_LENGTH = 512
 IDLE_LIFE = 86_400.0  # seconds after its last use that a session is remembered
 
 
@@ -61,7 +59,7 @@ class SessionBinding:
         owner = auth_info.principal.key.encode("ascii")
         if named:
             unknown = SessionNotFound(Reason.SESSION_NOT_FOUND, client_id=auth_info.client_id)
-            if len(named) > 1 or not 0 < len(named[0]) <= LONGEST_ID:
+            if len(named) > 1 or not 0 < len(named[0]) <= MAX_ID_LENGTH:
                 return unknown
             key = self._key(named[0])
             try:
@@ -70,7 +68,7 @@ class SessionBinding:
                     return unknown
                 await ask_hook(self._store.put, key, owner, IDLE_LIFE, name="session_store", token=token)
             except Refusal as refusal:
-                return refusal.bare()
+                return refusal.without_traceback()
         return Bound(None, partial(self._remember, owner=owner, known=named))
 
     def _remember(self, send: Any, owner: bytes, known: list[bytes]) -> Any:

@@ -6,11 +6,11 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from asgi_mcp_auth._asgi.identity import sdk_bridge
-from asgi_mcp_auth._protocol.credentials import read_credential
-from asgi_mcp_auth._protocol.problems import show
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.resource import CompiledResource
-from asgi_mcp_auth._remote.verifiers import Verified, Verifier, hook_failed
+from asgi_mcp_auth._oauth.credentials import read_credential
+from asgi_mcp_auth._policy.compile import CompiledResource
+from asgi_mcp_auth._policy.problems import show
+from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.verifier import Verified, Verifier, hook_failed
 from asgi_mcp_auth.decisions import Decision, RefusalLog
 from asgi_mcp_auth.errors import ConfigurationError, Problem, Refusal, Unavailable
 
@@ -46,7 +46,7 @@ class TokenVerifier:
         self._log = log
         # The servers tell a verifier nothing of the request, so it is a request for the resource and no more.
         path = resource.url.path or "/"
-        self._request = Request({"type": "http", "method": "POST", "path": path, "headers": ()})
+        self._request = RequestInfo({"type": "http", "method": "POST", "path": path, "headers": ()})
 
     async def verify_token(self, token: str) -> Any:
         """The SDK's `AccessToken` with what was granted, or None for a token that is refused.
@@ -75,7 +75,7 @@ class TokenVerifier:
         try:
             return await self._verifier.verify(credential, self._request)
         except Refusal as refusal:
-            return refusal.bare()
+            return refusal.without_traceback()
         except Exception as error:  # noqa: BLE001 - as in the middleware: a verifier's mistake is no pass
             return hook_failed("The verifier", error, credential.token)
 

@@ -11,16 +11,15 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-from asgi_mcp_auth._asgi.gate import Gate
-from asgi_mcp_auth._protocol.cross_origin import HostCheck
-from asgi_mcp_auth._protocol.mcp_headers import MCPFields
-from asgi_mcp_auth._protocol.paths import Verdict
-from asgi_mcp_auth._protocol.request import CREDENTIAL_FIELDS
-from asgi_mcp_auth._protocol.resource import CompiledResource
-from asgi_mcp_auth._protocol.scopes import Requirement
-from asgi_mcp_auth._protocol.site import is_well_known
-from asgi_mcp_auth._remote.jwt_verifier import JWTVerifier
-from asgi_mcp_auth._remote.verifiers import Verified
+from asgi_mcp_auth._asgi.authorizer import Authorizer
+from asgi_mcp_auth._mcp.headers import MCPFields
+from asgi_mcp_auth._oauth.origin import HostCheck
+from asgi_mcp_auth._policy.compile import CompiledResource, is_well_known
+from asgi_mcp_auth._policy.paths import Verdict
+from asgi_mcp_auth._policy.scopes import Requirement
+from asgi_mcp_auth._request import CREDENTIAL_FIELDS
+from asgi_mcp_auth._verify.jwt import JWTVerifier
+from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.errors import NoCredential, Reason, Refusal
 
@@ -37,17 +36,17 @@ class Endpoint:
     `before_message` is what the path needs where scopes, the path's and those of what the body asks for, are all.
     """
 
-    __slots__ = ("before_message", "gate", "needed", "recall", "resource", "verdict", "verify_new")
+    __slots__ = ("before_message", "gate", "get", "needed", "resource", "verdict", "verify_new")
 
     def __init__(
-        self, method: str, resource: CompiledResource, verdict: Verdict, gate: Gate, verifier: JWTVerifier
+        self, method: str, resource: CompiledResource, verdict: Verdict, gate: Authorizer, verifier: JWTVerifier
     ) -> None:
         self.resource = resource
         self.verdict = verdict
         self.gate = gate
         self.needed = gate.by_path_alone(verdict.rule, verdict.plain)
         self.before_message = gate.before_message(method, verdict.rule, verdict.plain)
-        self.recall = verifier.cache.recall
+        self.get = verifier.cache.get
         self.verify_new = verifier.verify_new
 
 
@@ -123,7 +122,7 @@ class UsualRequests:
             return None if endpoint.gate.public_methods else Undecided(NO_CREDENTIAL, b"", endpoint)
         token = line[7:]  # as `_decide`, without the call: 0.1 µs
         digest = sha256(token).digest()
-        decided = endpoint.recall(digest) or endpoint.verify_new(token, digest)
+        decided = endpoint.get(digest) or endpoint.verify_new(token, digest)
         needed = endpoint.needed
         if needed is None or not isinstance(decided, Verified):
             return None if decided is None else Undecided(decided, token, endpoint)
@@ -157,10 +156,10 @@ def _decide(endpoint: Endpoint, line: bytes) -> Verified | Refusal | None:
         return None
     token = line[7:]
     digest = sha256(token).digest()
-    return endpoint.recall(digest) or endpoint.verify_new(token, digest)
+    return endpoint.get(digest) or endpoint.verify_new(token, digest)
 
 
-def usual_requests(auth: MCPAuth, gates: tuple[Gate, ...], own_root_path: str) -> UsualRequests:
+def usual_requests(auth: MCPAuth, gates: tuple[Authorizer, ...], own_root_path: str) -> UsualRequests:
     """Compile them: none where every request has to be told, or looked at in ways that are not here."""
     endpoints: dict[Place, Endpoint] = {}
     if auth.observers or auth.reject_query_token or own_root_path:

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from asgi_mcp_auth._protocol.config_schema import config_schema
-from asgi_mcp_auth._protocol.problems import Referenced, as_list, as_mapping
-from asgi_mcp_auth._protocol.resource import CompiledResource
-from asgi_mcp_auth._protocol.shapes import Field, Kind, fields_of
-from asgi_mcp_auth._protocol.shorthand import shorthand_fields
-from asgi_mcp_auth._remote.settings import settings_of
+from asgi_mcp_auth._policy.compile import CompiledResource
+from asgi_mcp_auth._policy.problems import Referenced, as_list, as_mapping
+from asgi_mcp_auth._settings.loader import settings_of
+from asgi_mcp_auth._settings.reader import Field, Kind, fields_of
+from asgi_mcp_auth._settings.schema import config_schema
+from asgi_mcp_auth._settings.shorthand import shorthand_fields
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig, ScopePolicy
 from asgi_mcp_auth.errors import ConfigurationError

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO, cast
 import click
 from rich.text import Text
 
-from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_value
-from asgi_mcp_auth._protocol.urls import is_loopback
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_value
+from asgi_mcp_auth._oauth.urls import is_loopback
 from asgi_mcp_auth.cli.commands import console
 from asgi_mcp_auth.dev import DevServer, Exchange
 from asgi_mcp_auth.errors import ConfigurationError, printable

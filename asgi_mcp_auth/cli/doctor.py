@@ -15,7 +15,7 @@ import anyio
 import click
 from rich.text import Text
 
-from asgi_mcp_auth._remote.http import Fetcher
+from asgi_mcp_auth._keys.http import Fetcher
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.cli.commands import console
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy

@@ -10,8 +10,8 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Header, Response
+from asgi_mcp_auth._policy.responses import Header, Response
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.dev.clients import Client
 from asgi_mcp_auth.dev.core import Core, Reply
 from asgi_mcp_auth.dev.errors import OAuthError, PageRefused

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
-from asgi_mcp_auth._protocol.urls import parse_url
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._oauth.urls import parse_url
 from asgi_mcp_auth.dev.errors import OAuthError
 from asgi_mcp_auth.dev.redirects import is_loopback_redirect, why_not_redirect
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol, cast
 
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import json_response
-from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._policy.responses import json_response
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.dev.core import Reply
 from asgi_mcp_auth.dev.errors import OAuthError
 from asgi_mcp_auth.dev.forms import media_type

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth._protocol.responses import Response
+from asgi_mcp_auth._policy.responses import Response
 from asgi_mcp_auth.dev.directory import Directory
 from asgi_mcp_auth.dev.memory import AccessToken, Grant, Memory
 from asgi_mcp_auth.dev.options import Options

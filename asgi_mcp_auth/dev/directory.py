@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Header, Response, json_response
+from asgi_mcp_auth._policy.responses import Header, Response, json_response
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.dev.clients import Client, ClientRules, load_client_object, read_client
 from asgi_mcp_auth.dev.documents import ClientDocuments
 from asgi_mcp_auth.dev.errors import OAuthError

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from asgi_mcp_auth._protocol.urls import is_loopback, parse_url
-from asgi_mcp_auth._remote.http import ClientFactory, Fetched, Fetcher, Strangers
+from asgi_mcp_auth._keys.http import ClientFactory, Fetched, Fetcher, UntrustedLimits
+from asgi_mcp_auth._oauth.urls import is_loopback, parse_url
 from asgi_mcp_auth.dev.clients import Client, ClientRules, read_client
 from asgi_mcp_auth.dev.errors import OAuthError
 from asgi_mcp_auth.dev.memory import Bounded
@@ -20,7 +20,7 @@ from asgi_mcp_auth.errors import DiscoveryError
 
 __all__ = ("ClientDocuments", "read_document", "why_not_client_url")
 
-BOUNDS: Final = Strangers(max_bytes=5 * 1024, seconds=5.0)
+BOUNDS: Final = UntrustedLimits(max_bytes=5 * 1024, seconds=5.0)
 SHORTEST, LONGEST = 300.0, 86_400.0
 MAX_KEPT = 256
 MAX_AT_ONCE = 8
@@ -122,7 +122,7 @@ class ClientDocuments:
         self._fetching += 1
         try:
             bounds = BOUNDS._replace(loopback=self._loopback)
-            fetched = await self._fetcher.fetch_json(client_id, public_only=True, strangers=bounds)
+            fetched = await self._fetcher.fetch_json(client_id, public_only=True, untrusted_limits=bounds)
         except DiscoveryError as error:
             raise OAuthError("invalid_client", _in_description(error.message)) from None
         finally:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from asgi_mcp_auth._protocol.responses import Header
+from asgi_mcp_auth._policy.responses import Header
 
 __all__ = ("OAuthError", "PageRefused")
 

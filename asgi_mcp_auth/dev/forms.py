@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, unquote_plus
 
-from asgi_mcp_auth._protocol.request import Request
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.dev.errors import OAuthError
 
 __all__ = ("FORM", "Params", "basic_credentials", "header_lines", "media_type", "read_form", "read_params")

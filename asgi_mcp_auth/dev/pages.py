@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from asgi_mcp_auth._protocol.responses import Response
+from asgi_mcp_auth._policy.responses import Response
 from asgi_mcp_auth.dev.clients import Client
 from asgi_mcp_auth.dev.errors import PageRefused
 from asgi_mcp_auth.dev.policy import OFFLINE, OPENID, ScopesAsked

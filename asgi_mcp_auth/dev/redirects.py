@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import parse_qsl, quote, urlencode
 
-from asgi_mcp_auth._protocol.urls import REST, Url, is_loopback, parse_url
+from asgi_mcp_auth._oauth.urls import REST, Url, is_loopback, parse_url
 
 __all__ = ("find_redirect", "is_loopback_redirect", "redirect_host", "why_not_redirect", "with_params")
 

@@ -11,9 +11,9 @@ from typing import Final
 
 import anyio
 
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Header, Response, json_response
-from asgi_mcp_auth._protocol.urls import is_loopback, parse_url
+from asgi_mcp_auth._oauth.urls import is_loopback, parse_url
+from asgi_mcp_auth._policy.responses import Header, Response, json_response
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.dev.authorization import Interaction
 from asgi_mcp_auth.dev.control import Controlled, control
 from asgi_mcp_auth.dev.core import Core, Reply

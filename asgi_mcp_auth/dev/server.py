@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth._asgi.sending import complete_lifespan, send_response
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Response, json_response
-from asgi_mcp_auth._remote.http import ClientFactory
+from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
+from asgi_mcp_auth._keys.http import ClientFactory
+from asgi_mcp_auth._policy.responses import Response, json_response
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.dev.core import Core
 from asgi_mcp_auth.dev.directory import Directory
 from asgi_mcp_auth.dev.documents import ClientDocuments

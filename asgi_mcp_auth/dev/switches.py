@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from asgi_mcp_auth._protocol.problems import Problems, show
+from asgi_mcp_auth._policy.problems import Problems, show
 
 __all__ = ("Switch", "switches_of")
 

@@ -8,8 +8,8 @@ import re
 import secrets
 from typing import Any, Final
 
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import json_response
+from asgi_mcp_auth._policy.responses import json_response
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.dev.clients import Client
 from asgi_mcp_auth.dev.core import Core, Reply
 from asgi_mcp_auth.dev.errors import OAuthError

@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from asgi_mcp_auth._protocol.challenge_reading import Challenge, parse_challenges
-from asgi_mcp_auth._protocol.server_metadata import insecure_url
-from asgi_mcp_auth._protocol.urls import PROTECTED_RESOURCE, insert_well_known, parse_url
+from asgi_mcp_auth._oauth.challenge import Challenge, parse_challenges
+from asgi_mcp_auth._oauth.server_metadata import insecure_url
+from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, insert_well_known, parse_url
 from asgi_mcp_auth.doctor import resource_codes as codes
 from asgi_mcp_auth.doctor.findings import Finding, Severity, found
 from asgi_mcp_auth.doctor.web import Answer

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import anyio
 import anyio.to_thread
 
-from asgi_mcp_auth._protocol.problems import Referenced
-from asgi_mcp_auth._protocol.resource import CompiledResource
+from asgi_mcp_auth._policy.compile import CompiledResource
+from asgi_mcp_auth._policy.problems import Referenced
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import resource_codes as codes

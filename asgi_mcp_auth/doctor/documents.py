@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth._protocol.freshness import stated_lifetime
-from asgi_mcp_auth._protocol.server_metadata import insecure_url
-from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._oauth.http_cache import stated_lifetime
+from asgi_mcp_auth._oauth.server_metadata import insecure_url
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.doctor import issuer_codes as codes
 from asgi_mcp_auth.doctor.findings import Finding, cut, found
 from asgi_mcp_auth.doctor.web import BROWSER, Answer

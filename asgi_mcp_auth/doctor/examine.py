@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Literal
 
-from asgi_mcp_auth._protocol.urls import parse_url
-from asgi_mcp_auth._remote.http import ClientFactory, Fetcher
+from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
+from asgi_mcp_auth._oauth.urls import parse_url
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import issuer_codes, resource_codes
 from asgi_mcp_auth.doctor.configuration import check_configuration

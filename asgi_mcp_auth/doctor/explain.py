@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import jwt
 
-from asgi_mcp_auth._protocol.jose import parse_compact
-from asgi_mcp_auth._protocol.problems import as_list
-from asgi_mcp_auth._protocol.resource import CompiledResource
-from asgi_mcp_auth._remote.verifiers import Verified
+from asgi_mcp_auth._oauth.jws import parse_compact
+from asgi_mcp_auth._policy.compile import CompiledResource
+from asgi_mcp_auth._policy.problems import as_list
+from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.doctor.hints import hint
 from asgi_mcp_auth.doctor.steps import CREDENTIAL, REVOCATION, SCOPES, STEPS, TENANT, Step, Token, step_of

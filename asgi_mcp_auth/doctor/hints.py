@@ -21,7 +21,7 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.UNKNOWN_ISSUER: "Configure the issuer exactly as `iss` has it.",
     Reason.UNKNOWN_KID: "The key is not in the issuer's key set: it is withdrawn, or the token is of another server.",
     Reason.KEY_MISMATCH: "The key set says another algorithm for this key, or another issuer.",
-    Reason.AMBIGUOUS_KEY: "Let tokens name their key (kid), or set most_keys_without_kid.",
+    Reason.AMBIGUOUS_KEY: "Let tokens name their key (kid), or set max_keys_without_kid.",
     Reason.KEYS_UNAVAILABLE: "Run: asgi-mcp-auth doctor, with the issuer.",
     Reason.KEY_NOT_YET_KNOWN: "Try again in a moment.",
     Reason.BAD_SIGNATURE: "It was changed or cut, or it is of another server with the same kid.",

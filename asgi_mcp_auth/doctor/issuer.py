@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import NamedTuple
 
-from asgi_mcp_auth._protocol.server_metadata import insecure_url
-from asgi_mcp_auth._protocol.urls import discovery_urls, parse_url
+from asgi_mcp_auth._oauth.server_metadata import insecure_url
+from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
 from asgi_mcp_auth.doctor import issuer_codes as codes
 from asgi_mcp_auth.doctor import key_codes

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
-from asgi_mcp_auth._protocol.jwks import KeySet, Skipped, SkipReason, read_key_set
+from asgi_mcp_auth._oauth.jwk_set import KeySet, Skipped, SkipReason, read_key_set
 from asgi_mcp_auth.doctor import key_codes as codes
 from asgi_mcp_auth.doctor.findings import Code, Finding, cut, found
 from asgi_mcp_auth.errors import InvalidServerMetadata

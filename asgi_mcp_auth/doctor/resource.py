@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterator
 
-from asgi_mcp_auth._protocol.urls import is_loopback, parse_url
+from asgi_mcp_auth._oauth.urls import is_loopback, parse_url
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import issuer_codes
 from asgi_mcp_auth.doctor import resource_codes as codes

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
-from asgi_mcp_auth._protocol.problems import as_list
-from asgi_mcp_auth._protocol.server_metadata import insecure_url
-from asgi_mcp_auth._protocol.urls import PROTECTED_RESOURCE, insert_well_known, parse_url, same_resource
+from asgi_mcp_auth._oauth.server_metadata import insecure_url
+from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, insert_well_known, parse_url, same_resource
+from asgi_mcp_auth._policy.problems import as_list
 from asgi_mcp_auth.doctor import issuer_codes
 from asgi_mcp_auth.doctor import resource_codes as codes
 from asgi_mcp_auth.doctor.documents import DISCOVERY_HEADER, Read, cors, is_absent, preflight

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from asgi_mcp_auth._protocol.server_metadata import insecure_url, validate_server_config
+from asgi_mcp_auth._oauth.server_metadata import insecure_url, validate_server_config
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
 from asgi_mcp_auth.doctor import issuer_codes as codes
 from asgi_mcp_auth.doctor.findings import Code, Finding, cut, found

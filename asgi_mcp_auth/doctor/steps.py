@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from asgi_mcp_auth._protocol.claims import AT_JWT, CLIENT_ID_CLAIMS, TokenRules, unverified_time
+from asgi_mcp_auth._oauth.access_token import AT_JWT, CLIENT_ID_CLAIMS, TokenRules, unverified_time
 from asgi_mcp_auth.config import DEFAULT_SCOPE_CLAIMS
 from asgi_mcp_auth.errors import Reason, Refusal
 

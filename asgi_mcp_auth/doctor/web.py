@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import httpx
 
-from asgi_mcp_auth._protocol.problems import Referenced
-from asgi_mcp_auth._protocol.server_metadata import insecure_url
-from asgi_mcp_auth._protocol.urls import parse_url, same_place
-from asgi_mcp_auth._remote.http import Fetcher, read_body
+from asgi_mcp_auth._keys.http import Fetcher, read_body
+from asgi_mcp_auth._oauth.server_metadata import insecure_url
+from asgi_mcp_auth._oauth.urls import parse_url, same_place
+from asgi_mcp_auth._policy.problems import Referenced
 from asgi_mcp_auth.errors import DiscoveryError
 
 __all__ = ("BROWSER", "Answer", "Web")

@@ -17,7 +17,7 @@
 - `asgi_mcp_auth.testing.fixtures` has pytest fixtures. Import them explicitly; no other module here needs pytest.
 """
 
-from asgi_mcp_auth._protocol.challenge_reading import Challenge, parse_challenges
+from asgi_mcp_auth._oauth.challenge import Challenge, parse_challenges
 from asgi_mcp_auth.testing._assertions import assert_challenge
 from asgi_mcp_auth.testing._discovery import walk_discovery
 from asgi_mcp_auth.testing._in_process import base_url, without_network

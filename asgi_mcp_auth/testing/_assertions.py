@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import EllipsisType
 from typing import Protocol
 
-from asgi_mcp_auth._protocol.challenge_reading import Challenge, parse_challenges
+from asgi_mcp_auth._oauth.challenge import Challenge, parse_challenges
 
 __all__ = ("Headers", "Response", "assert_challenge")
 

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from asgi_mcp_auth._protocol.urls import parse_url
+from asgi_mcp_auth._oauth.urls import parse_url
 
 __all__ = ("InProcessIssuer", "client_of", "client_of_hosts")
 

@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, cast
 
-from asgi_mcp_auth._protocol.challenge_reading import Challenge, parse_challenges
-from asgi_mcp_auth._protocol.server_metadata import accept_metadata, insecure_url
-from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
-from asgi_mcp_auth._protocol.urls import discovery_urls, parse_url
+from asgi_mcp_auth._oauth.challenge import Challenge, parse_challenges
+from asgi_mcp_auth._oauth.server_metadata import accept_metadata, insecure_url
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
+from asgi_mcp_auth.config import AuthorizationServerMetadata
 from asgi_mcp_auth.errors import InvalidServerMetadata, printable
-from asgi_mcp_auth.metadata import AuthorizationServerMetadata
 from asgi_mcp_auth.testing._issuer import Issuer
 from asgi_mcp_auth.testing._lifespan import running
 from asgi_mcp_auth.testing._tools import MCP_FIELDS

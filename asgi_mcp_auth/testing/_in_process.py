@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
-from asgi_mcp_auth._protocol.urls import discovery_urls, parse_url
+from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.testing._issuer import Issuer
 

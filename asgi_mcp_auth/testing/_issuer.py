@@ -14,9 +14,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 
-from asgi_mcp_auth._asgi.sending import send_response
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Response, json_response
+from asgi_mcp_auth._asgi.response import send_response
+from asgi_mcp_auth._policy.responses import Response, json_response
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.config import ServerMetadataPaths
 from asgi_mcp_auth.testing._faults import Fault, Faults, send_slowly, stall
 from asgi_mcp_auth.testing._keys import SigningKey
@@ -196,7 +196,7 @@ class Issuer:
         if scope["type"] != "http":
             msg = f"an issuer serves http, not {scope['type']}"
             raise NotImplementedError(msg)
-        request = Request(scope)
+        request = RequestInfo(scope)
         self._count(request.path)
         body = await _read_body(receive, self.MAX_BODY) if request.method not in ("GET", "HEAD") else b""
         fault = self._faults.meet(request.path)
@@ -208,7 +208,7 @@ class Issuer:
         answer = await self._respond(request, body) if fault.instead is None else fault.instead
         await send_slowly(answer, fault, send)
 
-    async def _respond(self, request: Request, body: bytes) -> Response:
+    async def _respond(self, request: RequestInfo, body: bytes) -> Response:
         """Return the response without faults; `body` may be cut after `MAX_BODY` bytes."""
         path = request.path
         if path in (ServerMetadataPaths.OAUTH + self._path, self._path + ServerMetadataPaths.OIDC):

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asgi_mcp_auth._protocol.urls import parse_url
+from asgi_mcp_auth._oauth.urls import parse_url
 from asgi_mcp_auth.testing._lifespan import running
 
 if TYPE_CHECKING:

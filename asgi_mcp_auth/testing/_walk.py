@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from asgi_mcp_auth._protocol.challenge_reading import Challenge
-from asgi_mcp_auth.metadata import AuthorizationServerMetadata
+from asgi_mcp_auth._oauth.challenge import Challenge
+from asgi_mcp_auth.config import AuthorizationServerMetadata
 
 if TYPE_CHECKING:
     import httpx

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asgi_mcp_auth._protocol.problems import as_list, as_mapping
+from asgi_mcp_auth._policy.problems import as_list, as_mapping
 from asgi_mcp_auth.cli.demo.exchanges import Exchange
 from asgi_mcp_auth.cli.demo.meaning import BROWSER, CLIENT, MCP_SERVER, OTHER, Meaning, Place, brief, claims_of, wrong
 

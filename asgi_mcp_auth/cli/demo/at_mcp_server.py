@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asgi_mcp_auth._protocol.challenge_reading import parse_challenges
+from asgi_mcp_auth._oauth.challenge import parse_challenges
 from asgi_mcp_auth.cli.demo.exchanges import Exchange
 from asgi_mcp_auth.cli.demo.meaning import Meaning, Place, wrong
 

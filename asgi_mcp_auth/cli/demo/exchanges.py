@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 from urllib.parse import parse_qsl, urlsplit
 
-from asgi_mcp_auth._protocol.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 
 __all__ = ("Exchange", "observed")
 

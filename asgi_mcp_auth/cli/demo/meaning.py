@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asgi_mcp_auth._protocol.jose import parse_compact
+from asgi_mcp_auth._oauth.jws import parse_compact
 from asgi_mcp_auth.errors import InvalidToken
 
 __all__ = (

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl
 
-from asgi_mcp_auth._asgi.sending import complete_lifespan, send_response
-from asgi_mcp_auth._protocol.request import Request
-from asgi_mcp_auth._protocol.responses import Response
+from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
+from asgi_mcp_auth._policy.responses import Response
+from asgi_mcp_auth._request import RequestInfo as Request
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.cli.demo.exchanges import Exchange, observed
 from asgi_mcp_auth.cli.demo.meaning import AUTHORIZATION_SERVER, CLIENT, MCP_SERVER, Place

@@ -1,0 +1,155 @@
+"""Taking what a caller may not use out of the app's lists, in JSON responses and in event streams.
+
+A convenience for the caller, not the enforcement: that is at the call. What is not understood passes unchanged.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, cast
+
+from asgi_mcp_auth._asgi.streams import is_event_stream
+from asgi_mcp_auth._mcp.operations import LISTS
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_value
+
+__all__ = ("filter_lists",)
+
+MAX_HELD = 4_194_304  # bytes of one response or event; a longer one passes unchanged
+REQUIRED_SCOPES = "asgi-mcp-auth/requiredScopes"
+_EVENT_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r\r\n?")  # a \r at the end may be half of one
+MAX_END_LENGTH = 4
+_LINE = re.compile(rb"\r\n|\n|\r")
+
+Lacks = Callable[[Any, str], tuple[str, ...] | None]
+"""From an entry's kind and name to nothing (it may be used), all scopes it needs, or None (no scope would help)."""
+
+
+class _Filter:
+    """Rewrites one response; `lists` are the list methods by request id, or None for any list."""
+
+    def __init__(self, lists: Mapping[Any, str] | None, lacks: Lacks, *, mark: bool, modern: bool) -> None:
+        self._lists = lists
+        self._lacks = lacks
+        self._mark = mark
+        self._modern = modern
+
+    def data(self, data: bytes) -> bytes | None:
+        """JSON data rewritten, or None where it stays as it is."""
+        try:
+            value = load_value(data, max_depth=128)
+        except JSONRefused:
+            return None
+        messages = cast("list[object]", value if isinstance(value, list) else [value])
+        if True not in [self._message(message) for message in messages]:  # all of them, not up to the first
+            return None
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+
+    def _message(self, message: object) -> bool:
+        if not isinstance(message, dict):
+            return False
+        members = cast("dict[str, Any]", message)
+        result, message_id = members.get("result"), members.get("id")
+        if not isinstance(result, dict) or type(message_id) not in (str, int):
+            return False
+        if self._lists is None:
+            listed = list(LISTS.values())
+        else:
+            listed = [LISTS[self._lists[message_id]]] if message_id in self._lists else []
+        return True in [self._result(cast("dict[str, Any]", result), *item) for item in listed]
+
+    def _result(self, result: dict[str, Any], kind: str, member: str, key: str) -> bool:
+        entries: object = result.get(member)
+        if not isinstance(entries, list):
+            return False
+        kept: list[Any] = []
+        for entry in cast("list[object]", entries):
+            members = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
+            name = members.get(key)
+            if not isinstance(name, str):
+                return False  # no list of ours
+            lacking = self._lacks(kind, name)
+            if lacking and self._mark:
+                meta: object = members.get("_meta")
+                own = cast("dict[str, Any]", meta) if isinstance(meta, dict) else {}
+                kept.append({**members, "_meta": {**own, REQUIRED_SCOPES: [*lacking]}})
+            elif lacking == ():
+                kept.append(members)
+        result[member] = kept
+        if self._modern or "cacheScope" in result:
+            result["cacheScope"] = "private"  # it differs by caller
+        return True
+
+    def event(self, event: bytes) -> bytes:
+        """One server-sent event, with its end, rewritten where its data is a list."""
+        lines = _LINE.split(event)
+        data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
+        changed = self.data(b"\n".join(data)) if data else None
+        if changed is None:
+            return event
+        newline = b"\r\n" if b"\r\n" in event else b"\n"
+        others = [line for line in lines if line and not line.startswith(b"data:")]
+        return newline.join([*others, b"data: " + changed, b"", b""])
+
+
+class _Sender:
+    """The `send` of one response: a JSON body is held until it is whole, an event stream until each event is."""
+
+    def __init__(self, send: Any, rewriting: _Filter) -> None:
+        self._send = send
+        self._rewriting = rewriting
+        self._start: Any = None
+        self._held = bytearray()
+        self._next: Callable[[Any], Awaitable[None]] = self._decide
+
+    async def send(self, message: Any) -> None:
+        await self._next(message)
+
+    async def _decide(self, message: Any) -> None:
+        names = {bytes(name).lower(): bytes(value).lower() for name, value in message.get("headers", ())}
+        readable = names.get(b"content-encoding", b"identity") == b"identity"
+        if readable and names.get(b"content-type", b"").partition(b";")[0].strip() == b"application/json":
+            self._start, self._next = message, self._whole
+            return
+        self._next = self._events if readable and is_event_stream(message) else self._send
+        await self._send(message)
+
+    async def _whole(self, message: Any) -> None:
+        self._held += message.get("body", b"")
+        if message["type"] != "http.response.body" or len(self._held) > MAX_HELD:
+            self._next = self._send  # a way of sending a body that we do not know, or too much to hold
+            await self._send(self._start)
+            await self._send({"type": "http.response.body", "body": bytes(self._held), "more_body": True})
+            await self._send({**message, "body": b""} if "body" in message else message)
+        elif not message.get("more_body"):
+            self._next = self._send
+            whole = bytes(self._held)
+            body = self._rewriting.data(whole)
+            if body is not None:
+                length = (b"content-length", str(len(body)).encode("ascii"))
+                others = [field for field in self._start["headers"] if bytes(field[0]).lower() != b"content-length"]
+                self._start = {**self._start, "headers": [*others, length]}
+            await self._send(self._start)
+            await self._send({**message, "body": whole if body is None else body})
+
+    async def _events(self, message: Any) -> None:
+        last = not message.get("more_body")
+        searched = max(0, len(self._held) - MAX_END_LENGTH)
+        self._held += message.get("body", b"")
+        out: list[bytes] = []
+        begin = 0
+        for end in _EVENT_END.finditer(self._held, searched):
+            out.append(self._rewriting.event(bytes(self._held[begin : end.end()])))
+            begin = end.end()
+        del self._held[:begin]
+        if last or len(self._held) > MAX_HELD:
+            self._next = self._send
+            out.append(bytes(self._held))
+        if out or last:
+            await self._send({**message, "body": b"".join(out)})
+
+
+def filter_lists(send: Any, lists: Mapping[Any, str] | None, lacks: Lacks, *, mark: bool, modern: bool) -> Any:
+    """`send`, filtering what it can: a JSON response as a whole, an event stream event by event."""
+    return _Sender(send, _Filter(lists, lacks, mark=mark, modern=modern)).send

@@ -1,0 +1,74 @@
+"""Sending a `Response` over ASGI, for an HTTP request or for a refused websocket handshake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asgi_mcp_auth._policy.responses import Response
+from asgi_mcp_auth._request import RequestInfo
+
+__all__ = ("complete_lifespan", "incoming", "send_response")
+
+MAX_WAIT = 1.0  # seconds
+POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
+
+
+class Incoming:
+    """`receive` of a request over HTTP/2, which knows whether the body has been read."""
+
+    __slots__ = ("_receive", "_unread")
+
+    def __init__(self, receive: Any) -> None:
+        self._receive = receive
+        self._unread = True
+
+    async def __call__(self) -> Any:
+        """The next message."""
+        message = await self._receive()
+        self._unread = message.get("more_body", False)
+        return message
+
+    async def throw_away(self) -> None:
+        """Read what is left of the body, for a while: a body after the answer is what Hypercorn cannot bear.
+
+        It ends the whole connection then, and every other request on it (seen with 0.18).
+        """
+        import anyio  # noqa: PLC0415
+
+        with anyio.move_on_after(MAX_WAIT):
+            while self._unread:
+                await self()
+
+
+def incoming(scope: Any, receive: Any) -> Any:
+    """The `receive` to read a request from, so that `send_response` knows what is unread."""
+    return Incoming(receive) if scope.get("http_version") == "2" and scope["type"] == "http" else receive
+
+
+async def complete_lifespan(receive: Any, send: Any) -> None:
+    """The lifespan of an app that has nothing to start."""
+    while (await receive())["type"] == "lifespan.startup":
+        await send({"type": "lifespan.startup.complete"})
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def send_response(response: Response, request: RequestInfo, receive: Any, send: Any) -> None:
+    """Send it, over HTTP/2 after the request's body, which is thrown away.
+
+    A HEAD gets no body, a websocket the `websocket.http.response` extension or a plain close (HTTP 403).
+    """
+    start: dict[str, Any] = {"status": response.status, "headers": list(response.headers)}
+    body = b"" if request.method == "HEAD" else response.body
+    if not request.is_websocket:
+        if isinstance(receive, Incoming):
+            await receive.throw_away()
+        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.body", "body": body})
+        return
+    if (await receive())["type"] != "websocket.connect":
+        return
+    if "websocket.http.response" in (request.scope.get("extensions") or {}):
+        await send({"type": "websocket.http.response.start", **start})
+        await send({"type": "websocket.http.response.body", "body": body})
+    else:
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION})

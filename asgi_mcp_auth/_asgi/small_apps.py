@@ -1,0 +1,75 @@
+"""Small ASGI apps to mount beside a protected app: the metadata documents, and readiness for health checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
+from asgi_mcp_auth._policy.compile import CompiledConfig
+from asgi_mcp_auth._policy.responses import json_response
+from asgi_mcp_auth._request import RequestInfo
+
+if TYPE_CHECKING:
+    from starlette.routing import Router
+
+__all__ = (
+    "MetadataApp",
+    "ReadinessApp",
+    "starlette_router",
+)
+
+
+class MetadataApp:
+    """An ASGI app that answers the metadata paths of a configuration and 404 to everything else."""
+
+    def __init__(self, site: CompiledConfig) -> None:
+        self._documents = site.documents
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request; a lifespan is completed at once."""
+        if scope["type"] == "lifespan":
+            await complete_lifespan(receive, send)
+            return
+        request = RequestInfo(scope)
+        document = None if request.is_websocket else self._documents.get(request.well_known_path)
+        answer = json_response(404, {"detail": "Not found"}) if document is None else document.answer(request)
+        await send_response(answer, request, receive, send)
+
+
+def starlette_router(site: CompiledConfig) -> Router:
+    """A router with one route per metadata path."""
+    from starlette.routing import Route, Router  # noqa: PLC0415 - an optional package
+
+    app = MetadataApp(site)
+    return Router(routes=[Route(unquote(path.decode("ascii")), endpoint=app) for path in site.documents])
+
+
+RETRY_AFTER = ((b"retry-after", b"1"),)
+
+
+class ReadinessApp:
+    """Answers every request 200 when tokens can be verified, and 503 with the issuers whose keys are missing.
+
+    Asking is enough to have missing keys fetched in the background, within the usual brakes: a server without a
+    lifespan becomes ready by being asked.
+
+    Args:
+        unusable: The issuers whose keys cannot be used now.
+    """
+
+    def __init__(self, unusable: Callable[[], tuple[str, ...]]) -> None:
+        self._unusable = unusable
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request; a lifespan is completed at once."""
+        if scope["type"] == "lifespan":
+            await complete_lifespan(receive, send)
+            return
+        missing = self._unusable()
+        if missing:
+            answer = json_response(503, {"ready": False, "unavailable": list(missing)}, RETRY_AFTER)
+        else:
+            answer = json_response(200, {"ready": True})
+        await send_response(answer, RequestInfo(scope), receive, send)

@@ -1,0 +1,1 @@
+"""The API of the library mcpauth, and the quirks of servers and frameworks."""

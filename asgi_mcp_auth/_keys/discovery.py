@@ -1,0 +1,195 @@
+"""Finding an authorization server's metadata (RFC 8414 section 3, OpenID Connect Discovery section 4, MCP's order)."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
+from asgi_mcp_auth._oauth.server_metadata import accept_metadata, insecure_url
+from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
+from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, AuthServerType, TranspileData
+from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, InvalidServerMetadata, Problem, printable
+
+__all__ = (
+    "discover",
+    "fetch_server_config",
+    "fetch_server_config_async",
+    "fetch_server_config_by_well_known_url",
+    "fetch_server_config_by_well_known_url_async",
+)
+
+logger = logging.getLogger("asgi_mcp_auth.discovery")
+
+
+class Discovered(NamedTuple):
+    """Accepted metadata, and for how many seconds its server says that it is fresh."""
+
+    metadata: AuthorizationServerMetadata
+    lifetime: float | None
+
+
+async def _fetch_metadata(
+    fetcher: Fetcher,
+    url: str,
+    issuer: str | None,
+    transpile: TranspileData | None,
+    *,
+    allow_http: bool,
+    public_only: bool = False,
+) -> Discovered:
+    fetched = await fetcher.fetch_json(url, public_only=public_only)
+    document: Any = fetched.document
+    if transpile is not None:
+        try:
+            document = transpile(document)
+            if inspect.isawaitable(document):
+                document = await document
+            document = dict(document)
+        except Exception as error:
+            logger.exception("transpile_data failed for %s", url)
+            msg = f"transpile_data failed for {url} with {type(error).__name__}."
+            raise InvalidServerMetadata(msg, cause=error) from error
+    metadata = accept_metadata(document, issuer=issuer, url=url, allow_http=allow_http)
+    return Discovered(metadata, fetched.lifetime)
+
+
+async def discover(
+    fetcher: Fetcher, config: AuthServerConfig, *, allow_http: bool, public_only: bool = False
+) -> Discovered:
+    """Fetch and accept the metadata of a configured issuer, from its URL or from its well-known places in order.
+
+    A probe that fails in any way only moves on to the next one: the issuer check makes that safe.
+
+    Args:
+        fetcher: Fetches documents.
+        config: Names the issuer.
+        allow_http: Whether plain http beyond loopback was dangerously allowed.
+        public_only: Whether addresses that are not public are refused.
+
+    Raises:
+        DiscoveryError: No probe succeeded; `transient` if any of them might, later.
+    """
+    issuer = config.issuer if config.metadata is None else config.metadata.issuer
+    fetch = partial(
+        _fetch_metadata,
+        fetcher,
+        issuer=issuer,
+        transpile=config.transpile_data,
+        allow_http=allow_http,
+        public_only=public_only,
+    )
+    if config.metadata_url is not None:
+        return await fetch(config.metadata_url)
+    url = parse_url(issuer or "")
+    assert url is not None  # noqa: S101 - checked at construction
+    failures: list[DiscoveryError] = []
+    for probe in discovery_urls(url, config.type):
+        try:
+            return await fetch(probe)
+        except DiscoveryError as error:
+            failures.append(error)
+    told = " ".join(error.message for error in failures)
+    failure = f"No metadata for issuer {printable(issuer)}. {told}"
+    if any(error.transient for error in failures):
+        raise DiscoveryError(failure, transient=True, cause=failures[-1])
+    if any(isinstance(error, InvalidServerMetadata) for error in failures):
+        raise InvalidServerMetadata(failure, cause=failures[-1])
+    raise DiscoveryError(failure, transient=False, cause=failures[-1])
+
+
+def _check_fetchable(url: str, name: str) -> None:
+    if (why := insecure_url(url, allow_http=False)) is not None:
+        problem = Problem(name, f"{url!r} {why}.", "Write an https URL; http only on loopback.")
+        raise ConfigurationError([problem])
+
+
+async def fetch_server_config_async(
+    issuer: str,
+    type: AuthServerType | None = None,  # noqa: A002 - the name mcpauth's users know
+    transpile_data: TranspileData | None = None,
+    *,
+    http_client: ClientFactory | None = None,
+) -> AuthServerConfig:
+    """Fetch an issuer's metadata from its well-known place.
+
+    Args:
+        issuer: The issuer identifier; the document must carry it to the letter (RFC 8414 section 3.3).
+        type: OAUTH inserts the well-known path, OIDC appends it, None tries all places in MCP's order.
+        transpile_data: Applied to the document before it is checked; sync or async.
+        http_client: A factory of an `httpx.AsyncClient`.
+
+    Raises:
+        DiscoveryError: The document could not be had.
+        InvalidServerMetadata: It was had and cannot be used.
+        ConfigurationError: `issuer` is not an https URL.
+    """
+    _check_fetchable(issuer, "issuer")
+    config = AuthServerConfig(issuer=issuer, type=type, transpile_data=transpile_data)
+    metadata = (await discover(Fetcher(http_client), config, allow_http=False)).metadata
+    return AuthServerConfig(issuer=issuer, type=type, metadata=metadata)
+
+
+async def fetch_server_config_by_well_known_url_async(
+    well_known_url: str,
+    type: AuthServerType | None = None,  # noqa: A002 - the name mcpauth's users know
+    transpile_data: TranspileData | None = None,
+    *,
+    issuer: str | None = None,
+    http_client: ClientFactory | None = None,
+) -> AuthServerConfig:
+    """Fetch metadata from a URL you know; the document names the issuer unless `issuer` says what it must be.
+
+    Raises: As `fetch_server_config_async`.
+    """
+    _check_fetchable(well_known_url, "well_known_url")
+    found = await _fetch_metadata(Fetcher(http_client), well_known_url, issuer, transpile_data, allow_http=False)
+    metadata = found.metadata
+    return AuthServerConfig(issuer=metadata.issuer, type=type, metadata=metadata, metadata_url=well_known_url)
+
+
+def _run(work: Callable[[], Any]) -> Any:
+    """Run async work to its end from synchronous code, on a thread of its own: also inside a running event loop."""
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - a server has no use for it
+
+    import anyio  # noqa: PLC0415
+
+    with ThreadPoolExecutor(1, "asgi_mcp_auth") as pool:
+        return pool.submit(anyio.run, work).result()
+
+
+def fetch_server_config(
+    issuer: str,
+    type: AuthServerType | None = None,  # noqa: A002 - the name mcpauth's users know
+    transpile_data: TranspileData | None = None,
+    *,
+    http_client: ClientFactory | None = None,
+) -> AuthServerConfig:
+    """Fetch an issuer's metadata now, blocking, for use at import; see `fetch_server_config_async`."""
+    work = partial(fetch_server_config_async, issuer, type, transpile_data, http_client=http_client)
+    config: AuthServerConfig = _run(work)
+    return config
+
+
+def fetch_server_config_by_well_known_url(
+    well_known_url: str,
+    type: AuthServerType | None = None,  # noqa: A002 - the name mcpauth's users know
+    transpile_data: TranspileData | None = None,
+    *,
+    issuer: str | None = None,
+    http_client: ClientFactory | None = None,
+) -> AuthServerConfig:
+    """Fetch metadata from a URL you know now, blocking; see `fetch_server_config_by_well_known_url_async`."""
+    work = partial(
+        fetch_server_config_by_well_known_url_async,
+        well_known_url,
+        type,
+        transpile_data,
+        issuer=issuer,
+        http_client=http_client,
+    )
+    config: AuthServerConfig = _run(work)
+    return config

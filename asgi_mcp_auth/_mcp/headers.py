@@ -1,0 +1,166 @@
+"""The `Mcp-*` header fields: reading them, and holding them to the body (MCP 2026-07-28, Streamable HTTP transport).
+
+The body decides. A field can only refuse: when it contradicts the body, or is missing where the revision demands it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from asgi_mcp_auth._mcp.messages import MAX_ID_LENGTH, Message
+from asgi_mcp_auth.errors import MessageRefused, Reason
+
+__all__ = (
+    "BATCHING",
+    "NAMED_BY",
+    "VERSION_MEMBER",
+    "WHITE",
+    "MCPFields",
+    "check_fields",
+    "decode_value",
+    "header_params",
+    "mismatch",
+)
+
+HEADER_MISMATCH = -32020
+LEGACY: Final = frozenset((b"2024-11-05", b"2025-03-26", b"2025-06-18", b"2025-11-25"))
+BATCHING: Final = b"2025-03-26"
+VERSION_MEMBER: Final = "io.modelcontextprotocol/protocolVersion"
+
+NAMED_BY: Final[Mapping[str, str]] = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    **dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId"),
+}
+"""Methods whose target `Mcp-Name` repeats, and the member of `params` that has it."""
+
+_FIELDS = {
+    b"mcp-protocol-version": "MCP-Protocol-Version",
+    b"mcp-method": "Mcp-Method",
+    b"mcp-name": "Mcp-Name",
+    b"content-type": "Content-Type",
+    b"content-encoding": "Content-Encoding",
+    b"content-length": "Content-Length",
+}
+_PARAM = b"mcp-param-"
+WHITE = b" \t"
+
+
+def mismatch(field: str, message_id: str | int | None = None) -> MessageRefused:
+    """The refusal of a header field that is missing, repeated, malformed or says something else than the body."""
+    if isinstance(message_id, str) and len(message_id) > MAX_ID_LENGTH:
+        message_id = None
+    return MessageRefused(
+        Reason.HEADER_MISMATCH,
+        code=HEADER_MISMATCH,
+        message_id=message_id,
+        found=field,
+        description=f"Header mismatch: {field}",
+    )
+
+
+class MCPFields:
+    """The fields that describe a message; None for one that is not there.
+
+    Type checkers hold it frozen, a request pays nothing for it.
+
+    Attributes:
+        version: `MCP-Protocol-Version`, like the next two without white space around it.
+        method: `Mcp-Method`.
+        name: `Mcp-Name`.
+        found: All fields of the request by name, as they are; where one is repeated, its last line.
+        repeated: One of ours that stands there more than once: readers disagree which of them counts.
+        modern: Whether the message claims MCP 2026-07-28 or later; servers take an unknown version for that too.
+    """
+
+    __slots__ = ("found", "method", "modern", "name", "repeated", "version")
+
+    def __init__(self, found: Mapping[bytes, bytes], repeated: str | None = None) -> None:
+        version, method, name = found.get(b"mcp-protocol-version"), found.get(b"mcp-method"), found.get(b"mcp-name")
+        self.version: Final = version if version is None else (version := version.strip(WHITE))
+        self.method: Final = method if method is None else method.strip(WHITE)
+        self.name: Final = name if name is None else name.strip(WHITE)
+        self.found: Final = found
+        self.repeated: Final = repeated
+        self.modern: Final[bool] = version is not None and version not in LEGACY
+
+    @classmethod
+    def read(cls, headers: Sequence[tuple[bytes, bytes]]) -> MCPFields:
+        """Read them from header fields."""
+        found = dict(headers)
+        if len(found) == len(headers):
+            return cls(found)
+        seen: set[bytes] = set()
+        repeated = None
+        for name, _ in headers:  # once through: some servers bound no number of fields
+            if name in _FIELDS:
+                if name in seen:
+                    repeated = _FIELDS[name]
+                seen.add(name)
+        return cls(found, repeated)
+
+
+def decode_value(value: bytes) -> str | None:
+    """The text of a field: literal, or base64 of UTF-8 between `=?base64?` and `?=`; None when that is malformed."""
+    if not (value.startswith(b"=?base64?") and value.endswith(b"?=") and len(value) >= len(b"=?base64??=")):
+        try:
+            return value.decode("ascii")
+        except UnicodeDecodeError:  # clients must encode it
+            return None
+    encoded = value[9:-2]
+    try:
+        decoded = base64.b64decode(encoded, validate=True)
+        # Non-zero bits behind the last byte would be a second spelling of the same text.
+        return decoded.decode("utf-8") if base64.b64encode(decoded) == encoded else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def check_fields(fields: MCPFields, message: Message) -> None:
+    """Hold the fields to one message of the body.
+
+    Raises:
+        MessageRefused: -32020, naming the field.
+    """
+    method, message_id, params = message
+    meta: Any = params.get("_meta")
+    said: object = meta.get(VERSION_MEMBER) if meta.__class__ is dict else None
+    if said is not None:
+        known = said.encode("utf-8") if isinstance(said, str) else b""
+        if known != fields.version and (fields.modern or known not in LEGACY):
+            raise mismatch("MCP-Protocol-Version", message_id)
+    if fields.method is None:
+        if fields.modern and method is not None and message_id is not None:
+            raise mismatch("Mcp-Method", message_id)
+    elif method is None or fields.method != method.encode("utf-8") or not method.isascii():
+        raise mismatch("Mcp-Method", message_id)
+    member = None if method is None else NAMED_BY.get(method)
+    if member is None:
+        return
+    if fields.name is None:
+        if fields.modern and message_id is not None:
+            raise mismatch("Mcp-Name", message_id)
+    elif decode_value(fields.name) != params.get(member):
+        raise mismatch("Mcp-Name", message_id)
+
+
+def header_params(headers: Iterable[tuple[bytes, bytes]], message_id: str | int | None) -> dict[str, str]:
+    """The `Mcp-Param-*` fields, decoded, by lower-case name without the prefix.
+
+    Raises:
+        MessageRefused: -32020, for one that is repeated or malformed.
+    """
+    params: dict[str, str] = {}
+    for name, value in headers:
+        if name.startswith(_PARAM):
+            short = name[len(_PARAM) :].decode("latin-1").lower()
+            text = decode_value(value.strip(b" \t"))
+            if short in params or text is None:
+                field = "Mcp-Param"
+                raise mismatch(field, message_id)
+            params[short] = text
+    return params

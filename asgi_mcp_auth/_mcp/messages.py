@@ -1,0 +1,128 @@
+"""One HTTP body, read as JSON-RPC messages (JSON-RPC 2.0 section 4, MCP "Base Protocol"), strictly.
+
+What two parsers could read in two ways is refused: the app behind us decides with another one. So no duplicate
+members, no member that differs from a known one in case only (Go matches those), nothing that is a request and a
+response at once, and everything that `strict_json` refuses.
+"""
+
+from __future__ import annotations
+
+from types import NoneType
+from typing import Any, NamedTuple, cast
+
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, NotJSON, load_value
+from asgi_mcp_auth.errors import MessageRefused, Reason
+
+__all__ = ("INVALID_PARAMS", "MAX_MESSAGES", "USUAL_PARAMS", "Message", "malformed", "parse", "read_messages")
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+INVALID_PARAMS = -32602
+
+MAX_DEPTH = 64
+MAX_MESSAGES = 100  # in a batch
+MAX_ID_LENGTH = 256  # that is sent back in an error
+MAX_METHOD_LENGTH = 256
+
+ID_TYPES = (int, str, NoneType)
+MEMBERS = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
+PARAM_MEMBERS = frozenset(("name", "uri", "ref", "arguments", "notifications", "taskid", "task", "_meta"))
+SPELLED = {"taskid": "taskId"}
+USUAL_PARAMS = frozenset(("name", "uri", "arguments", "taskId", "_meta", "cursor"))
+
+
+class Message(NamedTuple):
+    """A request, a notification (`message_id` is None), or a client's response (`method` is None)."""
+
+    method: str | None
+    message_id: str | int | None
+    params: dict[str, Any]
+
+
+def malformed(
+    what: str, code: int = INVALID_REQUEST, message_id: str | int | None = None, *, description: str = "Invalid request"
+) -> MessageRefused:
+    """The refusal of a message; `what` is for the log."""
+    if isinstance(message_id, str) and len(message_id) > MAX_ID_LENGTH:
+        message_id = None
+    return MessageRefused(
+        Reason.MALFORMED_MESSAGE, code=code, message_id=message_id, found=what, description=description
+    )
+
+
+def parse(body: bytes) -> Any:
+    """The JSON value of a body.
+
+    Raises:
+        MessageRefused: For any other bytes. The caller bounds their number.
+    """
+    try:
+        return load_value(body, max_depth=MAX_DEPTH)
+    except NotJSON as error:
+        raise malformed(str(error), PARSE_ERROR, description="Parse error") from None
+    except JSONRefused as error:
+        raise malformed(str(error)) from None
+
+
+def read_messages(value: Any) -> tuple[list[Message], bool]:
+    """The messages of a JSON value, and whether it was a batch.
+
+    Raises:
+        MessageRefused: It is something else.
+    """
+    if not isinstance(value, list):
+        return [_message(value)], False
+    items = cast("list[object]", value)
+    if not 0 < len(items) <= MAX_MESSAGES:
+        what = f"a batch of {len(items)}"
+        raise malformed(what)
+    return [_message(item) for item in items], True
+
+
+def _no_look_alikes(members: dict[str, Any], known: frozenset[str]) -> None:
+    for name in members:
+        folded = name.casefold()
+        if folded in known and name != SPELLED.get(folded, folded):
+            what = f"a member {name!r}"
+            raise malformed(what)
+
+
+def _message(message: Any) -> Message:
+    if message.__class__ is not dict:
+        what = "not an object"
+        raise malformed(what)
+    if not MEMBERS.issuperset(message):
+        _no_look_alikes(message, MEMBERS)
+    message_id = message.get("id")
+    if type(message_id) not in ID_TYPES:
+        what = "an id that is neither string nor integer"
+        raise malformed(what)
+    if message.get("jsonrpc") != "2.0":
+        what = "no jsonrpc 2.0"
+        raise malformed(what, message_id=message_id)
+    if "method" not in message:
+        return _response(message, message_id)
+    if "result" in message or "error" in message or (message_id is None and "id" in message):
+        what = "a request and a response at once" if "id" not in message or message_id is not None else "an id of null"
+        raise malformed(what, message_id=message_id)
+    method, params = message["method"], message.get("params")
+    if type(method) is not str or not 0 < len(method) <= MAX_METHOD_LENGTH:
+        what = "no method"
+        raise malformed(what, message_id=message_id)
+    if params is None:
+        return Message(method, message_id, {})
+    if params.__class__ is not dict:
+        what = "params that are no object"
+        raise malformed(what, INVALID_PARAMS, message_id, description="Invalid params")
+    if not USUAL_PARAMS.issuperset(params):
+        _no_look_alikes(params, PARAM_MEMBERS)
+    return Message(method, message_id, params)
+
+
+def _response(message: dict[str, Any], message_id: str | int | None) -> Message:
+    """A client's answer to the server; its id may be null in an error only (JSON-RPC 2.0 section 5)."""
+    answered = ("result" in message) != ("error" in message)
+    if not answered or "id" not in message or (message_id is None and "error" not in message):
+        what = "neither request nor response"
+        raise malformed(what, message_id=message_id)
+    return Message(None, message_id, {})

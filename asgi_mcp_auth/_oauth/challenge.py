@@ -1,0 +1,102 @@
+"""Building and parsing `WWW-Authenticate` (RFC 9110 section 11.6.1, RFC 6750 section 3).
+
+Real clients extract parameters with unanchored regular expressions. The order is therefore fixed (`error, scope,
+resource_metadata, error_description`), free text comes last and contains no `=`, and the Bearer challenge comes first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+__all__ = (
+    "BEARER",
+    "Challenge",
+    "CredentialScheme",
+    "challenges",
+    "parse_challenges",
+)
+
+_NOT_DESCRIPTION = re.compile(r"[^\x20\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]")  # RFC 6750 section 3, and no "="
+
+
+class CredentialScheme(NamedTuple):
+    """A row of the table of schemes a resource accepts: its name, and parameters only its challenge has."""
+
+    name: str
+    params: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def key(self) -> bytes:
+        """The name as `read_credential` reports it."""
+        return self.name.lower().encode("ascii")
+
+
+BEARER = CredentialScheme("Bearer")
+
+
+def challenges(
+    schemes: Sequence[CredentialScheme],
+    *,
+    resource_metadata: str,
+    scope: Iterable[str] = (),
+    params: Iterable[tuple[str, str]] = (),
+    error: str | None = None,
+    description: str | None = None,
+    used: bytes | None = None,
+) -> tuple[bytes, ...]:
+    """One field value per scheme, in their order.
+
+    Error parameters go only to the scheme the client used, or to all when it cannot be told (RFC 9449 section 7.2).
+    An empty scope is left out: clients read `scope=""` as a scope of two quotes. An error's further `params` follow it.
+    """
+    scopes = " ".join(scope)
+    lines: list[bytes] = []
+    for scheme in schemes:
+        blamed = error is not None and used in (None, scheme.key)
+        fields = [
+            ("error", error if blamed else None),
+            ("scope", scopes or None),
+            *(params if blamed else ()),
+            *scheme.params,
+            ("resource_metadata", resource_metadata),
+            ("error_description", _NOT_DESCRIPTION.sub("", description) if blamed and description else None),
+        ]
+        text = ", ".join(f'{name}="{value}"' for name, value in fields if value is not None)
+        lines.append(f"{scheme.name} {text}".encode("ascii"))
+    return tuple(lines)
+
+
+_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_PARAM = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*')
+_SEPARATOR = re.compile(r"[\s,]*")
+_SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s++(?!=)|\s*(?=,|$))")
+
+
+class Challenge(NamedTuple):
+    """A challenge read from a response: the scheme as sent, parameters by lower-case name."""
+
+    scheme: str
+    params: dict[str, str]
+
+
+def parse_challenges(value: str) -> list[Challenge]:
+    """Read a `WWW-Authenticate` field value, of one challenge or several joined by commas.
+
+    For tests and tools. Stops at the first thing it cannot read and returns what came before.
+    """
+    found: list[Challenge] = []
+    at = 0
+    while (at := _SEPARATOR.match(value, at).end()) < len(value):  # type: ignore[union-attr]  # matches "" too
+        param = _PARAM.match(value, at)
+        if param is not None and found:
+            name, quoted, plain = param.groups()
+            found[-1].params[name.lower()] = re.sub(r"\\(.)", r"\1", quoted) if plain is None else plain
+            at = param.end()
+        elif (scheme := _SCHEME.match(value, at)) is not None:
+            found.append(Challenge(scheme.group(1), {}))
+            at = scheme.end()
+        else:
+            break
+    return found

@@ -1,0 +1,125 @@
+"""The protected resource metadata document (RFC 9728): its members, its well-known places, and answering for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from asgi_mcp_auth._oauth.jws import ALGORITHMS, parse_compact
+from asgi_mcp_auth._oauth.origin import PREFLIGHT_HEADERS
+from asgi_mcp_auth._policy.responses import Response, json_response
+from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth.config import ResourceServerMetadata
+from asgi_mcp_auth.errors import InvalidToken, printable
+
+__all__ = ("Document", "build_members", "check_signed_metadata", "compile_document", "is_language_tag")
+
+ALLOWED_METHODS = b"GET, HEAD, OPTIONS"
+# A configured field name in `Access-Control-Request-Headers`; echoed only when it is a token (RFC 9110 section 5.1).
+_FIELD_NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z, ]{1,1024}")
+_LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*")  # RFC 5646 section 2.1, its shape
+_ANY_ORIGIN = (b"access-control-allow-origin", b"*")
+
+LANGUAGE_MEMBERS = ("resource_name", "resource_documentation", "resource_policy_uri", "resource_tos_uri")
+
+
+def is_language_tag(tag: str) -> bool:
+    """Whether `tag` has the shape of a BCP 47 language tag."""
+    return _LANGUAGE_TAG.fullmatch(tag) is not None
+
+
+def language_variants(metadata: ResourceServerMetadata) -> dict[str, dict[str, str]]:
+    """The human-readable members that are set: texts by language tag, the default under `""` (RFC 9728 section 2.1)."""
+    values = {name: getattr(metadata, name) for name in LANGUAGE_MEMBERS}
+    return {name: {"": v} if isinstance(v, str) else dict(v) for name, v in values.items() if v is not None}
+
+
+def build_members(
+    metadata: ResourceServerMetadata, *, resource: str, issuers: Sequence[str], scopes: Sequence[str]
+) -> dict[str, Any]:
+    """The members to publish, in the order of RFC 9728 section 2; empty arrays and nulls are left out (section 3.2).
+
+    Args:
+        metadata: What the user wrote, checked.
+        resource: The identifier.
+        issuers: Byte for byte as configured: clients compare them (RFC 8414 section 3.3).
+        scopes: `scopes_supported`, as clients must request them.
+    """
+    members: dict[str, Any] = {
+        "resource": resource,
+        "authorization_servers": list(issuers),
+        "jwks_uri": metadata.jwks_uri,
+        "scopes_supported": list(scopes),
+        "bearer_methods_supported": list(metadata.bearer_methods_supported or ("header",)),
+        "resource_signing_alg_values_supported": list(metadata.resource_signing_alg_values_supported or ()),
+    }
+    for name, texts in language_variants(metadata).items():
+        members |= {f"{name}#{tag}" if tag else name: text for tag, text in texts.items()}
+    members["authorization_details_types_supported"] = list(metadata.authorization_details_types_supported or ())
+    members |= metadata.extra
+    return {name: value for name, value in members.items() if value is not None and value not in ([], ())}
+
+
+def check_signed_metadata(signed: object, members: Mapping[str, Any]) -> str | None:
+    """What is wrong with a `signed_metadata` JWT beside `members`, or None (RFC 9728 sections 2.2 and 3.3).
+
+    Not checked: the signature, which is the signer's own.
+    """
+    if not isinstance(signed, str):
+        return "is not a string"
+    try:
+        jws = parse_compact(signed.encode("ascii", "replace"))
+    except InvalidToken as refusal:
+        return f"is not a compact JWS ({refusal.found})"
+    header, claims = jws.header, jws.claims
+    if header.alg not in ALGORITHMS:
+        return f"is not signed with an asymmetric algorithm ({printable(header.alg)})"
+    if not isinstance(claims.get("iss"), str) or not claims["iss"]:
+        return "has no iss claim"
+    if "signed_metadata" in claims:
+        return "nests a signed_metadata claim"
+    different = sorted(
+        name for name, value in members.items() if name != "signed_metadata" and claims.get(name) != value
+    )
+    return f"does not assert the published {', '.join(different)}" if different else None
+
+
+class Document(NamedTuple):
+    """A metadata document, ready to serve: any origin may read it, no token is asked for (RFC 9728 section 3.2)."""
+
+    members: dict[str, Any]
+    response: Response
+    etag: bytes
+
+    def answer(self, request: RequestInfo) -> Response:
+        """The response to a request for the document, whatever its method."""
+        if request.method in ("GET", "HEAD"):
+            if any(self._matches(line) for line in request.fields.get(b"if-none-match", ())):
+                kept = (b"cache-control", b"etag", b"access-control-allow-origin")
+                return Response(304, tuple(field for field in self.response.headers if field[0] in kept))
+            return self.response
+        if request.method == "OPTIONS":
+            wanted = b", ".join(request.fields.get(b"access-control-request-headers", ()))
+            echo = wanted if _FIELD_NAMES.fullmatch(wanted) else PREFLIGHT_HEADERS.encode("ascii")
+            preflight = (_ANY_ORIGIN, (b"access-control-allow-methods", ALLOWED_METHODS))
+            more = ((b"access-control-allow-headers", echo), (b"access-control-max-age", b"86400"))
+            return Response(204, (*preflight, *more, (b"allow", ALLOWED_METHODS)))
+        refused = {"error": "invalid_request", "error_description": "Method not allowed"}
+        return json_response(405, refused, ((b"allow", ALLOWED_METHODS), _ANY_ORIGIN))
+
+    def _matches(self, if_none_match: bytes) -> bool:
+        """RFC 9110 section 13.1.2: weak comparison with any of a list, or `*`."""
+        tags = [tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")]
+        return self.etag in tags or b"*" in tags
+
+
+def compile_document(members: Mapping[str, Any]) -> Document:
+    """Serialise once; the ETag changes exactly when the document does."""
+    content = dict(members)
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
+    etag = f'"{digest[:32]}"'.encode("ascii")
+    headers = ((b"cache-control", b"public, max-age=3600"), (b"etag", etag), _ANY_ORIGIN)
+    return Document(content, json_response(200, content, headers, store=True), etag)

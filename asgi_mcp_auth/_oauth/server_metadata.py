@@ -1,0 +1,159 @@
+"""Authorization server metadata (RFC 8414, OpenID Connect Discovery): accepting it, and judging it for MCP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from asgi_mcp_auth._oauth.urls import discovery_urls, is_loopback, parse_url
+from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
+from asgi_mcp_auth.errors import InvalidServerMetadata, printable
+
+__all__ = (
+    "AuthServerConfigError",
+    "AuthServerConfigErrorCode",
+    "AuthServerConfigValidationResult",
+    "AuthServerConfigWarning",
+    "AuthServerConfigWarningCode",
+    "accept_metadata",
+    "insecure_url",
+    "unfit_for_clients",
+    "validate_server_config",
+)
+
+
+def insecure_url(text: object, *, allow_http: bool) -> str | None:
+    """Why nothing may be fetched from `text`, or None: https, or http on loopback (OAuth 2.1 section 1.5)."""
+    url = parse_url(text) if isinstance(text, str) else None
+    if url is None or url.fragment is not None:
+        return "is not an absolute URL"
+    if url.scheme == "https" or (url.scheme == "http" and (allow_http or is_loopback(url.host))):
+        return None
+    return "is not https"
+
+
+def accept_metadata(
+    document: Mapping[str, Any], *, issuer: str | None, url: str, allow_http: bool = False
+) -> AuthorizationServerMetadata:
+    """Read a fetched document and hold it to the issuer it was fetched for, to the letter (RFC 8414 section 3.3).
+
+    Raises:
+        InvalidServerMetadata: Another issuer, a wrong type, or a `jwks_uri` that is not https.
+    """
+    metadata = AuthorizationServerMetadata.from_dict(document)
+    if issuer is not None and metadata.issuer != issuer:
+        msg = f"The document at {url} is of issuer {printable(metadata.issuer)}, not {printable(issuer)}."
+        raise InvalidServerMetadata(msg)
+    if not metadata.issuer:
+        msg = f"The document at {url} has an empty issuer."
+        raise InvalidServerMetadata(msg)
+    if metadata.jwks_uri is not None and (why := insecure_url(metadata.jwks_uri, allow_http=allow_http)):
+        msg = f"The jwks_uri {printable(metadata.jwks_uri)} in {url} {why}."
+        raise InvalidServerMetadata(msg)
+    return metadata
+
+
+class AuthServerConfigErrorCode(StrEnum):
+    """What makes an authorization server unusable for MCP clients."""
+
+    INVALID_SERVER_METADATA = "invalid_server_metadata"
+    CODE_RESPONSE_TYPE_NOT_SUPPORTED = "code_response_type_not_supported"
+    AUTHORIZATION_CODE_GRANT_NOT_SUPPORTED = "authorization_code_grant_not_supported"
+    PKCE_NOT_SUPPORTED = "pkce_not_supported"
+    S256_CODE_CHALLENGE_METHOD_NOT_SUPPORTED = "s256_code_challenge_method_not_supported"
+
+
+class AuthServerConfigWarningCode(StrEnum):
+    """What some MCP clients will miss."""
+
+    DYNAMIC_REGISTRATION_NOT_SUPPORTED = "dynamic_registration_not_supported"
+    CLIENT_ID_METADATA_DOCUMENT_NOT_SUPPORTED = "client_id_metadata_document_not_supported"
+
+
+_DESCRIPTIONS: Mapping[str, str] = {
+    "invalid_server_metadata": "There is no metadata to judge: give `metadata`, or fetch it with fetch_server_config.",
+    "code_response_type_not_supported": 'The server does not list the response type "code".',
+    "authorization_code_grant_not_supported": 'The server does not support the grant type "authorization_code".',
+    "pkce_not_supported": "The metadata has no code_challenge_methods_supported: MCP clients must refuse the server.",
+    "s256_code_challenge_method_not_supported": 'The server does not support the PKCE method "S256".',
+    "dynamic_registration_not_supported": "There is no registration_endpoint: clients must be registered by hand.",
+    "client_id_metadata_document_not_supported": "The server takes no client id metadata documents.",
+}
+
+
+class AuthServerConfigError(NamedTuple):
+    """An error with its stable code."""
+
+    code: AuthServerConfigErrorCode
+    description: str
+    cause: Exception | None = None
+
+
+class AuthServerConfigWarning(NamedTuple):
+    """A warning with its stable code."""
+
+    code: AuthServerConfigWarningCode
+    description: str
+
+
+class AuthServerConfigValidationResult(NamedTuple):
+    """`is_valid` is true when there are no errors; warnings may remain."""
+
+    is_valid: bool
+    errors: list[AuthServerConfigError]
+    warnings: list[AuthServerConfigWarning]
+
+
+def validate_server_config(config: AuthServerConfig) -> AuthServerConfigValidationResult:
+    """Judge an authorization server's metadata for MCP clients (MCP 2025-11-25 and later: PKCE must be shown).
+
+    Not checked: whether the endpoints answer. A config without metadata is an error `invalid_server_metadata`.
+    """
+    errors: list[AuthServerConfigErrorCode] = []
+    warnings: list[AuthServerConfigWarningCode] = []
+    metadata = config.metadata
+    if metadata is None:
+        errors.append(AuthServerConfigErrorCode.INVALID_SERVER_METADATA)
+    else:
+        response_types = metadata.response_types_supported or ()
+        if not any("code" in response_type.split() for response_type in response_types):
+            errors.append(AuthServerConfigErrorCode.CODE_RESPONSE_TYPE_NOT_SUPPORTED)
+        grants = metadata.grant_types_supported  # RFC 8414 section 2: the default when absent
+        if grants is not None and "authorization_code" not in grants:
+            errors.append(AuthServerConfigErrorCode.AUTHORIZATION_CODE_GRANT_NOT_SUPPORTED)
+        if not metadata.code_challenge_methods_supported:
+            errors.append(AuthServerConfigErrorCode.PKCE_NOT_SUPPORTED)
+        elif "S256" not in metadata.code_challenge_methods_supported:
+            errors.append(AuthServerConfigErrorCode.S256_CODE_CHALLENGE_METHOD_NOT_SUPPORTED)
+        if not metadata.registration_endpoint:
+            warnings.append(AuthServerConfigWarningCode.DYNAMIC_REGISTRATION_NOT_SUPPORTED)
+        if metadata.client_id_metadata_document_supported is not True:
+            warnings.append(AuthServerConfigWarningCode.CLIENT_ID_METADATA_DOCUMENT_NOT_SUPPORTED)
+    return AuthServerConfigValidationResult(
+        not errors,
+        [AuthServerConfigError(code, _DESCRIPTIONS[code]) for code in errors],
+        [AuthServerConfigWarning(code, _DESCRIPTIONS[code]) for code in warnings],
+    )
+
+
+def unfit_for_clients(
+    metadata: AuthorizationServerMetadata, config: AuthServerConfig, resources: Iterable[str]
+) -> list[str]:
+    """What in discovered metadata will make MCP clients fail, though tokens can be verified with it.
+
+    Judged only where people log in: metadata without an authorization endpoint serves machines.
+    """
+    listed = metadata.protected_resources  # RFC 9728 section 4
+    lacking = [] if listed is None else [resource for resource in resources if resource not in listed]
+    found = [f"protected_resources does not list {resource}." for resource in lacking]
+    if metadata.authorization_endpoint is None:
+        return found
+    found += [error.description for error in validate_server_config(AuthServerConfig(metadata=metadata)).errors]
+    if not (metadata.registration_endpoint or metadata.client_id_metadata_document_supported is True):
+        found.append("It takes neither registrations nor client id metadata documents: register clients by hand.")
+    issuer = parse_url(metadata.issuer)
+    places = () if issuer is None else discovery_urls(issuer, None)
+    if config.metadata_url is not None and config.metadata_url not in places:
+        found.append(f"MCP clients will not find it: they look at {' and '.join(places)}.")
+    return found

@@ -1,0 +1,135 @@
+"""URLs as OAuth identifies things by them: resources, issuers, origins, and their well-known places.
+
+Text in, `Url` or None out: a parser that refuses rather than repairs (RFC 3986, RFC 8707 section 2,
+RFC 9728 section 3.1, RFC 8414 section 3.1).
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+from asgi_mcp_auth.config import AuthServerType, ServerMetadataPaths
+
+__all__ = (
+    "PROTECTED_RESOURCE",
+    "Url",
+    "discovery_urls",
+    "insert_well_known",
+    "is_loopback",
+    "parse_url",
+    "same_place",
+    "same_resource",
+)
+
+PROTECTED_RESOURCE = "/.well-known/oauth-protected-resource"
+
+MAX_PORT = 65535
+DEFAULT_PORTS = {"https": 443, "http": 80, "wss": 443, "ws": 80}
+
+SCHEME = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*)"
+HOST = r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~\-]+)"
+PORT = r"(?::(?P<port>[0-9]{1,5}))?"
+# pchar / "/" of RFC 3986 section 3.3; no userinfo is ever accepted (RFC 9110 section 4.2.4).
+PATH = r"(?P<path>(?:/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)*)"
+REST = r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*"
+_URL = re.compile(rf"{SCHEME}://{HOST}{PORT}{PATH}(?:\?(?P<query>{REST}))?(?:#(?P<fragment>{REST}))?")
+
+
+class Url(NamedTuple):
+    """A hierarchical URL: scheme and host in lower case, a default port dropped, the rest as written."""
+
+    scheme: str
+    host: str
+    port: int | None
+    path: str
+    query: str | None
+    fragment: str | None
+
+    @property
+    def authority(self) -> str:
+        """`host` or `host:port`."""
+        return self.host if self.port is None else f"{self.host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """The serialised origin (RFC 6454 section 6.2)."""
+        return f"{self.scheme}://{self.authority}"
+
+    def __str__(self) -> str:
+        query = "" if self.query is None else f"?{self.query}"
+        fragment = "" if self.fragment is None else f"#{self.fragment}"
+        return f"{self.origin}{self.path}{query}{fragment}"
+
+
+def _valid_host(host: str) -> bool:
+    try:
+        if host.startswith("["):
+            IPv6Address(host[1:-1])
+        elif host.rsplit(".", 1)[-1].isdigit():  # looks like an IPv4 address, so it has to be one
+            IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_url(text: str) -> Url | None:
+    """Read an absolute URL with an authority, or None: no userinfo, no space, no non-ASCII, no bad port."""
+    match = _URL.fullmatch(text)
+    if match is None or not _valid_host(match["host"]):
+        return None
+    scheme = match["scheme"].lower()
+    port = int(match["port"]) if match["port"] else None
+    if port is not None and not 0 < port <= MAX_PORT:
+        return None
+    if port == DEFAULT_PORTS.get(scheme):
+        port = None
+    return Url(scheme, match["host"].lower(), port, match["path"], match["query"], match["fragment"])
+
+
+def is_loopback(host: str) -> bool:
+    """True for `localhost`, 127.0.0.0/8 and `[::1]`; names that merely look like them are not."""
+    if host == "localhost":
+        return True
+    try:
+        address = IPv6Address(host[1:-1]) if host.startswith("[") else IPv4Address(host)
+    except ValueError:
+        return False
+    return address.is_loopback
+
+
+def same_resource(audience: str, resource: Url) -> bool:
+    """Whether an `aud` value names `resource`.
+
+    Only scheme and host case, a default port and an empty path are normalised (RFC 3986 section 6.2.2.1,
+    6.2.3); a parent, a child, a trailing slash on a path, a query or a fragment make another resource.
+    """
+    url = parse_url(audience)
+    return url is not None and url._replace(path=url.path or "/") == resource._replace(path=resource.path or "/")
+
+
+def same_place(url: str, other: str) -> bool:
+    """Whether two URLs are of one host, or both of this machine: whoever named the one has vouched for the other."""
+    hosts = [parsed.host for parsed in map(parse_url, (url, other)) if parsed is not None]
+    return len(hosts) == 2 and (hosts[0] == hosts[1] or all(map(is_loopback, hosts)))  # noqa: PLR2004 - two were given
+
+
+def insert_well_known(url: Url, well_known: str) -> str:
+    """The well-known path between authority and path; a path of only `/` is dropped (RFC 9728 section 3.1)."""
+    return str(url._replace(path=well_known + ("" if url.path == "/" else url.path)))
+
+
+def discovery_urls(issuer: Url, kind: AuthServerType | None) -> tuple[str, ...]:
+    """Where an issuer's metadata may be, in MCP's order (revision 2025-11-25, authorization server discovery).
+
+    A trailing slash is dropped while building only (RFC 8414 section 3.1, OpenID Connect Discovery section 4.1).
+    """
+    base = issuer._replace(path=issuer.path.rstrip("/"))
+    inserted = insert_well_known(base, ServerMetadataPaths.OAUTH)
+    appended = str(base._replace(path=base.path + ServerMetadataPaths.OIDC))
+    if kind is AuthServerType.OAUTH:
+        return (inserted,)
+    if kind is AuthServerType.OIDC:
+        return (appended,)
+    return tuple(dict.fromkeys((inserted, insert_well_known(base, ServerMetadataPaths.OIDC), appended)))

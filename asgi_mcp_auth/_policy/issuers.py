@@ -1,0 +1,478 @@
+"""The authorization servers that one resource trusts, compiled: named issuers, tenants, patterns and a resolver.
+
+A token's `iss` is attacker-controlled until the signature is verified. A pattern therefore matches within one label of
+the host or one segment of the path, and never across a separator, so that no pattern can match another domain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, cast, get_args
+
+from asgi_mcp_auth._oauth.access_token import TokenRules
+from asgi_mcp_auth._oauth.http_cache import check_cache_settings
+from asgi_mcp_auth._oauth.jwk_set import KeySet, parse_key_set
+from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._oauth.server_metadata import insecure_url, validate_server_config
+from asgi_mcp_auth._oauth.urls import Url, parse_url
+from asgi_mcp_auth._policy.patterns import ByEnds
+from asgi_mcp_auth._policy.problems import Problems, as_list, show
+from asgi_mcp_auth._values import dataclass
+from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, AuthServerType, IssuerResolver, Profile
+from asgi_mcp_auth.errors import InvalidServerMetadata
+
+__all__ = (
+    "MAX_PUBLISHED",
+    "IssuerPattern",
+    "IssuerSet",
+    "OtherIssuers",
+    "TokenBucket",
+    "TrustedIssuer",
+    "compile_issuer",
+    "compile_issuer_set",
+    "compile_pattern",
+    "may_be_issuer",
+)
+
+MAX_LEEWAY = 300.0
+MAX_KEYS_WITHOUT_KID = 4
+PROFILES = get_args(Profile)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedIssuer:
+    """One issuer of one resource: the rules for its tokens, and where its keys come from."""
+
+    rules: TokenRules
+    config: AuthServerConfig
+    static_keys: KeySet | None
+    max_keys_without_kid: int
+    template: str | None = None
+    """For a tenant of a template: the template, which is the issuer of the metadata and of keys for all tenants."""
+
+
+def _issuer(config: AuthServerConfig, where: str, problems: Problems, *, allow_http: bool) -> str | None:
+    named = None if config.metadata is None else config.metadata.issuer
+    issuer = config.issuer if config.issuer is not None else named
+    if issuer is None:
+        fix = "Set issuer=, or fetch now with fetch_server_config_by_well_known_url."
+        problems.add(where, "The issuer is not named.", fix)
+        return None
+    if named is not None and named != issuer:
+        fix = "They must be equal to the letter (RFC 8414 section 3.3)."
+        problems.add(where, f"The issuer {show(issuer)} is not the metadata's, {show(named)}.", fix)
+    why = insecure_url(issuer, allow_http=allow_http)
+    url = parse_url(issuer) if why is None else None
+    if why is None and (url is None or url.query is not None):
+        why = "has a query"
+    if why is None and "/.well-known/" in issuer:
+        fix = "Give what its `issuer` member says, or metadata_url= for an unusual place."
+        problems.add(where, f"{show(issuer)} is the URL of a metadata document.", fix)
+        return None
+    if why is not None:
+        fix = "An issuer is an https URL without query and fragment (RFC 8414 section 2); http only on loopback."
+        problems.add(where, f"The issuer {show(issuer)} {why}.", fix)
+        return None
+    return issuer
+
+
+def _algorithms(config: AuthServerConfig, where: str, problems: Problems) -> frozenset[str]:
+    before = len(problems.found)
+    algorithms = problems.strings(config.algorithms, f"{where}.algorithms")
+    unknown = [name for name in algorithms if name not in ALGORITHMS]
+    if len(problems.found) == before and (unknown or not algorithms):
+        fix = f"Choose from {', '.join(ALGORITHMS)}; shared secrets and 'none' are never accepted."
+        problems.add(f"{where}.algorithms", f"Not usable: {show(unknown) if unknown else 'an empty list'}.", fix)
+    return frozenset(algorithms)
+
+
+def _leeway(config: AuthServerConfig, where: str, problems: Problems) -> float:
+    leeway = cast("object", config.leeway)
+    if isinstance(leeway, bool) or not isinstance(leeway, (int, float)) or not 0 <= leeway <= MAX_LEEWAY:
+        problems.add(f"{where}.leeway", f"{show(leeway)} is not in 0 … {MAX_LEEWAY:.0f}.", "Give seconds.")
+        return 0.0
+    return float(leeway)
+
+
+def _static_keys(config: AuthServerConfig, where: str, problems: Problems) -> KeySet | None:
+    if config.jwks is None:
+        return None
+    try:
+        return parse_key_set(problems.mapping(config.jwks, f"{where}.jwks") or {"keys": []})
+    except InvalidServerMetadata as error:
+        problems.add(f"{where}.jwks", error.message, "Give a JWK Set with at least one public signature key.")
+        return None
+
+
+def _check_choices(config: AuthServerConfig, where: str, problems: Problems) -> None:
+    if config.type is not None and config.type not in tuple(AuthServerType):
+        problems.add(f"{where}.type", f"{show(config.type)} is not a type.", "Use AuthServerType.OAUTH or .OIDC.")
+    if config.profile not in PROFILES:
+        fix = f"Use one of {', '.join(PROFILES)}."
+        problems.add(f"{where}.profile", f"{show(config.profile)} is not a profile.", fix)
+    if config.max_keys_without_kid not in range(1, MAX_KEYS_WITHOUT_KID + 1):
+        fix = f"Give 1 … {MAX_KEYS_WITHOUT_KID}."
+        problems.add(f"{where}.max_keys_without_kid", f"{show(config.max_keys_without_kid)} is out of range.", fix)
+
+
+def _check_locations(config: AuthServerConfig, where: str, problems: Problems, *, allow_http: bool) -> None:
+    locations = {"metadata_url": config.metadata_url, "jwks_uri": config.jwks_uri}
+    if config.metadata is not None:
+        locations["metadata.jwks_uri"] = config.metadata.jwks_uri
+    for name, location in locations.items():
+        if location is not None and (why := insecure_url(location, allow_http=allow_http)) is not None:
+            problems.add(
+                f"{where}.{name}", f"{show(location)} {why}.", "Keys are fetched over https; http only on loopback."
+            )
+    if config.metadata is not None and config.metadata.authorization_endpoint is not None:
+        for error in validate_server_config(config).errors:
+            problems.warn(f"{where}.metadata", error.description, "MCP clients will not be able to use it.")
+    if config.metadata is not None and not (config.metadata.jwks_uri or config.jwks_uri or config.jwks):
+        fix = "Add jwks_uri to it to save the request."
+        problems.warn(f"{where}.metadata", "It has no jwks_uri: it is discovered on first use.", fix)
+
+
+def _check_no_aud(
+    config: AuthServerConfig, required: Sequence[str], prefixes: Sequence[str], where: str, problems: Problems
+) -> None:
+    """Without `aud` something else has to say that a token is meant for us (MCP, token audience binding)."""
+    if not config.allowed_clients:
+        problems.add(f"{where}.allowed_clients", "Profile 'no-aud' needs it.", "List the client ids to trust.")
+    if not any(scope.startswith(tuple(prefixes)) for scope in required):
+        fix = f"Require one that begins with {show(prefixes[0])}, for example {show(prefixes[0] + 'read')}."
+        problems.add(f"{where}.profile", "Profile 'no-aud' needs a required scope that names the resource.", fix)
+    problems.warn(
+        f"{where}.profile", "Tokens without an audience are accepted.", "Let the provider bind tokens instead."
+    )
+
+
+def compile_issuer(
+    config: AuthServerConfig,
+    *,
+    resource: Url,
+    where: str,
+    problems: Problems,
+    allow_http: bool,
+    own_scope_prefixes: Sequence[str],
+    required: Sequence[str],
+) -> TrustedIssuer | None:
+    """Compile one issuer's rules; None when it has no usable identifier."""
+    given = cast("object", config.metadata)
+    if given is not None and not isinstance(given, AuthorizationServerMetadata):
+        fix = "Give AuthorizationServerMetadata(issuer=…, …), or its from_dict(document)."
+        problems.add(f"{where}.metadata", f"{show(given)} is no metadata.", fix)
+        return None
+    issuer = _issuer(config, where, problems, allow_http=allow_http)
+    _check_choices(config, where, problems)
+    _check_locations(config, where, problems, allow_http=allow_http)
+    check_cache_settings(config.jwks_cache, f"{where}.jwks_cache", problems)
+    extra = problems.strings(config.extra_audiences, f"{where}.extra_audiences")
+    prefixes = (*own_scope_prefixes, *(audience.removesuffix("/") + "/" for audience in extra))
+    if config.profile == "no-aud":
+        _check_no_aud(config, required, prefixes, where, problems)
+    static_keys = _static_keys(config, where, problems)
+    rules = TokenRules(
+        issuer=issuer or "",
+        resource=str(resource),
+        resource_url=resource,
+        profile=config.profile,
+        algorithms=_algorithms(config, where, problems),
+        leeway=_leeway(config, where, problems),
+        extra_audiences=frozenset(extra),
+        require_single_audience=config.require_single_audience,
+        scope_claims=tuple(problems.strings(config.scope_claims, f"{where}.scope_claims")),
+        allowed_clients=frozenset(problems.strings(config.allowed_clients, f"{where}.allowed_clients")) or None,
+        own_scope_prefixes=prefixes,
+    )
+    if issuer is None:
+        return None
+    return TrustedIssuer(
+        rules=rules, config=config, static_keys=static_keys, max_keys_without_kid=config.max_keys_without_kid
+    )
+
+
+MAX_ISSUER_LENGTH = 512
+MINUTE = 60.0
+
+LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+SEGMENT = "[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,127}"  # no dot in front: neither `.` nor `..`
+LEAST_FIXED_LABELS = 2
+
+
+def may_be_issuer(claimed: object) -> bool:
+    """Whether an `iss` is worth asking anybody about: a URL without query and fragment, of a sane length."""
+    if type(claimed) is not str or len(claimed) > MAX_ISSUER_LENGTH:
+        return False
+    url = parse_url(claimed)
+    return url is not None and url.query is None and url.fragment is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerPattern:
+    """An allow-list pattern, and the rules for whoever matches it."""
+
+    text: str
+    expression: re.Pattern[str]
+    trusted: TrustedIssuer
+
+    def match(self, issuer: str) -> TrustedIssuer | None:
+        """The rules for this issuer's tokens, if it matches."""
+        if self.expression.fullmatch(issuer) is None:
+            return None
+        return replace(
+            self.trusted,
+            rules=replace(self.trusted.rules, issuer=issuer),
+            config=replace(self.trusted.config, issuer=issuer, issuer_pattern=None),
+        )
+
+
+class OtherIssuers:
+    """What admits issuers to one resource that its configuration does not name.
+
+    Args:
+        patterns: Tried in order.
+        resolver: Asked about those that match none.
+        compile: From the issuer and the resolver's configuration to the rules; raises `ConfigurationError`.
+        new_per_minute: How many issuers the patterns may admit in a minute.
+    """
+
+    __slots__ = ("_by_ends", "compile", "new_per_minute", "patterns", "resolver")
+
+    def __init__(
+        self,
+        *,
+        patterns: tuple[IssuerPattern, ...],
+        resolver: IssuerResolver | None,
+        compile: Callable[[str, AuthServerConfig], TrustedIssuer],  # noqa: A002 - what it does
+        new_per_minute: int,
+    ) -> None:
+        self.patterns = patterns
+        self.resolver = resolver
+        self.compile = compile
+        self.new_per_minute = new_per_minute
+        self._by_ends = ByEnds((pattern.text, order) for order, pattern in enumerate(patterns))
+
+    def match(self, issuer: str) -> TrustedIssuer | None:
+        """The rules of the first pattern that matches."""
+        alike = sorted(order for candidates in self._by_ends.candidates(issuer) for order in candidates)
+        return next((found for order in alike if (found := self.patterns[order].match(issuer)) is not None), None)
+
+
+class TokenBucket:
+    """So many a minute, saved up for a minute at most."""
+
+    __slots__ = ("_level", "_per_minute", "_since")
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = float(per_minute)
+        self._level = self._per_minute
+        self._since = float("-inf")
+
+    def take(self, now: float) -> float:
+        """Take one: 0, or the seconds until there is one."""
+        earned = max(0.0, now - self._since) / MINUTE * self._per_minute
+        self._level, self._since = min(self._per_minute, self._level + earned), now
+        if self._level < 1.0:
+            return (1.0 - self._level) * MINUTE / self._per_minute
+        self._level -= 1.0
+        return 0.0
+
+
+def compile_pattern(pattern: Any, where: str, problems: Problems) -> re.Pattern[str] | None:
+    """An allow-list pattern as an expression: `*` stands for one whole label of the host or one segment of the path."""
+    fix = "Write https://*.id.example.com or https://id.example.com/*/oauth: '*' for one whole label or segment."
+    if not isinstance(pattern, str) or "*" not in pattern:
+        problems.add(where, f"{show(pattern)} is no pattern.", fix)
+        return None
+    url = parse_url(pattern.replace("*", "x"))
+    if url is None or url.query is not None or url.fragment is not None or url.scheme != "https":
+        problems.add(where, f"{show(pattern)} is not an https URL with '*'.", fix)
+        return None
+    authority, slash, path = pattern.removeprefix("https://").partition("/")
+    host, colon, port = authority.partition(":")
+    labels, segments = host.split("."), (slash + path).split("/")
+    if any("*" in part and part != "*" for part in (*labels, *segments)) or "*" in port:
+        problems.add(where, f"In {show(pattern)} a '*' is only a part of a label or segment.", fix)
+        return None
+    fixed = labels[::-1].index("*") if "*" in labels else len(labels)
+    if fixed < LEAST_FIXED_LABELS and "*" in labels:
+        problems.add(where, f"{show(pattern)} would trust anybody who can register a domain.", "Name the domain.")
+        return None
+    hosts = r"\.".join(LABEL if label == "*" else re.escape(label) for label in labels)
+    paths = "/".join(SEGMENT if segment == "*" else re.escape(segment) for segment in segments)
+    return re.compile(f"https://{hosts}{re.escape(colon + port)}{paths}")
+
+
+MAX_PUBLISHED = 100
+PLACEHOLDER = re.compile(r"\{[A-Za-z_]+\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerSet:
+    """The issuers that a resource names, and what admits others."""
+
+    named: tuple[TrustedIssuer, ...]
+    others: OtherIssuers | None
+
+
+class _Compiler:
+    """Compiles the entries of one list of authorization servers."""
+
+    def __init__(
+        self,
+        resource: Url,
+        where: str,
+        problems: Problems,
+        *,
+        allow_http: bool,
+        prefixes: Sequence[str],
+        required: Sequence[str],
+    ) -> None:
+        self.where = where
+        self.problems = problems
+        self.named: list[TrustedIssuer] = []
+        self._known: set[str] = set()
+        self.patterns: list[IssuerPattern] = []
+        self.resolvers: list[IssuerResolver] = []
+        self._compile_issuer = partial(
+            compile_issuer, resource=resource, allow_http=allow_http, own_scope_prefixes=prefixes, required=required
+        )
+
+    def add(self, server: object, place: str) -> None:
+        if isinstance(server, str):
+            server = AuthServerConfig(issuer=server)
+        if callable(server) and not isinstance(server, type):
+            self.resolvers.append(cast("IssuerResolver", server))
+        elif not isinstance(server, AuthServerConfig):
+            fix = "Give a URL, an AuthServerConfig, or a function from an issuer to one."
+            self.problems.add(place, f"{show(server)} is not an issuer.", fix)
+        elif server.issuer_pattern is not None:
+            self._add_pattern(server, place)
+        elif server.tenants or "{" in str(server.issuer):
+            self._add_tenants(server, place)
+        elif (issuer := self._compile_issuer(server, where=place, problems=self.problems)) is not None:
+            self._add_named([issuer], place)
+
+    def _add_named(self, issuers: Sequence[TrustedIssuer], place: str) -> None:
+        for issuer in issuers:
+            if issuer.rules.issuer in self._known:
+                self.problems.add(place, f"The issuer {show(issuer.rules.issuer)} stands there twice.", "Remove one.")
+            self._known.add(issuer.rules.issuer)
+        self.named += issuers
+
+    def _add_tenants(self, config: AuthServerConfig, place: str) -> None:
+        """One issuer for each tenant of a template, all over one key set."""
+        template = str(config.issuer)
+        holes = PLACEHOLDER.findall(template)
+        if len(holes) != 1 or template.count("{") != 1:
+            fix = "Write one, as in https://login.example.com/{tenantid}/v2.0."
+            self.problems.add(f"{place}.issuer", f"{show(template)} needs exactly one placeholder for a tenant.", fix)
+            return
+        tenants = list(dict.fromkeys(self.problems.strings(config.tenants, f"{place}.tenants")))
+        bad = [tenant for tenant in tenants if not re.fullmatch(SEGMENT, tenant)]
+        if bad or not tenants:
+            fix = "List every tenant to trust: ids, without '/'."
+            self.problems.add(f"{place}.tenants", f"Not usable: {show(bad) if bad else 'an empty list'}.", fix)
+            return
+        if config.metadata_url is None and config.jwks_uri is None and config.jwks is None:
+            fix = "Set metadata_url= to the document whose issuer is the template, or jwks_uri=."
+            self.problems.add(place, "A template has no well-known place of its own.", fix)
+        if not isinstance(cast("object", config.tenant_claim), str) or not config.tenant_claim:
+            self.problems.add(f"{place}.tenant_claim", f"{show(config.tenant_claim)} is no claim.", "Give its name.")
+        first = replace(config, issuer=template.replace(holes[0], tenants[0]))
+        compiled = self._compile_issuer(first, where=place, problems=self.problems)
+        if compiled is None:
+            return
+        self._add_named(
+            [
+                replace(
+                    compiled,
+                    rules=replace(
+                        compiled.rules,
+                        issuer=template.replace(holes[0], tenant),
+                        tenant=(config.tenant_claim, tenant),
+                    ),
+                    config=config,
+                    template=template,
+                )
+                for tenant in tenants
+            ],
+            place,
+        )
+
+    def _add_pattern(self, config: AuthServerConfig, place: str) -> None:
+        given = [name for name in ("issuer", "metadata", "metadata_url", "jwks_uri", "jwks") if getattr(config, name)]
+        if given or config.tenants:
+            told = ", ".join([*given, *(["tenants"] if config.tenants else [])])
+            fix = "Each issuer that matches has its own, found by discovery."
+            self.problems.add(f"{place}.issuer_pattern", f"It stands beside {told}.", fix)
+            return
+        pattern = config.issuer_pattern
+        expression = compile_pattern(pattern, f"{place}.issuer_pattern", self.problems)
+        if expression is None:
+            return
+        example = replace(config, issuer=str(pattern).replace("*", "x"))
+        trusted = self._compile_issuer(example, where=place, problems=self.problems)
+        if trusted is not None:
+            self.patterns.append(
+                IssuerPattern(text=str(pattern), expression=expression, trusted=replace(trusted, config=config))
+            )
+
+    def resolved(self, issuer: str, config: AuthServerConfig) -> TrustedIssuer:
+        """The rules for what a resolver named. Raises `ConfigurationError`."""
+        problems = Problems()
+        where = f"the resolver's answer for {show(issuer)}"
+        compiled = self._compile_issuer(config, where=where, problems=problems)
+        if compiled is not None and compiled.rules.issuer != issuer:
+            problems.add(
+                where, f"It is of {show(compiled.rules.issuer)}.", "Answer for the issuer that was asked about."
+            )
+        if config.issuer_pattern is not None or config.tenants:
+            problems.add(where, "It has a pattern or tenants.", "Answer for one issuer.")
+        problems.raise_if_any()
+        assert compiled is not None  # noqa: S101 - otherwise there is a problem
+        return compiled
+
+
+def compile_issuer_set(
+    servers: object,
+    resource: Url,
+    where: str,
+    problems: Problems,
+    *,
+    allow_http: bool,
+    prefixes: Sequence[str],
+    required: Sequence[str],
+    new_per_minute: int,
+) -> IssuerSet:
+    """Compile a list of authorization servers; at least one has to be named, for clients to find."""
+    listed = as_list(servers)
+    if not listed:
+        fix = "List at least one issuer: MCP requires it (authorization server discovery)."
+        what = "There is none." if listed is not None else f"{show(servers)} is not a list of servers."
+        problems.add(where, what, fix)
+        return IssuerSet(named=(), others=None)
+    compiler = _Compiler(resource, where, problems, allow_http=allow_http, prefixes=prefixes, required=required)
+    before = len(problems.found)
+    for index, server in enumerate(listed):
+        compiler.add(server, f"{where}[{index}]")
+    if len(compiler.resolvers) > 1:
+        problems.add(where, "There is more than one resolver.", "Make one that asks the others.")
+    if not compiler.named and len(problems.found) == before:
+        fix = "Name at least one issuer: clients find it in the metadata, and they cannot use a pattern."
+        problems.add(where, "There is no issuer to publish.", fix)
+    if len(compiler.named) > MAX_PUBLISHED:
+        fix = "Put the ones that clients should log in at first."
+        problems.warn(where, f"Only the first {MAX_PUBLISHED} of {len(compiler.named)} issuers are published.", fix)
+    others = None
+    if compiler.patterns or compiler.resolvers:
+        others = OtherIssuers(
+            patterns=tuple(compiler.patterns),
+            resolver=next(iter(compiler.resolvers), None),
+            compile=compiler.resolved,
+            new_per_minute=new_per_minute,
+        )
+    return IssuerSet(named=tuple(compiler.named), others=others)

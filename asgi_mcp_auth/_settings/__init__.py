@@ -1,0 +1,1 @@
+"""Plain values (a mapping, a TOML file, the environment) read into configuration values."""
