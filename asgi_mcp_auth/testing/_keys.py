@@ -16,8 +16,8 @@ class SigningKey:
 
     Args:
         alg: A JWS algorithm: RS*, PS*, ES*, `Ed25519`, `Ed448` or `EdDSA` (an Ed25519 key).
-        kid: The key id. Default: random.
-        bits: The size of an RSA key.
+        kid: Default: a random one.
+        bits: For RSA keys.
     """
 
     def __init__(self, alg: str = "RS256", kid: str | None = None, *, bits: int = 2048) -> None:
