@@ -92,7 +92,9 @@ def test_every_dialect_is_tested() -> None:
     assert {*SHAPES, "google"} == set(DIALECTS)
 
 
-@pytest.mark.parametrize("provider", [pytest.param(provider, id=f"E {provider.slug}") for provider in PROVIDERS])
+@pytest.mark.parametrize(
+    "provider", [pytest.param(provider, id=f"E {provider.slug}") for provider in PROVIDERS if provider.dialect]
+)
 def test_dialects_agree_with_the_table_of_providers(provider: Provider) -> None:
     """Tokens of a dialect have the format in the provider's row and need the options in the row."""
     dialect, shape = DIALECTS[provider.slug], SHAPES.get(provider.slug)
@@ -106,7 +108,7 @@ def test_dialects_agree_with_the_table_of_providers(provider: Provider) -> None:
 
 
 def test_every_provider_has_a_dialect() -> None:
-    assert {provider.slug for provider in PROVIDERS} == set(DIALECTS)
+    assert {provider.slug for provider in PROVIDERS if provider.dialect} == set(DIALECTS)
 
 
 def decide(server: DevServer, required: tuple[str, ...], **config: Any) -> tuple[MCPAuthMiddleware, list[Decision]]:

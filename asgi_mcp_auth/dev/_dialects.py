@@ -219,5 +219,5 @@ def _dialect(provider: Provider) -> Dialect:
     )
 
 
-DIALECTS: Final[Mapping[str, Dialect]] = {provider.slug: _dialect(provider) for provider in PROVIDERS}
-"""The dialects by the short name of the provider."""
+DIALECTS: Final[Mapping[str, Dialect]] = {row.slug: _dialect(row) for row in PROVIDERS if row.dialect}
+"""The dialects by the provider's short name."""

@@ -24,7 +24,7 @@ from asgi_mcp_auth.dev._metadata import metadata_paths, oidc_metadata, with_faul
 from asgi_mcp_auth.dev._pages import error_page, home_page
 from asgi_mcp_auth.dev._switches import Switch
 from asgi_mcp_auth.dev._tokens import issue
-from asgi_mcp_auth.testing.issuer import MAX_BODY
+from asgi_mcp_auth.testing import Issuer
 
 __all__ = ("Routes",)
 
@@ -86,8 +86,8 @@ class Routes:
 
     async def _reply(self, request: RequestInfo, body: bytes) -> Reply:
         self._check_peer_and_host(request)
-        if len(body) > MAX_BODY:
-            raise OAuthError("invalid_request", f"The body is longer than {MAX_BODY} bytes.", status=413)
+        if len(body) > Issuer.MAX_BODY:
+            raise OAuthError("invalid_request", f"The body is longer than {Issuer.MAX_BODY} bytes.", status=413)
         is_oidc = self._metadata_paths().get(request.path)
         if request.method == "OPTIONS" and self._is_cross_origin(request.path):
             return Reply(Response(204, PREFLIGHT[1:]), "preflight")

@@ -1,4 +1,4 @@
-"""An authorization server reduced to its keys, with faults on demand."""
+"""An authorization server for tests: keys, metadata, a token endpoint, and faults on demand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
@@ -18,12 +18,11 @@ from asgi_mcp_auth._asgi.response import send_response
 from asgi_mcp_auth._policy.responses import Response, json_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.config import ServerMetadataPaths
-from asgi_mcp_auth.testing.faults import Fault, Faults, send_slowly, stall
-from asgi_mcp_auth.testing.keys import SigningKey
+from asgi_mcp_auth.testing._faults import Fault, Faults, send_slowly, stall
+from asgi_mcp_auth.testing._keys import SigningKey
 
-__all__ = ("MAX_BODY", "Issuer")
+__all__ = ("Issuer",)
 
-MAX_BODY = 64 * 1024
 MAX_COUNTED = 1000
 MAX_COUNTED_LENGTH = 1000
 BODY_SECONDS = 30.0
@@ -35,23 +34,26 @@ def _encode(part: bytes | Mapping[str, Any]) -> bytes:
 
 
 class Issuer:
-    """An authorization server reduced to its keys: it mints any token, good or bad, and publishes its metadata.
+    """An authorization server that mints any token, valid or not, and publishes its metadata and keys.
 
     Args:
         url: The issuer identifier.
-        algorithms: One key for each; the first signs by default.
-        clock: Seconds since the epoch.
+        algorithms: The algorithms of its keys, one key each. The first key signs by default.
+        clock: A function that returns seconds since the epoch.
 
     Attributes:
-        keys: The published keys; change the list to rotate by hand.
-        metadata: The published document; change it to misbehave.
-        requests: How often each path was asked for, the requests that met a fault included.
-        cache_control: The `Cache-Control` of the metadata and the key set; None for none.
+        keys: The published keys. Change the list to rotate keys manually.
+        metadata: The published metadata document. Change it to publish wrong metadata.
+        requests: The number of requests per path, including requests that met a fault.
+        cache_control: The `Cache-Control` of the metadata and the key set; None to omit the field.
 
-    Faults: `fail`, `answer`, `stall`, `trickle` and `cut` put one in force, `heal` ends it. Each is for the paths that
-    match a pattern, in which `*` stands for anything (`"/jwks"`, `"*/.well-known/*"`, all of them if it is left out),
-    and for the next `times` requests, or for all if that is left out. Of several for a path the newest is met.
+    Faults: `fail`, `answer`, `stall`, `trickle` and `cut` activate a fault, `heal` ends it. A fault applies to paths
+    that match its pattern: `*` matches any characters (`"/jwks"`, `"*/.well-known/*"`), the default is all paths. It
+    applies to the next `times` requests, by default to all. If several faults match a path, the newest applies.
     """
+
+    MAX_BODY: ClassVar[int] = 64 * 1024
+    """The number of bytes that are read of a request body."""
 
     def __init__(
         self,
@@ -77,11 +79,11 @@ class Issuer:
         }
 
     def jwks(self) -> dict[str, Any]:
-        """The published key set."""
+        """Return the published key set."""
         return {"keys": [key.jwk for key in self.keys]}
 
     def rotate(self, *, keep: bool = True) -> SigningKey:
-        """Sign with a new key of the same algorithm from now on; the old ones stay published if kept."""
+        """Add a new signing key of the same algorithm and return it; with `keep`, the old keys stay published."""
         key = SigningKey(self.keys[0].alg)
         self.keys = [key, *(self.keys if keep else ())]
         return key
@@ -89,13 +91,13 @@ class Issuer:
     def sign(
         self, header: bytes | Mapping[str, Any], payload: bytes | Mapping[str, Any], *, key: SigningKey | None = None
     ) -> str:
-        """A compact JWS over exactly these parts, however wrong they are."""
+        """Return a compact JWS over exactly these parts, without checking them."""
         signing_input = _encode(header) + b"." + _encode(payload)
         signature = (key or self.keys[0]).signature(signing_input)
         return (signing_input + b"." + _encode(signature)).decode("ascii")
 
     def claims(self, audience: str | list[str] | None, **changes: Any) -> dict[str, Any]:
-        """The claims of an ordinary access token (RFC 9068 section 2.2), with changes; `...` removes one."""
+        """Return the claims of an RFC 9068 access token (section 2.2), with changes; `...` removes a claim."""
         now = int(self.clock())
         claims: dict[str, Any] = {
             "iss": self.url,
@@ -119,14 +121,14 @@ class Issuer:
         header: Mapping[str, Any] | None = None,
         **claims: Any,
     ) -> str:
-        """A signed access token.
+        """Return a signed access token.
 
         Args:
-            audience: The `aud`; None for a token without.
-            typ: The header's `typ`; None for a header without.
-            key: Another key than the first.
+            audience: The `aud` claim; None for a token without it.
+            typ: The `typ` header member; None for a header without it.
+            key: The signing key. Default: the first key.
             header: Header members to add or replace.
-            claims: Claims to add or replace, `scope="notes:read"` say; `...` removes one.
+            claims: Claims to add or replace, such as `scope="notes:read"`; the value `...` removes a claim.
         """
         signer = key or self.keys[0]
         members: dict[str, Any] = {"alg": signer.alg, "kid": signer.kid}
@@ -135,13 +137,13 @@ class Issuer:
         return self.sign(members | dict(header or {}), self.claims(audience, **claims), key=signer)
 
     def http_client(self) -> Any:
-        """A client whose requests come here, without a network: for `MCPAuth(http_client=issuer.http_client)`."""
-        from asgi_mcp_auth.testing.client import client_of  # noqa: PLC0415 - httpx, which this module does not need
+        """Return a client whose requests reach this issuer in process: `MCPAuth(http_client=issuer.http_client)`."""
+        from asgi_mcp_auth.testing._client import client_of  # noqa: PLC0415 - importing the kit must not load httpx
 
         return client_of(self, self.is_cut)
 
     def fail(self, path: str = "*", *, status: int = 500, times: int | None = None) -> None:
-        """Answer with an error."""
+        """Answer matching requests with an error."""
         self.answer(path, {"error": "fault"}, status=status, times=times)
 
     def answer(
@@ -154,30 +156,30 @@ class Issuer:
         headers: Mapping[str, str] | None = None,
         times: int | None = None,
     ) -> None:
-        """Answer with something else: bytes as they are, anything else as JSON; without a Content-Length."""
+        """Answer matching requests with this body (bytes unchanged, other values as JSON), without a Content-Length."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode("utf-8")
         fields = {"content-type": content_type, **(headers or {})}
         lines = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items())
         self._faults.add(Fault(path=path, times=times, instead=Response(status, lines, data)))
 
     def stall(self, path: str = "*", *, seconds: float = math.inf, times: int | None = None) -> None:
-        """Answer as usual, but only after some seconds, or when this is healed."""
+        """Delay the normal response by some seconds, at most until the fault is healed."""
         self._faults.add(Fault(path=path, times=times, stall=seconds))
 
     def trickle(self, path: str = "*", *, seconds: float = 1.0, times: int | None = None) -> None:
-        """Answer as usual, but one byte at a time with so many seconds after each. Needs a server to be seen."""
+        """Send the normal response byte by byte, with a pause after each byte. Visible through a real server only."""
         self._faults.add(Fault(path=path, times=times, trickle=seconds))
 
     def cut(self, path: str = "*", *, times: int | None = None) -> None:
-        """Refuse connections of `http_client`; under a server, which cannot do that, close without a whole answer."""
+        """Refuse connections of `http_client`. A real server closes the connection after an incomplete response."""
         self._faults.add(Fault(path=path, times=times, cut=True))
 
     def heal(self, path: str = "*") -> None:
-        """End the faults whose own path matches, all if it is left out; stalled requests get their answer."""
+        """End the faults whose own path matches, by default all. Stalled requests get their response."""
         self._faults.heal(path)
 
     def is_cut(self, path: str) -> bool:
-        """For clients in process: whether a connection is to fail now, which counts as a request."""
+        """Return whether an in-process connection has to fail now; if so, count it as a request."""
         fault = self._faults.find(path)
         if fault is None or not fault.cut:
             return False
@@ -190,13 +192,13 @@ class Issuer:
             self.requests[path] += 1
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve metadata at the RFC 8414 and OpenID Connect places, the key set at `/jwks`, tokens at `/token`."""
+        """Serve metadata at the RFC 8414 and OpenID Connect URLs, the key set at `/jwks`, tokens at `/token`."""
         if scope["type"] != "http":
             msg = f"an issuer serves http, not {scope['type']}"
             raise NotImplementedError(msg)
         request = RequestInfo(scope)
         self._count(request.path)
-        body = await _read_body(receive) if request.method not in ("GET", "HEAD") else b""
+        body = await _read_body(receive, self.MAX_BODY) if request.method not in ("GET", "HEAD") else b""
         fault = self._faults.meet(request.path)
         if fault is None:
             await send_response(await self._respond(request, body), request, receive, send)
@@ -207,7 +209,7 @@ class Issuer:
         await send_slowly(answer, fault, send)
 
     async def _respond(self, request: RequestInfo, body: bytes) -> Response:
-        """The answer that a request gets where no fault is in force; `body` may be cut after `MAX_BODY` bytes."""
+        """Return the response without faults; `body` may be cut after `MAX_BODY` bytes."""
         path = request.path
         if path in (ServerMetadataPaths.OAUTH + self._path, self._path + ServerMetadataPaths.OIDC):
             return self.document(self.metadata)
@@ -219,12 +221,12 @@ class Issuer:
         return json_response(404, {"error": "not_found"})
 
     def document(self, content: dict[str, Any]) -> Response:
-        """A document as it is published, with `cache_control`."""
+        """Return a response with a JSON document and the `cache_control` of this issuer."""
         held = () if self.cache_control is None else ((b"cache-control", self.cache_control.encode("latin-1")),)
         return json_response(200, content, held, store=True)
 
     def _token(self, form: dict[str, str]) -> Response:
-        """Client credentials (RFC 6749 section 4.4) with a resource indicator (RFC 8707)."""
+        """Grant client credentials (RFC 6749 section 4.4) with a resource indicator (RFC 8707)."""
         if form.get("grant_type") != "client_credentials":
             return json_response(400, {"error": "unsupported_grant_type"})
         if "resource" not in form:
@@ -235,12 +237,12 @@ class Issuer:
         return json_response(200, answer)
 
 
-async def _read_body(receive: Any) -> bytes:
-    """The body, but no more of it than tells that it is too long, or than comes in time."""
+async def _read_body(receive: Any, limit: int) -> bytes:
+    """Return the body: at most `limit` + 1 bytes, and only what arrives within `BODY_SECONDS`."""
     body, more = bytearray(), True
     with anyio.move_on_after(BODY_SECONDS):
-        while more and len(body) <= MAX_BODY:
+        while more and len(body) <= limit:
             message = await receive()
             body += message.get("body", b"")
             more = message.get("more_body", False)
-    return bytes(body[: MAX_BODY + 1])
+    return bytes(body[: limit + 1])

@@ -1,8 +1,4 @@
-"""Whether a response challenges its client as it should (RFC 9110 section 11.6.1, RFC 6750 section 3), for tests.
-
-In comes the response of any client and what is expected of it, out goes the challenge, or an `AssertionError` that
-says each difference.
-"""
+"""An assertion about the challenge of a response (RFC 9110 section 11.6.1, RFC 6750 section 3)."""
 
 from __future__ import annotations
 
@@ -14,17 +10,19 @@ from asgi_mcp_auth._oauth.challenge import Challenge, parse_challenges
 
 __all__ = ("Headers", "Response", "assert_challenge")
 
+MISDIRECTED = 421
+
 
 class Headers(Protocol):
-    """Header fields by name, in whatever case; a name may come more than once."""
+    """Header fields by name, in any case; a name may occur more than once."""
 
     def items(self) -> Iterable[tuple[str, str]]:
-        """Name and value of each."""
+        """Return the name and value of each field line."""
         ...
 
 
 class Response(Protocol):
-    """What responses have in common: those of httpx, httpx2, requests, and the test clients of the frameworks."""
+    """A response of httpx, httpx2, requests, a framework's test client, or a `ToolCall`."""
 
     @property
     def status_code(self) -> int:
@@ -49,27 +47,28 @@ def assert_challenge(
 ) -> Challenge:
     """Assert that a response has this status and exactly one challenge of this scheme, with these parameters.
 
-    What is left out is not checked; None means that the parameter must not be there.
+    Omitted arguments are not checked. None means that the parameter must be absent.
 
     Args:
-        response: Of httpx, httpx2, requests, or of a test client of Starlette, FastAPI, Django or Flask's kind.
-        status: The HTTP status: 401, or 400 and 403, which have challenges too (RFC 6750 section 3.1).
-        scheme: The authentication scheme, in any case. Challenges of other schemes may stand beside it.
+        response: A response of httpx, httpx2, requests, of a test client of Starlette, FastAPI, Django or Werkzeug, or
+            the result of `call_tool`.
+        status: The HTTP status: 400, 401 or 403 (RFC 6750 section 3.1).
+        scheme: The authentication scheme, in any case. Challenges of other schemes are ignored.
         error: The error code: None for a request without a token, `"invalid_token"`, `"insufficient_scope"`, ….
-        scopes: What `scope` names, in any order: `"notes:read notes:write"` or `["notes:read", "notes:write"]`.
-        resource_metadata: The URL of the protected resource metadata (RFC 9728 section 5.1), to the letter.
+        scopes: The scopes in `scope`, in any order: `"notes:read notes:write"` or `["notes:read", "notes:write"]`.
+        resource_metadata: The exact URL of the protected resource metadata (RFC 9728 section 5.1).
         params: Other parameters by name, in any case, such as `error_description`, `acr_values` or `max_age`.
 
     Returns:
-        The challenge, for whatever else there is to ask of it.
+        The challenge, for further assertions.
 
     Raises:
-        AssertionError: With every difference, and the challenges as they were sent.
+        AssertionError: The message lists all differences and the `WWW-Authenticate` lines.
 
-    Not checked: the order of parameters, a parameter given twice, what follows the first thing that is no challenge,
-    the body, and whether there is a document at `resource_metadata` (`walk_discovery` fetches it).
+    Not checked: the order of parameters, repeated parameters, text after the first syntax error, the body, and the
+    document at `resource_metadata` (`walk_discovery` fetches it).
     """
-    __tracebackhide__ = True  # pytest then shows the line of the test
+    __tracebackhide__ = True  # so that pytest shows the line of the test
     sent = [value for name, value in response.headers.items() if name.lower() == "www-authenticate"]
     found = [challenge for value in sent for challenge in parse_challenges(value)]
     ours = [challenge for challenge in found if challenge.scheme.lower() == scheme.lower()]
@@ -77,6 +76,8 @@ def assert_challenge(
     differences: list[str] = []
     if response.status_code != status:
         differences.append(f"status: expected {status}, found {response.status_code}")
+    if response.status_code == MISDIRECTED:
+        differences.append("Host: not allowed; pass base_url=base_url(auth) to the test client")
     if len(ours) != 1:
         schemes = ", ".join(challenge.scheme for challenge in found) or "no challenge"
         differences.append(f"scheme: expected one challenge of {scheme}, found {schemes}")
@@ -84,9 +85,9 @@ def assert_challenge(
         differences += filter(None, (_differs(ours[0], name, value) for name, value in expected.items()))
         differences += filter(None, [_scopes_differ(ours[0], scopes)])
     if differences:
-        told = "\n".join(f"  {line}" for line in differences)
+        listed = "\n".join(f"  {line}" for line in differences)
         lines = "\n".join(f"  WWW-Authenticate: {value}" for value in sent) or "  no WWW-Authenticate"
-        msg = f"not the challenge that was expected:\n{told}\nof the response {response.status_code} with\n{lines}"
+        msg = f"not the expected challenge:\n{listed}\nThe response has status {response.status_code} and\n{lines}"
         raise AssertionError(msg)
     return ours[0]
 
@@ -96,6 +97,7 @@ def _show(value: str | None) -> str:
 
 
 def _differs(challenge: Challenge, name: str, expected: str | EllipsisType | None) -> str | None:
+    """Return how a parameter differs from the expected value, else None."""
     found = challenge.params.get(name.lower())
     if expected is ... or found == expected:
         return None
@@ -103,7 +105,7 @@ def _differs(challenge: Challenge, name: str, expected: str | EllipsisType | Non
 
 
 def _scopes_differ(challenge: Challenge, expected: str | Iterable[str] | EllipsisType | None) -> str | None:
-    """Scopes are a set: their order has no meaning (RFC 6749 section 3.3)."""
+    """Return how the scopes differ, else None. Their order has no meaning (RFC 6749 section 3.3)."""
     if isinstance(expected, EllipsisType):
         return None
     text = challenge.params.get("scope")

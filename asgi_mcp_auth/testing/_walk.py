@@ -1,4 +1,4 @@
-"""What `walk_discovery` gives: the way a client went, step by step, and where it ended. No token is in the text."""
+"""The results of `walk_discovery`: the exchanges of a client, in order. Their text contains no token."""
 
 from __future__ import annotations
 
@@ -16,14 +16,20 @@ __all__ = ("Step", "Walk", "WalkError")
 
 
 class Step(NamedTuple):
-    """One exchange: the request, without its token; the status, None if there was no answer; what was made of it."""
+    """One exchange.
+
+    Attributes:
+        request: Method and URL.
+        status: The HTTP status; None if there was no response.
+        found: What the client found in the response.
+    """
 
     request: str
     status: int | None
     found: str
 
     def __str__(self) -> str:
-        return f"{self.request} → {self.status or 'no answer'}: {self.found}"
+        return f"{self.request} → {self.status or 'no response'}: {self.found}"
 
 
 def _numbered(steps: tuple[Step, ...]) -> str:
@@ -32,15 +38,15 @@ def _numbered(steps: tuple[Step, ...]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """The whole way. `str()` of it has a line for each step; no token is in it.
+    """A complete walk. `str(walk)` has one line per step and contains no token.
 
     Attributes:
-        challenge: Of the first 401.
+        challenge: The challenge of the first 401.
         resource_metadata: The protected resource metadata, as published.
-        server_metadata: That of the authorization server.
+        server_metadata: The metadata of the authorization server.
         token: The access token of the last call.
-        response: To the last call, an `httpx.Response`.
-        steps: Each exchange.
+        response: The `httpx.Response` to the last call.
+        steps: All exchanges.
     """
 
     challenge: Challenge
@@ -58,11 +64,11 @@ class Walk:
 
 
 class WalkError(AssertionError):
-    """The way ended before an answer. The message has the steps up to there, and why; no token is in it.
+    """A walk that failed. The message has the reason and the steps so far, and contains no token.
 
     Attributes:
-        reason: Why.
-        steps: Each exchange before.
+        reason: Why the walk failed.
+        steps: The exchanges so far.
     """
 
     def __init__(self, reason: str, steps: tuple[Step, ...]) -> None:

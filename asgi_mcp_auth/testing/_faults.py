@@ -1,4 +1,4 @@
-"""Faults of a server on demand: another answer, a late one, one in drops, none."""
+"""Faults of a server on demand: a replaced, late, slow or missing response."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLL_SECONDS = 0.01
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Fault:
-    """What happens to the next `times` requests (None: to all) for paths that match `path`, until it is healed."""
+    """A fault for the next `times` requests (None: for all) whose path matches `path`, until it is healed."""
 
     path: str
     times: int | None = None
@@ -30,36 +30,36 @@ class Fault:
 
 
 class Faults:
-    """Those in force, the newest first. A test may change them from another thread than the server's."""
+    """The active faults, the newest first. A test may change them from another thread than the server's."""
 
     def __init__(self) -> None:
         self._found: tuple[Fault, ...] = ()
 
     def add(self, fault: Fault) -> None:
-        """Put a fault in force."""
+        """Activate a fault."""
         self._found = (fault, *self._found)
 
     def heal(self, path: str) -> None:
-        """End those whose own path matches, for requests that they hold too."""
+        """End the faults whose own path matches `path`, also for requests that they hold."""
         for fault in self._found:
             if fnmatchcase(fault.path, path):
                 fault.healed = True
         self._found = tuple(fault for fault in self._found if not fault.healed)
 
     def find(self, path: str) -> Fault | None:
-        """What a request for `path` will meet."""
+        """Return the fault that the next request for `path` meets, if any."""
         return next((fault for fault in self._found if fault.times != 0 and fnmatchcase(path, fault.path)), None)
 
     def meet(self, path: str) -> Fault | None:
-        """The same for a request that does so now."""
+        """Return the fault that this request meets, and count the request."""
         fault = self.find(path)
         if fault is not None and fault.times is not None:
-            fault.times -= 1  # one that is used up stays until it is healed: it may hold requests
+            fault.times -= 1  # a used-up fault stays until it is healed: it may hold requests
         return fault
 
 
 async def stall(fault: Fault, receive: Any) -> None:
-    """Wait until the time is over, the fault is healed, or the client has gone."""
+    """Wait until the time is over, the fault is healed, or the client has disconnected."""
     async with anyio.create_task_group() as group:
 
         async def until_gone() -> None:
@@ -75,9 +75,9 @@ async def stall(fault: Fault, receive: Any) -> None:
 
 
 async def send_slowly(answer: Response, fault: Fault, send: Any) -> None:
-    """The answer in pieces, one byte at a time with a pause after each for a trickle, and cut short for a cut."""
+    """Send a response in chunks: byte by byte with pauses for a trickle, and incomplete for a cut."""
     await send({"type": "http.response.start", "status": answer.status, "headers": list(answer.headers)})
-    if fault.cut:  # a server that is left with a part of an answer closes the connection
+    if fault.cut:  # the app ends with an incomplete response, so that the server closes the connection
         await send({"type": "http.response.body", "body": b"", "more_body": True})
         return
     body, size = memoryview(answer.body), 1 if fault.trickle else CHUNK

@@ -1,4 +1,4 @@
-"""Private keys that a test signs with, and the public JWKs that go with them."""
+"""Private keys for signing tokens, with their public JWKs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ("SigningKey",)
 
 
 class SigningKey:
-    """A fresh private key for one algorithm.
+    """A new private key for one algorithm.
 
     Args:
         alg: A JWS algorithm: RS*, PS*, ES*, `Ed25519`, `Ed448` or `EdDSA` (an Ed25519 key).
@@ -47,6 +47,6 @@ class SigningKey:
         """The public JWK, as published."""
 
     def signature(self, signing_input: bytes) -> bytes:
-        """Sign bytes."""
+        """Return the JWS signature of `signing_input`."""
         name = "EdDSA" if self.alg.startswith("Ed") else self.alg
         return get_default_algorithms()[name].sign(signing_input, self.private)
