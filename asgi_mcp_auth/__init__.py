@@ -7,8 +7,8 @@ from asgi_mcp_auth._keys.discovery import (
     fetch_server_config_by_well_known_url_async,
 )
 from asgi_mcp_auth._oauth.credentials import Credential
+from asgi_mcp_auth._oauth.responses import in_band_denied
 from asgi_mcp_auth._oauth.server_metadata import validate_server_config
-from asgi_mcp_auth._policy.responses import in_band_denied
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.verifier import Verified, Verifier
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthMiddleware

@@ -23,8 +23,8 @@ from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.credentials import has_query_token, read_credential
 from asgi_mcp_auth._oauth.origin import Cors, is_preflight
+from asgi_mcp_auth._oauth.responses import Response, json_response, refusal_response
 from asgi_mcp_auth._policy.compile import CompiledResource
-from asgi_mcp_auth._policy.responses import Response, json_response, refusal_response
 from asgi_mcp_auth._policy.routes import NO_RESOURCE, Route
 from asgi_mcp_auth._protection import Protection
 from asgi_mcp_auth._request import RequestInfo

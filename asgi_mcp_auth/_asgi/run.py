@@ -12,7 +12,7 @@ from typing import Any
 from asgi_mcp_auth._asgi.identity import SDKBridge, forms_of
 from asgi_mcp_auth._asgi.streams import StreamEnd, is_event_stream, run_until_expiry
 from asgi_mcp_auth._oauth.origin import Cors
-from asgi_mcp_auth._policy.responses import Header
+from asgi_mcp_auth._oauth.responses import Header
 from asgi_mcp_auth._request import RequestInfo, canonical_name
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.context import current_auth_var

@@ -21,11 +21,11 @@ from asgi_mcp_auth._oauth.resource_metadata import (
     compile_document,
     is_language_tag,
 )
+from asgi_mcp_auth._oauth.responses import ChallengeSource
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
 from asgi_mcp_auth._policy.issuers import MAX_PUBLISHED, IssuerSet, compile_issuer_set
 from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_canonical, parse_rule
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
-from asgi_mcp_auth._policy.responses import ChallengeSource
 from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import CompiledPolicy, compile_policy, compile_scopes
 from asgi_mcp_auth._values import dataclass
