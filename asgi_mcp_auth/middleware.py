@@ -85,11 +85,11 @@ class ProtectedApp:
             if is_answered:
                 return
         identity = self._authenticators[route.resource].check(request)  # 6, 7, 8
-        if not isinstance(identity, (Verified, Refusal)):
-            identity = await identity
-        if isinstance(identity, Refusal):
-            await self._serve_unauthenticated(identity, route, request, receive, send, cors)
-            return
+        if not isinstance(identity, Verified):
+            identity = identity if isinstance(identity, Refusal) else await identity
+            if isinstance(identity, Refusal):
+                await self._serve_unauthenticated(identity, route, request, receive, send, cors)
+                return
         authorizer = self._authorizers[route.resource]
         if route.checks_message:  # 9
             admission = await authorizer.admit_message(route, request, receive, identity)

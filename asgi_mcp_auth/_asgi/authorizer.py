@@ -7,9 +7,8 @@ methods), once, and only where a rule, a hook or a list needs it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from asgi_mcp_auth._asgi.admission import UNCHANGED, Admission
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import filter_lists
 from asgi_mcp_auth._asgi.sessions import SessionBinding
@@ -33,12 +32,33 @@ from asgi_mcp_auth.errors import (
 )
 from asgi_mcp_auth.stores import Store
 
-__all__ = ("Authorizer",)
+__all__ = ("Admission", "Authorizer")
 
 WITHOUT_MESSAGE = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
 MAX_PUBLIC_BODY = 65_536  # read for somebody without a token
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 256  # operations whose requirements are remembered, and characters of one
 NO_PARAMS: Mapping[str, str] = {}
+
+
+class Admission(NamedTuple):
+    """The changes for one admitted request. None means: as the server passed it.
+
+    Attributes:
+        receive: Replays a body that was read.
+        operations: What the body asks for, if a hook or an observer wants to know.
+        wrap_send: Wraps `send`, to filter lists or to watch for a new session id.
+        removed_fields: Header fields, by canonical name, that the app does not get.
+        needed: The scopes that the rules for the body require.
+    """
+
+    receive: Any = None
+    operations: tuple[Operation, ...] = ()
+    wrap_send: Callable[[Any], Any] | None = None
+    removed_fields: frozenset[bytes] = frozenset()
+    needed: Sequence[Requirement] = ()
+
+
+UNCHANGED = Admission()
 
 
 class Authorizer:

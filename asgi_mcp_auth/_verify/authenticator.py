@@ -5,7 +5,7 @@ Whatever a verifier or a hook does, a decision comes back: an exception is answe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 
 from asgi_mcp_auth._oauth.credentials import Credential, read_credential
@@ -17,6 +17,7 @@ from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 __all__ = ("Authenticator",)
 
 Identity = Verified | Refusal
+Check = Callable[[RequestInfo], Identity | Awaitable[Identity]]
 
 
 class Authenticator:
@@ -34,13 +35,8 @@ class Authenticator:
         self.jwt = verifier if isinstance(verifier, JWTVerifier) else None
         """The verifier of JWTs; None with a verifier of the user's own."""
         self._is_revoked = is_revoked
-
-    def check(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
+        self.check: Check = self._check if is_revoked is None else self._check_and_ask
         """Return the decision if it needs no waiting, else an awaitable that continues where the check stopped."""
-        decided = self._check(request)
-        if self._is_revoked is None or isinstance(decided, Refusal):
-            return decided
-        return self._ask_revocation(decided, request)
 
     @property
     def asks_revocation(self) -> bool:
@@ -78,6 +74,10 @@ class Authenticator:
             return refusal.without_traceback()
         except Exception as error:  # noqa: BLE001 - a verifier's mistake is not a pass, and not the caller's fault
             return hook_failed("The verifier", error, credential.token)
+
+    def _check_and_ask(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
+        decided = self._check(request)
+        return decided if isinstance(decided, Refusal) else self._ask_revocation(decided, request)
 
     async def _ask_revocation(self, decided: Verified | Awaitable[Identity], request: RequestInfo) -> Identity:
         """Ask the hook about an accepted credential; False means that it is not revoked, anything else that it is."""
