@@ -6,6 +6,7 @@ It holds no event-loop object: one instance survives a fork after preload, sever
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
@@ -13,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from asgi_mcp_auth._compat.servers import MODULES
 from asgi_mcp_auth._from_settings import FromSettings
 from asgi_mcp_auth._interface import MCPAuthInterface
 from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
@@ -148,6 +150,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
             allow_http=dangerously_allow_http,
             one_issuer=republish_server_metadata,
             new_issuers_per_minute=new_issuers_per_minute,
+            loaded_modules=frozenset(MODULES & sys.modules.keys()),
         )
         self.site: CompiledConfig = self._compile(protected_resources, problems)
         self.configs = self.site.configs

@@ -14,7 +14,7 @@ from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import filter_lists
 from asgi_mcp_auth._asgi.sessions import SessionBinding
 from asgi_mcp_auth._mcp.headers import MCPFields, header_params
-from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operation
+from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operations
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.scopes import Requirement
 from asgi_mcp_auth._request import RequestInfo
@@ -121,10 +121,10 @@ class Authorizer:
         needed = [path]
         try:
             asked, params, receive = await self._read(headers, receive, fields, self._max_body)
-            for one in asked:
+            for one in asked if len(asked) == 1 else {one[:3]: one for one in asked}.values():  # each target once
                 more = self._requirements(one)
                 if isinstance(more, Forbidden):
-                    more.client_id, more.operation = verified.auth_info.client_id, str(operation(one, params))
+                    more.client_id, more.operation = verified.auth_info.client_id, str(operations(one, params)[0])
                     return self._lacking(headers, [path], verified) or more
                 needed += more
         except MessageRefused as refused:  # the baseline is asked for first, whatever the body is
@@ -132,7 +132,7 @@ class Authorizer:
         granted = verified.auth_info.scopes
         for requirement in needed:  # the usual case, told at once
             if requirement.strength is not None or not requirement.met_by(granted):
-                lacking = self._lacking(headers, needed, verified, (operation(one, params) for one in asked))
+                lacking = self._lacking(headers, needed, verified, (operations(one, params)[0] for one in asked))
                 if lacking is not None:
                     return lacking
                 break
@@ -161,9 +161,9 @@ class Authorizer:
         receive: Any,
         needed: Sequence[Requirement] = (),
     ) -> Permission:
-        operations = tuple(operation(one, params) for one in asked) if self._shows else ()
+        shown = tuple(each for one in asked for each in operations(one, params)) if self._shows else ()
         filtering = self._filtering(info, fields, asked) if self._rules.filter_lists else None
-        return Permission(receive, operations, filtering, None, needed)
+        return Permission(receive, shown, filtering, None, needed)
 
     async def admit_public(self, request: RequestInfo, plain: bool, receive: Any) -> Permission | None:
         """The way for a request without a token that asks for nothing but public methods; None for any other."""
@@ -190,12 +190,14 @@ class Authorizer:
             MessageRefused: There is no telling.
         """
         params = NO_PARAMS if self._authorize is None else header_params(headers, None)
+        hooked = self._authorize is not None
         if self._rules.headers_only:
             asked = asked_by_fields(fields)
             if asked[0] not in IN_BODY_ONLY:
-                return [asked], params, receive
+                return self._rules.resolve([asked], hooked=hooked), params, receive
         body = await read_body(receive, fields, limit)
-        return asks(body, fields, allow_batches=self._rules.allow_batches), params, replay(body, receive)
+        whole = asks(body, fields, allow_batches=self._rules.allow_batches)
+        return self._rules.resolve(whole, hooked=hooked), params, replay(body, receive)
 
     def _lacking(
         self, headers: Any, needed: Iterable[Requirement], verified: Verified, asked: Iterable[Operation] = ()
@@ -266,17 +268,18 @@ class Authorizer:
         baseline = self._resource.policy.baseline
 
         def lacks(kind: Any, name: str) -> tuple[str, ...] | None:
-            needed = self._rules.listed(kind, name)
-            if isinstance(needed, Forbidden):
+            listed = self._rules.listed(kind, name)
+            if isinstance(listed, Forbidden):
                 return None
-            if needed is None:
-                needed = baseline
-            weak = needed.strength is not None and not needed.strength.met_by(claims, now, leeway)
-            if needed.met_by(granted) and baseline.met_by(granted) and not weak:
+            needed = [baseline, *listed]
+            strengths = [one.strength for one in needed if one.strength is not None]
+            strong = all(strength.met_by(claims, now, leeway) for strength in strengths)
+            if strong and all(one.met_by(granted) for one in needed):
                 return ()
-            return tuple(dict.fromkeys((*baseline.named, *needed.named))) or None
+            return tuple(dict.fromkeys(scope for one in needed for scope in one.named)) or None
 
-        return lambda send: filter_lists(send, lists, lacks, mark=self._rules.mark_reachable, modern=fields.modern)
+        mark = "required_scopes" in self._rules.annotate_lists
+        return lambda send: filter_lists(send, lists, lacks, mark=mark, modern=fields.modern)
 
 
 def _both(inner: Callable[[Any], Any] | None, outer: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
