@@ -386,6 +386,8 @@ def step_up(*params: str) -> str:
         pytest.param(ScopeRule(max_age=300), {"auth_time": -900}, ['max_age="300"'], id="RS-120 too old"),
         pytest.param(ScopeRule(max_age=300), {"auth_time": -310}, None, id="RS-120 within the leeway"),
         pytest.param(ScopeRule(max_age=300), {}, ['max_age="300"'], id="RS-120 no auth_time"),
+        pytest.param(ScopeRule(max_age=300), {"auth_time": 10**400}, ['max_age="300"'], id="RS-122 a huge auth_time"),
+        pytest.param(ScopeRule(max_age=300), {"auth_time": 3600}, ['max_age="300"'], id="RS-122 in the future"),
         pytest.param(
             {"scopes": ["files:write"], "acr_values": ["urn:mfa"]},
             {},

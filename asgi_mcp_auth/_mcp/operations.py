@@ -199,7 +199,7 @@ def check_uris(asked: list[Asked], *, hooked: bool) -> list[Asked]:
     Raises:
         MessageRefused: There are too many operations, or a URI is ambiguous (-32602).
     """
-    if hooked and len(asked) > MAX_HOOKED:
+    if hooked and sum(1 + len(without_query(one[2] or "")) for one in asked) > MAX_HOOKED:
         raise _too_many(asked[0][3])
     read: dict[str, str] = {}
     for _, kind, name, message in asked:

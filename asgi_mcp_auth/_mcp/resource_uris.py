@@ -19,6 +19,7 @@ __all__ = ("MAX_UNUSUAL_LENGTH", "as_read", "canonical", "forms", "is_usual", "w
 MAX_DECODINGS = 3
 MAX_UNUSUAL_LENGTH = 512
 MAX_FORMS = 64
+MAX_TEMPLATE_FORMS = 8  # each is compared with every rule
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(//[^/?#]*)?([^?#]*)(.*)", re.DOTALL)
 _SPECIAL = re.compile(r"(https?|wss?|ftp|file):(.*)", re.DOTALL | re.IGNORECASE)  # the WHATWG's "special schemes"
@@ -138,7 +139,7 @@ def forms(uri: str, *, wildcards: bool = False) -> frozenset[str] | None:
     found: set[str] = set()
     for text in {canonical(text, wildcards=wildcards) for text in texts}:
         found |= _variants(text)
-        if len(found) > MAX_FORMS:
+        if len(found) > (MAX_TEMPLATE_FORMS if wildcards else MAX_FORMS):
             return None
     return frozenset(found | set(map(with_path, found)) if wildcards else found)
 

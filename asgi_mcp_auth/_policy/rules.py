@@ -189,21 +189,18 @@ class OperationRules:
 
     def _reached_by(self, tool: str) -> list[Requirement]:
         """Return what a tool needs because of the targets that it may reach: the rules of all of them, or none."""
-        names = self.targets["tool"].names
+        names, requirements = self.targets["tool"]
         proxy = self.proxies.find(tool)
         if proxy is not None:
             anything = proxy[0].anything and names.find_exact(tool) is None
             if anything or (proxy[0].arguments and (self.headers_only or _too_nested(proxy[1]))):
-                return self._all()
+                return [one for table in self.targets.values() for one in table.requirements]
         local = local_name(tool)
         if local is None:
             return []
         if names.find_exact(local) is None and names.find_exact(tool) is None:
-            return self._all()  # the tool may be listed under another name (fastmcp's Namespace, ToolTransform)
-        return [self.targets["tool"].requirements[index] for index in sorted(names.ending_with(f"_{local}"))]
-
-    def _all(self) -> list[Requirement]:
-        return [requirement for table in self.targets.values() for requirement in table.requirements]
+            return [*requirements]  # the tool may be listed under another name (fastmcp's Namespace, ToolTransform)
+        return [requirements[index] for index in sorted(names.ending_with(f"_{local}"))]
 
     def _resource(self, message: Message, uri: str) -> tuple[bool, list[int]]:
         """Return whether a resource has a rule of its own, and all rules that apply to it."""
@@ -248,11 +245,11 @@ class OperationRules:
         """Return what an entry of a list needs to be used; as `requirements`, but unusual URIs are not refused."""
         table = self.targets[kind]
         if kind == "resource":
-            rules = self._uri_rules(with_path(canonical(name, wildcards="{" in name)))[1]
+            listed, rules = self._uri_rules(with_path(canonical(name, wildcards="{" in name)))
         else:
             rule = table.names.find(name)
-            rules = [] if rule is None else [rule]
-        if not rules and self.deny_unlisted:
+            listed, rules = rule is not None, [] if rule is None else [rule]
+        if not listed and self.deny_unlisted:
             return Forbidden(Reason.OPERATION_NOT_LISTED, found=name)
         return [table.requirements[index] for index in rules] + (self._reached_by(name) if kind == "tool" else [])
 
