@@ -3,12 +3,13 @@
 A rule protects the tool, resource or prompt that runs, so the policy needs every name that leads there. Nothing here
 imports a server package: `MCPAuth` passes in which of `MODULES` are loaded.
 
-How servers look up a resource's URI, as `_mcp.resource_uris` takes into account:
+How servers look up a resource's URI, as `_mcp.resource_uris` takes into account (tests/test_names_in_servers.py):
 
-* mcp 2.3, and fastmcp 4.2 on it: the text as it stands, then templates. fastmcp drops query and fragment before it
-  matches a template (https://github.com/PrefectHQ/fastmcp, `fastmcp/resources/template.py`, `match_uri_template`).
-* mcp 1.30, and fastmcp 2.14 and 3.4 on it: the text after pydantic's `AnyUrl` (WHATWG URL standard), then templates;
-  fastmcp 2.14 and 3.4 drop the query too (same function).
+* mcp 2.3: the text as it stands, then templates.
+* fastmcp 4.2 on mcp 2.3: the text as it stands, compared with the registered URI after pydantic's `AnyUrl`; then
+  templates, without query and fragment (https://github.com/PrefectHQ/fastmcp, `match_uri_template`).
+* mcp 1.30: the text after `AnyUrl` (WHATWG URL standard), then templates.
+* fastmcp 2.14 and 3.4 on mcp 1.30: the same, and templates are matched without the query.
 """
 
 from __future__ import annotations
