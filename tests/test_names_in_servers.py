@@ -427,6 +427,18 @@ def installed(stack: str, cache: Path) -> Path:
     return target
 
 
+def probe(stack: str, cache: Path) -> dict[str, list[str]]:
+    """What a server of an earlier version runs for each of `PROBED`."""
+    environment = {"PYTHONPATH": str(installed(stack, cache)), "PATH": "/usr/bin"}
+    command = [sys.executable, "-W", "ignore", "-c", PROBE, stack]
+    done = subprocess.run(
+        command, input=json.dumps(PROBED), env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    ran: dict[str, list[str]] = json.loads(done.stdout)
+    return ran
+
+
 @pytest.mark.full
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("stack", [*STACKS, "mcp2", "fastmcp4"], ids="RS-192 {}".format)
@@ -435,16 +447,7 @@ async def test_every_uri_that_a_server_executes_was_protected(
 ) -> None:
     """The low token is refused whatever URI some version would take for a protected resource."""
     if stack in STACKS:
-        environment = {
-            "PYTHONPATH": str(installed(stack, Path(pytestconfig.cache.mkdir("stacks")))),
-            "PATH": "/usr/bin",
-        }
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", PROBE, stack],
-            input=json.dumps(PROBED), env=environment, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        ran = json.loads(done.stdout)
+        ran = probe(stack, Path(pytestconfig.cache.mkdir("stacks")))
     else:
         ran = await executed(FastMCP("new") if stack == "fastmcp4" else MCPServer("new"))
     assert ran["config://app"] == ["config://app"]

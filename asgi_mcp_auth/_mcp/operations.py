@@ -130,26 +130,30 @@ def asks_of(messages: Iterable[Message], *, modern: bool = False) -> list[Asked]
         MessageRefused: A method's target is missing or no string (-32602), or there are too many operations.
     """
     found: list[Asked] = []
+    may_lack = _MAY_LACK_TARGET[modern]
     for message in messages:
         method, _, params = message
         if method is None:
             continue
         target = TARGETED.get(method)
-        needed = _MAY_LACK_TARGET[modern].get(method)
-        if needed is not None and needed not in params:
-            found.append((method, None, None, message))
-        elif target is not None:
+        if target is not None and (target[1] in params or method not in may_lack):
             kind, member = target
             found.append((method, kind, _text(message, params, member), message))
-        elif method == "completion/complete":
-            found.append((method, *_reference(message), message))
-        elif method == "subscriptions/listen" and (uris := _subscriptions(message)):
-            found.extend((method, "resource", uri, message) for uri in uris)
+        elif method in IN_BODY_ONLY and (method not in may_lack or may_lack[method] in params):
+            found += _in_body(method, message)
         else:
             found.append((method, None, None, message))
         if len(found) > MAX_OPERATIONS:
             raise _too_many(message)
     return found
+
+
+def _in_body(method: str, message: Message) -> list[Asked]:
+    """Return the targets of a completion or a subscription."""
+    if method == "completion/complete":
+        return [(method, *_reference(message), message)]
+    uris = _subscriptions(message)
+    return [(method, "resource", uri, message) for uri in uris] or [(method, None, None, message)]
 
 
 def proxied(asked: Asked, arguments: Sequence[Argument]) -> list[Asked]:
@@ -203,7 +207,7 @@ def check_uris(asked: list[Asked], *, hooked: bool) -> list[Asked]:
         raise _too_many(asked[0][3])
     read: dict[str, str] = {}
     for _, kind, name, message in asked:
-        if kind != "resource" or name is None or name in read or is_usual(name):
+        if kind != "resource" or name is None or is_usual(name) or name in read:
             continue
         if len(read) == MAX_UNUSUAL_URIS:
             what = f"more than {MAX_UNUSUAL_URIS} URIs that are not in canonical form"
@@ -257,18 +261,21 @@ def _no_target(asked: Asked) -> MessageRefused:
 
 def _text(message: Message, members: Mapping[str, Any], name: str) -> str:
     value: object = members.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= MAX_URI_LENGTH:
-        what = f"{message.method} without {name}"
-        raise malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
-    return value
+    if isinstance(value, str) and 0 < len(value) <= MAX_URI_LENGTH:
+        return value
+    raise _without(message, name)
 
 
 def _members(message: Message, name: str) -> Mapping[str, Any]:
     value = message.params.get(name)
-    if not isinstance(value, dict):
-        what = f"{message.method} without {name}"
-        raise malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
-    return cast("Mapping[str, Any]", value)
+    if isinstance(value, dict):
+        return cast("Mapping[str, Any]", value)
+    raise _without(message, name)
+
+
+def _without(message: Message, member: str) -> MessageRefused:
+    what = f"{message.method} without {member}"
+    return malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
 
 
 def _reference(message: Message) -> tuple[TargetKind, str]:

@@ -137,7 +137,8 @@ class OperationRules:
         found, reached = asked, self._behind(asked)
         for _ in range(MAX_PROXY_DEPTH):
             if not reached:
-                return check_uris(found, hooked=hooked)
+                looked_up = hooked or self.targets["resource"].requirements
+                return check_uris(found, hooked=hooked) if looked_up else found
             found = [*found, *reached]
             if len(found) > MAX_OPERATIONS:
                 break
@@ -152,7 +153,7 @@ class OperationRules:
             method, kind, name, message = one
             if kind != "tool" or name is None:
                 continue
-            local = local_name(name)
+            local = local_name(name) if name.startswith("__") else None
             if local is not None:
                 found.append((method, kind, local, message._replace(params={**message.params, "name": local})))
             proxy = self.proxies.find(name)
@@ -417,7 +418,7 @@ def compile_operation_rules(
     )
 
 
-# Real clients search a challenge for these with unanchored regular expressions.
+# Clients search a challenge for these parameters with unanchored regular expressions (tests/test_npm_clients.py).
 MISLEADING = ("error=", "scope=", "resource_metadata=")
 
 
