@@ -11,15 +11,15 @@ import json
 import pkgutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 from fastmcp import Client, FastMCP, FastMCPApp
-from fastmcp.contrib.bulk_tool_caller import BulkToolCaller
-from fastmcp.contrib.mcp_mixin.mcp_mixin import MCPMixin, mcp_tool
+from fastmcp.contrib.bulk_tool_caller import BulkToolCaller  # pyright: ignore[reportMissingTypeStubs]
+from fastmcp.contrib.mcp_mixin import MCPMixin, mcp_tool  # pyright: ignore[reportMissingTypeStubs]
 from fastmcp.experimental.transforms.code_mode import CodeMode, GetSchemas, GetTags, ListTools, Search
 from fastmcp.server.middleware.tool_injection import ToolInjectionMiddleware
 from fastmcp.server.providers import FileSystemProvider, Provider
@@ -81,8 +81,8 @@ def harmless() -> str:
 
 
 def filled(server: Any) -> Any:
-    server.tool(purge) if isinstance(server, FastMCP) else server.add_tool(purge)
-    server.tool(harmless) if isinstance(server, FastMCP) else server.add_tool(harmless)
+    for function in (purge, harmless):
+        server.tool()(function)
     server.resource("db://secret")(secret)
     server.resource("db://{table}/rows")(rows)
     server.prompt("boss")(boss)
@@ -180,8 +180,8 @@ class Served(NamedTuple):
 
 
 READS = [("resources/read", {"uri": uri}) for uri in ("db://secret", "db://users/rows", "db://users/rows?x=1#f")]
-DIRECT = [("purge", {}), *READS, ("prompts/get", {"name": "boss"})]
-HASHED = (hashed_backend_name("shop", "purge"), {})
+DIRECT: list[tuple[str, dict[str, Any]]] = [("purge", {}), *READS, ("prompts/get", {"name": "boss"})]
+HASHED: tuple[str, dict[str, Any]] = (hashed_backend_name("shop", "purge"), {})
 RENAME = {"purge": ToolTransformConfig(name="erase")}
 INNER = {"tools": {"math_purge": ADMIN}, "resources": {"db://math/secret": ADMIN}, "prompts": {"math_boss": ADMIN}}
 SERVERS: dict[str, Served] = {
@@ -300,13 +300,13 @@ Send = Callable[..., Any]
 
 
 @contextlib.asynccontextmanager
-async def serving(issuer: Issuer, served: Served, tmp_path: Path) -> AsyncIterator[Send]:
+async def serving(issuer: Issuer, served: Served, tmp_path: Path) -> AsyncGenerator[Send]:
     server = served.make(tmp_path) if served.make in (from_files, skills) else served.make()  # type: ignore[call-arg]
     if isinstance(server, FastMCP):
         app: Any = server.http_app(path="/mcp", stateless_http=True, json_response=True)
     else:
         app = server.streamable_http_app(stateless_http=True, json_response=True, host="mcp.example.com")
-    rules = {"tools": {"purge": ADMIN}, "prompts": {"boss": ADMIN}}
+    rules: dict[str, Any] = {"tools": {"purge": ADMIN}, "prompts": {"boss": ADMIN}}
     rules["resources"] = {"db://secret": ADMIN, "db://{table}/rows": ADMIN}
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
     policy = ScopePolicy(default=["mcp:read"], scope_strategy="minimal", **(rules | {**served.rules, **served.options}))
@@ -360,6 +360,7 @@ async def test_the_low_token_runs_what_is_not_protected(issuer: Issuer, tmp_path
 # What servers of earlier versions make of a URI.
 
 STACKS = {"mcp1": "mcp>=1.20,<2", "fastmcp2": "fastmcp>=2.14,<3", "fastmcp3": "fastmcp>=3,<4"}
+RULED: tuple[str, ...] = ("config://app", "https://example.com", "file:///secret/a", "db://{table}/rows")
 PROBED = [
     *("config://app", "config://app/", "config://app/.", "config://app?x=1", "config://app#f", "CONFIG://app"),
     *("db://users/rows", "db://users/rows?x=1", "db://users/rows#f", "db://users/rows/", "db://x/../users/rows"),

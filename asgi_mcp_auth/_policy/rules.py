@@ -47,6 +47,7 @@ _ARGUMENT = re.compile(r"([^.\[\]]+)(\[\])?")
 COMMON = frozenset((*LISTS, "initialize", "ping", "server/discover", "logging/setLevel", "subscriptions/listen"))
 """What a session needs before it does anything: never denied for having no rule."""
 
+_KINDS: Final[Mapping[object, TargetKind]] = {"tool": "tool", "resource": "resource", "prompt": "prompt"}
 ANNOTATIONS: Final = ("required_scopes",)
 
 
@@ -339,17 +340,18 @@ def _proxies(policy: ScopePolicy, loaded: frozenset[str], where: str, problems: 
         anything = False
         for argument, kind in problems.mapping(arguments, place).items():
             steps = [_ARGUMENT.fullmatch(step) for step in argument.split(".")]
-            if kind not in ("any", "tool", "resource", "prompt"):
+            target = _KINDS.get(kind)
+            if kind == "any":
+                anything = True
+            elif target is None:
                 fix = "Write 'tool', 'resource', 'prompt' or 'any'."
                 problems.add(f"{place}[{show(argument)}]", f"{show(kind)} is no kind of target.", fix)
-            elif kind == "any":
-                anything = True
             elif None in steps:
                 fix = "Write the argument's name, or a path such as 'calls[].tool'."
                 problems.add(place, f"{show(argument)} is not an argument.", fix)
             else:
                 path = tuple((step[1], step[2] is not None) for step in steps if step is not None)
-                found.append(Argument(cast("TargetKind", kind), path))
+                found.append(Argument(target, path))
         proxies[tool] = _Proxy(tuple(found), anything)
     return _Proxies(proxies)
 
