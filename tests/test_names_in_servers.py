@@ -453,7 +453,7 @@ async def test_every_uri_that_a_server_executes_was_protected(
         ran = await executed(FastMCP("new") if stack == "fastmcp4" else MCPServer("new"))
     assert ran["config://app"] == ["config://app"]
     assert ran["db://users/rows"] == ["db://{table}/rows"]
-    rules = dict.fromkeys(("config://app", "https://example.com", "file:///secret/a", "db://{table}/rows"), ADMIN)
+    rules: dict[str, Any] = dict.fromkeys(RULED, ADMIN)
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
     config = ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"], resources=rules))
     auth = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock)

@@ -585,6 +585,7 @@ async def test_observers_see_the_operation(issuer: Issuer) -> None:
         pytest.param({"resources": {"c://a": ["a"], "c://a/": ["b"]}}, "resources", id="RS-192 one resource twice"),
         pytest.param({"tools": {"a": {"max_age": 10**400}}}, "tools['a'].max_age", id="RS-122 too long an age"),
         pytest.param({"proxies": {"a*b": {"x": "tool"}}}, "proxies['a*b']", id="no tool"),
+        pytest.param({"proxies": {"a": {"x": ["tool"]}}}, "proxies['a']['x']", id="a list of kinds"),
         pytest.param({"proxies": {"a": {"x": "url"}}}, "proxies['a']['x']", id="no kind of target"),
         pytest.param({"proxies": {"a": {"x[": "tool"}}}, "proxies['a']", id="no argument"),
     ],

@@ -47,7 +47,7 @@ _ARGUMENT = re.compile(r"([^.\[\]]+)(\[\])?")
 COMMON = frozenset((*LISTS, "initialize", "ping", "server/discover", "logging/setLevel", "subscriptions/listen"))
 """What a session needs before it does anything: never denied for having no rule."""
 
-_KINDS: Final[Mapping[object, TargetKind]] = {"tool": "tool", "resource": "resource", "prompt": "prompt"}
+_KINDS: Final[Mapping[str, TargetKind]] = {"tool": "tool", "resource": "resource", "prompt": "prompt"}
 ANNOTATIONS: Final = ("required_scopes",)
 
 
@@ -340,7 +340,7 @@ def _proxies(policy: ScopePolicy, loaded: frozenset[str], where: str, problems: 
         anything = False
         for argument, kind in problems.mapping(arguments, place).items():
             steps = [_ARGUMENT.fullmatch(step) for step in argument.split(".")]
-            target = _KINDS.get(kind)
+            target = _KINDS.get(kind) if isinstance(kind, str) else None
             if kind == "any":
                 anything = True
             elif target is None:
