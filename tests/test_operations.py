@@ -628,10 +628,10 @@ def runs(value: object) -> list[tuple[str, str | None]]:
 
 @settings(max_examples=500, deadline=None)
 @given(bodies() | st.binary(max_size=40))
-def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
+def test_what_the_sdk_runs_is_what_was_checked(body: bytes) -> None:
     try:
         messages, batch = read_messages(parse(body))
-        judged = [operations(one, {})[0] for one in asks_of(messages)]
+        checked = [operations(one, {})[0] for one in asks_of(messages)]
     except MessageRefused:
         return
     assert not batch
@@ -639,16 +639,16 @@ def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
         run = runs(pydantic_core.from_json(body))
     except ValueError:
         return  # it runs nothing
-    assert [(operation.method, operation.tool) for operation in judged] == run
+    assert [(operation.method, operation.tool) for operation in checked] == run
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(bodies(), max_size=4))
-def test_of_a_batch_everything_was_judged(elements: list[bytes]) -> None:
+def test_of_a_batch_everything_was_checked(elements: list[bytes]) -> None:
     body = b"[" + b",".join(elements) + b"]"
     try:
         messages, batch = read_messages(parse(body))
-        judged = [operations(one, {})[0] for one in asks_of(messages)]
+        checked = [operations(one, {})[0] for one in asks_of(messages)]
     except MessageRefused:
         return
     assert batch
@@ -656,7 +656,7 @@ def test_of_a_batch_everything_was_judged(elements: list[bytes]) -> None:
     for value in pydantic_core.from_json(body):  # SDKs that knew batches took the elements one by one
         with contextlib.suppress(ValueError):
             run += runs(value)
-    assert not Counter(run) - Counter((operation.method, operation.tool) for operation in judged)
+    assert not Counter(run) - Counter((operation.method, operation.tool) for operation in checked)
 
 
 META: dict[str, Any] = {VERSION: MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
@@ -681,11 +681,11 @@ def modern_posts(draw: Callable[[Any], Any]) -> tuple[bytes, dict[str, str]]:
 
 @settings(max_examples=500, deadline=None)
 @given(modern_posts())
-def test_what_the_modern_sdk_runs_is_what_was_judged(sent: tuple[bytes, dict[str, str]]) -> None:
+def test_what_the_modern_sdk_runs_is_what_was_checked(sent: tuple[bytes, dict[str, str]]) -> None:
     body, given_fields = sent
     fields = MCPFields.read([(name.encode(), value.encode()) for name, value in given_fields.items()])
     try:
-        judged = [operations(one, {})[0] for one in asks(body, fields)]
+        checked = [operations(one, {})[0] for one in asks(body, fields)]
     except MessageRefused:
         event("refused")
         return
@@ -697,9 +697,9 @@ def test_what_the_modern_sdk_runs_is_what_was_judged(sent: tuple[bytes, dict[str
     if isinstance(classify_inbound_request(decoded, headers=given_fields), InboundLadderRejection):
         return
     event("run")
-    assert [operation.method for operation in judged] == [request.method]
+    assert [operation.method for operation in checked] == [request.method]
     if request.method == "tools/call":
-        assert judged[0].tool == (request.params or {})["name"]
+        assert checked[0].tool == (request.params or {})["name"]
 
 
 @pytest.mark.parametrize(

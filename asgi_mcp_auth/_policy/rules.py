@@ -368,7 +368,7 @@ def _check_choices(policy: ScopePolicy, where: str, problems: Problems) -> None:
     if policy.public_methods and policy.headers_only:
         problems.add(f"{where}.public_methods", "headers_only reads no body.", "Remove one of the two.")
     if policy.filter_lists and policy.headers_only:
-        fix = "Remove one of the two: the id that tells which response is a list is in the body."
+        fix = "Remove one of the two: a response is known as a list by the id in the body."
         problems.add(f"{where}.filter_lists", "headers_only reads no body.", fix)
     if policy.annotate_lists and not policy.filter_lists:
         problems.add(f"{where}.annotate_lists", "It changes nothing without filter_lists.", "Set filter_lists=True.")
