@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from asgi_mcp_auth._asgi.authorizer import Authorizer
 from asgi_mcp_auth._asgi.mount_check import Warnings
+from asgi_mcp_auth._compat.servers import MODULES
 from asgi_mcp_auth._keys.http import Fetcher
 from asgi_mcp_auth._keys.registry import Issuers, KeySets
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
@@ -72,12 +74,14 @@ class ProtectionBuilder:
         key_sets: The key sets.
         refusal_log: Logs refusals.
         warnings: Logs each warning once.
+        loaded_modules: The server packages that the process has imported, which decide the defaults of `proxies`.
     """
 
     options: MCPAuthOptions
     key_sets: KeySets
     refusal_log: RefusalLog
     warnings: Warnings
+    loaded_modules: frozenset[str]
 
     @classmethod
     def of(cls, options: MCPAuthOptions) -> ProtectionBuilder:
@@ -88,7 +92,7 @@ class ProtectionBuilder:
             allow_http=options["dangerously_allow_http"],
             allow_private=options["dangerously_allow_private_addresses"],
         )
-        return cls(options, key_sets, RefusalLog(options["clock"]), Warnings())
+        return cls(options, key_sets, RefusalLog(options["clock"]), Warnings(), frozenset(MODULES & sys.modules.keys()))
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -116,6 +120,7 @@ class ProtectionBuilder:
             allow_http=options["dangerously_allow_http"],
             one_issuer=options["republish_server_metadata"],
             new_issuers_per_minute=options["new_issuers_per_minute"],
+            loaded_modules=self.loaded_modules,
         )
 
     def build(

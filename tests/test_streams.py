@@ -56,7 +56,7 @@ def names(answer: Answer) -> list[str]:
         pytest.param("mcp:read", {}, ["x"], id="RS-214 hidden"),
         pytest.param("mcp:read files:write", {}, ["delete_file", "x"], id="RS-214 enough"),
         pytest.param("mcp:read", {"unlisted": "deny"}, [], id="RS-214 unlisted"),
-        pytest.param("mcp:read", {"mark_reachable": True}, ["delete_file", "x"], id="RS-214 marked"),
+        pytest.param("mcp:read", {"annotate_lists": {"required_scopes"}}, ["delete_file", "x"], id="RS-214 marked"),
     ],
 )
 async def test_a_json_list(issuer: Issuer, scope: str, policy: Any, expected: list[str]) -> None:
@@ -67,7 +67,7 @@ async def test_a_json_list(issuer: Issuer, scope: str, policy: Any, expected: li
     result = answer.json()["result"]
     assert (result["cacheScope"], result["nextCursor"]) == ("private", "n")
     marks = [tool.get("_meta") for tool in result["tools"]]
-    if "mark_reachable" in policy:
+    if "annotate_lists" in policy:
         assert marks == [{"asgi-mcp-auth/requiredScopes": ["mcp:read", "files:write"]}, None]
     else:
         assert set(marks) <= {None}
