@@ -31,6 +31,8 @@ class MCPAuthOptions(TypedDict, total=False):
     authorize: Authorize | None
     max_body_size: int
     session_store: Store | None
+    hook_timeout: float
+    post_stream_grace: float
     on_decision: Sequence[Observer]
     http_client: ClientFactory | None
     token_cache_size: int

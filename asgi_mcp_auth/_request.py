@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-__all__ = ("RequestInfo",)
+__all__ = ("RequestInfo", "fold_name")
 
 READ = frozenset(
     {
@@ -24,6 +24,15 @@ READ = frozenset(
 )
 WELL_KNOWN = b"/.well-known/"
 CREDENTIAL_FIELDS = frozenset({b"authorization", b"dpop"})
+
+
+def fold_name(name: bytes) -> bytes:
+    """Return the name of a header field as servers behind a CGI-like adapter read it.
+
+    WSGI and CGI turn both `-` and `_` into `_` (PEP 3333, RFC 3875 section 4.1.18), so `mcp_session_id` is
+    `Mcp-Session-Id` there. Compare folded names wherever the field decides about security.
+    """
+    return name.lower().replace(b"_", b"-")
 
 
 class RequestInfo:

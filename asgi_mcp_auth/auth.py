@@ -67,6 +67,10 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         max_body_size: Bytes of a body that is read for its operation; a longer one is 413.
         session_store: Bind each `Mcp-Session-Id` (MCP up to 2025-11-25) to the caller it was made for, in this
             store. For servers without a binding of their own; the MCP SDK and fastmcp have one.
+        hook_timeout: Seconds that `is_revoked`, `authorize`, a verifier of your own or a store may take for one
+            request; then 503 `hook_failed`. A function that blocks the event loop cannot be interrupted.
+        post_stream_grace: Seconds after `exp` that an event stream which answers a POST may stay open, so that the
+            result of a call that was authorized in time arrives. Other streams and websockets end with the token.
         on_decision: Observers, each called with one `Decision` per request; they must not block.
         http_client: A zero-argument factory of an `httpx.AsyncClient`, used for one fetch and closed.
         token_cache_size: How many verified tokens to remember per resource; 0 for none.
@@ -102,6 +106,8 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         authorize: Authorize | None = None,
         max_body_size: int = 1_048_576,
         session_store: Store | None = None,
+        hook_timeout: float = 5.0,
+        post_stream_grace: float = 3600.0,
         on_decision: Sequence[Observer] = (),
         http_client: ClientFactory | None = None,
         token_cache_size: int = 10_000,
@@ -126,6 +132,8 @@ class MCPAuth(MCPAuthInterface, FromSettings):
                 "authorize": authorize,
                 "max_body_size": max_body_size,
                 "session_store": session_store,
+                "hook_timeout": hook_timeout,
+                "post_stream_grace": post_stream_grace,
                 "on_decision": on_decision,
                 "http_client": http_client,
                 "token_cache_size": token_cache_size,
@@ -165,6 +173,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         self.authorize = authorize
         self.max_body_size = max_body_size
         self.session_store = session_store
+        self.post_stream_grace = post_stream_grace
         self.token_cache_size = token_cache_size
         self.token_cache_bytes = token_cache_bytes
         self.issuer_pool_size = issuer_pool_size

@@ -113,7 +113,14 @@ class MCPAuthMiddleware:
         self._root_path = self._placement.own_root_path
         self._usual = usual_requests(auth, self._gates, self._root_path)
         tell = None if auth.expose_token else self._app_answered_401
-        self._running = AppContext(app, sdk_bridge(), auth.clock, tell, expose_token=auth.expose_token)
+        self._running = AppContext(
+            app,
+            sdk_bridge(),
+            auth.clock,
+            tell,
+            expose_token=auth.expose_token,
+            post_stream_grace=auth.post_stream_grace,
+        )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one ASGI connection."""
@@ -127,8 +134,11 @@ class MCPAuthMiddleware:
             caller, gate, headers = usual.caller, usual.endpoint.gate, usual.headers
             passage = await gate.admit_message(headers, usual.path, receive, caller, usual.fields)
             if isinstance(passage, Permission):
-                receive, wrap_send = passage.receive, passage.wrap_send
-                await run_app(self._running, caller, None, scope, receive, send, wrap_send, headers=headers)
+                receive, wrap_send, listens = passage.receive, passage.wrap_send, passage.listens
+                del passage, usual, gate  # an app may run for hours: it must not hold the parsed body
+                await run_app(
+                    self._running, caller, None, scope, receive, send, wrap_send, headers=headers, listens=listens
+                )
                 return
             usual = Undecided(passage, b"", usual.endpoint)
         if scope["type"] not in ("http", "websocket"):
@@ -151,12 +161,14 @@ class MCPAuthMiddleware:
         if isinstance(decided, Answer):
             await send_response(decided.response, request, receive, send)
             return
-        passage = decided.passage
+        passage, verified, cors = decided.passage, decided.verified, decided.cors
         scope, receive = passage.scope or scope, passage.receive or receive
-        if decided.verified is None:
-            await run_public(self._running, decided.cors, scope, receive, send, passage.wrap_send)
+        wrap_send, listens = passage.wrap_send, passage.listens
+        del passage, decided, usual, request  # an app may run for hours: it must not hold the parsed body
+        if verified is None:
+            await run_public(self._running, cors, scope, receive, send, wrap_send)
         else:
-            await run_app(self._running, decided.verified, decided.cors, scope, receive, send, passage.wrap_send)
+            await run_app(self._running, verified, cors, scope, receive, send, wrap_send, listens=listens)
 
     async def _decide(self, request: RequestInfo, receive: Any) -> Answer | Admitted:  # noqa: C901, PLR0912 - nine steps, each with its exits
         """Steps 1 to 9; the numbers are those of the module's docstring."""

@@ -29,10 +29,11 @@ __all__ = (
 class Permission:
     """What changes for the app; None stands for what the server gave. Nothing changes once it is made.
 
-    `operations` are there where a hook or an observer looks at them; `needed` is what the rules for its body ask for.
+    `operations` are there where a hook or an observer looks at them; `needed` is what the rules for its body ask for;
+    `listens` is whether the body asks for `subscriptions/listen`, None if the body was not read.
     """
 
-    __slots__ = ("needed", "operations", "receive", "scope", "wrap_send")
+    __slots__ = ("listens", "needed", "operations", "receive", "scope", "wrap_send")
 
     def __init__(
         self,
@@ -41,12 +42,14 @@ class Permission:
         wrap_send: Callable[[Any], Any] | None = None,
         scope: Any = None,
         needed: Sequence[Requirement] = (),
+        listens: bool | None = None,
     ) -> None:
         self.receive: Final = receive
         self.operations: Final = operations
         self.wrap_send: Final = wrap_send
         self.scope: Final = scope
         self.needed: Final = needed
+        self.listens: Final = listens
 
 
 OPEN = Permission()

@@ -13,6 +13,7 @@ from asgi_mcp_auth._asgi.admission import OPEN, Permission
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import filter_lists
 from asgi_mcp_auth._asgi.sessions import SessionBinding
+from asgi_mcp_auth._asgi.streams import LISTEN
 from asgi_mcp_auth._mcp.headers import MCPFields, header_params
 from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operation
 from asgi_mcp_auth._policy.compile import CompiledResource
@@ -94,7 +95,12 @@ class Authorizer:
         if isinstance(bound, Refusal):
             return bound
         return Permission(
-            passage.receive, passage.operations, _both(passage.wrap_send, bound.wrap_send), bound.scope, passage.needed
+            passage.receive,
+            passage.operations,
+            _both(passage.wrap_send, bound.wrap_send),
+            bound.scope,
+            passage.needed,
+            passage.listens,
         )
 
     async def _admit_message(  # noqa: PLR0917 - as above
@@ -138,7 +144,7 @@ class Authorizer:
                 break
         if self._shows or self._rules.filter_lists:
             return self._passage(verified.auth_info, fields, asked, params, receive, needed)
-        return Permission(receive)
+        return Permission(receive, listens=_listens(asked))
 
     def _requirements(self, one: Asked) -> Sequence[Requirement] | Forbidden:
         """What the rules ask for, remembered for a while: to find it, in the midst of other work, costs 1.7 µs."""
@@ -163,7 +169,7 @@ class Authorizer:
     ) -> Permission:
         operations = tuple(operation(one, params) for one in asked) if self._shows else ()
         filtering = self._filtering(info, fields, asked) if self._rules.filter_lists else None
-        return Permission(receive, operations, filtering, None, needed)
+        return Permission(receive, operations, filtering, None, needed, _listens(asked))
 
     async def admit_public(self, request: RequestInfo, plain: bool, receive: Any) -> Permission | None:
         """The way for a request without a token that asks for nothing but public methods; None for any other."""
@@ -277,6 +283,10 @@ class Authorizer:
             return tuple(dict.fromkeys((*baseline.named, *needed.named))) or None
 
         return lambda send: filter_lists(send, lists, lacks, mark=self._rules.mark_reachable, modern=fields.modern)
+
+
+def _listens(asked: list[Asked]) -> bool:
+    return LISTEN in [method for method, *_ in asked]
 
 
 def _both(inner: Callable[[Any], Any] | None, outer: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:

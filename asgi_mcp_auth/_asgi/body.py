@@ -82,15 +82,13 @@ async def _read(receive: Any, fields: MCPFields, limit: int) -> bytes:
 
 
 def replay(body: bytes, receive: Any) -> Any:
-    """`receive`, giving the body that was read, and then what is still to come: the disconnect."""
-    given = False
+    """Return a `receive` that gives the body once, and then what the server still sends: the disconnect."""
+    pending: list[bytes] = [body]
 
     async def again() -> Any:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        if pending:  # popped, so that a long response does not hold the body
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
 
     return again
 

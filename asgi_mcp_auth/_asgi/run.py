@@ -10,7 +10,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgi_mcp_auth._asgi.identity import SDKBridge, forms_of
-from asgi_mcp_auth._asgi.streams import StreamEnd, is_event_stream, run_until_expiry
+from asgi_mcp_auth._asgi.streams import (
+    ExpiringStream,
+    StreamExpiredError,
+    is_event_stream,
+    run_until_expiry,
+    stream_deadline,
+)
 from asgi_mcp_auth._oauth.origin import Cors
 from asgi_mcp_auth._policy.responses import Header
 from asgi_mcp_auth._request import CREDENTIAL_FIELDS
@@ -23,7 +29,7 @@ __all__ = ("AppContext", "run_app", "run_public")
 class AppContext:
     """What running an app needs beside the request; slots are read in a third of a named tuple's time, or less."""
 
-    __slots__ = ("app", "app_answered_401", "bridge", "clock", "expose_token")
+    __slots__ = ("app", "app_answered_401", "bridge", "clock", "expose_token", "post_stream_grace")
 
     def __init__(
         self,
@@ -33,12 +39,14 @@ class AppContext:
         app_answered_401: Callable[[], None] | None,
         *,
         expose_token: bool,
+        post_stream_grace: float,
     ) -> None:
         self.app = app
         self.bridge = bridge
         self.clock = clock
         self.app_answered_401 = app_answered_401
         self.expose_token = expose_token
+        self.post_stream_grace = post_stream_grace
 
 
 async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
@@ -51,6 +59,7 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
     wrap_send: Callable[[Any], Any] | None = None,
     *,
     headers: list[Any] | None = None,
+    listens: bool | None = None,
 ) -> None:
     """Run the app with the caller's identity in its scope and in `current_auth()`.
 
@@ -77,8 +86,13 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
         else:
             if cors is not None or verified.response_headers:
                 send = _adding_fields(send, verified.response_headers, cors)
-            watched = _WatchedResponse(send, around, verified.valid_until, child).send
-            await around.app(child, receive, watched if wrap_send is None else wrap_send(watched))
+            watched = _WatchedResponse(send, around, verified, child, listens)
+            try:
+                await around.app(child, receive, watched.send if wrap_send is None else wrap_send(watched.send))
+            except StreamExpiredError:  # the end that is meant; a server would log a traceback
+                pass
+            finally:
+                watched.close()
     finally:
         current_auth_var.reset(reset)
         if bridge is not None and reset_bridge is not None:
@@ -120,13 +134,20 @@ def _as_coroutine_function(send: Any) -> Any:
 class _WatchedResponse:
     """Notices that the app answers 401, and ends an event stream with the token."""
 
-    __slots__ = ("_around", "_scope", "_send", "_valid_until")
+    __slots__ = ("_around", "_listens", "_scope", "_send", "_stream", "_verified")
 
-    def __init__(self, send: Any, around: AppContext, valid_until: float | None, scope: Any) -> None:
+    def __init__(self, send: Any, around: AppContext, verified: Verified, scope: Any, listens: bool | None) -> None:
         self._send = send
         self._around = around
-        self._valid_until = valid_until
+        self._verified = verified
         self._scope = scope
+        self._listens = listens
+        self._stream: ExpiringStream | None = None
+
+    def close(self) -> None:
+        """Stop what was started for the response: the app has ended."""
+        if self._stream is not None:
+            self._stream.close()
 
     @_as_coroutine_function
     def send(self, message: Any) -> Awaitable[None]:
@@ -135,8 +156,12 @@ class _WatchedResponse:
         if message["type"] == "http.response.start":
             if message["status"] == 401 and self._around.app_answered_401 is not None:  # noqa: PLR2004
                 self._around.app_answered_401()
-            if self._valid_until is not None and is_event_stream(message):
-                self._send = StreamEnd(send, self._around.clock, self._valid_until, self._scope).send
+            if self._verified.valid_until is not None and is_event_stream(message):
+                grace = self._around.post_stream_grace
+                until = stream_deadline(self._scope, self._verified, grace, listens=self._listens)
+                if until is not None:
+                    self._stream = ExpiringStream(send, self._around.clock, until, self._scope)
+                    self._send = send = self._stream.send
         sent: Awaitable[None] = send(message)
         return sent
 

@@ -32,6 +32,7 @@ SIZES = {
     "issuer_pool_size": (1, "issuers"),
     "new_issuers_per_minute": (1, "issuers"),
 }
+SECONDS = {"hook_timeout": (0.001, 300.0), "post_stream_grace": (0.0, 86_400.0)}
 
 
 def check_options(options: Mapping[str, object], problems: Problems) -> None:
@@ -54,6 +55,10 @@ def check_options(options: Mapping[str, object], problems: Problems) -> None:
         size = options[name]
         if isinstance(size, bool) or not isinstance(size, int) or size < least:
             problems.add(name, f"{show(size)} is not a number of {what}.", f"Give {least} or more.")
+    for name, (low, high) in SECONDS.items():
+        value = options[name]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            problems.add(name, f"{show(value)} is not in {low:g} … {high:g}.", f"Set {name} to a number of seconds.")
     store = options["session_store"]
     if store is not None and not all(callable(getattr(store, name, None)) for name in ("get", "put")):
         problems.add("session_store", f"{show(store)} is no Store.", "Give a MemoryStore(), or a shared one.")
