@@ -35,7 +35,7 @@ class Permission:
 
     __slots__ = ("listens", "needed", "operations", "receive", "scope", "wrap_send")
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - immutable in the eyes of type checkers, quick to make
         self,
         receive: Any = None,
         operations: tuple[Operation, ...] = (),
