@@ -22,9 +22,9 @@ from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth._policy.compile import CompiledConfig, MetadataSigner, compile_config
 from asgi_mcp_auth._policy.options import check_options
 from asgi_mcp_auth._policy.problems import Problems
-from asgi_mcp_auth._verify.hooks import Authorize
+from asgi_mcp_auth._verify.hooks import Authorize, HookCaller
 from asgi_mcp_auth._verify.jwt import JWTVerifier
-from asgi_mcp_auth._verify.verifier import IsRevoked, RevocationCheck, Verifier
+from asgi_mcp_auth._verify.verifier import IsRevoked, RevocationCheck, UserVerifier, Verifier
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.decisions import Observer, RefusalLog
 from asgi_mcp_auth.stores import Store
@@ -167,6 +167,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         self.reject_query_token = reject_query_token
         self.clock = clock
         self.refusal_log = RefusalLog(clock)
+        self.hooks = HookCaller(hook_timeout, clock)
         self.observers: tuple[Observer, ...] = tuple(on_decision)
         self.verifier = verifier
         self.is_revoked = is_revoked
@@ -209,7 +210,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         verifiers: list[Verifier] = []
         for resource in self.site.resources:
             if self.verifier is not None:
-                verifiers.append(self.verifier)
+                verifiers.append(UserVerifier(self.verifier, self.hooks))
                 continue
             issuers = Issuers(resource.trust, self._key_sets, clock=self.clock, pool_size=self.issuer_pool_size)
             jwts = JWTVerifier(
@@ -225,7 +226,7 @@ class MCPAuth(MCPAuthInterface, FromSettings):
 
     def guard(self, verifier: Verifier) -> Verifier:
         """The verifier with the revocation hook after it, if there is one."""
-        return verifier if self.is_revoked is None else RevocationCheck(verifier, self.is_revoked)
+        return verifier if self.is_revoked is None else RevocationCheck(verifier, self.is_revoked, self.hooks)
 
     def wrap(self, app: Any) -> MCPAuthMiddleware:
         """Protect an ASGI app."""

@@ -34,7 +34,7 @@ from asgi_mcp_auth._policy.problems import show
 from asgi_mcp_auth._policy.responses import Header, Response, json_response, refusal_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._shorthand import auth_for_one
-from asgi_mcp_auth._verify.verifier import Verified, Verifier, hook_failed
+from asgi_mcp_auth._verify.verifier import Verified, Verifier
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthOptions
 from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ServerMetadataPaths
 from asgi_mcp_auth.errors import (
@@ -241,7 +241,7 @@ class MCPAuthMiddleware:
         except Refusal as refusal:
             return refusal.without_traceback()
         except Exception as error:  # noqa: BLE001 - a verifier's mistake is no pass, and not the caller's fault
-            return hook_failed("The verifier", error, credential.token)
+            return self.auth.hooks.failed("The verifier", error, credential.token)
 
     def _refuse(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -55,9 +54,6 @@ class Permission:
 OPEN = Permission()
 
 
-logger = logging.getLogger("asgi_mcp_auth")
-
-
 class Answer(NamedTuple):
     """The request ends here."""
 
@@ -98,5 +94,5 @@ def report(auth: MCPAuth, request: RequestInfo, decided: Answer | Admitted) -> N
     for observe in auth.observers:
         try:
             observe(decision)
-        except Exception:  # an observer decides nothing, so it cannot fail a request either
-            logger.exception("An on_decision observer failed")
+        except Exception as error:  # noqa: BLE001 - an observer decides nothing, so it cannot fail a request
+            auth.hooks.failed("An on_decision observer", error)

@@ -12,14 +12,13 @@ from typing import Any
 from asgi_mcp_auth._asgi.admission import OPEN, Permission
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import filter_lists
-from asgi_mcp_auth._asgi.sessions import SessionBinding
+from asgi_mcp_auth._asgi.sessions import SESSION_ID, SessionBinding
 from asgi_mcp_auth._asgi.streams import LISTEN
 from asgi_mcp_auth._mcp.headers import MCPFields, header_params
 from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operation
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.scopes import Requirement
-from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._verify.hooks import ask_authorize
+from asgi_mcp_auth._request import RequestInfo, fold_name
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.authorization import Operation, TargetKind
@@ -55,7 +54,10 @@ class Authorizer:
         self._authorize = auth.authorize
         self._clock = auth.clock
         self._max_body = auth.max_body_size
-        self._sessions = None if auth.session_store is None else SessionBinding(auth.session_store, resource.identifier)
+        self._hooks = auth.hooks
+        self._sessions: SessionBinding | None = None
+        if auth.session_store is not None:
+            self._sessions = SessionBinding(auth.session_store, resource.identifier, auth.hooks)
         self._reads = self._rules.any or self._rules.filter_lists or auth.authorize is not None
         self._leeways = {trusted.rules.issuer: trusted.rules.leeway for trusted in resource.trust.named}
         self.public_methods = self._rules.public_methods
@@ -115,7 +117,7 @@ class Authorizer:
         passage = await self.admit_message(headers, path, receive, verified, fields)
         if isinstance(passage, Refusal) or self._authorize is None:
             return passage
-        more = await ask_authorize(self._authorize, verified.auth_info, passage.operations, request, token)
+        more = await self._hooks.authorize(self._authorize, verified.auth_info, passage.operations, request, token)
         if isinstance(more, Refusal):
             return more
         return self._wanted_by_hook(headers, passage, more, verified) if more else passage
@@ -177,7 +179,7 @@ class Authorizer:
             return None
         headers = request.scope["headers"]
         fields = MCPFields.read(headers)
-        if self._sessions is not None and any(name == b"mcp-session-id" for name, _ in headers):
+        if self._sessions is not None and any(fold_name(name) == SESSION_ID for name, _ in headers):
             return None  # a session has an owner
         try:
             asked, params, receive = await self._read(headers, receive, fields, min(self._max_body, MAX_PUBLIC_BODY))

@@ -10,7 +10,8 @@ from asgi_mcp_auth._oauth.credentials import read_credential
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.problems import show
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._verify.verifier import Verified, Verifier, hook_failed
+from asgi_mcp_auth._verify.hooks import HookCaller
+from asgi_mcp_auth._verify.verifier import Verified, Verifier
 from asgi_mcp_auth.decisions import Decision, RefusalLog
 from asgi_mcp_auth.errors import ConfigurationError, Problem, Refusal, Unavailable
 
@@ -27,7 +28,7 @@ def token_verifier(auth: MCPAuth, resource: str | None) -> TokenVerifier:
     if index is None:
         fix = f"Give one of {', '.join(map(show, known))}, to the letter."
         raise ConfigurationError([Problem("resource", f"{show(resource)} is not a configured resource.", fix)])
-    return TokenVerifier(auth.site.resources[index], auth.verifiers[index], auth.refusal_log)
+    return TokenVerifier(auth.site.resources[index], auth.verifiers[index], auth.refusal_log, auth.hooks)
 
 
 class TokenVerifier:
@@ -38,12 +39,13 @@ class TokenVerifier:
         scopes_supported: The same, as clients must request them; what fastmcp publishes.
     """
 
-    def __init__(self, resource: CompiledResource, verifier: Verifier, log: RefusalLog) -> None:
+    def __init__(self, resource: CompiledResource, verifier: Verifier, log: RefusalLog, hooks: HookCaller) -> None:
         self.required_scopes = list(resource.policy.baseline.needed)
         self.scopes_supported = list(resource.policy.baseline.named)
         self._resource = resource
         self._verifier = verifier
         self._log = log
+        self._hooks = hooks
         # The servers tell a verifier nothing of the request, so it is a request for the resource and no more.
         path = resource.url.path or "/"
         self._request = RequestInfo({"type": "http", "method": "POST", "path": path, "headers": ()})
@@ -77,7 +79,7 @@ class TokenVerifier:
         except Refusal as refusal:
             return refusal.without_traceback()
         except Exception as error:  # noqa: BLE001 - as in the middleware: a verifier's mistake is no pass
-            return hook_failed("The verifier", error, credential.token)
+            return self._hooks.failed("The verifier", error, credential.token)
 
 
 @functools.cache

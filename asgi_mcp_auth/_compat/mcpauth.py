@@ -102,6 +102,7 @@ def _custom_verifier(auth: MCPAuth, resource: CompiledResource, verify: VerifyFu
         accepts_audience=_audience_check(lambda info: by_issuer[info.issuer]),
         clock=auth.clock,
         expose_token=auth.expose_token,
+        hooks=auth.hooks,
     )
 
 
