@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
-__all__ = ("RequestInfo", "fold_name")
+__all__ = ("RequestInfo", "canonical_name")
 
 READ = frozenset(
     {
@@ -26,11 +26,11 @@ WELL_KNOWN = b"/.well-known/"
 CREDENTIAL_FIELDS = frozenset({b"authorization", b"dpop"})
 
 
-def fold_name(name: bytes) -> bytes:
-    """Return the name of a header field as servers behind a CGI-like adapter read it.
+def canonical_name(name: bytes) -> bytes:
+    """Return the name of a header field as an app behind a CGI or WSGI adapter reads it.
 
     WSGI and CGI turn both `-` and `_` into `_` (PEP 3333, RFC 3875 section 4.1.18), so `mcp_session_id` is
-    `Mcp-Session-Id` there. Compare folded names wherever the field decides about security.
+    `Mcp-Session-Id` there. Compare canonical names wherever a field decides about security.
     """
     return name.lower().replace(b"_", b"-")
 

@@ -16,7 +16,7 @@ import pytest
 from harness import Answer, Clock, bearer, http_scope, protect, send_scope, token
 from test_operations import LEGACY, MODERN, call_tool, guarded, modern, post, rpc
 
-from asgi_mcp_auth import MemoryStore
+from asgi_mcp_auth import Allow, MemoryStore
 from asgi_mcp_auth._mcp.messages import Message
 from asgi_mcp_auth.authorization import Operation
 from asgi_mcp_auth.testing import Issuer
@@ -157,6 +157,62 @@ async def test_later_revisions_have_no_sessions(issuer: Issuer) -> None:
     fields = [("mcp-session-id", "zzz"), ("last-event-id", "1"), ("mcp-method", "ping")]
     assert (await post(guard, token(issuer), modern(rpc("ping")), MODERN, *fields)).status == 200  # RS-211
     assert {b"mcp-session-id", b"last-event-id"}.isdisjoint(dict(app.scopes[0]["headers"]))
+
+
+@pytest.mark.parametrize("name", ["mcp-session-id", "mcp_session_id", "mcp-session_id", "mcp_session-id"])
+async def test_a_session_field_counts_however_a_wsgi_app_would_read_it(name: str, issuer: Issuer) -> None:
+    app = Replies(b"{}", mcp_session_id=b"s1")
+    guard = guarded(issuer, app, {"session_store": MemoryStore()}, public_methods=["ping"])
+    assert (await post(guard, token(issuer), rpc("initialize"))).status == 200
+    bob, session = token(issuer, sub="bob"), (name, "s1")
+    assert (await post(guard, bob, rpc("ping"), LEGACY, session)).status == 404
+    assert (await post(guard, bob, rpc("ping"), LEGACY, session, ("mcp-session-id", "s2"))).status == 404
+    assert (await post(guard, None, rpc("ping"), LEGACY, session)).status == 401
+    modern_fields = [(name, "s1"), ("last_event-id", "1"), ("mcp-method", "ping")]
+    assert (await post(guard, bob, modern(rpc("ping")), MODERN, *modern_fields)).status == 200
+    assert b"s1" not in [value for _, value in app.scopes[-1]["headers"]]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param([("mcp_param_a", "1")], id="with an underscore"),
+        pytest.param([("mcp-param-a-b", "1"), ("mcp-param-a_b", "2")], id="two that a WSGI app cannot tell apart"),
+    ],
+)
+async def test_a_parameter_field_that_a_wsgi_app_would_read_otherwise_is_refused(
+    fields: list[tuple[str, str]], issuer: Issuer
+) -> None:
+    guard = guarded(issuer, None, {"authorize": lambda *_: Allow()})
+    answer = await post(guard, token(issuer), call_tool("x"), None, *fields)
+    assert (answer.status, answer.json()["error"]["code"]) == (400, -32020)
+
+
+async def test_a_principal_cannot_fill_the_store_with_sessions(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._asgi.sessions.MAX_SESSIONS", 3)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.sessions.MAX_COUNTED", 5)
+    app = Replies(b"{}")
+    guard = guarded(issuer, app, {"session_store": MemoryStore()})
+    alice, bob = token(issuer), token(issuer, sub="bob")
+
+    async def begin(who: str, name: bytes) -> None:
+        app.headers = [(b"mcp-session-id", name)]
+        assert (await post(guard, who, rpc("initialize"))).status == 200
+
+    async def live(who: str, *names: str) -> list[int]:
+        app.headers = []
+        return [(await post(guard, who, rpc("ping"), LEGACY, ("mcp-session-id", name))).status for name in names]
+
+    await begin(bob, b"b")
+    for name in (b"1", b"2", b"3"):
+        await begin(alice, name)
+    assert await live(alice, "1") == [200]
+    await begin(alice, b"4")
+    assert await live(alice, "1", "2", "3", "4") == [200, 404, 200, 200]  # 2 was not used for longest
+    for name in (b"5", b"6", b"7"):
+        await begin(bob, name)
+    assert await live(bob, "b", "5", "6", "7") == [404, 200, 200, 200]
+    assert await live(alice, "1", "3", "4") == [200] * 3
 
 
 async def test_a_store_that_fails(issuer: Issuer) -> None:

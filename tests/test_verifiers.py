@@ -205,17 +205,39 @@ async def test_revocation_list(
 ) -> None:
     revocations = RevocationList(MemoryStore(clock=clock))
     guarded = protect(issuer, RecordingApp(), is_revoked=revocations)
+    exp = clock() + 1000
     tokens = {
-        "t1": token(issuer, jti="t1", sid="s1"),
-        "t2": token(issuer, jti="t2", sid="s1"),
-        "t3": token(issuer, jti="t3", sid="s2"),
-        "t4": token(issuer, jti="t4", sub="bob"),
+        "t1": token(issuer, jti="t1", sid="s1", exp=exp),
+        "t2": token(issuer, jti="t2", sid="s1", exp=exp),
+        "t3": token(issuer, jti="t3", sid="s2", exp=exp),
+        "t4": token(issuer, jti="t4", sub="bob", exp=exp),
     }
     assert [await ask(guarded, raw) for raw in tokens.values()] == [PASSED] * 4
     await revoke(revocations)
     assert [name for name, raw in tokens.items() if await ask(guarded, raw) == REFUSED] == expected
-    clock.now += 60
+    clock.now += 60 + 300  # the ttl and the largest leeway
     assert [await ask(guarded, raw) for raw in tokens.values()] == [PASSED] * 4
+
+
+@pytest.mark.parametrize("ttl", [pytest.param(300, id="before exp"), pytest.param(-10, id="10 s after exp")])
+@pytest.mark.parametrize(
+    ("after_exp", "expected"),
+    [(0, INVALID), (1, INVALID), (29, INVALID), (30, EXPIRED)],
+    ids="RS-88 exp + {} s".format,
+)
+async def test_a_revocation_does_not_lapse_before_its_token(
+    ttl: float, after_exp: float, expected: str, issuer: Issuer, clock: Clock
+) -> None:
+    """The token is accepted for 30 s of leeway after its `exp`."""
+    revocations = RevocationList(MemoryStore(clock=clock))
+    guarded = protect(issuer, RecordingApp(), is_revoked=revocations)
+    raw = token(issuer, jti="t1")
+    assert await ask(guarded, raw) == PASSED
+    clock.now += 300 - ttl
+    if expected != EXPIRED or ttl > 0:
+        await revocations.revoke_token(ISS, "t1", ttl=ttl)
+    clock.now = 1_800_000_300 + max(after_exp, -ttl)
+    assert await ask(guarded, raw) == (401, cht(expected))
 
 
 class BrokenStore(MemoryStore):
@@ -620,7 +642,7 @@ def observer_fails(decision: Decision) -> None:
         pytest.param({"verifier": HangingVerifier(), "hook_timeout": 0.001}, [], 503, id="a verifier that hangs"),
     ],
 )
-async def test_records_of_failures_are_limited_like_those_of_refusals(
+async def test_records_of_failures_are_limited_like_those_of_refusals(  # noqa: PLR0917
     options: dict[str, Any],
     headers: list[tuple[str, str]],
     status: int,

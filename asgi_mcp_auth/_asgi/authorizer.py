@@ -18,7 +18,7 @@ from asgi_mcp_auth._mcp.headers import MCPFields, header_params
 from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operation
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.scopes import Requirement
-from asgi_mcp_auth._request import RequestInfo, fold_name
+from asgi_mcp_auth._request import RequestInfo, canonical_name
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.authorization import Operation, TargetKind
@@ -179,7 +179,7 @@ class Authorizer:
             return None
         headers = request.scope["headers"]
         fields = MCPFields.read(headers)
-        if self._sessions is not None and any(fold_name(name) == SESSION_ID for name, _ in headers):
+        if self._sessions is not None and any(canonical_name(name) == SESSION_ID for name, _ in headers):
             return None  # a session has an owner
         try:
             asked, params, receive = await self._read(headers, receive, fields, min(self._max_body, MAX_PUBLIC_BODY))

@@ -13,7 +13,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth._request import fold_name
+from asgi_mcp_auth._request import canonical_name
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import Reason, Refusal, SessionNotFound
@@ -88,9 +88,9 @@ class SessionBinding:
         """Return what changes for the app, or the refusal of a session that is not the caller's."""
         headers = scope["headers"]
         if modern:
-            kept = [field for field in headers if fold_name(field[0]) not in STATEFUL]
+            kept = [field for field in headers if canonical_name(field[0]) not in STATEFUL]
             return Bound(scope if len(kept) == len(headers) else {**scope, "headers": kept})
-        named = [value for name, value in headers if fold_name(name) == SESSION_ID]
+        named = [value for name, value in headers if canonical_name(name) == SESSION_ID]
         owner = auth_info.principal.key.encode("ascii")
         if named:
             unknown = SessionNotFound(Reason.SESSION_NOT_FOUND, client_id=auth_info.client_id)

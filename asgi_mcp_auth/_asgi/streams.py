@@ -12,7 +12,7 @@ from typing import Any
 
 from asgi_mcp_auth._asgi.response import POLICY_VIOLATION
 from asgi_mcp_auth._keys.background import Background, spawn
-from asgi_mcp_auth._request import fold_name
+from asgi_mcp_auth._request import canonical_name
 from asgi_mcp_auth._verify.verifier import Verified
 
 __all__ = ("ExpiringStream", "StreamExpiredError", "is_event_stream", "run_until_expiry", "stream_deadline")
@@ -64,7 +64,7 @@ def stream_deadline(scope: Any, verified: Verified, grace: float, *, listens: bo
     if until is None or scope["method"] != "POST":
         return until
     if listens is None:
-        fields = [value for name, value in scope["headers"] if fold_name(name) == b"mcp-method"]
+        fields = [value for name, value in scope["headers"] if canonical_name(name) == b"mcp-method"]
         listens = any(value.strip() == LISTEN.encode() for value in fields)
     if listens:
         return until
