@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from asgi_mcp_auth._asgi.identity import SDKBridge, forms_of
+from asgi_mcp_auth._asgi.identity import AuthenticatedUser, Credentials, SDKBridge
 from asgi_mcp_auth._asgi.streams import (
     ExpiringStream,
     StreamExpiredError,
@@ -67,13 +67,13 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
     """
     info, bridge = verified.auth_info, around.bridge
     claims = info.claims
-    user, auth = info._kept or forms_of(info)  # noqa: SLF001 - saves 0.1 µs  # pyright: ignore[reportPrivateUsage]
+    user = AuthenticatedUser(info) if bridge is None else bridge.make_user(info)
     child: dict[str, Any] = dict(scope)
     told = {"mcp_auth": info, "claims": claims}
     state = child.get("state")
     child["state"] = {**state, **told} if state else told
-    child["user"] = user = user if bridge is None else bridge.make_user(info)
-    child["auth"] = auth
+    child["user"] = user
+    child["auth"] = Credentials(info.scopes)
     if not around.expose_token:  # a token that the app cannot see, it cannot pass on (MCP: token passthrough)
         if headers is None:
             headers = [field for field in scope["headers"] if field[0] not in CREDENTIAL_FIELDS]
