@@ -27,9 +27,9 @@ def copy_json(value: Any) -> Any:
         members = cast("dict[str, Any]", value)
         return {name: v if type(v) in _PLAIN else copy_json(v) for name, v in members.items()}
     if isinstance(value, list):
-        return [v if type(v) in _PLAIN else copy_json(v) for v in cast("list[Any]", value)]
+        return [v if type(v) in _PLAIN else copy_json(v) for v in cast("list[object]", value)]
     if isinstance(value, tuple):  # JSON has no tuples, but a verifier of the user's may make them
-        return tuple([copy_json(v) for v in cast("tuple[Any, ...]", value)])
+        return tuple([copy_json(v) for v in cast("tuple[object, ...]", value)])
     return value
 
 

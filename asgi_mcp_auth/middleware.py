@@ -161,14 +161,14 @@ class MCPAuthMiddleware:
         if isinstance(decided, Answer):
             await send_response(decided.response, request, receive, send)
             return
-        passage, verified, cors = decided.passage, decided.verified, decided.cors
+        passage, identity, cors = decided.passage, decided.verified, decided.cors
         scope, receive = passage.scope or scope, passage.receive or receive
         wrap_send, listens = passage.wrap_send, passage.listens
         del passage, decided, usual, request  # an app may run for hours: it must not hold the parsed body
-        if verified is None:
+        if identity is None:
             await run_public(self._running, cors, scope, receive, send, wrap_send)
         else:
-            await run_app(self._running, verified, cors, scope, receive, send, wrap_send, listens=listens)
+            await run_app(self._running, identity, cors, scope, receive, send, wrap_send, listens=listens)
 
     async def _decide(self, request: RequestInfo, receive: Any) -> Answer | Admitted:  # noqa: C901, PLR0912 - nine steps, each with its exits
         """Steps 1 to 9; the numbers are those of the module's docstring."""

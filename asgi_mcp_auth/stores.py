@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from heapq import heappop, heappush, heapreplace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from asgi_mcp_auth.config import MAX_LEEWAY
 from asgi_mcp_auth.context import AuthInfo, Principal
@@ -114,7 +114,7 @@ class MemoryStore:
     """
 
     def __init__(self, max_entries: int = 100_000, *, clock: Callable[[], float] = time.monotonic) -> None:
-        if not isinstance(max_entries, int) or max_entries < 1:
+        if not isinstance(cast("object", max_entries), int) or max_entries < 1:
             msg = f"MemoryStore: max_entries is {max_entries!r}; set a positive integer"
             raise ValueError(msg)
         self._clock = clock

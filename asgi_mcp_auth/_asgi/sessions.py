@@ -46,7 +46,7 @@ class _SessionCounts:
 
     def add(self, owner: bytes, key: str) -> str | None:
         """Count a session. Return the least recently used session of a principal that has too many."""
-        keys = self._keys.setdefault(owner, OrderedDict())
+        keys: OrderedDict[str, None] = self._keys.setdefault(owner, OrderedDict())
         self._keys.move_to_end(owner)
         self._total += key not in keys
         keys[key] = None
@@ -61,9 +61,9 @@ class _SessionCounts:
 
     def touch(self, owner: bytes, key: str) -> None:
         """Move a session that is used to the end."""
-        keys = self._keys.get(owner, {})
-        if key in keys:
-            self._keys[owner].move_to_end(key)
+        keys = self._keys.get(owner)
+        if keys is not None and key in keys:
+            keys.move_to_end(key)
 
 
 class SessionBinding:

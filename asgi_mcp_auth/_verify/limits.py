@@ -26,10 +26,12 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     """
     trio = trio_here()
     if trio is not None:
-        with trio.move_on_after(seconds) as scope:
-            return await work
-        assert scope.cancelled_caught  # noqa: S101 - for type checkers
-        raise TimeoutError
+        results: list[T] = []
+        with trio.move_on_after(seconds):
+            results.append(await work)
+        if not results:
+            raise TimeoutError
+        return results[0]
     try:
         waits_for = work.send(None)
     except StopIteration as done:
