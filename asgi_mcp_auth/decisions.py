@@ -17,6 +17,7 @@ __all__ = (
     "Observer",
     "Outcome",
     "RecordBudget",
+    "RecordGrant",
     "RefusalLog",
 )
 

@@ -221,7 +221,7 @@ async def test_a_flood_of_garbage_builds_twenty_decisions(issuer: Issuer, monkey
             built.append(fields["outcome"])
             return Decision(*args, **fields)
 
-    monkeypatch.setattr("asgi_mcp_auth._asgi.admission.Decision", Counted)
+    monkeypatch.setattr("asgi_mcp_auth.middleware.Decision", Counted)
     guarded = protect(issuer, RecordingApp())
     for number in range(100):
         assert (await call(guarded, headers=bearer(f"garbage{number}"))).status == 401

@@ -490,8 +490,8 @@ async def test_hanging_keys_end_in_503(issuer: Issuer, upstream: Upstream, monke
 async def test_slow_steps_share_one_time_limit(
     issuer: Issuer, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for place in ("http", "living"):
-        monkeypatch.setattr(f"asgi_mcp_auth._remote.{place}.TOTAL_SECONDS", 0.3)
+    for place in ("http", "cached_document"):
+        monkeypatch.setattr(f"asgi_mcp_auth._keys.{place}.TOTAL_SECONDS", 0.3)
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     upstream.delay = 0.2
     with anyio.fail_after(5):

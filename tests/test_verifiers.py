@@ -33,7 +33,6 @@ from asgi_mcp_auth import (
 )
 from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.verifier import CallableVerifier, VerifyFunction
 from asgi_mcp_auth.errors import Forbidden, InsufficientScope, InvalidToken, Unavailable
 from asgi_mcp_auth.testing import Issuer
@@ -278,8 +277,7 @@ def owned(issuer: Issuer, app: Any, verifier: Any, **options: Any) -> MCPAuthMid
         metadata=ResourceServerMetadata(resource=R, authorization_servers=[issuer.url]),
         policy=ScopePolicy(default=["mcp:read"]),
     )
-    auth = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock, **options)
-    auth.verifiers = (auth.guard(verifier),)
+    auth = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock, verifier=verifier, **options)
     return auth.wrap(app)
 
 
@@ -377,7 +375,6 @@ def by(function: VerifyFunction, issuer: Issuer, *, expose: bool = False) -> Cal
         accepts_audience=lambda found: found.audience == R,
         clock=issuer.clock,
         expose_token=expose,
-        hooks=HookCaller(5.0, issuer.clock),
     )
 
 

@@ -18,8 +18,8 @@ from asgi_mcp_auth._asgi.streams import (
     stream_deadline,
 )
 from asgi_mcp_auth._oauth.origin import Cors
-from asgi_mcp_auth._policy.responses import Header
-from asgi_mcp_auth._request import CREDENTIAL_FIELDS
+from asgi_mcp_auth._oauth.responses import Header
+from asgi_mcp_auth._request import RequestInfo, canonical_name
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.context import current_auth_var
 
@@ -50,45 +50,40 @@ class AppContext:
 
 
 async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
-    around: AppContext,
+    context: AppContext,
     verified: Verified,
     cors: Cors | None,
-    scope: Any,
+    request: RequestInfo,
     receive: Any,
     send: Any,
     wrap_send: Callable[[Any], Any] | None = None,
-    *,
-    headers: list[Any] | None = None,
+    removed_fields: frozenset[bytes] = frozenset(),
     listens: bool | None = None,
 ) -> None:
-    """Run the app with the caller's identity in its scope and in `current_auth()`.
-
-    `headers` are the request's without the credential, where they have been sorted out already.
-    """
-    info, bridge = verified.auth_info, around.bridge
-    claims = info.claims
+    """Run the app with the caller's identity in its scope and in `current_auth()`."""
+    info, bridge, scope = verified.auth_info, context.bridge, request.scope
     user = AuthenticatedUser(info) if bridge is None else bridge.make_user(info)
     child: dict[str, Any] = dict(scope)
-    told = {"mcp_auth": info, "claims": claims}
+    identity = {"mcp_auth": info, "claims": info.claims}
     state = child.get("state")
-    child["state"] = {**state, **told} if state else told
+    child["state"] = {**state, **identity} if state else identity
     child["user"] = user
     child["auth"] = Credentials(info.scopes)
-    if not around.expose_token:  # a token that the app cannot see, it cannot pass on (MCP: token passthrough)
-        if headers is None:
-            headers = [field for field in scope["headers"] if field[0] not in CREDENTIAL_FIELDS]
-        child["headers"] = headers
+    if not context.expose_token:  # an app that cannot see the token cannot pass it on (MCP: token passthrough)
+        child["headers"] = request.forwarded
+    if removed_fields:
+        child["headers"] = [field for field in child["headers"] if canonical_name(field[0]) not in removed_fields]
     reset_bridge = None if bridge is None else bridge.context_var.set(user)
     reset = current_auth_var.set(info)
     try:
         if scope["type"] == "websocket":
-            await run_until_expiry(around.app, around.clock, verified.valid_until, child, receive, send)
+            await run_until_expiry(context.app, context.clock, verified.valid_until, child, receive, send)
         else:
             if cors is not None or verified.response_headers:
                 send = _adding_fields(send, verified.response_headers, cors)
-            watched = _WatchedResponse(send, around, verified, child, listens)
+            watched = _WatchedResponse(send, context, verified, child, listens)
             try:
-                await around.app(child, receive, watched.send if wrap_send is None else wrap_send(watched.send))
+                await context.app(child, receive, watched.send if wrap_send is None else wrap_send(watched.send))
             except StreamExpiredError:  # the end that is meant; a server would log a traceback
                 pass
             finally:
@@ -100,7 +95,7 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
 
 
 async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
-    around: AppContext,
+    context: AppContext,
     cors: Cors | None,
     scope: Any,
     receive: Any,
@@ -108,15 +103,15 @@ async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
     wrap_send: Callable[[Any], Any] | None = None,
 ) -> None:
     """Run the app for nobody: servers start a pipelined request in the context of the one before."""
-    reset_bridge = None if around.bridge is None else around.bridge.context_var.set(None)
+    reset_bridge = None if context.bridge is None else context.bridge.context_var.set(None)
     reset = current_auth_var.set(None)
     try:
         watched = send if cors is None else _adding_fields(send, (), cors)
-        await around.app(scope, receive, watched if wrap_send is None else wrap_send(watched))
+        await context.app(scope, receive, watched if wrap_send is None else wrap_send(watched))
     finally:
         current_auth_var.reset(reset)
-        if around.bridge is not None and reset_bridge is not None:
-            around.bridge.context_var.reset(reset_bridge)
+        if context.bridge is not None and reset_bridge is not None:
+            context.bridge.context_var.reset(reset_bridge)
 
 
 def _as_coroutine_function(send: Any) -> Any:
@@ -134,11 +129,11 @@ def _as_coroutine_function(send: Any) -> Any:
 class _WatchedResponse:
     """Notices that the app answers 401, and ends an event stream with the token."""
 
-    __slots__ = ("_around", "_listens", "_scope", "_send", "_stream", "_verified")
+    __slots__ = ("_context", "_listens", "_scope", "_send", "_stream", "_verified")
 
-    def __init__(self, send: Any, around: AppContext, verified: Verified, scope: Any, listens: bool | None) -> None:
+    def __init__(self, send: Any, context: AppContext, verified: Verified, scope: Any, listens: bool | None) -> None:
         self._send = send
-        self._around = around
+        self._context = context
         self._verified = verified
         self._scope = scope
         self._listens = listens
@@ -154,13 +149,13 @@ class _WatchedResponse:
         """Hand on what the server's `send` returns: that saves a coroutine for each message."""
         send = self._send
         if message["type"] == "http.response.start":
-            if message["status"] == 401 and self._around.app_answered_401 is not None:  # noqa: PLR2004
-                self._around.app_answered_401()
+            if message["status"] == 401 and self._context.app_answered_401 is not None:  # noqa: PLR2004
+                self._context.app_answered_401()
             if self._verified.valid_until is not None and is_event_stream(message):
-                grace = self._around.post_stream_grace
+                grace = self._context.post_stream_grace
                 until = stream_deadline(self._scope, self._verified, grace, listens=self._listens)
                 if until is not None:
-                    self._stream = ExpiringStream(send, self._around.clock, until, self._scope)
+                    self._stream = ExpiringStream(send, self._context.clock, until, self._scope)
                     self._send = send = self._stream.send
         sent: Awaitable[None] = send(message)
         return sent

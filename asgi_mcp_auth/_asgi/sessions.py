@@ -13,7 +13,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth._request import canonical_name
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import Reason, Refusal, SessionNotFound
@@ -31,9 +31,9 @@ MAX_COUNTED = 100_000  # sessions of all principals that are counted
 
 
 class Bound(NamedTuple):
-    """The scope of the request where it changes, and a wrapper of `send` that looks for a new session id."""
+    """The header fields to remove, by canonical name, and a wrapper of `send` that looks for a new session id."""
 
-    scope: Any = None
+    removed_fields: frozenset[bytes] = frozenset()
     wrap_send: Callable[[Any], Any] | None = None
 
 
@@ -84,13 +84,11 @@ class SessionBinding:
     def _key(self, session_id: bytes) -> str:
         return "session:" + sha256(self._resource.encode() + b"\0" + session_id).hexdigest()
 
-    async def check(self, scope: Any, modern: bool, auth_info: AuthInfo, token: bytes) -> Bound | Refusal:
+    async def check(self, request: RequestInfo, modern: bool, auth_info: AuthInfo, token: bytes) -> Bound | Refusal:
         """Return what changes for the app, or the refusal of a session that is not the caller's."""
-        headers = scope["headers"]
         if modern:
-            kept = [field for field in headers if canonical_name(field[0]) not in STATEFUL]
-            return Bound(scope if len(kept) == len(headers) else {**scope, "headers": kept})
-        named = [value for name, value in headers if canonical_name(name) == SESSION_ID]
+            return Bound(STATEFUL)
+        named = request.fields.get(SESSION_ID, [])
         owner = auth_info.principal.key.encode("ascii")
         if named:
             unknown = SessionNotFound(Reason.SESSION_NOT_FOUND, client_id=auth_info.client_id)
@@ -104,7 +102,7 @@ class SessionBinding:
             except Refusal as refusal:
                 return refusal.without_traceback()
             self._counts.touch(owner, key)
-        return Bound(None, partial(self._watch, owner=owner, known=named, token=token))
+        return Bound(wrap_send=partial(self._watch, owner=owner, known=named, token=token))
 
     async def _get(self, key: str, token: bytes) -> object:
         return await self._hooks.call(self._store.get, key, name="session_store", token=token)

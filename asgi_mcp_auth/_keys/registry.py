@@ -1,7 +1,7 @@
-"""The issuers that one resource trusts: those the configuration names, and those that a pattern or a resolver admits.
+"""The key sets of one configuration, and the issuers that each resource trusts at run time.
 
-Named ones cost a look-up. Others live in a bounded pool, the least recently used leaving first; what admits them
-is asked once at a time for each, and their names came with an unverified token, so everything here is bounded.
+Named issuers cost one lookup. Issuers that a pattern or a resolver admits live in a bounded pool that evicts the least
+recently used issuer. Their names come from unverified tokens, so everything here is bounded.
 """
 
 from __future__ import annotations

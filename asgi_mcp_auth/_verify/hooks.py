@@ -73,7 +73,7 @@ class HookCaller:
         """Return the refusal for a function that raised `error`. Log its traceback without the token."""
         grant = self._budget.take(name)
         if grant is not None:
-            text, secret = "".join(traceback.format_exception(error)), token.decode("ascii")
+            text, secret = "".join(traceback.format_exception(error)), token.decode("ascii", "replace")
             for form in {secret, quote(secret), quote(secret, safe="")} - {""}:
                 text = text.replace(form, "[token]")
             logger.error("%s failed%s:\n%s", name, grant.note, text)

@@ -13,11 +13,11 @@ from typing import Protocol
 
 from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._verify.hooks import HookCaller, run_on_thread
+from asgi_mcp_auth._verify.hooks import run_on_thread
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 
-__all__ = ("CallableVerifier", "IsRevoked", "RevocationCheck", "UserVerifier", "Verified", "Verifier", "VerifyFunction")
+__all__ = ("CallableVerifier", "IsRevoked", "Verified", "Verifier", "VerifyFunction")
 
 IsRevoked = Callable[[AuthInfo], bool | Awaitable[bool]]
 VerifyFunction = Callable[[str], AuthInfo | Awaitable[AuthInfo]]
@@ -51,54 +51,6 @@ def copy_with_token(auth_info: AuthInfo, token: str | None) -> AuthInfo:
     return auth_info if auth_info.token == token else auth_info.replace(token=token)
 
 
-class UserVerifier:
-    """A verifier of the user's own, called with the time limit of hooks.
-
-    Args:
-        verifier: The verifier.
-        hooks: What calls it.
-    """
-
-    def __init__(self, verifier: Verifier, hooks: HookCaller) -> None:
-        self._verifier = verifier
-        self._hooks = hooks
-
-    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
-        """Return or raise what the verifier does; `Unavailable` for a failure."""
-        name, token = "The verifier", credential.token
-        answer = await self._hooks.call(self._verifier.verify, credential, request, name=name, token=token)
-        if isinstance(answer, (Verified, Refusal)):
-            return answer
-        return self._hooks.wrong_answer(name, answer, "Verified or a Refusal")
-
-
-class RevocationCheck:
-    """Asks a revocation hook about every accepted token, cached ones included. It fails closed.
-
-    Args:
-        verifier: Verifies the token first.
-        is_revoked: Sync or async. Any answer but False refuses the token; a failure means 503.
-        hooks: What calls `is_revoked`.
-    """
-
-    def __init__(self, verifier: Verifier, is_revoked: IsRevoked, hooks: HookCaller) -> None:
-        self._verifier = verifier
-        self._is_revoked = is_revoked
-        self._hooks = hooks
-
-    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
-        """Verify the token, then ask the hook."""
-        verified = await self._verifier.verify(credential, request)
-        if isinstance(verified, Refusal):
-            return verified
-        info = verified.auth_info
-        answer = await self._hooks.call(self._is_revoked, info, name="is_revoked", token=credential.token)
-        if answer is not False:
-            found = f"jti {info.claims.get('jti')} of principal {info.principal.key[:16]}"
-            return InvalidToken(Reason.REVOKED, issuer=info.issuer, client_id=info.client_id, found=found)
-        return verified
-
-
 class CallableVerifier:
     """A function from a token to an `AuthInfo` as a verifier (mcpauth's custom verification).
 
@@ -112,7 +64,6 @@ class CallableVerifier:
         accepts_audience: Returns whether the audience of an `AuthInfo` is acceptable.
         clock: Seconds since the epoch.
         expose_token: Keep the raw token in `AuthInfo.token`.
-        hooks: What calls the function.
         allowed_clients: The accepted clients of each issuer; None accepts all.
         translate: Returns the refusal to answer for a refusal that the function raised.
     """
@@ -126,12 +77,10 @@ class CallableVerifier:
         accepts_audience: Callable[[AuthInfo], bool],
         clock: Callable[[], float],
         expose_token: bool,
-        hooks: HookCaller,
         allowed_clients: Mapping[str, frozenset[str] | None] = MappingProxyType({}),
         translate: Callable[[Refusal], Refusal] | None = None,
     ) -> None:
         self._function = function
-        self._hooks = hooks
         self._allowed_clients = allowed_clients
         self._translate = translate
         self._issuers = issuers
@@ -147,14 +96,19 @@ class CallableVerifier:
         return await answer if inspect.isawaitable(answer) else answer
 
     async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:  # noqa: ARG002 - the seam
-        """Call the function, then check the identity that it returned."""
+        """Call the function, then check the identity that it returned.
+
+        Raises:
+            TypeError: The function did not return an `AuthInfo`.
+        """
         token = credential.token.decode("ascii")
         try:
-            info = await self._hooks.call(self._ask, token, name="The verify function", token=credential.token)
+            info = await self._ask(token)
         except Refusal as refusal:
             return (refusal if self._translate is None else self._translate(refusal)).without_traceback()
         if not isinstance(info, AuthInfo):
-            return self._hooks.wrong_answer("The verify function", info, "an AuthInfo")
+            msg = f"The verify function returned {type(info).__name__}, not an AuthInfo"
+            raise TypeError(msg)
         if info.issuer not in self._issuers:
             expected = " ".join(sorted(self._issuers))
             return InvalidToken(Reason.UNKNOWN_ISSUER, expected=expected, found=info.issuer, issuer=info.issuer)
