@@ -9,11 +9,13 @@ import json
 import logging
 import sys
 import weakref
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
 from harness import Answer, Clock, bearer, http_scope, protect, send_scope, token
+from starlette.responses import StreamingResponse
 from test_operations import LEGACY, MODERN, call_tool, guarded, modern, post, rpc
 
 from asgi_mcp_auth import Allow, MemoryStore
@@ -285,9 +287,58 @@ async def test_sending_after_the_end_is_an_oserror_for_the_app_and_no_traceback_
             raised.append(str(error))
             raise
 
-    scope = http_scope("GET", headers=bearer(token(issuer)), asgi={"version": "3.0", "spec_version": "2.4"})
+    scope = http_scope("GET", headers=bearer(token(issuer)), asgi=ASGI_24)
     answer = await send_scope(guarded(issuer, app), scope)
     assert (answer.body, raised) == (b"data: 1\n\n", ["The access token expired"])
+
+
+ASGI_24 = {"version": "3.0", "spec_version": "2.4"}
+
+
+async def test_frameworks_that_replace_the_oserror_cause_no_traceback_either(
+    issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starlette raises ClientDisconnect instead, a task group an ExceptionGroup."""
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
+
+    async def events() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\n"
+        clock.now += 1000
+        await anyio.sleep(0.05)
+        yield STAYS
+
+    async def grouped(scope: Any, receive: Any, send: Any) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(streaming([], clock, chunks=[b"data: 1\n\n"]), scope, receive, send)
+
+    scope = http_scope("GET", headers=bearer(token(issuer)), asgi=ASGI_24)
+    answer = await send_scope(protect(issuer, StreamingResponse(events(), media_type="text/event-stream")), scope)
+    assert answer.body == b"data: 1\n\n"
+    clock.now -= 1000
+    assert (await send_scope(protect(issuer, grouped), scope)).body == b"data: 1\n\n"
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.4"])
+async def test_an_error_of_the_app_that_is_not_the_end_of_the_stream_passes(
+    version: str, issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await streaming([], clock, chunks=[b"data: 1\n\n"])(scope, receive, send)
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        async def fail() -> None:
+            raise KeyError("own")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(app, scope, receive, send)
+            group.start_soon(fail)
+
+    scope = http_scope("GET", headers=bearer(token(issuer)), asgi={"version": "3.0", "spec_version": version})
+    with pytest.raises(ExceptionGroup) as raised:
+        await send_scope(protect(issuer, failing), scope)
+    assert raised.group_contains(KeyError, match="own")
 
 
 LISTEN = rpc("subscriptions/listen", notifications={"resourcesListChanged": True})

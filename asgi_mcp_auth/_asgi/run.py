@@ -1,6 +1,6 @@
 """Running the app for a verified caller: on a copied scope, with its responses and its websocket watched.
 
-The app's own errors are never caught, its streams never buffered.
+The app's own errors pass through, and its streams are not buffered.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from asgi_mcp_auth._asgi.identity import AuthenticatedUser, Credentials, SDKBridge
 from asgi_mcp_auth._asgi.streams import (
     ExpiringStream,
-    StreamExpiredError,
+    is_caused_by_expiry,
     is_event_stream,
     run_until_expiry,
     stream_deadline,
@@ -84,8 +84,9 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
             watched = _WatchedResponse(send, context, verified, child, listens)
             try:
                 await context.app(child, receive, watched.send if wrap_send is None else wrap_send(watched.send))
-            except StreamExpiredError:  # the end that is meant; a server would log a traceback
-                pass
+            except Exception as error:
+                if not is_caused_by_expiry(error):  # else the stream has ended as it should: no traceback in the log
+                    raise
             finally:
                 watched.close()
     finally:

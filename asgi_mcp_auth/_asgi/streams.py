@@ -15,7 +15,14 @@ from asgi_mcp_auth._keys.background import Background, spawn
 from asgi_mcp_auth._request import canonical_name
 from asgi_mcp_auth._verify.verifier import Verified
 
-__all__ = ("ExpiringStream", "StreamExpiredError", "is_event_stream", "run_until_expiry", "stream_deadline")
+__all__ = (
+    "ExpiringStream",
+    "StreamExpiredError",
+    "is_caused_by_expiry",
+    "is_event_stream",
+    "run_until_expiry",
+    "stream_deadline",
+)
 
 logger = logging.getLogger("asgi_mcp_auth.streams")
 
@@ -24,11 +31,24 @@ MAX_SLEEP = 60.0  # the wall clock may be changed while a stream sleeps
 HALF_EVENT_GRACE = 5.0  # seconds for the app to complete an event
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 OSERROR_SINCE = (2, 4)  # the ASGI revision that lets send() raise OSError for a client that has left
+MAX_CAUSES = 10
 LISTEN = "subscriptions/listen"
 
 
 class StreamExpiredError(OSError):
     """Raised into an app that sends to an event stream after its end (ASGI 2.4: the client has left)."""
+
+
+def is_caused_by_expiry(error: BaseException | None) -> bool:
+    """Return whether an error goes back to a `StreamExpiredError`, which frameworks replace or put into groups."""
+    for _ in range(MAX_CAUSES):
+        if error is None or isinstance(error, StreamExpiredError):
+            break
+        if isinstance(error, BaseExceptionGroup):
+            grouped: Any = error  # pyright: ignore[reportUnknownVariableType] - a group of any errors
+            return all(map(is_caused_by_expiry, grouped.exceptions))
+        error = error.__cause__ or error.__context__
+    return isinstance(error, StreamExpiredError)
 
 
 async def _sleep_until(time: float, clock: Callable[[], float]) -> None:
