@@ -186,6 +186,9 @@ DEFAULT_ALGORITHMS: Final = (
 )
 """Every algorithm that can be allowed: asymmetric only (RFC 8725 section 3.1)."""
 
+MAX_LEEWAY: Final = 300.0
+"""The largest `leeway` of an issuer, in seconds."""
+
 DEFAULT_SCOPE_CLAIMS: Final = ("scope", "scp", "scopes")
 
 TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]

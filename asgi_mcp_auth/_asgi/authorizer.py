@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import filter_lists
-from asgi_mcp_auth._asgi.sessions import SessionBinding
+from asgi_mcp_auth._asgi.sessions import SESSION_ID, SessionBinding
+from asgi_mcp_auth._asgi.streams import LISTEN
 from asgi_mcp_auth._mcp.headers import MCPFields, header_params
 from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operations
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import Route
 from asgi_mcp_auth._policy.scopes import Requirement
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._verify.hooks import Authorize, ask_authorize
+from asgi_mcp_auth._verify.hooks import Authorize, HookCaller
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.authorization import Operation, TargetKind
 from asgi_mcp_auth.context import AuthInfo
@@ -49,6 +50,7 @@ class Admission(NamedTuple):
         wrap_send: Wraps `send`, to filter lists or to watch for a new session id.
         removed_fields: Header fields, by canonical name, that the app does not get.
         needed: The scopes that the rules for the body require.
+        listens: Whether the body asks for `subscriptions/listen`. None: the body was not read.
     """
 
     receive: Any = None
@@ -56,6 +58,7 @@ class Admission(NamedTuple):
     wrap_send: Callable[[Any], Any] | None = None
     removed_fields: frozenset[bytes] = frozenset()
     needed: Sequence[Requirement] = ()
+    listens: bool | None = None
 
 
 UNCHANGED = Admission()
@@ -66,6 +69,7 @@ class Authorizer:
 
     Args:
         resource: The resource.
+        hooks: Calls the hook and the store, within their time limit.
         authorize: The hook that is asked about operations; None for no hook.
         session_store: Where sessions are bound to their callers; None for no binding.
         clock: Seconds since the epoch.
@@ -77,6 +81,7 @@ class Authorizer:
         self,
         resource: CompiledResource,
         *,
+        hooks: HookCaller,
         authorize: Authorize | None,
         session_store: Store | None,
         clock: Callable[[], float],
@@ -85,10 +90,11 @@ class Authorizer:
     ) -> None:
         self._resource = resource
         self._rules = resource.policy.operations
+        self._hooks = hooks
         self._authorize = authorize
         self._clock = clock
         self._max_body = max_body_size
-        self._sessions = None if session_store is None else SessionBinding(session_store, resource.identifier)
+        self._sessions = None if session_store is None else SessionBinding(session_store, resource.identifier, hooks)
         self._reads = self._rules.any or self._rules.filter_lists or authorize is not None
         self._leeways = {trusted.rules.issuer: trusted.rules.leeway for trusted in resource.trust.named}
         self._order = {scope: place for place, scope in enumerate(resource.policy.known)}
@@ -162,7 +168,7 @@ class Authorizer:
         admission = self._admission(verified.auth_info, fields, asked, params, receive, needed)
         if self._authorize is None:
             return admission
-        more_scopes = await ask_authorize(
+        more_scopes = await self._hooks.authorize(
             self._authorize, verified.auth_info, admission.operations, request, request.token
         )
         if isinstance(more_scopes, Refusal):
@@ -192,13 +198,14 @@ class Authorizer:
     ) -> Admission:
         shown = tuple(each for one in asked for each in operations(one, params)) if self._shows else ()
         filtering = self._filtering(info, fields, asked) if self._rules.filter_lists else None
-        return Admission(receive=receive, operations=shown, wrap_send=filtering, needed=needed)
+        listens = LISTEN in [method for method, *_ in asked]
+        return Admission(receive=receive, operations=shown, wrap_send=filtering, needed=needed, listens=listens)
 
     async def admit_anonymous(self, route: Route, request: RequestInfo, receive: Any) -> Admission | None:
         """Admit a request without a credential if the body asks for public methods only; return None otherwise."""
         if not self.has_public_methods or not route.checks_message or request.is_websocket or request.method != "POST":
             return None
-        if self._sessions is not None and b"mcp-session-id" in request.fields:
+        if self._sessions is not None and SESSION_ID in request.fields:
             return None  # a session belongs to a caller
         fields = MCPFields.read(request.fields)
         try:

@@ -142,15 +142,17 @@ def header_params(headers: Iterable[tuple[bytes, bytes]], message_id: str | int 
     """Return the `Mcp-Param-*` fields, decoded, by lower-case name without the prefix.
 
     Raises:
-        MessageRefused: -32020, for a field that is repeated or malformed.
+        MessageRefused: -32020, for a field that is malformed, or repeated to a reader that cannot tell `_` from `-`.
     """
     params: dict[str, str] = {}
+    seen: set[bytes] = set()
     for name, value in headers:
-        if name.startswith(_PARAM):
-            short = name[len(_PARAM) :].decode("latin-1").lower()
-            text = decode_value(value.strip(b" \t"))
-            if short in params or text is None:
+        canonical = name.lower().replace(b"_", b"-")  # as behind a CGI or WSGI adapter (RFC 3875 section 4.1.18)
+        if canonical.startswith(_PARAM):
+            text = decode_value(value.strip(WHITE))
+            if text is None or canonical in seen or not name.lower().startswith(_PARAM):
                 field = "Mcp-Param"
                 raise mismatch(field, message_id)
-            params[short] = text
+            seen.add(canonical)
+            params[name[len(_PARAM) :].decode("latin-1").lower()] = text
     return params
