@@ -36,8 +36,10 @@ class MCPAuthOptions(TypedDict, total=False):
     token_cache_size: int
     token_cache_bytes: int
     issuer_pool_size: int
-    new_issuers_per_minute: int
+    unproven_fetches_per_minute: int
     require_warm_up: bool
+    warm_up_timeout: float
+    dangerously_exit_when_cold: bool
     clock: Callable[[], float]
     dangerously_allow_http: bool
     dangerously_allow_private_addresses: bool

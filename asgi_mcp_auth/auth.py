@@ -72,8 +72,13 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         token_cache_size: How many verified tokens to remember per resource; 0 for none.
         token_cache_bytes: How much memory they may take per resource, estimated: never less than it is.
         issuer_pool_size: How many issuers that a pattern or a resolver admitted to hold per resource.
-        new_issuers_per_minute: How many issuers the patterns of a resource may admit in a minute; more get 503.
-        require_warm_up: Fail the app's lifespan start-up when the keys of an issuer cannot be had.
+        unproven_fetches_per_minute: Fetches a minute, in total, for issuers that match a pattern and whose keys were
+            never fetched. Their tokens get 503 when it is used up. Each issuer takes 2 to 4 fetches.
+        require_warm_up: Delay the app's lifespan start-up until the keys of every named issuer are fetched, for at
+            most `warm_up_timeout`. Then the app starts all the same, and the readiness app answers 503.
+        warm_up_timeout: Seconds.
+        dangerously_exit_when_cold: Fail the start-up instead. Gunicorn and `uvicorn --workers` then stop all
+            workers as soon as one of them cannot fetch the keys.
         clock: Seconds since the epoch, for tests.
         dangerously_allow_http: Accept http issuers and resources beyond loopback. Tokens and keys then cross
             the network in the clear.
@@ -107,8 +112,10 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         token_cache_size: int = 10_000,
         token_cache_bytes: int = 67_108_864,
         issuer_pool_size: int = 10_000,
-        new_issuers_per_minute: int = 60,
+        unproven_fetches_per_minute: int = 60,
         require_warm_up: bool = False,
+        warm_up_timeout: float = 30.0,
+        dangerously_exit_when_cold: bool = False,
         clock: Callable[[], float] = time.time,
         dangerously_allow_http: bool = False,
         dangerously_allow_private_addresses: bool = False,
@@ -131,8 +138,10 @@ class MCPAuth(MCPAuthInterface, FromSettings):
                 "token_cache_size": token_cache_size,
                 "token_cache_bytes": token_cache_bytes,
                 "issuer_pool_size": issuer_pool_size,
-                "new_issuers_per_minute": new_issuers_per_minute,
+                "unproven_fetches_per_minute": unproven_fetches_per_minute,
                 "require_warm_up": require_warm_up,
+                "warm_up_timeout": warm_up_timeout,
+                "dangerously_exit_when_cold": dangerously_exit_when_cold,
                 "clock": clock,
                 "dangerously_allow_http": dangerously_allow_http,
                 "dangerously_allow_private_addresses": dangerously_allow_private_addresses,
@@ -147,7 +156,6 @@ class MCPAuth(MCPAuthInterface, FromSettings):
             metadata_signer=metadata_signer,
             allow_http=dangerously_allow_http,
             one_issuer=republish_server_metadata,
-            new_issuers_per_minute=new_issuers_per_minute,
         )
         self.site: CompiledConfig = self._compile(protected_resources, problems)
         self.configs = self.site.configs
@@ -168,12 +176,14 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         self.token_cache_size = token_cache_size
         self.token_cache_bytes = token_cache_bytes
         self.issuer_pool_size = issuer_pool_size
-        self.require_warm_up = require_warm_up
+        self.warm_up_timeout = warm_up_timeout if require_warm_up else None
+        self.exit_when_cold = dangerously_exit_when_cold
         self._key_sets = KeySets(
             Fetcher(http_client),
             clock=clock,
             allow_http=dangerously_allow_http,
             allow_private=dangerously_allow_private_addresses,
+            unproven_fetches_per_minute=unproven_fetches_per_minute,
         )
         self._set_verifiers()
         issuer = self.site.resources[0].trust.named[0]
@@ -245,11 +255,18 @@ class MCPAuth(MCPAuthInterface, FromSettings):
         return token_verifier(self, resource)
 
     async def warm_up(self) -> tuple[str, ...]:
-        """Fetch the key sets of all named issuers now, instead of at the first token.
+        """Fetch the key sets of all named and preloaded issuers now, instead of at the first token.
 
-        Returns the issuers whose keys cannot be used. Failures are logged, and tried again at the first token.
+        Return the named issuers whose keys cannot be used. Failures are logged, and tried again at the first token.
         """
         return await self._key_sets.warm_up()
+
+    async def require_keys(self, seconds: float) -> tuple[str, ...]:
+        """Fetch as `warm_up` does, and try again until every named issuer's keys can be used or `seconds` are over.
+
+        Return the named issuers whose keys cannot be used by then.
+        """
+        return await self._key_sets.warm_up_within(seconds)
 
     def warn_once(self, logger: logging.Logger, warning: str, *args: object) -> None:
         """Log a warning the first time it is given, whatever its arguments."""

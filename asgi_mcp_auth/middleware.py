@@ -265,9 +265,9 @@ class MCPAuthMiddleware:
         self._running.bridge = sdk_bridge()
         if scope.get("root_path"):  # from a framework above: no server tells it before the first request
             self._placement.check(scope["root_path"])
-        if self.auth.require_warm_up:
-            failed = await self.auth.warm_up()
-            if failed:  # before the app starts anything that it would not be told to stop
+        if self.auth.warm_up_timeout is not None:
+            failed = await self.auth.require_keys(self.auth.warm_up_timeout)
+            if failed and self.auth.exit_when_cold:  # before the app starts what only a shutdown event would stop
                 await receive()
                 message = f"asgi_mcp_auth: no keys of {', '.join(failed)}"
                 await send({"type": "lifespan.startup.failed", "message": message})

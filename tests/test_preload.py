@@ -65,7 +65,7 @@ now = 1_800_000_000.0
 issuer = Issuer(algorithms=("Ed25519",), clock=lambda: now)
 metadata = ResourceServerMetadata(resource="https://mcp.example.com/mcp", authorization_servers=[issuer.url])
 auth = MCPAuth(ResourceServerConfig(metadata=metadata), http_client=issuer.http_client, clock=lambda: now)
-(keys,) = auth._key_sets._named.values()
+(keys,) = auth._key_sets._named
 
 def tell():
     document, state = keys.document, keys.document.state
@@ -96,7 +96,9 @@ anyio.run(main, backend=sys.argv[1])
 def test_a_fork_keeps_the_keys_and_nothing_that_is_under_way(backend: str) -> None:
     argv = [sys.executable, "-W", "error", "-c", FORK, backend]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    [record] = done.stderr.splitlines()  # of the parent, whose event loop ends amid the fetch
+    assert record.endswith("The fetch was cancelled, because its event loop ended.")
     child, parent = map(json.loads, done.stdout.splitlines())
     assert (child["flights"], parent["flights"]) == (0, 1)
     assert (child["keys"], parent["keys"]) == (1, 1)

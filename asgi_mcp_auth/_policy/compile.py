@@ -85,7 +85,6 @@ class ResourceContext:
     metadata_signer: MetadataSigner | None
     allow_http: bool
     alone_on_origin: bool
-    new_issuers_per_minute: int
 
 
 def resource_url(text: object, where: str, problems: Problems, *, allow_http: bool) -> Url | None:
@@ -210,7 +209,6 @@ def compile_resource(
         allow_http=around.allow_http,
         prefixes=[str(url).removesuffix("/") + "/", *([url.origin + "/"] if around.alone_on_origin else [])],
         required=policy.baseline.needed,
-        new_per_minute=around.new_issuers_per_minute,
     )
     if len(problems.found) > before:
         return None
@@ -350,7 +348,6 @@ def compile_config(
     metadata_signer: MetadataSigner | None,
     allow_http: bool,
     one_issuer: bool,
-    new_issuers_per_minute: int,
 ) -> CompiledConfig:
     """Compile and check a whole configuration: one `ResourceServerConfig`, or a sequence of them.
 
@@ -382,7 +379,6 @@ def compile_config(
             allowed_origins=origins,
             metadata_signer=metadata_signer,
             allow_http=allow_http,
-            new_issuers_per_minute=new_issuers_per_minute,
             alone_on_origin=url is not None and on_origin[url.origin] == 1,
         )
         # Without a usable identifier the rest is still checked: every problem is to be reported at once.

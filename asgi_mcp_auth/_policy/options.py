@@ -22,15 +22,17 @@ SWITCHES = (
     "reject_query_token",
     "republish_server_metadata",
     "require_warm_up",
+    "dangerously_exit_when_cold",
     "dangerously_allow_http",
     "dangerously_allow_private_addresses",
 )
+MAX_WARM_UP = 3600
 SIZES = {
     "max_body_size": (0, "bytes"),
     "token_cache_size": (0, "tokens"),
     "token_cache_bytes": (0, "bytes"),
     "issuer_pool_size": (1, "issuers"),
-    "new_issuers_per_minute": (1, "issuers"),
+    "unproven_fetches_per_minute": (4, "fetches"),
 }
 
 
@@ -47,6 +49,13 @@ def check_options(options: Mapping[str, object], problems: Problems) -> None:
         fix = "Give an object with an async method verify(credential, request)."
         problems.add("verifier", f"{show(verifier)} is no verifier.", fix)
     _check_observers(options["on_decision"], problems)
+    timeout = options["warm_up_timeout"]
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 1 <= timeout <= MAX_WARM_UP:
+        what = f"{show(timeout)} is not a number of seconds from 1 to {MAX_WARM_UP}."
+        problems.add("warm_up_timeout", what, "Set a number in this range.")
+    if options["dangerously_exit_when_cold"] is True and options["require_warm_up"] is False:
+        fix = "Set require_warm_up=True too, or remove it."
+        problems.add("dangerously_exit_when_cold", "It has no effect without require_warm_up=True.", fix)
     for name in SWITCHES:
         if not isinstance(options[name], bool):
             problems.add(name, f"{show(options[name])} is not a bool.", "Write True or False.")
