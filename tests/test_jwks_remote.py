@@ -8,7 +8,8 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
 from typing import Any
@@ -43,7 +44,6 @@ OPENID = "/.well-known/openid-configuration"
 FRESH = 60.0  # the testing issuer says no-store, which is clamped to a minute
 AHEAD = 54.0  # refreshed a tenth before its end
 STALE = 86_400.0
-COOL_DOWN = 30.0
 
 
 def covers(ids: str) -> pytest.MarkDecorator:
@@ -216,7 +216,6 @@ async def test_unknown_kid(issuer: Issuer, upstream: Upstream, clock: Clock) -> 
 async def test_a_flood_of_unknown_kids_is_one_request(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     assert await ask(guarded, quick(issuer)) == PASSED
-    clock.now += COOL_DOWN
     old = int(clock.now) - 3600
     bogus = [quick(issuer, header={"kid": f"bogus-{n}"}, iat=old) for n in range(100)]
     answers: list[tuple[int, str | None]] = []
@@ -348,7 +347,6 @@ async def test_a_good_token_of_a_key_newer_than_the_fetch_under_way_is_never_401
 ) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     assert await ask(guarded, token(issuer)) == PASSED
-    clock.now += COOL_DOWN
     upstream.gate = anyio.Event()
     upstream.instead["/jwks"] = httpx.Response(200, json=issuer.jwks())  # written before the rotation
     answers: dict[str, tuple[int, str | None]] = {}
@@ -491,7 +489,6 @@ async def test_a_failed_fetch_does_not_burn_the_allowance_of_a_rotation(
 ) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     assert await ask(guarded, token(issuer)) == PASSED
-    clock.now += COOL_DOWN
     issuer.rotate()
     upstream.down = True
     raw = token(issuer)
@@ -887,6 +884,99 @@ def test_successive_event_loops(backends: tuple[str, str], issuer: Issuer, upstr
 
         on(backend, main)
     assert upstream.paths.count("/jwks") == 3
+
+
+Runner = Callable[[Callable[[], Any]], Any]
+
+
+@contextmanager
+def closing(backend: str) -> Generator[Runner]:
+    """Each piece of work runs on a loop of its own, which cancels background work at its end."""
+    yield lambda work: on(backend, work)
+
+
+@contextmanager
+def frozen(_: str) -> Generator[Runner]:
+    """All work runs on the same loop, which stands still in between (AWS Lambda)."""
+    with asyncio.Runner() as runner:
+        yield lambda work: runner.run(work())
+
+
+CUT_OFF = [AHEAD, 2.0]  # due, and refreshed in the background; then a moment later
+IDLE = [FRESH + 60]
+BUSY = [AHEAD, 2.0, FRESH - AHEAD, 57.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("runners", "backend", "steps"),
+    [
+        pytest.param(closing, "asyncio", CUT_OFF, id="issue 13.B7 asyncio, after a refresh that was cut off"),
+        pytest.param(closing, "trio", CUT_OFF, id="issue 13.B7 trio, after a refresh that was cut off"),
+        pytest.param(closing, "asyncio", IDLE, id="issue 13.B7 asyncio, a minute past expiry"),
+        pytest.param(closing, "trio", IDLE, id="issue 13.B7 trio, a minute past expiry"),
+        pytest.param(frozen, "asyncio", IDLE, id="issue 13.B7 frozen, a minute past expiry"),
+        pytest.param(frozen, "asyncio", BUSY, id="issue 13.B7 frozen, a minute past expiry, with requests until then"),
+    ],
+)
+def test_a_withdrawn_key_stops_where_background_work_starves(
+    runners: Any,
+    backend: str,
+    steps: list[float],
+    issuer: Issuer,
+    upstream: Upstream,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    cached, late = (quick(issuer, sub=name, exp=int(clock.now) + 3600) for name in ("a", "b"))
+    answers: list[tuple[int, str | None]] = []
+    with runners(backend) as run:
+        assert run(lambda: ask(guarded, cached)) == PASSED
+        del issuer.keys[2]
+        upstream.delay = 0.05
+        for seconds in steps:
+            clock.now += seconds
+            answers = [run(lambda raw=raw: ask(guarded, raw)) for raw in (cached, late)]
+    assert answers == [REFUSED, REFUSED]
+    cut_off = [record for record in caplog.records if "cancelled" in record.getMessage()]
+    assert len(cut_off) in ([1] if steps is CUT_OFF else [0, 1])
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_issuer_that_hangs_delays_a_request_by_seconds_at_most(
+    issuer: Issuer, upstream: Upstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._keys.cached_document.MAX_FOREGROUND_SECONDS", 0.05)
+    monkeypatch.setattr("asgi_mcp_auth._keys.cached_document.TOTAL_SECONDS", 0.2)
+    guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
+    cached = quick(issuer, exp=int(clock.now) + 3600)
+    assert await ask(guarded, cached) == PASSED
+    upstream.gate = anyio.Event()
+    clock.now += FRESH + 60
+    with anyio.fail_after(1):
+        for _ in range(3):
+            assert await ask(guarded, cached) == PASSED
+            assert await ask(guarded, quick(issuer)) == PASSED
+    await anyio.sleep(0.3)
+    start = anyio.current_time()
+    for _ in range(20):  # the failed attempt says that background work runs
+        assert await ask(guarded, cached) == PASSED
+    assert anyio.current_time() - start < 0.2
+    upstream.gate.set()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_starting_work_looks_at_no_other_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[object] = []
+    monkeypatch.setattr(tasks._Tasks, "forget_if_closed", lambda _: looks.append(None))  # pyright: ignore[reportPrivateUsage]
+    release = anyio.Event()
+    tasks.spawn(release.wait)
+    looks.clear()
+    for _ in range(1000):
+        tasks.spawn(release.wait)
+    assert looks == []
+    release.set()
+    await anyio.wait_all_tasks_blocked()
 
 
 @covers("RS-245 a loop closed with its tasks")
