@@ -1,6 +1,7 @@
-"""What a user writes: frozen values, under the names that users of `mcpauth` know.
+"""The values a user writes: issuers, resources, scope policies, and authorization server metadata.
 
-They hold what was written; `MCPAuth` checks and compiles them, and reports every problem at once.
+The values hold what was written. `MCPAuth` checks and compiles them, and reports every problem at once. Names that the
+documentation of the library mcpauth uses are the same here.
 """
 
 from __future__ import annotations

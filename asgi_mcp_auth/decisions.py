@@ -1,4 +1,4 @@
-"""One `Decision` per request for whoever observes, and the observer that is always there: the refusal log."""
+"""The record of one decision, the observers that receive it, the log of refusals, and the names of log events."""
 
 from __future__ import annotations
 

@@ -1,12 +1,30 @@
-"""The refusals of a JSON-RPC message, answered as JSON-RPC errors: clients tell protocol eras apart by 4xx bodies.
+"""Every exception that the library raises or answers with, and the reason codes of refusals.
 
-    errors.Refusal
-    └── MessageRefused              400  unreadable, no message, wrong parameters, contradicting header fields
-        ├── MessageTooLarge         413
-        ├── UnsupportedContent      415
-        └── SessionNotFound         404
+    MCPAuthError
+    ├── ConfigurationError (also ValueError)   a configuration that cannot be used; all problems at once
+    ├── DiscoveryError                         an upstream document that could not be fetched
+    │   └── InvalidServerMetadata              a document that was fetched and cannot be used
+    └── Refusal                                the answer to one request
+        ├── BadRequest          400  invalid_request
+        ├── Unauthenticated     401
+        │   ├── NoCredential         (no error code, RFC 6750 section 3.1)
+        │   ├── InvalidToken         invalid_token
+        │   └── InsufficientAuthentication  insufficient_user_authentication
+        ├── Forbidden           403  access_denied
+        │   ├── OriginNotAllowed
+        │   └── InsufficientScope    insufficient_scope
+        ├── NotFound            404
+        ├── Misdirected         421
+        ├── Unavailable         503  temporarily_unavailable
+        └── MessageRefused      400  a JSON-RPC error: clients distinguish protocol eras by 4xx bodies
+            ├── MessageTooLarge      413
+            ├── UnsupportedContent   415
+            └── SessionNotFound      404
 
-None of them carries a challenge: no other token would change the answer.
+A `Refusal` gives the caller one fixed sentence per class and gives the operator everything else: a stable `Reason`,
+the issuer, the key, the expected value and the found value. A verifier may raise a `Refusal` or return one. No
+message, repr or field of any of these exceptions holds a token. A `MessageRefused` carries no challenge, because no
+other token would change the answer.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ from asgi_mcp_auth.errors import (
     InvalidServerMetadata,
     InvalidToken,
     MCPAuthError,
+    MessageRefused,
+    MessageTooLarge,
     Misdirected,
     NoCredential,
     NotFound,
@@ -26,8 +28,10 @@ from asgi_mcp_auth.errors import (
     Problem,
     Reason,
     Refusal,
+    SessionNotFound,
     Unauthenticated,
     Unavailable,
+    UnsupportedContent,
     printable,
 )
 
@@ -48,6 +52,10 @@ TREE = {
     NotFound: Refusal,
     Misdirected: Refusal,
     Unavailable: Refusal,
+    MessageRefused: Refusal,
+    MessageTooLarge: MessageRefused,
+    UnsupportedContent: MessageRefused,
+    SessionNotFound: MessageRefused,
 }
 
 
@@ -57,7 +65,6 @@ def test_the_tree_is_the_documented_one() -> None:
     for child, parent in TREE.items():
         assert child.__bases__[0] is parent
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
-    drawn.remove("MessageRefused")  # with its leaves in a module of its own
     assert drawn == [child.__name__ for child in TREE if child is not MCPAuthError]
     assert issubclass(ConfigurationError, ValueError)
     assert issubclass(InvalidServerMetadata, ConfigurationError)

@@ -307,7 +307,7 @@ async def test_unknown_kids_when_no_fetch_is_allowed(
         pytest.param(SigningKey("RS256", bits=1024).jwk, "weak", id="RS-77 weak"),
     ],
 )
-async def test_a_kid_that_is_published_but_unusable_is_401_at_once(
+async def test_a_kid_that_is_published_but_unusable_is_401_at_once(  # noqa: PLR0917 - fixtures
     change: dict[str, Any],
     reason: str,
     issuer: Issuer,
@@ -536,8 +536,8 @@ async def test_hanging_keys_end_in_503(issuer: Issuer, upstream: Upstream, monke
 async def test_slow_steps_share_one_time_limit(
     issuer: Issuer, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("http", "cached_document"):
-        monkeypatch.setattr(f"asgi_mcp_auth._keys.{module}.TOTAL_SECONDS", 0.3)
+    for place in ("http", "cached_document"):
+        monkeypatch.setattr(f"asgi_mcp_auth._keys.{place}.TOTAL_SECONDS", 0.3)
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     upstream.delay = 0.2
     with anyio.fail_after(5):
@@ -918,7 +918,7 @@ BUSY = [AHEAD, 2.0, FRESH - AHEAD, 57.0, 1.0]
         pytest.param(frozen, "asyncio", BUSY, id="issue 13.B7 frozen, a minute past expiry, with requests until then"),
     ],
 )
-def test_a_withdrawn_key_stops_where_background_work_starves(
+def test_a_withdrawn_key_stops_where_background_work_starves(  # noqa: PLR0917 - fixtures
     runners: Any,
     backend: str,
     steps: list[float],

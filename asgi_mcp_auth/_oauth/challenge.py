@@ -1,4 +1,8 @@
-"""Reading `WWW-Authenticate` back, for tests and tools (RFC 9110 section 11.6.1)."""
+"""Building and parsing `WWW-Authenticate` (RFC 9110 section 11.6.1, RFC 6750 section 3).
+
+Real clients extract parameters with unanchored regular expressions. The order is therefore fixed (`error, scope,
+resource_metadata, error_description`), free text comes last and contains no `=`, and the Bearer challenge comes first.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Compiling the authorization servers that one resource trusts: named issuers, tenants, patterns and a resolver."""
+"""The authorization servers that one resource trusts, compiled: named issuers, tenants, patterns and a resolver.
+
+A token's `iss` is attacker-controlled until the signature is verified. A pattern therefore matches within one label of
+the host or one segment of the path, and never across a separator, so that no pattern can match another domain.
+"""
 
 from __future__ import annotations
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from asgi_mcp_auth._oauth.challenge import CredentialScheme, challenges
 from asgi_mcp_auth.errors import (
     InsufficientAuthentication,
     InsufficientScope,
+    InvalidToken,
     MessageRefused,
     NoCredential,
     OriginNotAllowed,
@@ -23,6 +25,7 @@ __all__ = ("ChallengeSource", "Header", "Response", "in_band_denied", "json_resp
 
 IN_BAND_DENIED = 40300
 MAX_RETRY_AFTER = 3600
+MAX_RENDERED = 16
 
 Header = tuple[bytes, bytes]
 
@@ -62,12 +65,35 @@ def in_band_denied(required_scopes: Iterable[str], *, id: str | int | None = Non
     return {"jsonrpc": "2.0", "id": id, "error": error}
 
 
-class ChallengeSource(NamedTuple):
-    """What the challenges of one resource are made of."""
+@dataclass(frozen=True, slots=True)
+class ChallengeSource:
+    """The fixed parts of one resource's challenges.
+
+    Args:
+        schemes: The accepted credential schemes.
+        resource_metadata: The URL of the metadata document.
+        scope: The scopes that a first 401 asks for.
+    """
 
     schemes: tuple[CredentialScheme, ...]
     resource_metadata: str
     scope: tuple[str, ...]
+    _rendered: dict[tuple[str, bytes | None], Response] = field(
+        default_factory=dict[tuple[str, bytes | None], Response], repr=False, compare=False
+    )
+
+    def respond(self, refusal: Refusal, *, used: bytes | None = None, details: bool = False) -> Response:
+        """Render a refusal; the answers to missing and invalid tokens are rendered once."""
+        is_missing = isinstance(refusal, NoCredential)
+        if refusal.response_headers or not (is_missing or (isinstance(refusal, InvalidToken) and not details)):
+            return refusal_response(refusal, self, used=used, details=details)
+        key = refusal.description, used
+        response = self._rendered.get(key)
+        if response is None:
+            response = refusal_response(refusal, self, used=used)
+            if len(self._rendered) < MAX_RENDERED:  # a verifier of the user's own may make any number of descriptions
+                self._rendered[key] = response
+        return response
 
 
 def _authentication(refusal: InsufficientAuthentication) -> tuple[tuple[str, str], ...]:

@@ -1,4 +1,4 @@
-"""Compiling a `ScopePolicy`: what each request of one resource needs, and what its challenges name."""
+"""A `ScopePolicy` compiled: the baseline, the rules for paths, and the rules for operations in a JSON-RPC body."""
 
 from __future__ import annotations
 

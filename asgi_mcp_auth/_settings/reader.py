@@ -1,7 +1,8 @@
-"""Reading a configuration from plain values (TOML, JSON, the environment): keys and types, all problems at once.
+"""Reading configuration values from plain values (TOML, JSON, the environment) by the type hints of the configuration.
 
-Values are judged by `MCPAuth`, as always; here a key is known or not, and a value has its type or not. Pure: what
-a reference or an import string stands for comes from callables that are given.
+The dataclasses and the constructor are the only list of settings. A field that is added to them can be written in a
+file, is checked against its type, and is part of the JSON Schema. Keys and types are checked here; `MCPAuth` checks
+the values. Import strings and references are resolved by callables that the caller passes.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ __all__ = (
     "describe",
     "fields_of",
     "known_or_not",
-    "parameters_of",
     "shapes_of",
 )
 
@@ -121,18 +121,6 @@ def fields_of(record: type[Any]) -> dict[str, Field]:
         found[field.name] = Field(
             field.name, shapes_of(hints[field.name]), required, default, meanings.get(field.name, "")
         )
-    return found
-
-
-def parameters_of(configured: type[Any]) -> dict[str, Field]:
-    """The parameters of a constructor by name, documented in the docstring of its class."""
-    constructor: Callable[..., Any] = configured.__init__
-    hints = get_type_hints(constructor)
-    meanings = _meanings(configured)
-    found: dict[str, Field] = {}
-    for name, parameter in list(inspect.signature(constructor).parameters.items())[1:]:
-        required = parameter.default is parameter.empty
-        found[name] = Field(name, shapes_of(hints[name]), required, parameter.default, meanings.get(name, ""))
     return found
 
 
