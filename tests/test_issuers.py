@@ -594,7 +594,7 @@ async def test_a_resolver_is_asked_once(kind: str, issuer: Issuer, internet: Int
 
     guarded, seen = guard(internet, asked if kind == "async" else plain)
     assert await outcome(guarded, seen, token(issuer)) == (200, None)
-    assert asked.asked == [], "a named issuer is nobody's question"
+    assert asked.asked == [], "the resolver is not called for a named issuer"
     for _ in range(3):
         assert await outcome(guarded, seen, token(acme)) == (200, None)
     assert asked.asked == [ACME]
@@ -714,7 +714,7 @@ async def test_a_wrong_answer_is_our_failure(
     assert seen.last == (503, "hook_failed")
     assert [record.levelname for record in caplog.records if record.name == "asgi_mcp_auth.issuers"] == ["ERROR"]
     assert internet.asked == []
-    resolver.answer = Ellipsis  # mended: the next request passes
+    resolver.answer = Ellipsis  # repaired: the next request passes
     assert await outcome(guarded, seen, token(acme)) == (200, None)
 
 
@@ -934,7 +934,9 @@ async def test_tenants_that_are_refused(
     [
         pytest.param(TEMPLATE, (200, None), (200, None), id="DC-15 a key for every tenant"),
         pytest.param(tenant("t1"), (200, None), (401, "key_mismatch"), id="DC-15 a key of one tenant"),
-        pytest.param("https://evil.example", (401, "key_mismatch"), (401, "key_mismatch"), id="DC-15 a stranger's key"),
+        pytest.param(
+            "https://evil.example", (401, "key_mismatch"), (401, "key_mismatch"), id="DC-15 another issuer's key"
+        ),
         pytest.param([tenant("t1")], (401, "key_mismatch"), (401, "key_mismatch"), id="DC-15 a list"),
         pytest.param("", (401, "key_mismatch"), (401, "key_mismatch"), id="DC-15 empty"),
     ],
@@ -1130,7 +1132,7 @@ async def test_metadata_that_will_make_clients_fail(
     clock.now += 7200
     assert await guarded.auth.warm_up() == ()
     assert sum("oauth-authorization-server" in url for url in internet.asked) == 2, "it was fetched again"
-    assert len(told()) == len(said), "each is told once"
+    assert len(told()) == len(said), "each is reported once"
 
 
 async def test_metadata_that_clients_will_not_find(

@@ -453,7 +453,7 @@ async def test_a_background_refresh_renews_the_keys(issuer: Issuer, upstream: Up
     upstream.gate = anyio.Event()
     with anyio.fail_after(5):
         for _ in range(10):
-            assert await ask(guarded, quick(issuer)) == PASSED  # nobody waits for the refresh
+            assert await ask(guarded, quick(issuer)) == PASSED  # no request waits for the refresh
     await anyio.wait_all_tasks_blocked()
     assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
     upstream.gate.set()
@@ -968,7 +968,7 @@ async def test_an_issuer_that_hangs_delays_a_request_by_seconds_at_most(
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_starting_work_looks_at_no_other_task(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[object] = []
-    monkeypatch.setattr(tasks._Tasks, "forget_if_closed", lambda _: looks.append(None))  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr("asgi_mcp_auth._keys.background._Tasks.forget_if_closed", looks.append)
     release = anyio.Event()
     tasks.spawn(release.wait)
     looks.clear()

@@ -41,7 +41,7 @@ def new_key() -> dict[str, Any]:
 
 
 class Server:
-    """The authorization server, as whoever operates it sees it."""
+    """The authorization server, from its operator's point of view."""
 
     def __init__(self, stack: contextlib.ExitStack, keys: Sequence[dict[str, Any]]) -> None:
         self._port = free_port()

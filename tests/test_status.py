@@ -418,12 +418,12 @@ async def test_counts_of_hits_and_refusals(issuer: Issuer, internet: Internet, c
     asked = [
         *(good, good, other, good),
         *(token(issuer, exp=1), token(issuer, aud="https://other.example"), token(issuer, exp=1, sub="x")),
-        *(token(issuer, iss="https://stranger.example"), "opaque"),
+        *(token(issuer, iss="https://unknown.example"), "opaque"),
     ]
     assert [(await ask(guarded, raw)).status for raw in asked] == expected
-    assert (await ask(guarded, token(issuer, header={"kid": "nobody"}, iat=1))).status == 401
+    assert (await ask(guarded, token(issuer, header={"kid": "unpublished"}, iat=1))).status == 401
     clock.now += 31
-    assert (await ask(guarded, token(issuer, header={"kid": "nobody"}, iat=1))).status == 401
+    assert (await ask(guarded, token(issuer, header={"kid": "unpublished"}, iat=1))).status == 401
     status = guarded.auth.status()
     assert only(guarded).hits == 6
     assert only(guarded).unknown_kids == 1
@@ -452,7 +452,7 @@ async def test_a_picture_does_not_change_afterwards(issuer: Issuer, internet: In
 
 async def test_nothing_in_it_is_secret(issuer: Issuer, internet: Internet, clock: Clock) -> None:
     guarded = guard(internet, expose_token=True)
-    tokens = [token(issuer), token(issuer, exp=1), token(issuer, header={"kid": "nobody"}), "opaque-secret"]
+    tokens = [token(issuer), token(issuer, exp=1), token(issuer, header={"kid": "unpublished"}), "opaque-secret"]
     for raw in tokens:
         await ask(guarded, raw)
     for text in (dump(guarded), repr(guarded.auth.status())):
@@ -599,7 +599,7 @@ COMPLETE = [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.c
 
 FAILED_START = [{"type": "lifespan.startup.failed", "message": f"asgi_mcp_auth: no keys of {ISS}"}]
 REQUIRED: dict[str, Any] = {"require_warm_up": True, "warm_up_timeout": 1}
-EXIT = REQUIRED | {"dangerously_exit_when_cold": True}
+EXIT: dict[str, Any] = REQUIRED | {"dangerously_exit_when_cold": True}
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,7 @@ MANY = many_keys(100_000)
 
 
 def elsewhere(issuer: Issuer) -> None:
-    """A redirect to a place that has good keys, of somebody else."""
+    """A redirect to a URL with good keys of another issuer."""
     issuer.answer("/elsewhere", {"keys": [SigningKey("Ed25519", "the-good-one").jwk]})
     issuer.answer("/jwks", b"", status=302, headers={"location": f"{issuer.url}/elsewhere"})
 
@@ -359,7 +359,7 @@ async def test_an_outage_when_warm_that_takes_time(
     "outage", [pytest.param(outage_when_cold, id="DC-3 RS-6 cold"), pytest.param(outage_when_warm, id="DC-3 RS-6 warm")]
 )
 async def test_a_server_that_is_down(upstream: Upstream, site: CompiledConfig, outage: Any) -> None:
-    """Nobody listens on its port, and then somebody does again."""
+    """The port of the server is closed, and then open again."""
     heal_it = upstream.issuer.heal
 
     def start_again(path: str = "*") -> None:
@@ -403,7 +403,7 @@ async def test_any_label_for_what_is_json(upstream: Upstream, site: CompiledConf
 
 @covers("DC-8 RS-6 the hard limit")
 async def test_an_outage_that_lasts(upstream: Upstream, site: CompiledConfig, clock: Clock) -> None:
-    """For a day the keys from before serve, at one attempt in 30 s; then nothing can be told: 503, not 401."""
+    """For a day the keys from before serve, at one attempt in 30 s; then no token can be verified: 503, not 401."""
     assert await site.ask(good(upstream)) == 200
     upstream.issuer.requests.clear()
     upstream.issuer.fail()

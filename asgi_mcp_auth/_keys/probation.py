@@ -27,7 +27,7 @@ MAX_WAITING = 64
 MAX_WAITING_SECONDS = 60.0
 MAX_FETCHING = 64
 MAX_FAILED = 1000
-MAX_PROVEN = 100_000
+MAX_PROVEN = 20_000
 RETURNS_PER_UNPROVEN = 10  # fetches for issuers that have passed before and left the pool, per one for new issuers
 
 Key = Hashable

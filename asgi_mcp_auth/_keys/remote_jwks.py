@@ -213,7 +213,7 @@ class RemoteJWKS:
         Args:
             kid: From the token's header.
             alg: From the token's header.
-            issued_at: The token's unverified `iat`, which tells a rotation from a guess when no fetch is allowed.
+            issued_at: The token's unverified `iat`, which distinguishes a rotation from a guess if no fetch is allowed.
             leeway: Seconds of clock difference to allow for it.
             max_without_kid: How many candidates a token without kid may have.
 

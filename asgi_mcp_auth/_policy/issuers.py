@@ -67,7 +67,7 @@ def _issuer(config: AuthServerConfig, where: str, problems: Problems, *, allow_h
         problems.add(where, "The issuer is not named.", fix)
         return None
     if named is not None and named != issuer:
-        fix = "They must be equal to the letter (RFC 8414 section 3.3)."
+        fix = "They must be exactly equal (RFC 8414 section 3.3)."
         problems.add(where, f"The issuer {show(issuer)} is not the metadata's, {show(named)}.", fix)
     why = insecure_url(issuer, allow_http=allow_http)
     url = parse_url(issuer) if why is None else None
