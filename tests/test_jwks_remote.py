@@ -968,7 +968,12 @@ async def test_an_issuer_that_hangs_delays_a_request_by_seconds_at_most(
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_starting_work_looks_at_no_other_task(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[object] = []
-    monkeypatch.setattr("asgi_mcp_auth._keys.background._Tasks.forget_if_closed", looks.append)
+
+    def look(of: object) -> bool:
+        looks.append(of)
+        return False
+
+    monkeypatch.setattr("asgi_mcp_auth._keys.background._Tasks.forget_if_closed", look)
     release = anyio.Event()
     tasks.spawn(release.wait)
     looks.clear()
