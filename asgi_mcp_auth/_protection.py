@@ -48,7 +48,8 @@ class Protection:
         websockets: Whether websockets are accepted.
         expose_token: Whether the app sees the raw token.
         reject_query_token: Whether a token in the query is answered 400.
-        require_warm_up: Whether the app starts only when the keys of every issuer are held.
+        warm_up_timeout: How long the app's start-up waits for the keys of named issuers; None to start at once.
+        exit_when_cold: Whether the start-up fails if they are missing then.
         show_error_details: Whether callers see what only the operator should see. For debugging.
     """
 
@@ -66,7 +67,8 @@ class Protection:
     websockets: bool
     expose_token: bool
     reject_query_token: bool
-    require_warm_up: bool
+    warm_up_timeout: float | None
+    exit_when_cold: bool
     show_error_details: bool = False
 
 
@@ -98,6 +100,7 @@ class ProtectionBuilder:
             clock=options["clock"],
             allow_http=options["dangerously_allow_http"],
             allow_private=options["dangerously_allow_private_addresses"],
+            unproven_fetches_per_minute=options["unproven_fetches_per_minute"],
         )
         hooks = HookCaller(options["hook_timeout"], options["clock"])
         modules = frozenset(MODULES & sys.modules.keys())
@@ -128,7 +131,6 @@ class ProtectionBuilder:
             metadata_signer=options["metadata_signer"],
             allow_http=options["dangerously_allow_http"],
             one_issuer=options["republish_server_metadata"],
-            new_issuers_per_minute=options["new_issuers_per_minute"],
             loaded_modules=self.loaded_modules,
         )
 
@@ -158,7 +160,8 @@ class ProtectionBuilder:
             websockets=options["websockets"],
             expose_token=options["expose_token"],
             reject_query_token=options["reject_query_token"],
-            require_warm_up=options["require_warm_up"],
+            warm_up_timeout=options["warm_up_timeout"] if options["require_warm_up"] else None,
+            exit_when_cold=options["dangerously_exit_when_cold"],
             show_error_details=show_error_details,
         )
 

@@ -197,21 +197,20 @@ TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JWKSCacheSettings:
-    """How long an issuer's key set is believed, and how often it is asked for; all in seconds.
+    """Cache settings of an issuer's key set; all in seconds.
 
     Args:
-        lifetime: How long a key set is fresh when its server does not say (RFC 9111 section 4.2).
-        min_lifetime, max_lifetime: The bounds of what its server may say.
-        stale_if_error: How long after that it still serves while refreshing fails; then tokens are answered 503.
-        cool_down: The time after a fetch in which an unknown key id causes no other.
-        max_backoff: The longest pause after failures in a row, which begins at 1 and doubles.
+        lifetime: How long a key set is fresh if its server states no lifetime (RFC 9111 section 4.2).
+        min_lifetime, max_lifetime: The bounds of the lifetime that its server states.
+        stale_if_error: How long an expired key set is still used while refreshing fails (RFC 5861 section 4); then
+            requests get 503.
+        max_backoff: The longest pause after failed fetches. The first pause is 1 s; each further failure doubles it.
     """
 
     lifetime: float = 600.0
     min_lifetime: float = 60.0
     max_lifetime: float = 86_400.0
     stale_if_error: float = 86_400.0
-    cool_down: float = 30.0
     max_backoff: float = 30.0
 
 
@@ -224,6 +223,8 @@ class AuthServerConfig:
             With `tenants` a template: `https://login.example.com/{tenantid}/v2.0`.
         issuer_pattern: Instead of `issuer`: trust every issuer that matches, `https://*.id.example.com` say, where
             `*` stands for one whole label of the host or one segment of the path. Not published to clients.
+        preload: With `issuer_pattern`: issuers that match it and whose keys are fetched at start. They are served from
+            the first request on, however many unknown issuers are tried meanwhile.
         tenants: The tenants to trust of a template. Each has its own issuer; they share the one key set found at
             `metadata_url` (whose document names the template as its issuer) or `jwks_uri`.
         tenant_claim: The claim that has to name the tenant in their tokens.
@@ -247,6 +248,7 @@ class AuthServerConfig:
 
     issuer: str | None = None
     issuer_pattern: str | None = None
+    preload: Sequence[str] = ()
     tenants: Sequence[str] = ()
     tenant_claim: str = "tid"
     type: AuthServerType | None = None

@@ -242,9 +242,9 @@ class ProtectedApp:
         self._context.bridge = sdk_bridge()
         if scope.get("root_path"):  # set by a framework above; servers do not report it before the first request
             self._mount_check.check_request(scope)
-        if self._protection.require_warm_up:
-            failed = await self._protection.key_sets.warm_up()
-            if failed:  # before the app starts anything that it would have to stop
+        if self._protection.warm_up_timeout is not None:
+            failed = await self._protection.key_sets.warm_up_within(self._protection.warm_up_timeout)
+            if failed and self._protection.exit_when_cold:  # before the app starts anything that it would have to stop
                 await receive()
                 message = f"asgi_mcp_auth: no keys of {', '.join(failed)}"
                 await send({"type": "lifespan.startup.failed", "message": message})

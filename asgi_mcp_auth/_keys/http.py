@@ -7,10 +7,12 @@ a small answer cannot unpack into a large one.
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType, TracebackType
@@ -94,6 +96,20 @@ def _tls_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()
 
 
+@functools.cache
+def _import_client() -> None:
+    """Import everything that a first fetch imports, so that no request waits for it: 100 ms and a subprocess of trio's.
+
+    httpx imports httpcore when a client is made, httpcore imports trio where it is installed, and anyio imports the
+    module of its backend inside the event loop. Host names are encoded with the codec `idna`.
+    """
+    for name in ("httpcore", "concurrent.futures.thread", "encodings.idna", "anyio._backends._asyncio"):
+        importlib.import_module(name)
+    if "trio" in sys.modules:
+        importlib.import_module("anyio._backends._trio")
+    "".encode("unicode_escape")  # imports the codec, which log records need
+
+
 def _words(error: BaseException) -> str:
     """What an exception says, or else what lies below it: on trio a refused certificate stands two deeper."""
     below: BaseException | None = error
@@ -135,6 +151,7 @@ class Fetcher:
         import anyio.lowlevel  # noqa: PLC0415 - importing the package is to stay cheap, here and in all that waits
         import httpx  # noqa: PLC0415
 
+        _import_client()
         _ = anyio.CancelScope, anyio.Event, anyio.lowlevel  # it imports the modules of its names when asked for them
         self._is_ours = new_client is None
         self._new_client = new_client or functools.partial(httpx.AsyncClient, verify=_tls_context())

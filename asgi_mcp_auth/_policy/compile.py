@@ -82,7 +82,6 @@ class ResourceContext:
     metadata_signer: MetadataSigner | None
     allow_http: bool
     alone_on_origin: bool
-    new_issuers_per_minute: int
     loaded_modules: frozenset[str]
 
 
@@ -208,7 +207,6 @@ def compile_resource(
         allow_http=around.allow_http,
         prefixes=[str(url).removesuffix("/") + "/", *([url.origin + "/"] if around.alone_on_origin else [])],
         required=policy.baseline.needed,
-        new_per_minute=around.new_issuers_per_minute,
     )
     if len(problems.found) > before:
         return None
@@ -357,7 +355,6 @@ def compile_config(
     metadata_signer: MetadataSigner | None,
     allow_http: bool,
     one_issuer: bool,
-    new_issuers_per_minute: int,
     loaded_modules: frozenset[str],
 ) -> CompiledConfig:
     """Compile and check a whole configuration: one `ResourceServerConfig`, or a sequence of them.
@@ -390,7 +387,6 @@ def compile_config(
             allowed_origins=origins,
             metadata_signer=metadata_signer,
             allow_http=allow_http,
-            new_issuers_per_minute=new_issuers_per_minute,
             loaded_modules=loaded_modules,
             alone_on_origin=url is not None and on_origin[url.origin] == 1,
         )
