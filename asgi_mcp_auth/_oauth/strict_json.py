@@ -3,7 +3,7 @@
 RFC 8259 section 4 leaves repeated member names to the implementation. Two parsers that resolve a repeated name
 differently read two different callers out of one token (RFC 7519 section 4), so repeated names are refused. Also
 refused: bytes that are not UTF-8, `NaN` and `Infinity`, numbers out of range, lone surrogates, and values that are
-too many, too long or nested too deeply.
+too many, too long or nested too deeply. `load_tolerant` confines such faults to the value that has them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any, cast
 
-__all__ = ("MAX_DEPTH", "MAX_VALUES", "JSONRefused", "NotJSON", "load_object", "load_value")
+__all__ = ("MAX_DEPTH", "MAX_VALUES", "JSONRefused", "NotJSON", "is_valid", "load_object", "load_tolerant", "load_value")
 
 MAX_DEPTH = 32  # four times what tokens, metadata documents and key sets of known providers need
 MAX_VALUES = 16_000  # a value costs up to 1 µs to decode, and no request may block the event loop for 25 ms
+MAX_DOCUMENT_VALUES = 64_000  # in 512 KiB of metadata or keys: 1,000 JWKs with certificates have about 20,000
 MAX_DIGITS = 1_000  # `int()` takes quadratic time; an RSA modulus of 3,072 bits has 925 digits
 
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
@@ -157,3 +159,52 @@ def load_object(
         msg = "not a JSON object"
         raise JSONRefused(msg)
     return cast("dict[str, Any]", value)
+
+
+def _repeated_as_nan(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        members |= {name: math.nan for name, count in Counter(name for name, _ in pairs).items() if count > 1}
+    return members
+
+
+def _long_as_nan(text: str) -> float:
+    return int(text) if len(text) <= MAX_DIGITS else math.nan
+
+
+_tolerant: Any = json.JSONDecoder(
+    object_pairs_hook=_repeated_as_nan, parse_int=_long_as_nan, parse_float=float, parse_constant=float
+)
+
+
+def load_tolerant(data: bytes) -> dict[str, Any]:
+    """Decode an object of a configured server so that a fault affects only the value that has the fault.
+
+    A byte order mark is ignored (RFC 8259 section 8.1). A repeated member and a number too long become NaN. Bytes that
+    are not UTF-8 become lone surrogates. The caller asks `is_valid` about every part that the caller uses.
+
+    Raises:
+        JSONRefused: The bytes are not one JSON object, or expensive to decode.
+    """
+    _check_cost(data, MAX_DEPTH, MAX_DOCUMENT_VALUES, MAX_DOCUMENT_VALUES)
+    text = data.decode("utf-8-sig", "surrogateescape").strip(" \t\n\r")
+    try:
+        value, end = _tolerant.scan_once(text, 0)
+    except (ValueError, StopIteration):
+        end, value = -1, None
+    if end != len(text):
+        msg = "not JSON"
+        raise NotJSON(msg)
+    if not isinstance(value, dict):
+        msg = "not a JSON object"
+        raise JSONRefused(msg)
+    return cast("dict[str, Any]", value)
+
+
+def is_valid(value: object) -> bool:
+    """Return whether `value` has no NaN, no infinite number and no lone surrogate, at any depth."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
+        return False
+    return True
