@@ -57,8 +57,8 @@ def _is_special(address: IPv4Address | IPv6Address) -> bool:
 def is_public(text: str) -> bool:
     """Return whether an address is a unicast address of the public Internet without a special purpose.
 
-    An IPv6 address that embeds an IPv4 address is public only if the IPv4 address is public too. The IPv4 address is not
-    recognised behind prefixes that a network chooses itself (RFC 6052 section 2.2, RFC 5969). Text that is not an
+    An IPv6 address that embeds an IPv4 address is public only if the IPv4 address is public too. An IPv4 address is not
+    recognised behind a prefix that a network chooses itself (RFC 6052 section 2.2, RFC 5969). Text that is not an
     address, and an address with a zone, is not public.
     """
     try:

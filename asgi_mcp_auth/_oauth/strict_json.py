@@ -14,7 +14,16 @@ import re
 from collections import Counter
 from typing import Any, cast
 
-__all__ = ("MAX_DEPTH", "MAX_VALUES", "JSONRefused", "NotJSON", "is_valid", "load_object", "load_tolerant", "load_value")
+__all__ = (
+    "MAX_DEPTH",
+    "MAX_VALUES",
+    "JSONRefused",
+    "NotJSON",
+    "is_valid",
+    "load_object",
+    "load_tolerant",
+    "load_value",
+)
 
 MAX_DEPTH = 32  # four times what tokens, metadata documents and key sets of known providers need
 MAX_VALUES = 16_000  # a value costs up to 1 µs to decode, and no request may block the event loop for 25 ms

@@ -95,7 +95,7 @@ def parse_url(text: str) -> Url | None:
 
 
 def mask_userinfo(text: str) -> str:
-    """Return `text` without user information: everything up to the last `@`, since passwords may contain `/` and `@`."""
+    """Return `text` without user information, which ends at the last `@`: passwords may contain `/` and `@`."""
     return _USERINFO.sub(r"\1...@", text, count=1)
 
 
