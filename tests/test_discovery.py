@@ -127,8 +127,8 @@ NEXT: list[Any] = [
     pytest.param(document(jwks_uri="http://auth.example.com/k"), id="DC-4 keys over http"),
     pytest.param(document(jwks_uri="/keys"), id="DC-4 relative key URL"),
     pytest.param(document(jwks_uri="https://u:p@auth.example.com/k"), id="DC-4 user information"),
-    pytest.param(document(jwks_uri=["x"]), id="DC-3 a wrong type"),
-    pytest.param(document(scopes_supported="openid"), id="DC-3 a wrong list"),
+    pytest.param(document(jwks_uri=["x"]), id="DC-3 jwks_uri of a wrong type"),
+    pytest.param(b'{"issuer": "x", "issuer": "%s"}' % TENANT.encode(), id="DC-2 issuer twice"),
 ]
 
 
@@ -161,7 +161,7 @@ ALL = (INSERTED, OPENID_INSERTED, APPENDED)
             {INSERTED: document("https://honest.example")},
             InvalidServerMetadata,
             False,
-            "is of issuer https://honest.example, not https://auth.example.com/tenant1.",
+            "has the issuer https://honest.example, not https://auth.example.com/tenant1.",
             id="DC-2 both named",
         ),
         pytest.param(
@@ -269,7 +269,7 @@ def test_by_url_now() -> None:
 async def test_by_url_with_a_named_issuer(issuer: str) -> None:
     web = Web({ELSEWHERE: document("https://other.example")})
     fetch = partial(fetch_server_config_by_well_known_url_async, ELSEWHERE, http_client=web.client)
-    with pytest.raises(InvalidServerMetadata, match=r"is of issuer https://other\.example, not"):
+    with pytest.raises(InvalidServerMetadata, match=r"has the issuer https://other\.example, not"):
         await fetch(issuer=issuer)
     assert (await fetch(issuer="https://other.example")).issuer == "https://other.example"
 
@@ -358,7 +358,7 @@ async def raising_later(data: dict[str, Any]) -> dict[str, Any]:
         pytest.param(raising_later, "with KeyError", id="raising later"),
         pytest.param(nothing, "with TypeError", id="nothing returned"),
         pytest.param(a_number, "with TypeError", id="a number"),
-        pytest.param(somebody_else, "is of issuer", id="DC-2 a wrong issuer"),
+        pytest.param(somebody_else, "has the issuer", id="DC-2 a wrong issuer"),
     ],
 )
 async def test_transpile_data_that_fails(transpile: Transpile, said: str, caplog: pytest.LogCaptureFixture) -> None:

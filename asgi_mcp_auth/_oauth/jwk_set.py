@@ -155,7 +155,7 @@ class KeySet:
         """
         with_kid = self.keys if kid is None else self._by_kid.get(kid, ())
         if not with_kid:
-            if kid is not None and kid in self._unusable:  # the set lists this kid, so fetching the set again does not help
+            if kid is not None and kid in self._unusable:  # listed, so fetching the set again does not help
                 found = f"a JWK that was skipped: {self._unusable[kid]}"
                 raise InvalidToken(Reason.KEY_MISMATCH, expected="a usable key", found=found, kid=kid, alg=alg)
             raise UnknownKid(Reason.UNKNOWN_KID, kid=kid, alg=alg)
