@@ -130,8 +130,9 @@ class AuthorizationServerMetadata:
     def from_dict(cls, document: Mapping[str, Any], *, ignored: Iterable[str] = ()) -> AuthorizationServerMetadata:
         """Read a published metadata document.
 
-        Verification needs only `issuer` and `jwks_uri`. Other members of the wrong JSON type are left out: they must not
-        stop the verification of tokens.
+        Verification needs only `issuer` and `jwks_uri`. Other members of the wrong JSON type are left out, because they
+        must not stop the verification of tokens.
+
 
         Args:
             document: The document.

@@ -1,4 +1,4 @@
-"""Finding an authorization server's metadata: where it is asked for, what is accepted, what is told when it fails."""
+"""Discovery of authorization server metadata: which URLs are requested, what is accepted, how failures are reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
-from harness import R, RecordingApp, bearer, call, protect, token
+from harness import Clock, R, RecordingApp, bearer, call, protect, token
 
 from asgi_mcp_auth import (
     AuthorizationServerMetadata,
@@ -28,8 +28,9 @@ from asgi_mcp_auth import (
 )
 from asgi_mcp_auth._keys.discovery import discover
 from asgi_mcp_auth._keys.http import Fetcher
+from asgi_mcp_auth._policy.problems import Referenced
 from asgi_mcp_auth.errors import InvalidServerMetadata
-from asgi_mcp_auth.testing import Issuer
+from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
 
@@ -376,7 +377,7 @@ async def test_transpile_data_that_fails(transpile: Transpile, said: str, caplog
 SCRIPT = """
 import asyncio
 from asgi_mcp_auth import fetch_server_config, fetch_server_config_by_well_known_url
-from asgi_mcp_auth.testing import Issuer
+from asgi_mcp_auth.testing import Issuer, SigningKey
 
 issuer = Issuer("https://auth.example.com", algorithms=())
 
@@ -470,3 +471,58 @@ async def test_where_a_token_leads(server: AuthServerConfig, asked: list[str], i
     guarded = protect(issuer, RecordingApp(), authorization_servers=[server], http_client=web.client)
     assert (await call(guarded, headers=bearer(token(issuer, aud=R)))).status == 200
     assert web.asked == asked
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        pytest.param(b'"ui_locales_supported": "en"', id="DC-3 a wrong type"),
+        pytest.param(b'"userinfo_endpoint": false', id="DC-3 a wrong type, false"),
+        pytest.param(b'"response_types_supported": [null]', id="DC-3 a list with null"),
+        pytest.param(b'"x_note": 1, "x_note": 2', id="DC-3 a repeated member"),
+        pytest.param(b'"x_note": NaN', id="DC-3 NaN"),
+    ],
+)
+async def test_a_faulty_member_costs_one_warning_and_no_request(
+    member: bytes, issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    metadata = b"\xef\xbb\xbf" + json.dumps(document(ROOT)).encode()[:-1] + b", " + member + b"}"
+    issuer.url = ROOT
+    web = Web({ROOT_INSERTED: metadata, f"{ROOT}/keys": issuer.jwks()})
+    clock = Clock()
+    guarded = protect(issuer, RecordingApp(), http_client=web.client, clock=clock)
+    for _ in range(2):
+        now = {"iat": int(clock.now), "exp": int(clock.now) + 60}
+        assert (await call(guarded, headers=bearer(token(issuer, **now)))).status == 200
+        clock.now += 200_000
+    warned = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "metadata_unfit"]
+    name = member.split(b'"')[1].decode()
+    ignored = f"Members of a wrong type, or not valid JSON, are ignored: {name}."
+    assert [message for message in warned if "ignored" in message] == [f"The metadata of {ROOT}: {ignored}"]
+    assert web.asked.count(ROOT_INSERTED) == 2
+
+
+async def test_a_listed_kid_that_cannot_be_used_is_401_at_once_and_causes_no_fetch(issuer: Issuer) -> None:
+    issuer.url = ROOT
+    bad, good = SigningKey("ES256", "bad"), SigningKey("ES256", "good")
+    web = Web({ROOT_INSERTED: document(ROOT), f"{ROOT}/keys": {"keys": [bad.jwk | {"use": "enc"}, good.jwk]}})
+    clock = Clock()
+    guarded = protect(issuer, RecordingApp(), http_client=web.client, clock=clock)
+    for key, status in [(good, 200), (bad, 401), (bad, 401)]:
+        clock.now += 40
+        now = {"iat": int(clock.now), "exp": int(clock.now) + 60}
+        assert (await call(guarded, headers=bearer(token(issuer, key=key, **now)))).status == status
+    assert web.asked == [ROOT_INSERTED, f"{ROOT}/keys"]
+
+
+async def test_a_referenced_url_is_in_no_record_no_status_and_no_error(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    url = Referenced("https://keys.example.com/s3cret/jwks?code=s3cret", "from_env = 'JWKS'")
+    server = AuthServerConfig(issuer=issuer.url, jwks_uri=url)
+    guarded = protect(issuer, RecordingApp(), authorization_servers=[server], http_client=Web({}).client)
+    assert (await call(guarded, headers=bearer(token(issuer)))).status == 503
+    (status,) = guarded.auth.status().issuers
+    assert status.key_set.last_error == "(from_env = 'JWKS') answered 404."
+    assert "s3cret" not in caplog.text + repr(guarded.auth.status())

@@ -488,7 +488,9 @@ async def test_no_record_and_no_message_has_the_secrets_of_a_url(
 @pytest.mark.parametrize(
     ("proxy", "said"),
     [
-        pytest.param("socks5://user:s3cret@127.0.0.1:1", "ImportError Using SOCKS proxy, but the 'socksio'", id="SOCKS"),
+        pytest.param(
+            "socks5://user:s3cret@127.0.0.1:1", "ImportError Using SOCKS proxy, but the 'socksio'", id="SOCKS"
+        ),
         pytest.param("ftp://user:s3cret@127.0.0.1:1", "ValueError Unknown scheme for proxy URL", id="unknown scheme"),
     ],
 )
@@ -506,7 +508,9 @@ async def test_a_proxy_that_httpx_refuses_is_reported_as_the_cause(
 
 
 async def test_the_cause_of_a_failure_is_not_cut_off(fetcher: Fetcher) -> None:
-    cause = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: Hostname mismatch, certificate is not valid for "
+    cause = (
+        "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: Hostname mismatch, certificate is not valid for "
+    )
     cause += "'login.a-long-name.identity.internal.example.com'. (_ssl.c:1028)"
     broken = Fetcher(lambda: httpx.AsyncClient(transport=Broken(httpx.ConnectError(cause))))
     with pytest.raises(DiscoveryError) as caught:

@@ -96,7 +96,10 @@ def test_accepted(document: dict[str, Any], issuer: str | None) -> None:
             id="DC-2 another issuer",
         ),
         pytest.param(
-            GOOD, f"{ISS}/", f"The document at {URL} has the issuer {ISS}, not {ISS}/.", id="DC-2 without the final slash"
+            GOOD,
+            f"{ISS}/",
+            f"The document at {URL} has the issuer {ISS}, not {ISS}/.",
+            id="DC-2 without the final slash",
         ),
         pytest.param(
             GOOD | {"issuer": "https://AUTH.example.com"},

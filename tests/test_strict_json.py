@@ -9,11 +9,20 @@ import time
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth._oauth import strict_json
-from asgi_mcp_auth._oauth.strict_json import MAX_DEPTH, MAX_DIGITS, MAX_VALUES, JSONRefused, load_object, load_value
+from asgi_mcp_auth._oauth.strict_json import (
+    MAX_DEPTH,
+    MAX_DIGITS,
+    MAX_VALUES,
+    JSONRefused,
+    is_valid,
+    load_object,
+    load_tolerant,
+    load_value,
+)
 
 ACCEPTED = [
     pytest.param(b"{}", {}, id="empty"),
@@ -312,3 +321,41 @@ def test_a_long_text_with_many_commas_is_one_value() -> None:
     """A9: a CSV file as the argument of a tool."""
     text = '1,"two",[3],{4}\n' * 20_000
     assert load_value(json.dumps({"text": text}).encode()) == {"text": text}
+
+
+# --- Documents of configured servers ---
+
+
+@given(st.binary(max_size=64) | st.builds(bytes.__add__, st.just(b'{"a":'), st.binary(max_size=32)))
+@example(b'{"a":1e999}')
+@example(b'{"a":"\\ud800"}')
+@example(b'{"a":"\xff"}')
+@example(b'{"a":1,"a":2}')
+@example(b'{"a":' + b"9" * 5000 + b"}")
+def test_tolerant_decoding_accepts_what_strict_decoding_accepts_and_marks_the_rest(data: bytes) -> None:
+    try:
+        strict = load_object(data)
+    except JSONRefused:
+        strict = None
+    try:
+        tolerant = load_tolerant(data)
+    except JSONRefused:
+        assert strict is None
+        return
+    assert is_valid(tolerant) is (strict is not None) or data.startswith(b"\xef\xbb\xbf")
+    assert strict is None or tolerant == strict
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        pytest.param(b"[]", "not a JSON object", id="DC-3 an array"),
+        pytest.param(b"", "not JSON", id="DC-3 nothing"),
+        pytest.param(b"{} x", "not JSON", id="DC-3 more than an object"),
+        pytest.param(b'{"a":' * 40 + b"1" + b"}" * 40, "nested too deeply", id="DC-3 deep"),
+        pytest.param(b'{"a":[' + b"1," * 200_000 + b"1]}", "too many values", id="DC-3 many values"),
+    ],
+)
+def test_tolerant_decoding_refuses(data: bytes, message: str) -> None:
+    with pytest.raises(JSONRefused, match=message):
+        load_tolerant(data)
