@@ -133,7 +133,6 @@ class AuthorizationServerMetadata:
         Verification needs only `issuer` and `jwks_uri`. Other members of the wrong JSON type are left out, because they
         must not stop the verification of tokens.
 
-
         Args:
             document: The document.
             ignored: Names of members that the caller has left out already.

@@ -1,4 +1,4 @@
-"""Which addresses may be asked when somebody else named the host, and that a connection goes where was looked."""
+"""Which addresses are fetched from if a token or a document named the host, and that they are the checked ones."""
 
 from __future__ import annotations
 
@@ -448,7 +448,7 @@ async def test_the_connection_goes_where_was_looked(tls: TLS, names: Names, conn
 @pytest.mark.usefixtures("loopback_is_public")
 async def test_the_next_address_is_tried(tls: TLS, names: Names, connections: list[str]) -> None:
     server: Server = tls.serve("keys.test")
-    names.answers["keys.test"] = [["127.0.0.2", "127.0.0.1"]]  # nobody listens on the first
+    names.answers["keys.test"] = [["127.0.0.2", "127.0.0.1"]]  # no server listens on the first
     url = f"https://keys.test:{server.port}/jwks"
     server.documents[url] = {}
     await tls.fetcher().fetch_json(url, public_only=True)
@@ -543,10 +543,10 @@ async def test_the_operators_issuer_may_be_private(network: Network, clock: Cloc
 @pytest.mark.parametrize((), [pytest.param(id="DC-6 DC-13 a jwks_uri on another host")])
 async def test_keys_on_another_private_host(network: Network, clock: Clock) -> None:
     issuer = network.issuer("auth.test", keys_at="keys.test")
-    told = await refused_for(issuer, clock, issuer.url)
-    assert told is not None
-    assert "127.0.0.1, which is not public" in told
-    assert "set jwks_uri=" in told
+    message = await refused_for(issuer, clock, issuer.url)
+    assert message is not None
+    assert "127.0.0.1, which is not public" in message
+    assert "set jwks_uri=" in message
     assert [host for _, host in network.server.requests] == [f"auth.test:{network.server.port}"]
     jwks_uri = f"{network.origin('keys.test')}/jwks"
     assert await refused_for(issuer, clock, AuthServerConfig(issuer=issuer.url, jwks_uri=jwks_uri)) is None
@@ -569,13 +569,13 @@ async def test_both_hosts_that_the_operator_wrote_are_his_word(keys_at: str, net
 async def test_a_third_host_is_not(network: Network, clock: Clock) -> None:
     issuer = network.issuer("auth.test", keys_at="keys.test", metadata_at="meta.test")
     place = f"{network.origin('meta.test')}/meta.json"
-    told = await refused_for(issuer, clock, AuthServerConfig(issuer=issuer.url, metadata_url=place))
-    assert told is not None
-    assert "which is not public" in told
+    message = await refused_for(issuer, clock, AuthServerConfig(issuer=issuer.url, metadata_url=place))
+    assert message is not None
+    assert "which is not public" in message
 
 
 @pytest.mark.parametrize("kind", ["pattern", "resolver"])
-@pytest.mark.parametrize((), [pytest.param(id="DC-6 issuers that nobody named")])
+@pytest.mark.parametrize((), [pytest.param(id="DC-6 issuers that no configuration names")])
 async def test_an_admitted_issuer_may_not_be_private(kind: str, network: Network, clock: Clock) -> None:
     named = network.issuer("auth.test", keys_at="auth.test")
     admitted = network.issuer("a.id.test", keys_at="a.id.test")
@@ -585,8 +585,8 @@ async def test_an_admitted_issuer_may_not_be_private(kind: str, network: Network
         return AuthServerConfig(issuer=issuer)
 
     others = pattern if kind == "pattern" else resolve
-    told = await refused_for(admitted, clock, named.url, others)
-    assert told is not None
-    assert "which is not public" in told
+    message = await refused_for(admitted, clock, named.url, others)
+    assert message is not None
+    assert "which is not public" in message
     assert network.server.requests == []
     assert await refused_for(admitted, clock, named.url, others, dangerously_allow_private_addresses=True) is None

@@ -123,7 +123,7 @@ NEXT: list[Any] = [
     pytest.param(document(TENANT + "/"), id="DC-2 an added slash"),
     pytest.param(document(ROOT), id="DC-2 the parent"),
     pytest.param(document("https://AUTH.example.com/tenant1"), id="DC-2 case"),
-    pytest.param(document("https://honest.example"), id="DC-2 somebody else"),
+    pytest.param(document("https://honest.example"), id="DC-2 another issuer"),
     pytest.param(document(5), id="DC-2 no string"),  # type: ignore[arg-type]
     pytest.param(document(jwks_uri="http://auth.example.com/k"), id="DC-4 keys over http"),
     pytest.param(document(jwks_uri="/keys"), id="DC-4 relative key URL"),
@@ -302,29 +302,29 @@ async def test_by_url_failing(page: Any, kind: type[DiscoveryError], transient: 
 # --- transpile_data ---
 
 
-def mended(data: dict[str, Any]) -> dict[str, Any]:
-    return {**data, "issuer": TENANT, "mended": True}
+def conforming(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "issuer": TENANT, "conforming": True}
 
 
-async def mended_later(data: dict[str, Any]) -> dict[str, Any]:
+async def conforming_later(data: dict[str, Any]) -> dict[str, Any]:
     await anyio.lowlevel.checkpoint()
-    return mended(data)
+    return conforming(data)
 
 
 Transpile = Callable[[dict[str, Any]], Any]
 
 
-@pytest.mark.parametrize("transpile", [mended, mended_later])
+@pytest.mark.parametrize("transpile", [conforming, conforming_later])
 async def test_transpile_data_comes_before_the_check(transpile: Transpile) -> None:
     web = Web({INSERTED: {"Issuer": "wrong"}, ELSEWHERE: {"Issuer": "wrong"}})
     config = await fetch_server_config_async(TENANT, OAUTH, transpile, http_client=web.client)
-    expected = AuthorizationServerMetadata.from_dict({"Issuer": "wrong", "issuer": TENANT, "mended": True})
+    expected = AuthorizationServerMetadata.from_dict({"Issuer": "wrong", "issuer": TENANT, "conforming": True})
     assert config == AuthServerConfig(issuer=TENANT, type=OAUTH, metadata=expected)
     by_url = await fetch_server_config_by_well_known_url_async(ELSEWHERE, OAUTH, transpile, http_client=web.client)
     assert by_url == AuthServerConfig(issuer=TENANT, type=OAUTH, metadata=expected, metadata_url=ELSEWHERE)
 
 
-@pytest.mark.parametrize("transpile", [mended, mended_later])
+@pytest.mark.parametrize("transpile", [conforming, conforming_later])
 def test_transpile_data_now(transpile: Transpile) -> None:
     web = Web({INSERTED: {}, ELSEWHERE: {}})
     assert fetch_server_config(TENANT, OAUTH, transpile, http_client=web.client).issuer == TENANT
@@ -434,7 +434,7 @@ async def test_discover_with_keys_over_http(allow_http: bool, expected: str | No
         await work
 
 
-@pytest.mark.parametrize("transpile", [mended, mended_later])
+@pytest.mark.parametrize("transpile", [conforming, conforming_later])
 async def test_the_lazy_form_does_all_of_it_on_first_use(transpile: Transpile, issuer: Issuer) -> None:
     issuer.url = TENANT
     web = Web({ELSEWHERE: {"jwks_uri": f"{ROOT}/keys"}, f"{ROOT}/keys": issuer.jwks()})

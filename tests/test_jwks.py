@@ -191,7 +191,7 @@ def test_a_skipped_kid_is_escaped_and_cut() -> None:
 
 
 def test_a_keycloak_style_set_has_one_usable_key() -> None:
-    """DC-11: `RSA-OAEP` for encryption beside `RS256` for signatures."""
+    """DC-11: `RSA-OAEP` for encryption and `RS256` for signatures."""
     signing = jwk("RS256", name="sig", x5c=["MII"], x5t="a")
     encryption = jwk("RS256", name="enc", use="enc", alg="RSA-OAEP")
     keys = parse_key_set({"keys": [encryption, signing]})
@@ -388,7 +388,7 @@ def test_several_candidates_are_an_option(kid: str | None, most: int, expected: 
 
 
 @pytest.mark.parametrize((), [pytest.param(id="DC-11 the same key twice")])
-def test_a_duplicate_is_skipped_and_told() -> None:
+def test_a_duplicate_is_skipped_and_listed() -> None:
     keys = parse_key_set({"keys": [jwk("RS256"), jwk("RS256", x5t="x")]})
     assert [key.kid for key in keys.keys] == ["k1"]
     assert [(skip.position, skip.kid, skip.reason.value) for skip in keys.skipped] == [(1, "k1", "duplicate")]

@@ -31,7 +31,7 @@ class Referenced(str):
 
 
 def show(value: object) -> str:
-    """A value for a message: short, on one line, without passwords in URLs, contents of objects or memory addresses."""
+    """Return a value for a message: short, on one line, without passwords in URLs, contents of objects or addresses."""
     if isinstance(value, Referenced):
         return f"The text of {value.origin}"
     if isinstance(value, str):
