@@ -312,7 +312,9 @@ async def read_body(response: Any, limit: int | None = None) -> bytes | None:
     return bytes(body) if len(body) <= limit else None
 
 
-async def read_decoded_body(response: Any, limit: int | None = None) -> bytes:
+async def read_decoded_body(
+    response: Any, limit: int | None = None, known: Mapping[str, tuple[int, ...]] = CODINGS
+) -> bytes:
     """Return the body of a response without its content coding.
 
     gzip and deflate are decoded although identity was requested: some servers and proxies ignore `Accept-Encoding`.
@@ -324,7 +326,7 @@ async def read_decoded_body(response: Any, limit: int | None = None) -> bytes:
     limit = MAX_BYTES if limit is None else limit
     fields = "" if response.is_stream_consumed else response.headers.get("content-encoding", "")
     codings = [coding for coding in map(str.strip, fields.lower().split(",")) if coding not in ("", "identity")]
-    if codings and (len(codings) > 1 or codings[0] not in CODINGS):
+    if codings and (len(codings) > 1 or codings[0] not in known):
         msg = f"the content coding {printable(', '.join(codings))}, which was not requested"
         raise BodyRefusedError(msg)
     body = await read_body(response, limit)
@@ -362,7 +364,7 @@ async def _read_json(shown: str, untrusted_limits: UntrustedLimits | None, respo
         if untrusted_limits is None:
             document = load_tolerant(await read_decoded_body(response))
         else:
-            document = load_object(await read_decoded_body(response, untrusted_limits.max_bytes))
+            document = load_object(await read_decoded_body(response, untrusted_limits.max_bytes, known={}))
     except BodyRefusedError as error:
         msg = f"{shown} answered with {error}."
         raise DiscoveryError(msg, transient=False) from None
