@@ -1,43 +1,327 @@
-"""The keyword options that a configuration and the shorthand share."""
+"""Every option of `MCPAuth` and `MCPAuthMiddleware`, declared once: name, type, default, check and meaning.
 
-from __future__ import annotations
+The check of a call, the reader of files and of the environment, the JSON Schema and the parameter documentation derive
+from these declarations. Annotations are evaluated (no `from __future__ import annotations`), so that reading them
+resolves nothing.
+"""
 
-from collections.abc import Callable, Sequence
-from typing import TypedDict
+import inspect
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, NamedTuple, TypedDict, cast
 
 from asgi_mcp_auth._keys.http import ClientFactory
 from asgi_mcp_auth._policy.compile import MetadataSigner
+from asgi_mcp_auth._policy.problems import Problems, as_list, show
 from asgi_mcp_auth._verify.hooks import Authorize
 from asgi_mcp_auth._verify.verifier import IsRevoked, Verifier
+from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ResourceServerConfig, Rules, ScopePolicy
 from asgi_mcp_auth.decisions import Observer
 from asgi_mcp_auth.stores import Store
 
-__all__ = ("MCPAuthOptions",)
+__all__ = (
+    "MCPAuthOptions",
+    "MiddlewareOptions",
+    "Option",
+    "Settings",
+    "ShorthandOptions",
+    "check_options",
+    "declared",
+    "documentation",
+)
+
+Check = Callable[[object, str, Problems], None]
+
+
+def anything(value: object, name: str, problems: Problems) -> None:
+    """Accept any value: the compiler of the configuration checks it."""
+    del value, name, problems
+
+
+def a_bool(value: object, name: str, problems: Problems) -> None:
+    """Accept True and False."""
+    if not isinstance(value, bool):
+        problems.add(name, f"{show(value)} is not a bool.", "Pass True or False.")
+
+
+def at_least(minimum: int, unit: str) -> Check:
+    """Accept an integer that is not smaller."""
+
+    def check(value: object, name: str, problems: Problems) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+            problems.add(name, f"{show(value)} is not a number of {unit}.", f"Pass {minimum} or more.")
+
+    return check
+
+
+def a_hook(expected: str) -> Check:
+    """Accept a callable or None."""
+
+    def check(value: object, name: str, problems: Problems) -> None:
+        if value is not None and not callable(value):
+            problems.add(name, f"{show(value)} cannot be called.", f"Pass {expected}.")
+
+    return check
+
+
+def _a_revocation_hook(value: object, name: str, problems: Problems) -> None:
+    a_hook("a callable from an AuthInfo to a bool")(value, name, problems)
+    if isinstance(value, type):
+        problems.add(name, f"{value.__name__} is a class.", "Pass an instance, for example RevocationList(store).")
+
+
+def _a_verifier(value: object, name: str, problems: Problems) -> None:
+    if value is not None and not callable(getattr(value, "verify", None)):
+        fix = "Pass an object with an async method verify(credential, request)."
+        problems.add(name, f"{show(value)} is not a verifier.", fix)
+
+
+def _a_store(value: object, name: str, problems: Problems) -> None:
+    if value is not None and not all(callable(getattr(value, method, None)) for method in ("get", "put")):
+        problems.add(name, f"{show(value)} is not a Store.", "Pass a MemoryStore(), or a shared store.")
+
+
+def _observers(value: object, name: str, problems: Problems) -> None:
+    listed = as_list(value)
+    if listed is None or not all(map(callable, listed)):
+        problems.add(name, f"{show(value)} is not a list of callables.", "Pass [observer].")
+    elif any(inspect.iscoroutinefunction(observer) for observer in listed):
+        fix = "Pass a plain function, for example one that puts the decision into a queue."
+        problems.add(name, "An observer is async and would never be awaited.", fix)
+
+
+class Option(NamedTuple):
+    """What is declared about one option beside its name and type."""
+
+    default: Any
+    meaning: str
+    check: Check = anything
 
 
 class MCPAuthOptions(TypedDict, total=False):
-    """The keyword options of `MCPAuth`, which `MCPAuthMiddleware` takes too."""
+    """The keyword options of `MCPAuth`."""
 
-    public_paths: Sequence[str]
-    allowed_origins: Sequence[str]
-    allowed_hosts: Sequence[str]
-    websockets: bool
-    expose_token: bool
-    reject_query_token: bool
-    republish_server_metadata: bool
-    metadata_signer: MetadataSigner | None
-    verifier: Verifier | None
-    is_revoked: IsRevoked | None
-    authorize: Authorize | None
-    max_body_size: int
-    session_store: Store | None
-    on_decision: Sequence[Observer]
-    http_client: ClientFactory | None
-    token_cache_size: int
-    token_cache_bytes: int
-    issuer_pool_size: int
-    new_issuers_per_minute: int
-    require_warm_up: bool
-    clock: Callable[[], float]
-    dangerously_allow_http: bool
-    dangerously_allow_private_addresses: bool
+    public_paths: Annotated[
+        Sequence[str],
+        Option((), 'Paths that the app serves without a token: exact, or `"/x/*"` for `/x` and every path below it.'),
+    ]
+    allowed_origins: Annotated[
+        Sequence[str],
+        Option(
+            (),
+            "Web origins that may call, in addition to the resource's own origin and, for a loopback resource, "
+            'loopback origins; `["*"]` allows any origin. A request without `Origin` is not affected.',
+        ),
+    ]
+    allowed_hosts: Annotated[
+        Sequence[str],
+        Option(
+            (),
+            "Accepted `Host` values, `host` or `host:port`. The check is on if this option is set or a resource is a "
+            "loopback URL. Public paths are not checked, because health checks call by address.",
+        ),
+    ]
+    websockets: Annotated[bool, Option(True, "False rejects websockets, also with a valid token.", a_bool)]
+    expose_token: Annotated[
+        bool,
+        Option(
+            False,
+            "True passes the raw token to the app: in the header, in `AuthInfo.token` and in the SDK's `AccessToken`. "
+            "Never send the token to an upstream API (MCP: no token passthrough).",
+            a_bool,
+        ),
+    ]
+    reject_query_token: Annotated[
+        bool, Option(False, "Answer 400 to `?access_token=` instead of ignoring the parameter.", a_bool)
+    ]
+    republish_server_metadata: Annotated[
+        bool,
+        Option(
+            False,
+            "Serve the authorization server's metadata at the resource's own well-known path, for clients of MCP "
+            "2025-03-26. Needs exactly one issuer.",
+            a_bool,
+        ),
+    ]
+    metadata_signer: Annotated[
+        MetadataSigner | None,
+        Option(
+            None,
+            "Makes `signed_metadata`: a callable from the claims, `iss` included, to a compact JWS.",
+            a_hook("a callable from the claims to a JWS"),
+        ),
+    ]
+    verifier: Annotated[
+        Verifier | None,
+        Option(
+            None,
+            "Verifies credentials instead of the JWT verification, for all resources. Its decision is final: the "
+            "verifier itself must check issuer, audience and expiry.",
+            _a_verifier,
+        ),
+    ]
+    is_revoked: Annotated[
+        IsRevoked | None,
+        Option(
+            None,
+            "Called about every accepted token, sync or async. Any answer but False rejects the token; an exception is "
+            "answered 503. See `asgi_mcp_auth.stores.RevocationList`.",
+            _a_revocation_hook,
+        ),
+    ]
+    authorize: Annotated[
+        Authorize | None,
+        Option(
+            None,
+            "Called about every operation that the scopes allow, sync or async; see `asgi_mcp_auth.authorization`. An "
+            "exception is answered 503. If the hook is set, the bodies of POST requests are read.",
+            a_hook("a callable (auth_info, operation, request) to Allow, Deny or NeedScopes"),
+        ),
+    ]
+    max_body_size: Annotated[
+        int,
+        Option(
+            1_048_576,
+            "The largest body, in bytes, that is read for its operation. A larger body is answered 413.",
+            at_least(0, "bytes"),
+        ),
+    ]
+    session_store: Annotated[
+        Store | None,
+        Option(
+            None,
+            "Bind each `Mcp-Session-Id` (MCP up to 2025-11-25) to the caller that created the session, in this store. "
+            "For servers without a binding of their own; the MCP SDK and fastmcp have one.",
+            _a_store,
+        ),
+    ]
+    on_decision: Annotated[
+        Sequence[Observer],
+        Option((), "Observers; each is called with one `Decision` per request and must not block.", _observers),
+    ]
+    http_client: Annotated[
+        ClientFactory | None,
+        Option(
+            None,
+            "A zero-argument factory of an `httpx.AsyncClient`, which is used for one fetch and closed.",
+            a_hook("a callable that makes a client, for example httpx.AsyncClient itself"),
+        ),
+    ]
+    token_cache_size: Annotated[
+        int,
+        Option(10_000, "How many verified tokens to cache per resource; 0 disables the cache.", at_least(0, "tokens")),
+    ]
+    token_cache_bytes: Annotated[
+        int,
+        Option(
+            67_108_864,
+            "How much memory the cached tokens of one resource may use. The estimate is never too low.",
+            at_least(0, "bytes"),
+        ),
+    ]
+    issuer_pool_size: Annotated[
+        int,
+        Option(
+            10_000,
+            "How many issuers that a pattern or a resolver admitted to hold per resource.",
+            at_least(1, "issuers"),
+        ),
+    ]
+    new_issuers_per_minute: Annotated[
+        int,
+        Option(
+            60,
+            "How many issuers the patterns of a resource may admit per minute. Further issuers are answered 503.",
+            at_least(1, "issuers"),
+        ),
+    ]
+    require_warm_up: Annotated[
+        bool, Option(False, "Fail the app's lifespan start-up if the keys of an issuer are not available.", a_bool)
+    ]
+    clock: Annotated[
+        Callable[[], float],
+        Option(time.time, "Seconds since the epoch, for tests.", a_hook("a callable that returns seconds")),
+    ]
+    dangerously_allow_http: Annotated[
+        bool,
+        Option(
+            False,
+            "Accept http issuers and resources that are not loopback. Tokens and keys then cross the network in the "
+            "clear.",
+            a_bool,
+        ),
+    ]
+    dangerously_allow_private_addresses: Annotated[
+        bool,
+        Option(
+            False,
+            "Fetch from private, loopback and link-local addresses also if the configuration does not name the host. "
+            "The author of an issuer's metadata can then make this server call any host of its network.",
+            a_bool,
+        ),
+    ]
+
+
+class ShorthandOptions(TypedDict, total=False):
+    """The shorthand for one resource."""
+
+    resource: Annotated[
+        str, Option("", "The resource identifier: the URL that clients use, and the `aud` that tokens must contain.")
+    ]
+    authorization_servers: Annotated[
+        Sequence[str | AuthServerConfig | IssuerResolver], Option((), "The issuers to trust and to publish.")
+    ]
+    required_scopes: Annotated[Sequence[str], Option((), "The scopes that every request needs.")]
+    policy: Annotated[
+        ScopePolicy, Option(ScopePolicy(), "The scope policy; `required_scopes` are its `default` if it has none.")
+    ]
+    tools: Annotated[Rules, Option({}, "Scopes by tool, in addition to `required_scopes`: `policy.tools`.")]
+
+
+class MiddlewareOptions(ShorthandOptions, MCPAuthOptions, total=False):
+    """The keyword options of `MCPAuthMiddleware`."""
+
+
+class Settings(MiddlewareOptions, total=False):
+    """The settings of a file."""
+
+    protected_resources: Annotated[
+        ResourceServerConfig | Iterable[ResourceServerConfig],
+        Option(
+            (),
+            "One `ResourceServerConfig` or several. A single resource owns every path. Of several, the resource with "
+            "the longest path prefix owns a path, and a path that no resource owns is answered 404.",
+        ),
+    ]
+
+
+class Declared(NamedTuple):
+    """One declared option: its type and the rest of its declaration."""
+
+    hint: Any
+    option: Option
+
+
+def declared(options: type[Any]) -> dict[str, Declared]:
+    """Return the options that a `TypedDict` declares, by name."""
+    return {name: Declared(hint.__origin__, hint.__metadata__[0]) for name, hint in options.__annotations__.items()}
+
+
+def check_options(options: Mapping[str, object], problems: Problems) -> MCPAuthOptions:
+    """Check the options of `MCPAuth`, and return them complete with defaults."""
+    known = declared(MCPAuthOptions)
+    for name in options:
+        if name not in known:
+            close = get_close_matches(name, [*known, *declared(ShorthandOptions)], 1)
+            fix = f"Did you mean {close[0]}?" if close else f"Known options: {', '.join(known)}."
+            problems.add(name, "Unknown option.", fix)
+    complete: dict[str, Any] = {name: options.get(name, option.default) for name, (_, option) in known.items()}
+    for name, (_, option) in known.items():
+        option.check(complete[name], name, problems)
+    return cast("MCPAuthOptions", complete)
+
+
+def documentation(options: type[Any]) -> str:
+    """Return the options as the lines of an `Args:` section."""
+    return "\n".join(f"    {name}: {option.meaning}" for name, (_, option) in declared(options).items())

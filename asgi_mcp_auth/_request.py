@@ -1,63 +1,113 @@
-"""One request as the protocol sees it: the raw header fields that matter, read in one pass.
+"""One request as every room may know it: the ASGI scope, and the header fields that decide anything, read in one pass.
 
-Repeated fields are kept apart, so that whoever reads one decides what a repetition means.
+Repeated fields are kept as separate lines, so that each reader decides what a repetition means.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any, Final
 from urllib.parse import quote
 
-__all__ = ("RequestInfo",)
+__all__ = ("CREDENTIAL_FIELDS", "FOR_MESSAGES", "FOR_REQUESTS", "MESSAGE_FIELDS", "RequestInfo", "canonical_name")
 
-READ = frozenset(
-    {
-        b"authorization",
-        b"host",
-        b"origin",
-        b"access-control-request-method",
-        b"access-control-request-headers",
-        b"if-none-match",
-        b"dpop",
-    }
-)
+CREDENTIAL_FIELDS: Final = frozenset({b"authorization", b"dpop"})
+REQUEST_FIELDS: Final = CREDENTIAL_FIELDS | {
+    b"host",
+    b"origin",
+    b"access-control-request-method",
+    b"access-control-request-headers",
+    b"if-none-match",
+}
+MESSAGE_FIELDS: Final = REQUEST_FIELDS | {
+    b"content-type",
+    b"content-encoding",
+    b"content-length",
+    b"mcp-protocol-version",
+    b"mcp-method",
+    b"mcp-name",
+    b"mcp-session-id",
+    b"last-event-id",
+}
 WELL_KNOWN = b"/.well-known/"
-CREDENTIAL_FIELDS = frozenset({b"authorization", b"dpop"})
+
+
+def _spellings(name: bytes) -> Iterable[bytes]:
+    """Every spelling with `_` for `-`: CGI and WSGI adapters cannot tell the two apart (RFC 3875 section 4.1.18)."""
+    first, *parts = name.split(b"-")
+    for separators in product((b"-", b"_"), repeat=len(parts)):
+        yield first + b"".join(map(bytes.__add__, separators, parts))
+
+
+def _canonical(names: Iterable[bytes]) -> Mapping[bytes, bytes]:
+    return {spelling: name for name in names for spelling in _spellings(name)}
+
+
+FOR_REQUESTS: Final = _canonical(REQUEST_FIELDS)
+FOR_MESSAGES: Final = _canonical(MESSAGE_FIELDS)
+
+
+def canonical_name(name: bytes) -> bytes:
+    """Return a field name as the key of `RequestInfo.fields`; other names are returned unchanged."""
+    return FOR_MESSAGES.get(name, name)
 
 
 class RequestInfo:
-    """A view of an ASGI `http` or `websocket` scope; type checkers hold it frozen, a request pays nothing for it.
+    """A read-only view of an ASGI `http` or `websocket` scope.
+
+    Args:
+        scope: The scope.
+        read: The fields to read, by every spelling: `FOR_REQUESTS`, or `FOR_MESSAGES` if rules apply to the body.
 
     Attributes:
         scope: The scope itself.
-        is_websocket: Whether it is a websocket handshake, which counts as a GET.
-        method: The request method.
-        path: The decoded path, which is what frameworks route, less the root path.
-        root_path: Where the app is mounted; it may or may not stand in front of `path`.
-        fields: The credential, Host, Origin and CORS fields by lower-case name, each as the list of its lines.
+        fields: The fields that were read, by canonical lower-case name, each as the list of its lines.
+        forwarded: All header fields but credentials, in their order, as the app may see them.
     """
 
-    __slots__ = ("fields", "is_websocket", "method", "path", "root_path", "scope")
+    __slots__ = ("fields", "forwarded", "scope")
 
-    def __init__(self, scope: Mapping[str, Any]) -> None:
-        self.scope: Final = scope
-        self.is_websocket: Final[bool] = scope["type"] == "websocket"
-        self.method: Final[str] = scope.get("method", "GET")
-        self.path: Final[str] = scope["path"]
-        self.root_path: Final[str] = scope.get("root_path") or ""
+    def __init__(self, scope: Mapping[str, Any], read: Mapping[bytes, bytes] = FOR_MESSAGES) -> None:
         fields: dict[bytes, list[bytes]] = {}
-        for name, value in scope["headers"]:
-            if name in READ:
+        forwarded: list[tuple[bytes, bytes]] = []
+        for field in scope["headers"]:
+            if field[0] in read:
+                name = read[field[0]]
                 if name in fields:
-                    fields[name].append(value)
+                    fields[name].append(field[1])
                 else:
-                    fields[name] = [value]
+                    fields[name] = [field[1]]
+                if name in CREDENTIAL_FIELDS:
+                    continue
+            forwarded.append(field)
+        self.scope: Final = scope
         self.fields: Final[Mapping[bytes, list[bytes]]] = fields
+        self.forwarded: Final = forwarded
+
+    @property
+    def is_websocket(self) -> bool:
+        """Whether the request is a websocket handshake, which counts as a GET."""
+        return bool(self.scope["type"] == "websocket")
+
+    @property
+    def method(self) -> str:
+        """The request method."""
+        return str(self.scope.get("method", "GET"))
+
+    @property
+    def path(self) -> str:
+        """The decoded path, which is what frameworks route. The root path may or may not be its beginning."""
+        return str(self.scope["path"])
+
+    @property
+    def root_path(self) -> str:
+        """The path at which the app is mounted; an empty string if there is none."""
+        return self.scope.get("root_path") or ""
 
     @property
     def raw_path(self) -> bytes:
-        """The path as received, without the query; from the decoded path where the server gives no other."""
+        """The path as received, without the query; encoded from the decoded path if the server gives no raw path."""
         raw: bytes | None = self.scope.get("raw_path")
         if raw is None:
             return self.path.encode("utf-8", "surrogatepass")
@@ -65,16 +115,16 @@ class RequestInfo:
 
     @property
     def may_be_well_known(self) -> bool:
-        """Whether to look at `well_known_path` at all."""
+        """Whether `well_known_path` may be a well-known path."""
         raw = self.scope.get("raw_path")
         return bool(self.root_path) or (raw or self.raw_path).startswith(WELL_KNOWN)
 
     @property
     def well_known_path(self) -> bytes:
-        """The raw path; less the root path where that stands in front of a well-known path.
+        """The raw path, without the root path if that precedes a well-known path.
 
-        Well-known paths are those of the host root (RFC 8615 section 3), but servers that are told a root path, uvicorn
-        for one, put it in front of every path that a proxy gives them, whether the proxy has cut it off or not.
+        Well-known paths belong to the host root (RFC 8615 section 3). Servers with a configured root path, for example
+        uvicorn, prepend the root path to every path that a proxy sends, whether or not the proxy has stripped it.
         """
         raw = self.raw_path
         if self.root_path:
@@ -88,18 +138,15 @@ class RequestInfo:
         return raw
 
     @property
-    def query_string(self) -> bytes:
-        """The raw query. It may hold secrets: never log it."""
-        return bytes(self.scope.get("query_string", b""))
+    def token(self) -> bytes:
+        """What follows the scheme in `Authorization`, unchecked: to remove it from texts that may quote it."""
+        return b" ".join(self.fields.get(b"authorization", ())).partition(b" ")[2].strip(b" ")
 
     @property
-    def peer_certificate(self) -> str | None:
-        """The client's certificate in PEM, where the server offers the ASGI TLS extension."""
-        extensions: dict[str, Any] = self.scope.get("extensions") or {}
-        tls: dict[str, Any] = extensions.get("tls") or {}
-        chain: Iterable[str] = tls.get("client_cert_chain") or ()
-        return next(iter(chain), None)
+    def query_string(self) -> bytes:
+        """The raw query. It may contain secrets: never log it."""
+        return bytes(self.scope.get("query_string", b""))
 
     def public_url(self, origin: str) -> str:
-        """The URL as the client knows it: the configured origin and the received path, without the query."""
+        """Return the URL as the client knows it: the configured origin and the received path, without the query."""
         return origin + self.raw_path.decode("ascii", "backslashreplace")

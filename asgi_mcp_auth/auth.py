@@ -1,85 +1,50 @@
-"""`MCPAuth`: a configuration, checked and compiled once, that protects any number of apps.
+"""`MCPAuth`, a configuration that is checked and compiled once and protects any number of apps; `MCPAuthMiddleware`.
 
-It holds no event-loop object: one instance survives a fork after preload, several event loops, and trio.
+An `MCPAuth` holds no event-loop object: one instance survives a fork after preload, several event loops, and trio.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
-from copy import copy
-from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from inspect import cleandoc
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
-from asgi_mcp_auth._from_settings import FromSettings
-from asgi_mcp_auth._interface import MCPAuthInterface
-from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
-from asgi_mcp_auth._keys.registry import Issuers, KeySets
 from asgi_mcp_auth._oauth.urls import is_loopback
-from asgi_mcp_auth._options import MCPAuthOptions
-from asgi_mcp_auth._policy.compile import CompiledConfig, MetadataSigner, compile_config
-from asgi_mcp_auth._policy.options import check_options
-from asgi_mcp_auth._policy.problems import Problems
-from asgi_mcp_auth._verify.hooks import Authorize
-from asgi_mcp_auth._verify.jwt import JWTVerifier
-from asgi_mcp_auth._verify.verifier import IsRevoked, RevocationCheck, Verifier
+from asgi_mcp_auth._options import MCPAuthOptions, MiddlewareOptions, Settings, check_options, documentation
+from asgi_mcp_auth._policy.problems import Problems, show
+from asgi_mcp_auth._protection import Protection, ProtectionBuilder
+from asgi_mcp_auth._settings.shorthand import from_shorthand
+from asgi_mcp_auth._verify.verifier import VerifyFunction
 from asgi_mcp_auth.config import ResourceServerConfig
-from asgi_mcp_auth.decisions import Observer, RefusalLog
-from asgi_mcp_auth.stores import Store
+from asgi_mcp_auth.context import AuthInfo, current_auth
+from asgi_mcp_auth.errors import ConfigurationError, Problem
+from asgi_mcp_auth.middleware import ProtectedApp
 
 if TYPE_CHECKING:
+    from starlette.routing import Router
+
     from asgi_mcp_auth._asgi.small_apps import MetadataApp, ReadinessApp
     from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
-    from asgi_mcp_auth.middleware import MCPAuthMiddleware
     from asgi_mcp_auth.status import Status
 
-__all__ = ("MCPAuth", "MCPAuthOptions")
+__all__ = ("MCPAuth", "MCPAuthMiddleware", "MCPAuthOptions", "options_of", "protection_of")
 
 logger = logging.getLogger("asgi_mcp_auth.config")
 
 
-class MCPAuth(MCPAuthInterface, FromSettings):
-    """One or several protected resources, with everything a request needs compiled.
+class MCPAuth:
+    """One or several protected resources, with everything that a request needs compiled.
 
     Args:
-        protected_resources: One `ResourceServerConfig` or several. One owns every path; of several, the one with
-            the longest path prefix owns a path, and a path that none owns is answered 404.
-        public_paths: Paths the app serves without a token: exact, or `"/x/*"` for `/x` and all below it.
-        allowed_origins: Web origins that may call, beside the resource's own (and loopback, for a loopback
-            resource); `["*"]` for any. Browsers only: a request without `Origin` is not affected.
-        allowed_hosts: Accepted `Host` values, `host` or `host:port`. The check is on when this is given or a
-            resource is a loopback URL.
-        websockets: False refuses websockets even with a good token.
-        expose_token: True leaves the raw token to the app: the header, `AuthInfo.token`, the SDK's `AccessToken`.
-            Never forward it upstream (MCP: no token passthrough).
-        reject_query_token: Answer 400 to `?access_token=`, instead of ignoring it.
-        republish_server_metadata: Serve the authorization server's metadata at our own well-known place, for
-            clients of MCP 2025-03-26. Needs exactly one issuer.
-        metadata_signer: Makes `signed_metadata`: a callable from the claims (`iss` included) to a JWS.
-        verifier: Verifies credentials instead of the JWT verification, for all resources (opaque tokens, say). What
-            it accepts is believed: issuer, audience and expiry are its business.
-        is_revoked: Asked about every accepted token, sync or async; anything but False refuses it, an
-            exception means 503. See `asgi_mcp_auth.stores.RevocationList`.
-        authorize: Asked about every operation that the scopes allow, sync or async; see
-            `asgi_mcp_auth.authorization`. An exception means 503. Its presence alone makes bodies be read.
-        max_body_size: Bytes of a body that is read for its operation; a longer one is 413.
-        session_store: Bind each `Mcp-Session-Id` (MCP up to 2025-11-25) to the caller it was made for, in this
-            store. For servers without a binding of their own; the MCP SDK and fastmcp have one.
-        on_decision: Observers, each called with one `Decision` per request; they must not block.
-        http_client: A zero-argument factory of an `httpx.AsyncClient`, used for one fetch and closed.
-        token_cache_size: How many verified tokens to remember per resource; 0 for none.
-        token_cache_bytes: How much memory they may take per resource, estimated: never less than it is.
-        issuer_pool_size: How many issuers that a pattern or a resolver admitted to hold per resource.
-        new_issuers_per_minute: How many issuers the patterns of a resource may admit in a minute; more get 503.
-        require_warm_up: Fail the app's lifespan start-up when the keys of an issuer cannot be had.
-        clock: Seconds since the epoch, for tests.
-        dangerously_allow_http: Accept http issuers and resources beyond loopback. Tokens and keys then cross
-            the network in the clear.
-        dangerously_allow_private_addresses: Fetch from private, loopback and link-local addresses also where
-            the configuration does not name the host. Whoever writes an issuer's metadata can then make this
-            server ask any host of your network.
+        protected_resources: One `ResourceServerConfig` or several. A single resource owns every path. Of several, the
+            resource with the longest path prefix owns a path, and a path that no resource owns is answered 404.
+        {options}
+
+    Attributes:
+        configs: The configurations of the resources, as they were passed.
+        warnings: What works and may surprise; each warning was logged.
 
     Raises:
         ConfigurationError: With every problem of the configuration at once.
@@ -88,201 +53,246 @@ class MCPAuth(MCPAuthInterface, FromSettings):
     def __init__(
         self,
         protected_resources: ResourceServerConfig | Iterable[ResourceServerConfig],
-        *,
-        public_paths: Sequence[str] = (),
-        allowed_origins: Sequence[str] = (),
-        allowed_hosts: Sequence[str] = (),
-        websockets: bool = True,
-        expose_token: bool = False,
-        reject_query_token: bool = False,
-        republish_server_metadata: bool = False,
-        metadata_signer: MetadataSigner | None = None,
-        verifier: Verifier | None = None,
-        is_revoked: IsRevoked | None = None,
-        authorize: Authorize | None = None,
-        max_body_size: int = 1_048_576,
-        session_store: Store | None = None,
-        on_decision: Sequence[Observer] = (),
-        http_client: ClientFactory | None = None,
-        token_cache_size: int = 10_000,
-        token_cache_bytes: int = 67_108_864,
-        issuer_pool_size: int = 10_000,
-        new_issuers_per_minute: int = 60,
-        require_warm_up: bool = False,
-        clock: Callable[[], float] = time.time,
-        dangerously_allow_http: bool = False,
-        dangerously_allow_private_addresses: bool = False,
+        **options: Unpack[MCPAuthOptions],
     ) -> None:
         problems = Problems()
-        check_options(
-            {
-                "websockets": websockets,
-                "expose_token": expose_token,
-                "reject_query_token": reject_query_token,
-                "republish_server_metadata": republish_server_metadata,
-                "metadata_signer": metadata_signer,
-                "verifier": verifier,
-                "is_revoked": is_revoked,
-                "authorize": authorize,
-                "max_body_size": max_body_size,
-                "session_store": session_store,
-                "on_decision": on_decision,
-                "http_client": http_client,
-                "token_cache_size": token_cache_size,
-                "token_cache_bytes": token_cache_bytes,
-                "issuer_pool_size": issuer_pool_size,
-                "new_issuers_per_minute": new_issuers_per_minute,
-                "require_warm_up": require_warm_up,
-                "clock": clock,
-                "dangerously_allow_http": dangerously_allow_http,
-                "dangerously_allow_private_addresses": dangerously_allow_private_addresses,
-            },
-            problems,
-        )
-        self._compile = partial(
-            compile_config,
-            public_paths=public_paths,
-            allowed_origins=allowed_origins,
-            allowed_hosts=allowed_hosts,
-            metadata_signer=metadata_signer,
-            allow_http=dangerously_allow_http,
-            one_issuer=republish_server_metadata,
-            new_issuers_per_minute=new_issuers_per_minute,
-        )
-        self.site: CompiledConfig = self._compile(protected_resources, problems)
-        self.configs = self.site.configs
-        self.warnings = tuple(str(problem) for problem in problems.warnings)
+        self._builder = ProtectionBuilder.of(check_options(options, problems))
+        config = self._builder.compile(protected_resources, problems)
+        self._protection = self._builder.build(config)
+        self.configs = config.configs
+        self.warnings = tuple(map(str, problems.warnings))
         for warning in self.warnings:
             logger.warning("%s", warning)
-        self.websockets = websockets
-        self.expose_token = expose_token
-        self.reject_query_token = reject_query_token
-        self.clock = clock
-        self.refusal_log = RefusalLog(clock)
-        self.observers: tuple[Observer, ...] = tuple(on_decision)
-        self.verifier = verifier
-        self.is_revoked = is_revoked
-        self.authorize = authorize
-        self.max_body_size = max_body_size
-        self.session_store = session_store
-        self.token_cache_size = token_cache_size
-        self.token_cache_bytes = token_cache_bytes
-        self.issuer_pool_size = issuer_pool_size
-        self.require_warm_up = require_warm_up
-        self._key_sets = KeySets(
-            Fetcher(http_client),
-            clock=clock,
-            allow_http=dangerously_allow_http,
-            allow_private=dangerously_allow_private_addresses,
-        )
-        self._set_verifiers()
-        issuer = self.site.resources[0].trust.named[0]
-        self.republished = self._key_sets.named(issuer) if republish_server_metadata else None
-        self.serves_documents_apart = False
-        self._warned: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"<MCPAuth {' '.join(resource.identifier for resource in self.site.resources)}>"
+        return f"<MCPAuth {' '.join(resource.identifier for resource in self._protection.config.resources)}>"
 
-    def narrowed(self, config: ResourceServerConfig) -> MCPAuth:
-        """The same configuration for one changed resource, over the same key sets, without metadata documents."""
-        narrow = copy(self)
-        narrow.site = replace(self._compile(config, Problems()), documents={})
-        narrow.configs = narrow.site.configs
-        narrow.republished = None
-        narrow.expose_token = True
-        narrow._set_verifiers()  # noqa: SLF001 - our own
-        return narrow
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any], **options: Unpack[MCPAuthOptions]) -> Self:
+        """Construct from plain values, as JSON or TOML contain them.
 
-    def _set_verifiers(self) -> None:
-        """For each resource the configured verifier, or one for JWTs; then the revocation hook."""
-        self._jwt_verifiers: list[JWTVerifier] = []
-        verifiers: list[Verifier] = []
-        for resource in self.site.resources:
-            if self.verifier is not None:
-                verifiers.append(self.verifier)
-                continue
-            issuers = Issuers(resource.trust, self._key_sets, clock=self.clock, pool_size=self.issuer_pool_size)
-            jwts = JWTVerifier(
-                issuers,
-                clock=self.clock,
-                cache_size=self.token_cache_size,
-                cache_bytes=self.token_cache_bytes,
-                expose_token=self.expose_token,
-            )
-            self._jwt_verifiers.append(jwts)
-            verifiers.append(jwts)
-        self.verifiers: tuple[Verifier, ...] = tuple(map(self.guard, verifiers))
+        Args:
+            settings: The parameters of the constructor by name, nested dataclasses as mappings; or the shorthand
+                (`resource`, `authorization_servers`, `required_scopes`, `policy`, `tools`) instead of
+                `protected_resources`. A hook is an import string, `"module:attribute"` or `"module:factory()"`. In
+                place of any value, `{"from_env": "NAME"}` or `{"from_file": "path"}` is the text of a variable or a
+                file, which no message shows.
+            options: Options that are not in `settings`, usually hooks as objects.
 
-    def guard(self, verifier: Verifier) -> Verifier:
-        """The verifier with the revocation hook after it, if there is one."""
-        return verifier if self.is_revoked is None else RevocationCheck(verifier, self.is_revoked)
+        Raises:
+            ConfigurationError: Unknown keys, wrong types and wrong values, all at once, each with its key.
+        """
+        from asgi_mcp_auth._settings.loader import from_mapping  # noqa: PLC0415 - few servers read plain values
+
+        return from_mapping(cls, Settings, settings, options)
+
+    @classmethod
+    def from_toml(cls, path: str | os.PathLike[str], **options: Unpack[MCPAuthOptions]) -> Self:
+        """Construct from a TOML file; see `from_mapping`. A `from_file` path is relative to the file's folder.
+
+        Raises:
+            ConfigurationError: The file cannot be read; or as `from_mapping`, each problem with its line.
+        """
+        from asgi_mcp_auth._settings.loader import from_toml  # noqa: PLC0415 - few servers read plain values
+
+        return from_toml(cls, Settings, path, options)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **options: Unpack[MCPAuthOptions]) -> Self:
+        """Construct from environment variables: `MCP_AUTH_CONFIG` names a TOML file, or the variables are the settings.
+
+        `MCP_AUTH_RESOURCE`, `MCP_AUTH_AUTHORIZATION_SERVERS`, `MCP_AUTH_REQUIRED_SCOPES`, and every option in capitals
+        after `MCP_AUTH_`. Lists of texts are separated by spaces; other values are JSON.
+
+        Args:
+            environ: The variables; default: the variables of the process.
+            options: As `from_mapping`.
+
+        Raises:
+            ConfigurationError: As `from_mapping`; an unknown or empty `MCP_AUTH_` variable is a problem too.
+        """
+        from asgi_mcp_auth._settings.loader import from_env  # noqa: PLC0415 - few servers read plain values
+
+        return from_env(cls, Settings, environ, options)
 
     def wrap(self, app: Any) -> MCPAuthMiddleware:
         """Protect an ASGI app."""
-        from asgi_mcp_auth.middleware import MCPAuthMiddleware  # noqa: PLC0415 - it is built on this module
-
         return MCPAuthMiddleware(app, auth=self)
 
     def metadata_app(self) -> MetadataApp:
-        """The metadata documents as an ASGI app of their own, for the host root above a mounted, protected app."""
-        from asgi_mcp_auth._asgi.small_apps import MetadataApp  # noqa: PLC0415 - rarely wanted
+        """Return the metadata documents as an ASGI app, to serve at the host root above a mounted, protected app."""
+        from asgi_mcp_auth._asgi.small_apps import MetadataApp  # noqa: PLC0415 - rarely used
 
-        self.serves_documents_apart = True
-        return MetadataApp(self.site)
-
-    def token_verifier(self, resource: str | None = None) -> TokenVerifier:
-        """The verification alone, for MCP servers with an `auth=` of their own: their `token_verifier=`.
-
-        Args:
-            resource: Which resource; may be left out when there is only one.
-
-        Raises:
-            ConfigurationError: An unknown resource.
-        """
-        from asgi_mcp_auth._asgi.token_verifier import token_verifier  # noqa: PLC0415 - rarely wanted
-
-        return token_verifier(self, resource)
-
-    async def warm_up(self) -> tuple[str, ...]:
-        """Fetch the key sets of all named issuers now, instead of at the first token.
-
-        Returns the issuers whose keys cannot be used. Failures are logged, and tried again at the first token.
-        """
-        return await self._key_sets.warm_up()
-
-    def warn_once(self, logger: logging.Logger, warning: str, *args: object) -> None:
-        """Log a warning the first time it is given, whatever its arguments."""
-        if warning not in self._warned:
-            self._warned.add(warning)
-            logger.warning(warning, *args)
-
-    def status(self) -> Status:
-        """What is known at this moment: issuers, keys, clocks, caches and counts, of this process."""
-        from asgi_mcp_auth.status import Status  # noqa: PLC0415 - many are never asked
-
-        verifiers = zip(self.site.resources, self._jwt_verifiers, strict=False)  # none, with a verifier of the user's
-        return Status(
-            at=self.clock(),
-            issuers=self._key_sets.status(),
-            resources=tuple(verifier.status(resource.identifier) for resource, verifier in verifiers),
-            ready=not self._key_sets.unusable(),
-        )
+        self._protection.warnings.documents_served_separately = True
+        return MetadataApp(self._protection.config)
 
     def readiness_app(self) -> ReadinessApp:
-        """An ASGI app for a health path: 200 when the keys of every named issuer can be used, else 503."""
-        from asgi_mcp_auth._asgi.small_apps import ReadinessApp  # noqa: PLC0415 - rarely wanted
+        """Return an ASGI app for a health path: 200 if the keys of every named issuer can be used, else 503."""
+        from asgi_mcp_auth._asgi.small_apps import ReadinessApp  # noqa: PLC0415 - rarely used
 
-        return ReadinessApp(self._key_sets.missing)
+        return ReadinessApp(self._protection.key_sets.missing)
+
+    def token_verifier(self, resource: str | None = None) -> TokenVerifier:
+        """Return the verification alone, as the `token_verifier=` of an MCP server that has an `auth=` of its own.
+
+        Args:
+            resource: The identifier of the resource; None means the only resource.
+
+        Raises:
+            ConfigurationError: The resource is not configured.
+        """
+        from asgi_mcp_auth._asgi.token_verifier import TokenVerifier  # noqa: PLC0415 - rarely used
+
+        index, protection = self._index_of(resource), self._protection
+        return TokenVerifier(
+            protection.config.resources[index], protection.authenticators[index], protection.refusal_log
+        )
+
+    async def warm_up(self) -> tuple[str, ...]:
+        """Fetch the key sets of all named issuers now instead of at the first token.
+
+        Return the issuers whose keys cannot be used. Failures are logged, and are tried again at the first token.
+        """
+        return await self._protection.key_sets.warm_up()
+
+    def status(self) -> Status:
+        """Return a snapshot of this process: issuers, keys, caches and counts."""
+        from asgi_mcp_auth.status import Status  # noqa: PLC0415 - few servers ask
+
+        protection = self._protection
+        resources = zip(protection.config.resources, protection.authenticators, strict=True)
+        return Status(
+            at=protection.clock(),
+            issuers=protection.key_sets.status(),
+            resources=tuple(
+                authenticator.jwt.status(resource.identifier)
+                for resource, authenticator in resources
+                if authenticator.jwt is not None
+            ),
+            ready=not protection.key_sets.unusable(),
+        )
 
     def check_bind(self, host: str) -> str | None:
-        """Warn, and return the warning, when a loopback resource is about to be served beyond loopback.
+        """Warn if a loopback resource is about to be served on another address, and return the warning.
 
-        Call it where the server is started: an ASGI app is not told the address its server listens on.
+        Call this method where the server is started: an ASGI app does not know the address that its server listens on.
         """
-        loopback = [resource.identifier for resource in self.site.resources if is_loopback(resource.url.host)]
+        resources = self._protection.config.resources
+        loopback = [resource.identifier for resource in resources if is_loopback(resource.url.host)]
         if not loopback or is_loopback(f"[{host}]" if ":" in host else host):
             return None
-        warning = f"{', '.join(loopback)} is a loopback resource, but {host} can be reached from elsewhere."
+        warning = f"{', '.join(loopback)} is a loopback resource, but other machines can connect to {host}."
         logger.warning("%s", warning)
         return warning
+
+    def _index_of(self, resource: str | None) -> int:
+        known = [config.metadata.resource for config in self.configs]
+        if resource is None and len(known) == 1:
+            return 0
+        if resource not in known:
+            fix = f"Pass one of {', '.join(map(show, known))}, exactly as configured."
+            raise ConfigurationError([Problem("resource", f"{show(resource)} is not a configured resource.", fix)])
+        return known.index(resource)
+
+    # The API of the library mcpauth.
+
+    @property
+    def auth_info(self) -> AuthInfo | None:
+        """The caller of the request being handled; the same as `current_auth()`."""
+        return current_auth()
+
+    def resource_metadata_router(self) -> Router:
+        """Return the metadata documents as a Starlette router; add its `.routes` to an app (needs `starlette`)."""
+        from asgi_mcp_auth._compat.mcpauth import resource_metadata_router  # noqa: PLC0415 - needs an optional package
+
+        return resource_metadata_router(self._protection)
+
+    def bearer_auth_middleware(  # noqa: PLR0917 - mcpauth's signature
+        self,
+        mode_or_verify: Literal["jwt"] | VerifyFunction,
+        audience: str | None = None,
+        required_scopes: Sequence[str] | None = None,
+        show_error_details: bool = False,
+        leeway: float = 60,
+        resource: str | None = None,
+    ) -> Callable[..., ProtectedApp]:
+        """Return a middleware class for one resource, like mcpauth's. The app keeps the raw token.
+
+        Args:
+            mode_or_verify: `"jwt"`, or a function from the token to an `AuthInfo`, sync or async.
+            audience: An additional accepted audience; the resource itself is always accepted.
+            required_scopes: Scopes to require in addition to the policy's.
+            show_error_details: Show callers what only the operator should see. For debugging.
+            leeway: Seconds of clock difference, at most 300; not used with a function.
+            resource: The identifier of the resource; None means the only resource.
+
+        Raises:
+            ConfigurationError: The resource is not configured, or the mode is wrong.
+        """
+        from asgi_mcp_auth._compat.mcpauth import bearer_auth_middleware  # noqa: PLC0415 - few servers use it
+
+        return bearer_auth_middleware(
+            self._builder,
+            self.configs[self._index_of(resource)],
+            mode_or_verify,
+            audience=audience,
+            required_scopes=required_scopes or (),
+            show_error_details=show_error_details,
+            leeway=leeway,
+        )
+
+
+MCPAuth.__doc__ = cleandoc(cast("str", MCPAuth.__doc__)).replace("    {options}", documentation(MCPAuthOptions))
+
+
+def protection_of(auth: MCPAuth) -> Protection:
+    """Return what `auth` has compiled, for the doctor and the testing kit."""
+    return auth._protection  # noqa: SLF001 - defined here  # pyright: ignore[reportPrivateUsage]
+
+
+def options_of(auth: MCPAuth) -> MCPAuthOptions:
+    """Return the options of `auth`, complete with defaults, for `check-config`."""
+    return auth._builder.options  # noqa: SLF001 - defined here  # pyright: ignore[reportPrivateUsage]
+
+
+class MCPAuthMiddleware(ProtectedApp):
+    """Makes any ASGI app an OAuth 2.1 protected resource for the Model Context Protocol.
+
+    Pass either `auth=MCPAuth(...)`, or the shorthand for one resource:
+
+        app = MCPAuthMiddleware(
+            app,
+            resource="https://api.example.com/mcp",
+            authorization_servers=["https://auth.example.com"],
+            required_scopes=["notes:read"],
+        )
+
+    Args:
+        app: Any ASGI app.
+        auth: A compiled configuration; it may serve several middlewares.
+        {options}
+
+    Attributes:
+        auth: The configuration.
+
+    Raises:
+        ConfigurationError: With every problem of the configuration at once.
+    """
+
+    def __init__(self, app: Any, auth: MCPAuth | None = None, **options: Unpack[MiddlewareOptions]) -> None:
+        if auth is not None and options:
+            fix = "Put everything into MCPAuth(...)."
+            raise ConfigurationError([Problem("auth", "Pass either auth= or the shorthand arguments, not both.", fix)])
+        if not callable(cast("object", app)):
+            raise ConfigurationError([Problem("app", f"{show(app)} is not an ASGI app.", "Pass the app to protect.")])
+        if auth is None:
+            auth = from_shorthand(MCPAuth, options)
+        elif not isinstance(cast("object", auth), MCPAuth):
+            raise ConfigurationError([Problem("auth", f"{show(auth)} is not an MCPAuth.", "Pass auth=MCPAuth(...).")])
+        self.auth = auth
+        super().__init__(app, protection_of(auth))
+
+
+MCPAuthMiddleware.__doc__ = cleandoc(cast("str", MCPAuthMiddleware.__doc__)).replace(
+    "    {options}", documentation(MiddlewareOptions)
+)

@@ -10,9 +10,8 @@ import sys
 from typing import Any
 
 from asgi_mcp_auth._policy.problems import show
-from asgi_mcp_auth.auth import MCPAuth
+from asgi_mcp_auth.auth import MCPAuth, MCPAuthMiddleware
 from asgi_mcp_auth.errors import ConfigurationError, Problem
-from asgi_mcp_auth.middleware import MCPAuthMiddleware
 
 __all__ = ("load_app",)
 

@@ -1,273 +1,245 @@
-"""`MCPAuthMiddleware`: the story of one request, in the order of the ten steps below.
+"""`ProtectedApp`: the story of one request, in the order of the ten steps below.
 
     1. Host                      → 421        6. read the credential     → 400, 401
     2. a metadata path of ours   → answered   7. verify it               → 401, 503
-    3. a public path             → the app    8. sender constraint       (within 7: a bound token is refused)
-    4. which resource owns it    → 404        9. scopes, of the operation → 403, 401; 400, 413, 415 for its body
-    5. Origin, CORS preflight    → 403, 204  10. the app, on a copied scope; its errors are its own
+    3. a public path             → the app    8. sender constraint       (part of 7: a bound token is rejected)
+    4. the owning resource       → 404        9. scopes, the operation    → 403, 401; 400, 413, 415 for its body
+    5. Origin, CORS preflight    → 403, 204  10. the app, on a copied scope; its own errors pass through
 
-Everything called here is a pure function of `_protocol`, or one of the few objects of `_remote` that wait.
-Nothing about a request is kept on `self`.
+Whatever can be decided before a request is compiled (`Protection`); a request looks it up. Nothing about a request is
+kept on `self`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import Any, Unpack, cast
+from typing import Any
 
-from asgi_mcp_auth._asgi.admission import Admitted, Answer, Permission, report
-from asgi_mcp_auth._asgi.authorizer import Authorizer
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.mount_check import MountCheck
-from asgi_mcp_auth._asgi.response import incoming, send_response
+from asgi_mcp_auth._asgi.response import Incoming, send_response
 from asgi_mcp_auth._asgi.run import AppContext, run_app, run_public
-from asgi_mcp_auth._asgi.usual import Asking, Undecided, usual_requests
 from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
-from asgi_mcp_auth._oauth.challenge import BEARER
-from asgi_mcp_auth._oauth.credentials import Credential, has_query_token, read_credential
+from asgi_mcp_auth._oauth.credentials import has_query_token, read_credential
 from asgi_mcp_auth._oauth.origin import Cors, is_preflight
-from asgi_mcp_auth._policy.compile import CompiledResource, is_well_known
-from asgi_mcp_auth._policy.paths import Verdict
-from asgi_mcp_auth._policy.problems import show
-from asgi_mcp_auth._policy.responses import Header, Response, json_response, refusal_response
+from asgi_mcp_auth._oauth.responses import Response, json_response, refusal_response
+from asgi_mcp_auth._policy.compile import CompiledResource
+from asgi_mcp_auth._policy.routes import NO_RESOURCE, Route
+from asgi_mcp_auth._protection import Protection
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._shorthand import auth_for_one
-from asgi_mcp_auth._verify.verifier import Verified, Verifier, hook_failed
-from asgi_mcp_auth.auth import MCPAuth, MCPAuthOptions
-from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ServerMetadataPaths
-from asgi_mcp_auth.errors import (
-    BadRequest,
-    ConfigurationError,
-    DiscoveryError,
-    Forbidden,
-    NoCredential,
-    NotFound,
-    OriginNotAllowed,
-    Problem,
-    Reason,
-    Refusal,
-    Unavailable,
-)
+from asgi_mcp_auth._verify.verifier import Verified
+from asgi_mcp_auth.authorization import Operation
+from asgi_mcp_auth.decisions import Decision, Outcome
+from asgi_mcp_auth.errors import BadRequest, DiscoveryError, Forbidden, NoCredential, Reason, Refusal, Unavailable
 
-__all__ = ("MCPAuthMiddleware",)
+__all__ = ("ProtectedApp",)
 
 logger = logging.getLogger("asgi_mcp_auth")
 
-BEARER_KEY = BEARER.key
-REPUBLISHED_PATH = ServerMetadataPaths.OAUTH.encode("ascii")
-ANY_ORIGIN: Header = (b"access-control-allow-origin", b"*")
+ANY_ORIGIN = ((b"access-control-allow-origin", b"*"),)
 
 
-class MCPAuthMiddleware:
-    """Makes any ASGI app an OAuth 2.1 protected resource for the Model Context Protocol.
-
-    Either `auth=MCPAuth(...)`, or the shorthand for one resource:
-
-        app = MCPAuthMiddleware(
-            app,
-            resource="https://api.example.com/mcp",
-            authorization_servers=["https://auth.example.com"],
-            required_scopes=["notes:read"],
-        )
+class ProtectedApp:
+    """An ASGI app in front of another one, which handles what a protected resource must handle.
 
     Args:
         app: Any ASGI 3 app.
-        auth: A compiled configuration; it may serve several middlewares.
-        resource: The resource identifier: the URL clients use and tokens must name.
-        authorization_servers: The issuers to trust.
-        required_scopes: The scopes every request needs.
-        options: Those of `MCPAuth`, with the shorthand only.
-
-    Raises:
-        ConfigurationError: With every problem of the configuration at once.
+        protection: The compiled configuration; several apps may share one.
     """
 
-    def __init__(
-        self,
-        app: Any,
-        auth: MCPAuth | None = None,
-        *,
-        resource: str | None = None,
-        authorization_servers: Sequence[str | AuthServerConfig | IssuerResolver] = (),
-        required_scopes: Sequence[str] = (),
-        **options: Unpack[MCPAuthOptions],
-    ) -> None:
-        if auth is not None and (resource is not None or authorization_servers or required_scopes or options):
-            fix = "Put everything into MCPAuth(...)."
-            raise ConfigurationError([Problem("auth", "It stands beside settings of the shorthand.", fix)])
-        if not callable(cast("object", app)):
-            raise ConfigurationError([Problem("app", f"{show(app)} is no ASGI app.", "Give the app to protect.")])
-        if auth is None:
-            auth = auth_for_one(resource, authorization_servers, required_scopes, options)
-        elif not isinstance(cast("object", auth), MCPAuth):
-            raise ConfigurationError([Problem("auth", f"{show(auth)} is no MCPAuth.", "Write auth=MCPAuth(...).")])
+    def __init__(self, app: Any, protection: Protection) -> None:
         self.app = app
-        self.auth = auth
-        self.show_error_details = False
-        self._site = auth.site
-        self._verifiers = auth.verifiers
-        self._gates = tuple(Authorizer(resource, auth) for resource in auth.site.resources)
-        self._placement = MountCheck(app, auth)
-        self._root_path = self._placement.own_root_path
-        self._usual = usual_requests(auth, self._gates, self._root_path)
-        tell = None if auth.expose_token else self._app_answered_401
-        self._running = AppContext(app, sdk_bridge(), auth.clock, tell, expose_token=auth.expose_token)
+        self._protection = protection
+        self._resources = protection.config.resources
+        self._hosts = protection.config.hosts
+        self._authenticators = protection.authenticators
+        self._authorizers = protection.authorizers
+        self._checks_transport = self._hosts.on or protection.reject_query_token or not protection.websockets
+        self._has_observers = bool(protection.observers)
+        self._mount_check = MountCheck(app, protection.config, protection.warnings)
+        checks_messages = [authorizer.looks_inside for authorizer in protection.authorizers]
+        self._routes = protection.config.routes(checks_messages, self._mount_check.own_root_path)
+        on_401 = None if protection.expose_token else self._warn_of_app_401
+        self._context = AppContext(app, sdk_bridge(), protection.clock, on_401, expose_token=protection.expose_token)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one ASGI connection."""
-        usual = self._usual.judge(scope) if scope["type"] == "http" else None
-        if isinstance(usual, tuple):  # all is decided: 1 to 9 at once
-            verified, headers = usual
-            await run_app(self._running, verified, None, scope, receive, send, headers=headers)
-            return
-        receive = incoming(scope, receive)
-        if isinstance(usual, Asking):  # all but what the body asks for
-            caller, gate, headers = usual.caller, usual.endpoint.gate, usual.headers
-            passage = await gate.admit_message(headers, usual.path, receive, caller, usual.fields)
-            if isinstance(passage, Permission):
-                receive, wrap_send = passage.receive, passage.wrap_send
-                await run_app(self._running, caller, None, scope, receive, send, wrap_send, headers=headers)
-                return
-            usual = Undecided(passage, b"", usual.endpoint)
         if scope["type"] not in ("http", "websocket"):
-            await self._start_up(scope, receive, send)
+            await self._run_lifespan(scope, receive, send)
             return
-        if scope.get("root_path"):
-            self._placement.check(scope["root_path"])
-        if not isinstance(scope["headers"], (list, tuple)):
+        if not isinstance(scope["headers"], (list, tuple)):  # an iterable that can be read only once
             scope = {**scope, "headers": list(scope["headers"])}
-        request = RequestInfo(scope)
-        decided: Answer | Admitted
-        if usual is None:
-            decided = await self._decide(request, receive)
-        elif isinstance(usual.decided, Refusal):
-            decided = self._refuse(usual.decided, usual.endpoint.resource, used=BEARER_KEY)
-        else:
-            at, credential = usual.endpoint, Credential(BEARER_KEY, usual.token)
-            decided = await self._admit(request, receive, at.verdict, at.resource, None, credential, usual.decided)
-        report(self.auth, request, decided)
-        if isinstance(decided, Answer):
-            await send_response(decided.response, request, receive, send)
+        claimed = self._mount_check.check_request(scope) if scope.get("root_path") else ""
+        route = self._routes.match(scope, claimed)
+        request = RequestInfo(scope, route.reads)
+        if scope.get("http_version") == "2":
+            receive = Incoming(receive)
+        if route.resource is None:  # 1 to 4
+            await self._serve_unprotected(route, request, receive, send)
             return
-        passage = decided.passage
-        scope, receive = passage.scope or scope, passage.receive or receive
-        if decided.verified is None:
-            await run_public(self._running, decided.cors, scope, receive, send, passage.wrap_send)
+        resource = self._resources[route.resource]
+        cors = None
+        if self._checks_transport or b"origin" in request.fields:  # 1, 5
+            is_answered, cors = await self._check_transport(resource, request, receive, send)
+            if is_answered:
+                return
+        identity = self._authenticators[route.resource].check(request)  # 6, 7, 8
+        if not isinstance(identity, Verified):
+            identity = identity if isinstance(identity, Refusal) else await identity
+            if isinstance(identity, Refusal):
+                await self._serve_unauthenticated(identity, route, request, receive, send, cors)
+                return
+        authorizer = self._authorizers[route.resource]
+        if route.checks_message:  # 9
+            admission = await authorizer.admit_message(route, request, receive, identity)
         else:
-            await run_app(self._running, decided.verified, decided.cors, scope, receive, send, passage.wrap_send)
+            admission = authorizer.admit_path(route, request, identity)
+        if isinstance(admission, Refusal):
+            await self._refuse(admission, request, receive, send, resource, cors)
+            return
+        if self._has_observers:
+            self._observe("allowed", request, resource, identity, operations=admission.operations)
+        receive, wrap_send, removed_fields = admission.receive or receive, admission.wrap_send, admission.removed_fields
+        del admission  # holds the parsed body
+        await run_app(self._context, identity, cors, request, receive, send, wrap_send, removed_fields)  # 10
 
-    async def _decide(self, request: RequestInfo, receive: Any) -> Answer | Admitted:  # noqa: C901, PLR0912 - nine steps, each with its exits
-        """Steps 1 to 9; the numbers are those of the module's docstring."""
-        site, auth = self._site, self.auth
-        if (misdirected := site.hosts.refuse(request)) is not None:  # 1
-            return self._refuse(misdirected)
-        if request.may_be_well_known and not request.is_websocket:  # 2
-            document = site.documents.get(request.well_known_path)
-            if document is not None:
-                return Answer("metadata", document.answer(request))
-            if auth.republished is not None and request.well_known_path == REPUBLISHED_PATH:
-                return Answer("metadata", await self._republish(auth.republished))
-        try:
-            root_path = self._root_path or request.root_path
-            claimed = self._placement.claimed_root_path(request.scope) if request.root_path else ""
-            verdict = site.paths.judge(request.method, request.path, root_path, claimed)
-        except BadRequest as ambiguous:
-            return self._refuse(ambiguous)
-        if verdict.public:  # 3
-            return Admitted("public")
-        if verdict.owner is None or is_well_known(request.path, request.root_path):  # 4
-            return self._refuse(NotFound(Reason.NO_SUCH_RESOURCE, response_headers=(ANY_ORIGIN,)))
-        resource = site.resources[verdict.owner]
-        cors = resource.origins.check(request)  # 5
-        if isinstance(cors, OriginNotAllowed):
-            return self._refuse(cors, resource)
+    async def _check_transport(
+        self, resource: CompiledResource, request: RequestInfo, receive: Any, send: Any
+    ) -> tuple[bool, Cors | None]:
+        """Check the host, the origin, and what the configuration does not accept; answer preflights.
+
+        Return whether the request is answered, and the CORS fields for an allowed origin.
+        """
+        misdirected = self._hosts.refuse(request)
+        if misdirected is not None:
+            await self._refuse(misdirected, request, receive, send)
+            return True, None
+        cors = resource.origins.check(request)
+        if isinstance(cors, Refusal):
+            await self._refuse(cors, request, receive, send, resource)
+            return True, None
         if cors is not None and is_preflight(request):
-            return Answer("preflight", Response(204, cors.preflight(request)), resource)
-        if request.is_websocket and not auth.websockets:
-            return self._refuse(Forbidden(Reason.WEBSOCKETS_DISABLED), resource, cors)
-        if auth.reject_query_token and has_query_token(request.query_string):
-            return self._refuse(BadRequest(Reason.TOKEN_IN_URI, description="Token in URI"), resource, cors)
-        credential = read_credential(request.fields.get(b"authorization"), resource.schemes)  # 6
-        gate = self._gates[verdict.owner]
-        if isinstance(credential, Refusal):
-            if gate.public_methods and isinstance(credential, NoCredential):
-                unasked = await gate.admit_public(request, verdict.plain, receive)
-                if unasked is not None:
-                    return Admitted("public", resource, None, cors, unasked)
-            return self._refuse(credential, resource, cors)
-        verified = await self._verify(self._verifiers[verdict.owner], credential, request)  # 7, 8
-        return await self._admit(request, receive, verdict, resource, cors, credential, verified)  # 9
+            await self._answer("preflight", Response(204, cors.preflight(request)), request, receive, send, resource)
+            return True, cors
+        refused: Refusal | None = None
+        if not self._protection.websockets and request.is_websocket:
+            refused = Forbidden(Reason.WEBSOCKETS_DISABLED)
+        elif self._protection.reject_query_token and has_query_token(request.query_string):
+            refused = BadRequest(Reason.TOKEN_IN_URI, description="Token in URI")
+        if refused is not None:
+            await self._refuse(refused, request, receive, send, resource, cors)
+        return refused is not None, cors
 
-    async def _admit(  # noqa: PLR0917 - the request and what is known of it
-        self,
-        request: RequestInfo,
-        receive: Any,
-        verdict: Verdict,
-        resource: CompiledResource,
-        cors: Cors | None,
-        credential: Credential,
-        verified: Verified | Refusal,
-    ) -> Answer | Admitted:
-        """Step 9, if it gets there."""
-        if isinstance(verified, Refusal):
-            return self._refuse(verified, resource, cors, used=credential.scheme)
-        gate = self._gates[cast("int", verdict.owner)]
-        passage = await gate.admit(request, verdict.rule, verdict.plain, receive, verified, credential.token)
-        if isinstance(passage, Refusal):
-            return self._refuse(passage, resource, cors, used=credential.scheme)
-        return Admitted("allowed", resource, verified, cors, passage)
+    async def _serve_unprotected(self, route: Route, request: RequestInfo, receive: Any, send: Any) -> None:
+        """Serve a request that no resource owns: a document, a public path, or a refusal."""
+        if route.is_public:  # health checks call by address, so the Host of public paths is not checked
+            self._observe("public", request)
+            await run_public(self._context, None, request.scope, receive, send)
+        elif (misdirected := self._hosts.refuse(request)) is not None:
+            await self._refuse(misdirected, request, receive, send)
+        elif route.document is not None:
+            await self._answer("metadata", route.document.answer(request), request, receive, send)
+        elif route.is_republished and self._protection.republished is not None:
+            republished = await _republish(self._protection.republished)
+            await self._answer("metadata", republished, request, receive, send)
+        else:
+            await self._refuse(route.refusal or NO_RESOURCE, request, receive, send)
 
-    async def _verify(self, verifier: Verifier, credential: Credential, request: RequestInfo) -> Verified | Refusal:
-        try:
-            verified = await verifier.verify(credential, request)
-            if isinstance(cast("object", verified), (Verified, Refusal)):
-                return verified
-            msg = f"verify() returned {type(verified).__name__}"
-            raise TypeError(msg)  # noqa: TRY301 - as if the verifier had raised it
-        except Refusal as refusal:
-            return refusal.without_traceback()
-        except Exception as error:  # noqa: BLE001 - a verifier's mistake is no pass, and not the caller's fault
-            return hook_failed("The verifier", error, credential.token)
+    async def _serve_unauthenticated(  # noqa: PLR0917 - ASGI's two, and what is known about the request
+        self, refusal: Refusal, route: Route, request: RequestInfo, receive: Any, send: Any, cors: Cors | None
+    ) -> None:
+        """Run the app without an identity if there is no credential and every operation is public; else refuse."""
+        index = route.resource or 0
+        admission = None
+        if isinstance(refusal, NoCredential):
+            admission = await self._authorizers[index].admit_anonymous(route, request, receive)
+        if admission is None:
+            await self._refuse(refusal, request, receive, send, self._resources[index], cors)
+            return
+        self._observe("public", request, self._resources[index], operations=admission.operations)
+        receive, wrap_send = admission.receive or receive, admission.wrap_send
+        del admission  # holds the parsed body
+        await run_public(self._context, cors, request.scope, receive, send, wrap_send)
 
-    def _refuse(
+    async def _refuse(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,
         refusal: Refusal,
+        request: RequestInfo,
+        receive: Any,
+        send: Any,
         resource: CompiledResource | None = None,
         cors: Cors | None = None,
-        *,
-        used: bytes | None = None,
-    ) -> Answer:
-        if resource is not None and isinstance(refusal, NoCredential):
-            response = resource.no_credential
+    ) -> None:
+        details = self._protection.show_error_details
+        if resource is None:
+            response = refusal_response(refusal, None, details=details)
         else:
-            source = None if resource is None else resource.challenge
-            response = refusal_response(refusal, source, used=used, details=self.show_error_details)
+            credential = read_credential(request.fields.get(b"authorization"), resource.schemes)
+            used = None if isinstance(credential, Refusal) else credential.scheme
+            response = resource.challenge.respond(refusal, used=used, details=details)
         if cors is not None:
             response = response.with_headers(cors.response)
-        return Answer("refused", response, resource, refusal)
+        await self._answer("refused", response, request, receive, send, resource, refusal)
 
-    async def _republish(self, issuer: RemoteJWKS) -> Response:
-        """The issuer's own metadata, for clients of MCP 2025-03-26, which know no other place."""
-        try:
-            metadata = await issuer.metadata()
-        except DiscoveryError as error:
-            unavailable = Unavailable(Reason.METADATA_UNAVAILABLE, found=error.message)
-            return refusal_response(unavailable, None).with_headers((ANY_ORIGIN,))
-        return json_response(200, metadata.to_dict(), (ANY_ORIGIN,))
+    async def _answer(  # noqa: PLR0917 - ASGI's two, and what is known about the request
+        self,
+        outcome: Outcome,
+        response: Response,
+        request: RequestInfo,
+        receive: Any,
+        send: Any,
+        resource: CompiledResource | None = None,
+        refusal: Refusal | None = None,
+    ) -> None:
+        self._observe(outcome, request, resource, refusal=refusal, status=response.status)
+        await send_response(response, request, receive, send)
 
-    async def _start_up(self, scope: Any, receive: Any, send: Any) -> None:
-        """The lifespan passes through; the key sets warm up beside the app's own start-up, never around it."""
+    def _observe(
+        self,
+        outcome: Outcome,
+        request: RequestInfo,
+        resource: CompiledResource | None = None,
+        verified: Verified | None = None,
+        *,
+        refusal: Refusal | None = None,
+        status: int | None = None,
+        operations: tuple[Operation, ...] = (),
+    ) -> None:
+        """Report the decision to the refusal log and the observers. An observer that fails is logged, no more."""
+        observers, refusal_log = self._protection.observers, self._protection.refusal_log
+        is_logged = refusal is not None and refusal_log.wants(refusal)
+        if not observers and not is_logged:
+            return
+        decision = Decision(
+            outcome=outcome,
+            method=request.method,
+            url=request.public_url((resource or self._resources[0]).url.origin),
+            resource=None if resource is None else resource.identifier,
+            status=status,
+            auth_info=None if verified is None else verified.auth_info,
+            refusal=refusal,
+            operations=operations,
+        )
+        if is_logged:
+            refusal_log(decision)
+        for observe in observers:
+            try:
+                observe(decision)
+            except Exception:  # an observer decides nothing, so its failure must not fail the request
+                logger.exception("An on_decision observer failed")
+
+    async def _run_lifespan(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass the lifespan through. Key sets warm up in the background of the app's own start-up, never around it."""
         if scope["type"] != "lifespan":
             msg = f"asgi_mcp_auth cannot protect an ASGI connection of type {scope['type']!r}"
             raise NotImplementedError(msg)
-        self._running.bridge = sdk_bridge()
-        if scope.get("root_path"):  # from a framework above: no server tells it before the first request
-            self._placement.check(scope["root_path"])
-        if self.auth.require_warm_up:
-            failed = await self.auth.warm_up()
-            if failed:  # before the app starts anything that it would not be told to stop
+        self._context.bridge = sdk_bridge()
+        if scope.get("root_path"):  # set by a framework above; servers do not report it before the first request
+            self._mount_check.check_request(scope)
+        if self._protection.require_warm_up:
+            failed = await self._protection.key_sets.warm_up()
+            if failed:  # before the app starts anything that it would have to stop
                 await receive()
                 message = f"asgi_mcp_auth: no keys of {', '.join(failed)}"
                 await send({"type": "lifespan.startup.failed", "message": message})
@@ -277,11 +249,20 @@ class MCPAuthMiddleware:
         await self.app(scope, receive, send)
 
     async def _warm_up(self) -> None:
-        await self.auth.warm_up()
+        await self._protection.key_sets.warm_up()
 
-    def _app_answered_401(self) -> None:
-        self.auth.warn_once(
-            logger,
-            "The app answered 401 to a request that was authenticated here. If it looks for the Authorization "
-            "header itself: it is hidden, unless expose_token=True.",
+    def _warn_of_app_401(self) -> None:
+        self._protection.warnings.warn_once(
+            "The app answered 401 to an authenticated request. The app may look for the Authorization header, which "
+            "is hidden. Set expose_token=True to pass it on, or remove the app's own authentication."
         )
+
+
+async def _republish(issuer: RemoteJWKS) -> Response:
+    """Return the issuer's own metadata, for clients of MCP 2025-03-26, which look for it at the resource's host."""
+    try:
+        metadata = await issuer.metadata()
+    except DiscoveryError as error:
+        unavailable = Unavailable(Reason.METADATA_UNAVAILABLE, found=error.message)
+        return refusal_response(unavailable, None).with_headers(ANY_ORIGIN)
+    return json_response(200, metadata.to_dict(), ANY_ORIGIN)

@@ -1,9 +1,9 @@
-"""`python benchmarks [NAME …] [--smoke]`: what the middleware costs. `suite.py` does it."""
+"""`python benchmarks [NAME …] [--smoke]`: run the benchmarks of the middleware (see `suite.py`)."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))  # its `processes` starts and ends real servers
+sys.path.append(str(Path(__file__).parent.parent / "tests"))  # for `processes`, which starts and stops real servers
 
 from suite import main
 

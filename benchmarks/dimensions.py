@@ -1,7 +1,7 @@
-"""What there may be many of: for each, how to make a case with so many of them. `growth.py` measures them.
+"""The dimensions that a configuration or its caches can grow in. `growth.py` measures each of them.
 
-In: a size, and how many calls a round has. Out: a `Case` whose app has seen what it has to know. Sizes are of the thing
-named; everything else is as small as it can be.
+A dimension builds a `Case` for a size. The app of the case has already seen the tokens that it has to know. A size
+counts the named things; everything else is as small as possible.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ __all__ = ("DIMENSIONS", "KNOWN", "MAKING", "Dimension")
 ISSUER = Issuer("https://auth.example.com", algorithms=("Ed25519",))
 KEY = ISSUER.keys[0]
 MAKING: list[float] = []
-"""Milliseconds for each configuration made."""
+"""The milliseconds that each configuration took to build."""
 SERVER = AuthServerConfig(issuer=ISSUER.url, jwks=ISSUER.jwks())
 
 
 class Dimension(NamedTuple):
-    """Something there may be many of; `build(size, calls)` makes the case for a number of them, and seasons it."""
+    """A dimension; `build(size, calls)` returns the case for a size, with warm caches."""
 
     name: str
     build: Callable[[int, int], Awaitable[Case]]
@@ -47,17 +47,17 @@ class Dimension(NamedTuple):
 
 
 def mint(issuer: str = ISSUER.url, audience: str = RESOURCE, scope: str = SCOPE, **header: Any) -> str:
-    """A token signed with the one key here; every issuer has it."""
+    """Return a token signed with `KEY`, which every issuer here publishes."""
     return ISSUER.mint(audience, iss=issuer, scope=scope, header=header or None)
 
 
 def wrapped(
     config: ResourceServerConfig | Sequence[ResourceServerConfig], app: Any = trivial_app, **options: Any
 ) -> Any:
-    """The middleware; everything is in its configuration, so that to fetch anything is a mistake of the benchmark."""
+    """Return a protected app with static keys; a fetch is an error of the benchmark."""
 
     def refuse(request: httpx.Request) -> httpx.Response:
-        msg = f"{request.url} was asked for"
+        msg = f"the benchmark must not fetch {request.url}"
         raise AssertionError(msg)
 
     client = lambda: httpx.AsyncClient(transport=httpx.MockTransport(refuse))  # noqa: E731
@@ -72,13 +72,13 @@ def timed(size: int, exchange: Callable[[], Awaitable[int]], expected: int = 200
 
 
 async def season(app: Any, tokens: Iterable[str], paths: Iterable[str] = ("/mcp",)) -> None:
-    """Show an app all tokens once, in step with the paths."""
+    """Send each token once, with the paths in turn."""
     for token, path in zip(tokens, cycle(paths), strict=False):
         assert await make_exchange(app, token, path=path)() == 200
 
 
 def some(values: Sequence[str]) -> list[str]:
-    """A hundred of them, evenly spread: more would measure the processor's caches."""
+    """Return about a hundred values, evenly spread: more would measure the processor's caches."""
     return list(values[:: max(1, len(values) // 100)])
 
 
@@ -92,21 +92,21 @@ async def resources(size: int, _calls: int) -> Case:
     return timed(size, make_exchange(app, in_turn(tokens), path=in_turn(asked)))
 
 
-async def nobodys_path(size: int, _calls: int) -> Case:
-    """A path that none of many resources owns: 404."""
-    paths = ["/other", *(f"/mcp/{number}" for number in range(size))]  # a single one would own every path
+async def unowned_path(size: int, _calls: int) -> Case:
+    """A path that belongs to no resource: 404."""
+    paths = ["/other", *(f"/mcp/{number}" for number in range(size))]  # a single resource would own every path
     configs = [resource_config([SERVER], resource=f"https://mcp.example.com{path}") for path in paths]
     return timed(size, make_exchange(wrapped(configs), path="/elsewhere/0"), 404)
 
 
 async def public_paths(size: int, _calls: int) -> Case:
-    """A known token beside many public paths."""
+    """A known token, and many public paths."""
     listed = [f"/public/{number}/*" for number in range(size)]
     return timed(size, make_exchange(wrapped(resource_config([SERVER]), public_paths=listed), mint()))
 
 
 async def odd_path(size: int, _calls: int) -> Case:
-    """A path with an escape, judged in all its readings, beside many public paths and path rules."""
+    """A path with an escape, which is checked in all its readings, and many public paths and path rules."""
     listed = [f"/public/{number}/*" for number in range(size)]
     rules = {f"/mcp/{number}/*": [SCOPE] for number in range(size)}
     app = wrapped(resource_config([SERVER], paths=rules), public_paths=listed)
@@ -128,7 +128,7 @@ async def path_rule_refused(size: int, _calls: int) -> Case:
 
 
 def ruled(size: int, name: str, scope: str = SCOPE) -> Callable[[], Awaitable[int]]:
-    """A call of `add` with many rules for tools, `name` (with a number in it) and one for `add` itself."""
+    """Return a call of `add` with many tool rules: `name` (with a number in it), and one for `add`."""
     rules = {name.format(number): [scope.format(number)] for number in range(size)}
     if "*" not in name:
         rules |= {"add": [scope.format(0)]}
@@ -137,12 +137,12 @@ def ruled(size: int, name: str, scope: str = SCOPE) -> Callable[[], Awaitable[in
 
 
 async def tools(size: int, _calls: int) -> Case:
-    """One of many tools with a rule of its own."""
+    """One of many tools that have rules."""
     return timed(size, ruled(size, "tool-{}"))
 
 
 async def tool_patterns(size: int, _calls: int) -> Case:
-    """A tool that none of many patterns matches."""
+    """A tool that matches no pattern."""
     return timed(size, ruled(size, "tool-{}-*"))
 
 
@@ -163,15 +163,15 @@ async def issuers_new_token(size: int, calls: int) -> Case:
 
 
 async def issuer_unknown(size: int, _calls: int) -> Case:
-    """A token of an issuer that is none of many named ones: 401."""
-    return timed(size, make_exchange(many_named(size), mint("https://nobody.example.com")), 401)
+    """A token of an issuer that is not configured: 401."""
+    return timed(size, make_exchange(many_named(size), mint("https://unknown.example.com")), 401)
 
 
 async def issuer_patterns(size: int, _calls: int) -> Case:
-    """A token of an issuer that none of many patterns admits: 401."""
+    """A token of an issuer that matches no pattern: 401."""
     patterns = [AuthServerConfig(issuer_pattern=f"https://*.{number}.example.com") for number in range(size)]
     app = wrapped(resource_config([SERVER, *patterns]))
-    return timed(size, make_exchange(app, mint("https://nobody.elsewhere.example")), 401)
+    return timed(size, make_exchange(app, mint("https://unknown.elsewhere.example")), 401)
 
 
 async def issuers_admitted(size: int, calls: int) -> Case:
@@ -195,18 +195,18 @@ def with_keys(size: int, **options: Any) -> Any:
 
 
 async def keys(size: int, calls: int) -> Case:
-    """New tokens whose kid is one of many in the set."""
+    """New tokens whose kid is one of many in the key set."""
     tokens = FreshTokens(mint, calls)
     return timed(size, make_exchange(with_keys(size), tokens.next), prepare=tokens.prepare)
 
 
 async def kid_unknown(size: int, _calls: int) -> Case:
-    """A token whose kid is none of many in the set: 401."""
-    return timed(size, make_exchange(with_keys(size), mint(kid="nobody's")), 401)
+    """A token whose kid is not in the key set: 401."""
+    return timed(size, make_exchange(with_keys(size), mint(kid="unknown")), 401)
 
 
 async def kid_missing(size: int, _calls: int) -> Case:
-    """A token without kid, of an issuer with many keys: 401."""
+    """A token without kid of an issuer with many keys: 401."""
     token = ISSUER.sign({"alg": KEY.alg, "typ": "at+jwt"}, ISSUER.claims(RESOURCE, scope=SCOPE))
     return timed(size, make_exchange(with_keys(size + 1), token), 401)
 
@@ -226,7 +226,7 @@ async def scopes(size: int, _calls: int) -> Case:
 
 DIMENSIONS = (
     Dimension("resources", resources),
-    Dimension("resources, nobody's path: 404", nobodys_path, most=1000),
+    Dimension("resources, an unowned path: 404", unowned_path, most=1000),
     Dimension("public paths", public_paths),
     Dimension("public paths and rules, an odd path", odd_path),
     Dimension("path rules", path_rules),

@@ -1,13 +1,13 @@
-"""What the middleware takes of a server's throughput: requests per second at saturation, protected beside bare.
+"""The share of a server's throughput that the middleware costs: requests per second at saturation.
 
-Measured region: everything from `wrk` on one core (one thread, 16 connections) to one worker of the server on another,
-over loopback, and back. Each round is one run against the bare app, which is the control, one against the same app
-behind the middleware with a token it knows, and one behind `least`, which is what no middleware in Python can fall
-below; they take turns in going first, and the figures are the ratios of the round. The apps are a hello-world, where
-the middleware shows most, and a tool call on the MCP SDK's server (no sessions, JSON answers). Not measured: TLS, an
-issuer's answers, a tool that does anything. Every answer has to be 2xx; one of each is looked into, and the protected
-apps have to refuse a request without a token. The processor time of the server's processes (Linux) is told as well: it
-is what a busy machine distorts least.
+Measured region: from `wrk` on one core (one thread, 16 connections) over loopback to one worker of the server on
+another core, and back. A round has three runs: the bare app, which is the control; the same app behind the middleware,
+with a known token; the same app behind `least`, the lower bound of any middleware in Python. The first run alternates.
+The figures are ratios within a round. The apps are a hello-world, where the cost of the middleware shows most, and a
+tool call on the MCP SDK's server (no sessions, JSON responses). Not measured: TLS, responses of an issuer, a tool that
+does work. Every response has to be 2xx. One response of each app is checked, and the protected apps have to reject a
+request without a token. The processor time of the server's processes (Linux) is reported too: a busy machine distorts
+it least.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CALL_FIELDS = {
 
 
 class App(NamedTuple):
-    """What is asked of an app, and what its answer contains."""
+    """A request to an app, and what the response has to contain."""
 
     name: str
     path: str
@@ -48,9 +48,9 @@ class App(NamedTuple):
     body: str | None
     answer: str
     share: float
-    """Of the bare app's requests per second, as promised under uvicorn."""
+    """The target under uvicorn, in percent of the bare app's requests per second."""
     seconds: int
-    """How long one run takes: longer where requests are few."""
+    """The duration of one run: longer if requests are slow."""
 
 
 APPS = {
@@ -60,7 +60,7 @@ APPS = {
 
 
 class Target(NamedTuple):
-    """One server, ready and checked."""
+    """A server that is ready and checked."""
 
     served: Served
     url: str
@@ -73,14 +73,14 @@ class Run(NamedTuple):
 
     per_second: float
     cpu: float
-    """Microseconds of processor time for each request, of the server's processes."""
+    """Microseconds of processor time per request, of the server's processes."""
 
 
 SHIELDS = ("none", "least", "ours")
 
 
 def ready(served: Served, app: App, token: str, *, refuses: bool, warm: bool) -> Target:
-    """Check a server's answers, and warm it up."""
+    """Check the responses of a server, warm it up, and return it as a target."""
     fields = {**app.fields, "authorization": f"Bearer {token}"}
     url = served.url + app.path
     check_answers(url, fields, app.body, app.answer, refuses=refuses)
@@ -96,7 +96,7 @@ def load(target: Target, seconds: int = 1) -> Run:
 
 
 def measure_rounds(server: str, app: str, issuer: Issuer, effort: Effort) -> list[dict[str, Run]]:
-    """Runs against the app behind each of `SHIELDS`."""
+    """Return the runs of each round, by shield."""
     token, seconds = mint_for_long(issuer), effort.of(APPS[app].seconds, 1)
     with ExitStack() as stack:
         targets: dict[str, Target] = {}
@@ -113,7 +113,7 @@ def measure_rounds(server: str, app: str, issuer: Issuer, effort: Effort) -> lis
 
 
 def row_of(rounds: Sequence[Mapping[str, Run]]) -> tuple[Spread, ...]:
-    """Requests per second of the bare app, the shares of the others, and the processor time for one, bare and added."""
+    """Return the bare app's requests per second, the shares of the others, and the processor time, bare and added."""
 
     def share(shield: str) -> Spread:
         return spread(100 * one[shield].per_second / one["none"].per_second for one in rounds)
@@ -127,14 +127,14 @@ def row_of(rounds: Sequence[Mapping[str, Run]]) -> tuple[Spread, ...]:
 
 
 def run(effort: Effort) -> Report:
-    """Measure it."""
+    """Run the benchmark."""
     require_wrk()
     rows: list[tuple[Cell, ...]] = []
     notes: list[str] = []
     promises: list[Promise] = []
     with issuer_at_work() as issuer:
         for server in list(SERVERS)[: effort.of(len(SERVERS), 1)]:
-            for app, what in list(APPS.items())[effort.of(0, 1) :]:  # the peers' smoke run has the other
+            for app, what in list(APPS.items())[effort.of(0, 1) :]:  # the peers' smoke run covers the other app
                 try:
                     row = row_of(measure_rounds(server, app, issuer, effort))
                 except Skip as skip:
@@ -150,10 +150,10 @@ def run(effort: Effort) -> Report:
         "app and server",
         "bare, requests/s",
         "protected, % of bare",
-        "the least, % of bare",
+        "lower bound, % of bare",
         "CPU µs, bare",
         "protected, CPU µs added",
-        "the least, CPU µs added",
+        "lower bound, CPU µs added",
     )
     title = "At saturation, one worker on one core"
     return Report(

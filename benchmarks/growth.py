@@ -1,14 +1,13 @@
-"""How the cost of one request grows with the configuration and with what is held: cost by size, log-log.
+"""The cost of one request by the size of the configuration and of the caches, on two logarithmic axes.
 
-Measured region: one request in process (`await app(scope, receive, send)`), the app doing nothing, less the same with
-the bare app, which is the control; of each the quickest of the interleaved rounds, so that a busy machine does not look
-like growth. Sizes are of the thing named; everything else is as small as it can be. Where requests
-can be good for one item and bad for another, they are spread over all items, or aim at the worst. Making the
-configuration, which happens once, is timed once beside it.
+Measured region: one request in process (`await app(scope, receive, send)`) with a trivial app, minus the same request
+to the bare app, which is the control. The figure is the fastest of the interleaved rounds, so that a busy machine does
+not look like growth. A size counts the named things; everything else is as small as possible. Requests are spread over
+all items, or aim at the worst item. Building the configuration, which happens once, is timed once.
 
-`nothing grows` is judged by the steepest step of each curve: its exponent is 0 for a constant cost and 1 for a linear
-one, and below 0.2 for any logarithm from ten on. Costs are the whole request's, so that a linear part that does not
-matter at the largest size does not show either.
+Growth is the exponent of the steepest step of a curve: 0 for a constant cost, 1 for a linear cost, and below 0.2 for a
+logarithmic cost from size ten on. Costs are those of the whole request: a linear part that is negligible at the largest
+size does not show.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Points = list[tuple[float, float]]
 
 
 async def measure_dimension(dimension: Dimension, effort: Effort) -> tuple[Points, Points]:
-    """What a request costs beside the control, and milliseconds to make the configuration, by size."""
+    """Return the added cost of a request, and the milliseconds to build the configuration, by size."""
     calls, most = effort.of(100, 2), min(dimension.most, effort.of(10_000, 10))
     sizes = sorted({1, 10, 100, 1000, 10_000, most})
     MAKING.clear()
@@ -43,7 +42,7 @@ async def measure_dimension(dimension: Dimension, effort: Effort) -> tuple[Point
 
 
 def rows_of(points: Mapping[str, Points], limit: float) -> list[tuple[Cell, ...]]:
-    """A row for each dimension: the figures by size, how steep they are, and whether that is more than the limit."""
+    """Return a row per dimension: the figures by size, the exponent, and whether the exponent exceeds the limit."""
     rows: list[tuple[Cell, ...]] = []
     for name, found in points.items():
         by_size = dict(found)
@@ -70,5 +69,5 @@ async def measure_all(effort: Effort) -> Report:
 
 
 def run(effort: Effort) -> Report:
-    """Measure it."""
+    """Run the benchmark."""
     return asyncio.run(measure_all(effort))

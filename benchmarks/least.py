@@ -1,9 +1,8 @@
-"""The least that letting a known token through can cost in Python: a control for what is beyond any middleware's reach.
+"""A lower bound for the cost of accepting a known token in Python: a control that no middleware can beat.
 
-Written by hand for one path, one issuer and one token, and it CHECKS NEXT TO NOTHING: no Host, no Origin, no second
-spelling of a path, no keys, no scopes, no memory that ends. It does only what cannot be left out: finds the token and
-keeps it from the app, takes its SHA-256, looks that up, looks at the clock, gives the app a copy of the claims on a
-copied scope, and sets the context variable.
+The code is for one path, one issuer and one token. It CHECKS ALMOST NOTHING: no Host, no Origin, no other spellings of
+a path, no keys, no scopes, no cache limit. It does only the necessary steps: find the token and remove its header
+field, look up its SHA-256, compare the expiry with the clock, copy the scope and the claims, set the context variable.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ caller: ContextVar[object] = ContextVar("caller", default=None)
 
 
 class Least:
-    """For measurements only."""
+    """A middleware for measurements only."""
 
     def __init__(self, app: Any, token: str) -> None:
         self.app = app
         self.known = {sha256(token.encode("ascii")).digest(): (time.time() + 86_400, dict.fromkeys(CLAIMS, "x"))}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Let a request with the token through, and refuse any other."""
+        """Pass a request with the token to the app, and reject others."""
         if scope["type"] != "http" or scope["path"] != "/mcp":
             await self.app(scope, receive, send)
             return

@@ -1,11 +1,10 @@
-"""How everything here is measured: in rounds that take the cases in turn, reported as medians with their quartiles.
+"""The measuring method: interleaved rounds over all cases, reported as medians with quartiles.
 
-In: cases, each with the answer it must give. Out: microseconds per call of each case in each round, of processor time:
-nothing that is measured waits, so on an idle machine that is the time that passes, and on a busy one the neighbours'
-turns are left out (what they do to the caches is not). The rounds are interleaved, so that whatever else the machine
-does touches all cases alike, and a case is compared with its control round by round. A case whose first answer is not
-the expected one is an error, not a figure; the last answer of every round is checked too. Garbage collection stays on,
-but what was built before the rounds is kept out of it.
+The result is the processor time in microseconds per call, for each case and round. No measured code waits: on an idle
+machine this is the elapsed time, and on a busy machine the time of other processes is excluded (their effect on the
+processor's caches is not). Rounds are interleaved, so that other load affects all cases equally, and a case is compared
+with its control round by round. A wrong answer is an error: the first answer of a case and the last one of each round
+are checked. Garbage collection stays on; objects that exist before the rounds are excluded from it.
 """
 
 from __future__ import annotations
@@ -49,20 +48,20 @@ BREATH = 0.02
 
 
 class Skip(Exception):  # noqa: N818 - no error
-    """A benchmark, or a part of it, cannot run here; the message says what it needs."""
+    """A benchmark or a part of it cannot run; the message says what is missing."""
 
 
 class WrongAnswerError(Exception):
-    """A case did not answer what it has to: there is nothing to measure."""
+    """A case gave another answer than the expected one, so that its time means nothing."""
 
 
 class Effort(NamedTuple):
-    """How long to measure: long enough to believe it, or (`smoke`) only to see that it runs."""
+    """The length of the measurement: full, or with `smoke` just enough to see that the benchmark runs."""
 
     smoke: bool = False
 
     def of(self, full: int, smoke: int) -> int:
-        """One of the two."""
+        """Return the first value, or the second one in a smoke run."""
         return smoke if self.smoke else full
 
 
@@ -75,7 +74,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: Iterable[float]) -> Spread:
-    """The median and the quartiles of some values."""
+    """Return the median and the quartiles of some values."""
     listed = sorted(values)
     if len(listed) == 1:
         return Spread(listed[0], listed[0], listed[0])
@@ -84,7 +83,7 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` (0 to 1) of the values do not exceed."""
+    """Return the smallest value that at least `share` (0 to 1) of the values do not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
@@ -93,16 +92,16 @@ def _nothing_to_prepare() -> None: ...
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """Something to time.
+    """A timed operation.
 
     Attributes:
-        name: Its own, in the table.
-        exchange: What is timed; gives what is compared with `expected`. If it has a method `ahead`, that is called with
-            the number of calls to come, outside the measured region.
+        name: The unique name in the table.
+        exchange: The timed coroutine function, which returns the answer. If it has a method `ahead`, this method is
+            called before a round, outside the measured region, with the number of calls.
         expected: The only right answer.
         control: The name of the case to subtract, round by round.
-        prepare: Renews what one round uses up, outside the measured region.
-        calls: How often to call it in a round; None for the usual number.
+        prepare: A function that is called before a round, outside the measured region.
+        calls: The number of calls in a round; None for the default.
     """
 
     name: str
@@ -123,10 +122,10 @@ Times = Mapping[str, Sequence[float]]
 
 
 async def measure(cases: Sequence[Case], *, rounds: int, calls: int) -> Times:
-    """Microseconds of processor time per call of each case, in each round.
+    """Return the microseconds of processor time per call, for each case and round.
 
     Raises:
-        WrongAnswerError: A case answers something else than it has to.
+        WrongAnswerError: An answer is not the expected one.
     """
     if len({case.name for case in cases}) < len(cases):
         msg = "two cases have one name"
@@ -139,7 +138,7 @@ async def measure(cases: Sequence[Case], *, rounds: int, calls: int) -> Times:
     gc.freeze()
     try:
         for _ in range(rounds):
-            await anyio.sleep(BREATH)  # what is to run in the background runs now, not within a round
+            await anyio.sleep(BREATH)  # background tasks run now, not within a round
             for case in cases:
                 exchange, count, answer = case.exchange, case.calls or calls, None
                 _make_ready(case, count)
@@ -167,14 +166,14 @@ def _check(case: Case, answer: object) -> None:
 
 
 def added(own: Sequence[float], control: Sequence[float]) -> Spread:
-    """What a case costs beside its control, round by round."""
+    """Return the difference between a case and its control, round by round."""
     return spread(mine - base for mine, base in zip(own, control, strict=True))
 
 
 def growth_exponent(points: Sequence[tuple[float, float]]) -> float:
-    """How steep a cost is where it is steepest, from one size to the next: 0 constant, 1 linear, 2 quadratic.
+    """Return the exponent of the steepest step from one size to the next: 0 constant, 1 linear, 2 quadratic.
 
-    A logarithmic cost has less than 0.2 everywhere above ten. `points` are (size, cost).
+    A logarithmic cost has an exponent below 0.2 above size ten. `points` are (size, cost).
     """
     listed = sorted(points)
     steps = pairwise(listed)
@@ -182,7 +181,7 @@ def growth_exponent(points: Sequence[tuple[float, float]]) -> float:
 
 
 def resident_bytes() -> int:
-    """The process's memory as the kernel counts it, OpenSSL's included; 0 where that cannot be read."""
+    """Return the resident memory of the process, including OpenSSL's; 0 if the system does not report it."""
     status = Path("/proc/self/status")
     if not status.exists():
         return 0
@@ -191,7 +190,7 @@ def resident_bytes() -> int:
 
 
 def machine() -> dict[str, str]:
-    """What the figures depend on, for whoever reads them."""
+    """Return the properties of this machine that the figures depend on."""
     found = {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.machine()}",

@@ -1,11 +1,11 @@
-"""What one process holds for each cached token and each issuer.
+"""The memory of one process per cached token and per issuer.
 
 Measured region: the memory allocated while many tokens, or tokens of many issuers, are verified for the first time,
-divided by their number. Bytes by `tracemalloc` are Python's own; the growth of the process as the kernel counts it
-(Linux) has OpenSSL's as well, and pages that are not given back. Each figure is of a process of its own. The tokens
-themselves are not kept, as a server would not. The control is the same number of verifications with nothing to keep:
-tokens with the token cache off, or one issuer again and again. Each issuer is admitted by a pattern, discovered, and
-has two RSA keys of 2048 bits of its own, through an in-process transport.
+divided by their number. `tracemalloc` counts Python's bytes. The growth of the process (Linux) includes OpenSSL's
+memory and pages that are not returned to the system. Each figure comes from a process of its own. The tokens themselves
+are not kept, as in a server. The control is the same number of verifications that keep nothing: tokens with the token
+cache off, or one issuer repeatedly. Each issuer is admitted by a pattern and discovered through an in-process
+transport, and has two RSA keys of 2048 bits.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Made = tuple[MCPAuth, Verify]
 
 
 def other_key() -> dict[str, Any]:
-    """A public RSA key of its own for each issuer, of which nobody knows the private half; making one is slow."""
+    """Return a random public RSA modulus as a JWK without a private key: generating a key pair is slow."""
     modulus = bytearray(secrets.token_bytes(256))
     modulus[0] |= 0x80
     modulus[-1] |= 1
@@ -49,7 +49,7 @@ def other_key() -> dict[str, Any]:
 
 
 def answer(request: httpx.Request) -> httpx.Response:
-    """Any host is an issuer: metadata as long as a real one's, and two keys."""
+    """Answer as the issuer of any host: metadata of realistic length, and two keys."""
     issuer = f"https://{request.url.host}"
     if request.url.path == "/jwks":
         return httpx.Response(200, json={"keys": [{**SIGNER.jwk, "kid": f"{issuer}-1"}, other_key()]})
@@ -81,14 +81,14 @@ def verifying(auth: MCPAuth, mint: Callable[[int], str]) -> Made:
 
 
 def tokens(*, kept: bool) -> Made:
-    """Tokens of one issuer, all distinct, with an ordinary set of claims."""
+    """Return an app for distinct tokens of one issuer, with common claims."""
     server = AuthServerConfig(issuer=QUICK.url, jwks=QUICK.jwks())
     auth = MCPAuth(resource_config([server]), token_cache_size=TOKENS if kept else 0)
     return verifying(auth, lambda _: QUICK.mint(RESOURCE, scope=f"{SCOPE} mcp:write"))
 
 
 def issuers(*, kept: bool) -> Made:
-    """Tokens of as many issuers, the token cache off."""
+    """Return an app for tokens of many issuers, with the token cache off."""
     servers: list[Any] = [QUICK.url, AuthServerConfig(issuer_pattern="https://*.id.example.com")]
     auth = MCPAuth(
         resource_config(servers),
@@ -106,7 +106,7 @@ def issuers(*, kept: bool) -> Made:
 
 
 async def grow(kind: str, count: int, *, kept: bool, traced: bool) -> float:
-    """How much more is used after `count` verifications, for each; a few before warm everything up."""
+    """Return the memory growth per verification over `count` verifications, after a few to warm up."""
     make, held = KINDS[kind]
     auth, verify = make(kept=kept)
     for number in range(WARM):
@@ -131,7 +131,7 @@ def traced_bytes() -> int:
 
 
 def grow_alone(kind: str, count: int, kept: bool, traced: bool) -> float:
-    """The same in a process of its own: memory that was freed before would be used again, and not counted."""
+    """Return the growth in a new process: this process would reuse freed memory, which is not counted."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
         return fresh.submit(_grow_here, kind, count, kept, traced).result()
 
@@ -154,7 +154,7 @@ KINDS = {"tokens": (tokens, held_tokens), "issuers": (issuers, held_issuers)}
 
 
 def run(effort: Effort) -> Report:
-    """Measure it."""
+    """Run the benchmark."""
     rows: list[tuple[Cell, ...]] = []
     for kind, count in (("tokens", effort.of(TOKENS - WARM, 20)), ("issuers", effort.of(ISSUERS - WARM, 20))):
         for kept in (False, True):

@@ -1,14 +1,14 @@
-"""The middleware beside its peers, in one run: in process around the same trivial app, and end to end beside Envoy.
+"""The middleware compared with its peers: in process around the same trivial app, and end to end with Envoy.
 
-Measured region, in process: `await app(scope, receive, send)`, a fresh scope each time, one asyncio loop, interleaved
-rounds; the control is the bare app. Everybody gets the same RS256 tokens of one issuer over HTTP on loopback, whose
-keys are there before the rounds; logging is off for all. "Known" is one token again and again, "new" a token nobody
-has seen. Each is set up as its documentation says (the MCP SDK has no JWT verifier, so it gets one of PyJWT with
-`PyJWKClient`), and has to answer 200 to a good token, 401 to an expired one, to one for somebody else, to a bad
-signature and to none; what each checks beyond that differs, and is not measured.
+Measured region, in process: `await app(scope, receive, send)` on one asyncio loop, with a new scope for each call and
+interleaved rounds; the control is the bare app. All peers get the same RS256 tokens of one issuer, which serves HTTP on
+loopback; keys are fetched before the rounds, and logging is off. "Known" is one token repeatedly, "new" is a token that
+the app has not seen. Each peer is set up as documented (the MCP SDK has no JWT verifier and gets one of PyJWT with
+`PyJWKClient`). Each has to answer 200 to a good token, and 401 to an expired token, to a token for another audience, to
+a bad signature and to no token. Further checks differ between the peers and are not compared.
 
-Measured region, end to end: as in `end_to_end.py`, one known token. Envoy's `jwt_authn` stands before the bare app;
-Envoy and the app share the one core that the app has to itself in the other cases.
+Measured region, end to end: as in `end_to_end.py`, with one known token. Envoy's `jwt_authn` is in front of the bare
+app. Envoy and the app share one core, which the app has to itself in the other cases.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def ours(issuer: Issuer) -> Any:
 
 
 def ours_bridged(issuer: Issuer) -> Any:
-    """The same where the MCP SDK is loaded: the app is given the SDK's own identity, as by the peers."""
+    """Return our middleware with the MCP SDK loaded: the app gets the SDK's identity, as from the peers."""
     importlib.import_module("mcp.server.auth.middleware.auth_context")
     return ours(issuer)
 
 
 def mcp_sdk(issuer: Issuer) -> Any:
-    """`MCPServer(auth=…, token_verifier=…)` puts these three around its endpoint."""
+    """Return the three middlewares that `MCPServer(auth=…, token_verifier=…)` puts around its endpoint."""
     import jwt
     from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
     from mcp.server.auth.middleware.bearer_auth import BearerAuthBackend, RequireAuthMiddleware
@@ -88,7 +88,7 @@ def mcp_sdk(issuer: Issuer) -> Any:
 
 
 def fastmcp(issuer: Issuer) -> Any:
-    """`FastMCP(auth=JWTVerifier(…)).http_app()` puts these around its endpoint."""
+    """Return the middlewares that `FastMCP(auth=JWTVerifier(…)).http_app()` puts around its endpoint."""
     jwt: Any = importlib.import_module("fastmcp.server.auth.providers.jwt")
     required: Any = importlib.import_module("fastmcp.server.auth.middleware").RequireAuthMiddleware
     verifier = jwt.JWTVerifier(
@@ -101,7 +101,7 @@ def fastmcp(issuer: Issuer) -> Any:
 
 
 def mcpauth(issuer: Issuer) -> Any:
-    """`mcp_auth.bearer_auth_middleware("jwt", …)`, as a Starlette middleware."""
+    """Return `mcp_auth.bearer_auth_middleware("jwt", …)` around the trivial app."""
     module: Any = importlib.import_module("mcpauth")
     config: Any = importlib.import_module("mcpauth.config")
     metadata = {**issuer.metadata, "response_types_supported": ["code"], "code_challenge_methods_supported": ["S256"]}
@@ -114,7 +114,7 @@ def mcpauth(issuer: Issuer) -> Any:
 
 
 PEERS: Mapping[str, tuple[Callable[[Issuer], Any], str]] = {
-    OURS: (ours, "asgi_mcp_auth"),  # first, before anybody loads the MCP SDK
+    OURS: (ours, "asgi_mcp_auth"),  # first, before a peer loads the MCP SDK
     f"{OURS}, MCP SDK bridge": (ours_bridged, "mcp"),
     "MCP SDK, PyJWT": (mcp_sdk, "mcp"),
     "fastmcp, JWTVerifier": (fastmcp, "fastmcp"),
@@ -123,17 +123,17 @@ PEERS: Mapping[str, tuple[Callable[[Issuer], Any], str]] = {
 
 
 async def check(name: str, app: Any, issuer: Issuer) -> None:
-    """Good is 200, bad is 401.
+    """Check that good tokens get 200 and bad ones 401.
 
     Raises:
-        WrongAnswerError: It is not.
+        WrongAnswerError: A status is another one.
     """
     good = issuer.mint(RESOURCE, scope=SCOPE)
     signed, _, signature = good.rpartition(".")
     asked = {
         "a good token": (good, 200),
         "an expired token": (issuer.mint(RESOURCE, scope=SCOPE, exp=int(issuer.clock()) - 3600), 401),
-        "a token for somebody else": (issuer.mint("https://other.example.com/mcp", scope=SCOPE), 401),
+        "a token for another audience": (issuer.mint("https://other.example.com/mcp", scope=SCOPE), 401),
         "a bad signature": (f"{signed}.{signature[:-8]}AAAAAAAA", 401),
         "no token": (None, 401),
     }
@@ -163,13 +163,20 @@ async def in_process(issuer: Issuer, effort: Effort) -> tuple[Table, list[str]]:
             Case(name=f"{name}: none", exchange=make_exchange(app), expected=401, control=BARE),
         ]
     times = await measure(cases, rounds=effort.of(20, 2), calls=calls)
-    columns = ("in process, µs added", "known token", "beside ours", "new RS256 token", "beside ours", "no token: 401")
+    columns = (
+        "in process, µs added",
+        "known token",
+        "ratio to ours",
+        "new RS256 token",
+        "ratio to ours",
+        "no token: 401",
+    )
     rows = [row_of(name, times) for name in there]
     return Table(title="In process, around a trivial app", columns=columns, rows=rows, plotted=1), notes
 
 
 def row_of(name: str, times: Times) -> tuple[Cell, ...]:
-    """One peer's costs, and how many times ours they are."""
+    """Return the costs of one peer, and their ratios to ours."""
 
     def cost(of: str, what: str) -> list[float]:
         return [one - none for one, none in zip(times[f"{of}: {what}"], times[BARE], strict=True)]
@@ -183,7 +190,7 @@ def row_of(name: str, times: Times) -> tuple[Cell, ...]:
 
 
 def end_to_end(issuer: Issuer, effort: Effort) -> Table:
-    """The bare app, ours, and Envoy before the bare app, in turn."""
+    """Return a table of the bare app, our middleware, and Envoy in front of the bare app."""
     with ExitStack() as stack:
         bare, own = (stack.enter_context(serve(UVICORN, "hello", issuer, shield)) for shield in ("none", "ours"))
         gateway = stack.enter_context(envoy(bare, issuer, RESOURCE))
@@ -210,7 +217,7 @@ def end_to_end(issuer: Issuer, effort: Effort) -> Table:
 
 
 def run(effort: Effort) -> Report:
-    """Measure it."""
+    """Run the benchmark."""
     with issuer_at_work() as issuer:
         table, notes = asyncio.run(in_process(issuer, effort))
         tables = [table]

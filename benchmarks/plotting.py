@@ -1,7 +1,4 @@
-"""Tables and curves as pictures, with matplotlib (the extra `bench`).
-
-In: reports. Out: one SVG for each report that has something to draw, into a folder.
-"""
+"""Plots of tables and curves, with matplotlib (the extra `bench`): one SVG per report."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ __all__ = ("draw",)
 
 
 def draw(reports: Sequence[Report], folder: Path) -> list[Path]:
-    """Draw what can be drawn; gives the files.
+    """Draw the reports that have curves or plotted tables, and return the files.
 
     Raises:
         Skip: matplotlib is not installed.
@@ -56,7 +53,7 @@ def _draw_one(pyplot: Any, report: Report, path: Path) -> Path:
 
 
 def _curves(axis: Any, curves: Curves) -> None:
-    """On two logarithmic axes a constant cost is flat, a linear one has the slope of the grid."""
+    """Draw on two logarithmic axes: a constant cost is flat, a linear cost has the slope of the grid."""
     for index, (name, points) in enumerate(curves.points.items()):
         axis.loglog(*zip(*points, strict=True), marker="osv^D"[index % 5], label=name)
     axis.set_xlabel(curves.x)
@@ -66,7 +63,7 @@ def _curves(axis: Any, curves: Curves) -> None:
 
 
 def _bars(axis: Any, table: Table) -> None:
-    """Medians, the quartiles as whiskers."""
+    """Draw medians, with quartiles as whiskers."""
     column = table.plotted or 0
     shown = [(str(row[0]), _as_spread(row[column])) for row in table.rows]
     known = [(name, value) for name, value in shown if value is not None]

@@ -1,7 +1,6 @@
-"""What a benchmark found, as text, Markdown and JSON.
+"""Reports of benchmarks as text, Markdown and JSON.
 
-In: a `Report` of tables, curves and promises. Out: strings; numbers are shown with three significant digits, a
-`Spread` as its median between its quartiles.
+Numbers have three significant digits. A `Spread` is shown as its median and its quartiles.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ Cell = str | float | Spread | None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows under columns; `plotted` is the column that a plot shows, if any, on a logarithmic axis or a plain one."""
+    """Rows under columns. `plotted` is the column for a plot, if any; `logarithmic` is its axis."""
 
     title: str
     columns: tuple[str, ...]
@@ -45,7 +44,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curves:
-    """Cost by size, one curve for each name; drawn on two logarithmic axes."""
+    """Cost by size, one curve per name, for two logarithmic axes."""
 
     title: str
     x: str
@@ -55,9 +54,9 @@ class Curves:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promise:
-    """A figure that is promised, and what was measured; never more than told to the reader.
+    """A target with its measured value. A missed target is reported, not an error.
 
-    `floor` is what was measured of `least`, where that has a say.
+    `floor` is the measured value of `least`, if it applies.
     """
 
     name: str
@@ -69,13 +68,13 @@ class Promise:
 
     @property
     def kept(self) -> bool:
-        """Whether the median is on the right side."""
+        """Whether the median meets the target."""
         return self.measured.median >= self.limit if self.at_least else self.measured.median <= self.limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """All that one benchmark found."""
+    """The results of one benchmark."""
 
     name: str
     tables: Sequence[Table]
@@ -85,7 +84,7 @@ class Report:
 
 
 def show(cell: Cell) -> str:
-    """One cell for people."""
+    """Return the text of a cell."""
     if cell is None:
         return ""
     if isinstance(cell, str):
@@ -96,7 +95,7 @@ def show(cell: Cell) -> str:
 
 
 def _number(value: float) -> str:
-    """Three significant digits, without an exponent."""
+    """Return a number with three significant digits and without an exponent."""
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     decimals = max(0, 2 - math.floor(math.log10(abs(value))))
@@ -104,7 +103,7 @@ def _number(value: float) -> str:
 
 
 def as_text(report: Report) -> str:
-    """For a terminal."""
+    """Return a report for a terminal."""
     blocks = [f"{table.title}\n{_aligned(table)}" for table in report.tables]
     return "\n\n".join((f"== {report.name}", *blocks, *(f"Note: {note}" for note in report.notes)))
 
@@ -118,12 +117,12 @@ def _aligned(table: Table) -> str:
 
 
 def as_markdown(report: Report) -> str:
-    """A section of its own."""
+    """Return a report as a Markdown section."""
     return "\n\n".join((f"### {report.name}", tables_markdown(report), *report.notes))
 
 
 def tables_markdown(report: Report) -> str:
-    """The tables alone."""
+    """Return the tables of a report in Markdown."""
     blocks: list[str] = []
     for table in report.tables:
         lines = ["| " + " | ".join(map(_escaped, cells)) + " |" for cells in (table.columns, *table.rows)]
@@ -133,10 +132,10 @@ def tables_markdown(report: Report) -> str:
 
 
 def fill(text: str, name: str, content: str) -> str:
-    """A document with new content where `<!-- benchmarks NAME -->` begins it and `<!-- end -->` ends it.
+    """Return a document with new content between `<!-- benchmarks NAME -->` and `<!-- end -->`.
 
     Raises:
-        ValueError: There is no such place.
+        ValueError: The document has no such markers.
     """
     begin, end = f"<!-- benchmarks {name} -->", "<!-- end -->"
     before, found, rest = text.partition(begin)
@@ -152,7 +151,7 @@ def _escaped(cell: Cell) -> str:
 
 
 def promises_table(reports: Sequence[Report]) -> Report:
-    """What was promised beside what was measured, of all benchmarks of a run."""
+    """Return a report of all targets with their measured values."""
     rows = [
         (
             promise.name,
@@ -164,18 +163,18 @@ def promises_table(reports: Sequence[Report]) -> Report:
         for report in reports
         for promise in report.promises
     ]
-    title = "What is aimed at, and what this run measured"
-    columns = ("case", "aim", "median (quartiles)", "reached", "the least there can be")
+    title = "Targets and measured values"
+    columns = ("case", "target", "median (quartiles)", "met", "lower bound")
     return Report(name="promises", tables=[Table(title=title, columns=columns, rows=rows)] if rows else [])
 
 
 def as_json(reports: Sequence[Report], machine: Mapping[str, str]) -> str:
-    """Everything, for programs."""
+    """Return reports and machine for programs."""
     return json.dumps({"machine": dict(machine), "reports": [_plain(report) for report in reports]}, indent=1)
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses and tuples as JSON has them; a `Spread` by the names of its parts."""
+    """Return a value as JSON types; a `Spread` is an object."""
     if isinstance(value, Spread):
         return value._asdict()
     if isinstance(value, Mapping):

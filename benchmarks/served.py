@@ -1,7 +1,7 @@
-"""What the servers of the benchmarks serve: `APP` is "hello" or "mcp", `SHIELD` "none", "least" or "ours".
+"""The app that the servers of the benchmarks serve, chosen by environment variables.
 
-The environment says so. `ISSUER` is whom the protected ones trust, `TOKEN` the one that the least knows.
-`GET /loop-delay`, in front of everything, gives how late the event loop ran what was due since it was last asked, in
+`APP` is "hello" or "mcp". `SHIELD` is the middleware: "none", "least" or "ours". `ISSUER` is the trusted issuer, and
+`TOKEN` is the token that `least` knows. `GET /loop-delay` returns the delays of the event loop since the last call, in
 milliseconds.
 """
 
@@ -27,7 +27,7 @@ LONGEST = 100_000
 
 
 class LoopDelay:
-    """An app that is due every few milliseconds, and tells by how much it was late."""
+    """A middleware that measures the delay of a periodic task, and serves the delays."""
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -45,7 +45,7 @@ class LoopDelay:
         if scope["type"] != "http" or scope["path"] != "/loop-delay":
             await self.inner(scope, receive, send)
             return
-        if self.watching is None:  # the first to ask starts it: others do not pay for it
+        if self.watching is None:  # the first call starts the task: other benchmarks do not pay for it
             self.watching = asyncio.get_running_loop().create_task(self.watch())
         body, self.delays = json.dumps(self.delays).encode("ascii"), []
         fields = [(b"content-length", str(len(body)).encode("ascii")), (b"content-type", b"application/json")]
@@ -54,7 +54,7 @@ class LoopDelay:
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
-    """The least an app can do, behind a server."""
+    """The smallest ASGI app with a lifespan."""
     if scope["type"] != "lifespan":
         await trivial_app(scope, receive, send)
         return
@@ -67,12 +67,12 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
 
 
 def add(a: int, b: str) -> str:
-    """A tool that costs nothing."""
+    """Do nothing expensive."""
     return f"{a}{b}"
 
 
 def tool_server() -> Any:
-    """The MCP SDK's server, without sessions."""
+    """Return the MCP SDK's server, without sessions."""
     from mcp.server.mcpserver import MCPServer
 
     logging.getLogger("mcp").setLevel(logging.WARNING)

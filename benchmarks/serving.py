@@ -1,7 +1,7 @@
-"""Real servers and a real load generator: processes, the server on one core, the load on another.
+"""Real servers and a real load generator as processes: the server on one core, the load on another.
 
-In: what to serve, and a request. Out: requests per second and latencies, as `wrk` tells them; an answer other than 2xx
-is an error. Where there is one core only, or no `taskset`, nothing is pinned.
+Requests per second and latencies are those of `wrk`. A response other than 2xx is an error. With one core, or without
+`taskset`, processes are not pinned.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ SERVERS: Mapping[str, tuple[Argv, tuple[str, ...]]] = {
     ),
     "granian": (granian, ("granian",)),
 }
-"""Name → the command line, and the modules that it needs."""
+"""The command line and the needed modules, by name."""
 
 
 def on_server_core(argv: Sequence[str]) -> Sequence[str]:
@@ -86,28 +86,28 @@ def _pinned(argv: Sequence[str], core: str) -> Sequence[str]:
 
 
 def require_wrk() -> None:
-    """Leave the benchmark where the load generator is missing.
+    """Check that the load generator is installed.
 
     Raises:
-        Skip: It says how to get it.
+        Skip: It is missing.
     """
     if shutil.which("wrk") is None:
-        msg = "It needs wrk: apt-get install wrk."
+        msg = "The benchmark needs wrk: apt-get install wrk."
         raise Skip(msg)
 
 
 @contextlib.contextmanager
 def issuer_at_work(*algorithms: str) -> Generator[Issuer, None, None]:
-    """An issuer over HTTP on loopback, on a thread: it is asked for its keys once or twice."""
+    """Run an issuer over HTTP on loopback in a thread; it serves its keys a few times only."""
     try:
         import uvicorn as server_module
     except ImportError:
-        msg = "It needs uvicorn: pip install '.[bench]'."
+        msg = "The benchmark needs uvicorn: pip install '.[bench]'."
         raise Skip(msg) from None
     port = free_port()
     issuer = Issuer(f"http://127.0.0.1:{port}", algorithms=algorithms or ("RS256",))
     issuer.cache_control = LASTING
-    issuer.metadata["authorization_endpoint"] = f"{issuer.url}/authorize"  # mcpauth wants one
+    issuer.metadata["authorization_endpoint"] = f"{issuer.url}/authorize"  # mcpauth requires this member
     server = server_module.Server(server_module.Config(issuer, port=port, log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -121,7 +121,7 @@ def issuer_at_work(*algorithms: str) -> Generator[Issuer, None, None]:
 
 
 def mint_for_long(issuer: Issuer) -> str:
-    """A token that outlives the benchmark."""
+    """Return a token that outlives the benchmark."""
     return issuer.mint(RESOURCE, scope=SCOPE, exp=int(issuer.clock()) + HOURS)
 
 
@@ -131,13 +131,13 @@ class Served:
 
     url: str
     sessions: tuple[int, ...]
-    """Those of its processes, as the kernel numbers them."""
+    """The session ids of its processes."""
 
     def cpu_seconds(self) -> float:
-        """The processor time that its processes have used, workers included; 0 where the kernel does not tell."""
+        """Return the processor time of its processes, workers included; 0 if the system does not report it."""
         spent = 0.0
         for status in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):  # one that ended meanwhile
+            with contextlib.suppress(OSError):  # the process has ended
                 fields = status.read_text("ascii", "replace").rpartition(")")[2].split()
                 if int(fields[3]) in self.sessions:
                     spent += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -146,17 +146,17 @@ class Served:
 
 @contextlib.contextmanager
 def serve(server: str, app: str, issuer: Issuer, shield: str, token: str = "") -> Generator[Served, None, None]:
-    """One worker of a server of `SERVERS`, on its core.
+    """Run one worker of a server of `SERVERS` on the server's core.
 
     Args:
-        server: Its name.
+        server: The name in `SERVERS`.
         app: "hello" or "mcp".
-        issuer: Whom the middleware trusts.
-        shield: What stands before the app: "none", "least" or "ours".
-        token: The one that the least knows.
+        issuer: The issuer that the middleware trusts.
+        shield: The middleware around the app: "none", "least" or "ours".
+        token: The token that `least` knows.
 
     Raises:
-        Skip: It is not installed.
+        Skip: The server is not installed.
     """
     argv, modules = SERVERS[server]
     if missing := [module for module in modules if importlib.util.find_spec(module) is None]:
@@ -170,7 +170,7 @@ def serve(server: str, app: str, issuer: Issuer, shield: str, token: str = "") -
 
 
 class Load(NamedTuple):
-    """What the load generator saw."""
+    """The result of the load generator."""
 
     requests: int
     per_second: float
@@ -192,10 +192,10 @@ end
 
 
 def wrk(url: str, headers: Mapping[str, str], body: str | None, *, seconds: int, connections: int = 16) -> Load:
-    """Load at saturation: one thread, so many connections, each asking again when it was answered.
+    """Generate load at saturation: one thread and several connections, each with one request at a time.
 
     Raises:
-        WrongAnswerError: One answer was not 2xx, or none came.
+        WrongAnswerError: A response was not 2xx, or there was no response.
     """
     table = "{" + ", ".join(f"[{_lua(name)}] = {_lua(value)}" for name, value in headers.items()) + "}"
     method = "GET" if body is None else "POST"
@@ -214,15 +214,15 @@ def wrk(url: str, headers: Mapping[str, str], body: str | None, *, seconds: int,
 
 
 def _lua(text: str) -> str:
-    """A string of ASCII as Lua writes it, which is as JSON does for all that is used here."""
+    """Return a Lua string literal, which is the same as in JSON for the ASCII text used here."""
     return json.dumps(text)
 
 
 def check_answers(url: str, headers: Mapping[str, str], body: str | None, expected: str, *, refuses: bool) -> None:
-    """Ask once with the token and once without.
+    """Send one request with the token and one without.
 
     Raises:
-        WrongAnswerError: The answer lacks what it has to have, or somebody without a token got it too.
+        WrongAnswerError: The response lacks the expected text, or the request without a token has the wrong status.
     """
     anonymous = {name: value for name, value in headers.items() if name.lower() != "authorization"}
     good, bad = (_ask(url, fields, body) for fields in (headers, anonymous))

@@ -1,8 +1,7 @@
-"""Running all benchmarks, or those that are named, each in a process of its own; and what is made of their reports.
+"""The command `python benchmarks [NAME …] [--smoke]`: run all or some benchmarks, each in a process of its own.
 
-In: `python benchmarks [NAME …] [--smoke]`. Out: text on the terminal; `report.md`, `report.json` and a plot for each
-benchmark in `benchmarks/results/`. What cannot run here is skipped, with a message that says what it needs. Nothing is
-asserted about a time.
+The reports go to the terminal and to `benchmarks/results/`: `report.md`, `report.json`, and one plot per benchmark. A
+benchmark that cannot run is skipped with a message. No time is asserted.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ BENCHMARKS = ("in_process", "growth", "memory", "peers", "end_to_end", "flood")
 
 
 def run_alone(name: str, effort: Effort) -> Report:
-    """A benchmark, in the process that calls this; what it imports changes others (the MCP SDK, above all)."""
-    logging.disable(logging.CRITICAL)  # ours and the peers': where it goes to is not what is measured
+    """Run a benchmark in this process. Its imports change later benchmarks (the MCP SDK above all)."""
+    logging.disable(logging.CRITICAL)  # log handlers are not measured
     report: Report = importlib.import_module(name).run(effort)
     return report
 
 
 def run_one(name: str, effort: Effort) -> Report | None:
-    """One benchmark's report; None, and a message, where it cannot run."""
+    """Run a benchmark in a new process and return its report, or None if it cannot run."""
     started = time.monotonic()
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
         future = fresh.submit(run_alone, name, effort)
@@ -49,7 +48,7 @@ def run_one(name: str, effort: Effort) -> Report | None:
 
 
 def with_figures(text: str, reports: Sequence[Report], where: Mapping[str, str]) -> str:
-    """The README with the figures of this run; what it has no place for is in the report only."""
+    """Return the README with the figures of this run for the reports that it shows."""
     for report in reports:
         if report.name in IN_README:
             text = fill(text, report.name, tables_markdown(report))
@@ -57,11 +56,11 @@ def with_figures(text: str, reports: Sequence[Report], where: Mapping[str, str])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python benchmarks", description="What the middleware costs.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; default: all")
-    parser.add_argument("--smoke", action="store_true", help="a few requests of each, to see that it runs")
-    parser.add_argument("--readme", action="store_true", help="put the figures into README.md as well")
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="where the files go")
+    parser = argparse.ArgumentParser(prog="python benchmarks", description="Measure the cost of the middleware.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"a benchmark: {', '.join(BENCHMARKS)}; default: all")
+    parser.add_argument("--smoke", action="store_true", help="send a few requests each, to see that the benchmarks run")
+    parser.add_argument("--readme", action="store_true", help="write the figures into README.md")
+    parser.add_argument("--results", type=Path, default=HERE / "results", help="the folder for the files")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(BENCHMARKS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
@@ -73,8 +72,8 @@ def main() -> None:
         reports = [promised, *reports]
     where = machine()
     arguments.results.mkdir(parents=True, exist_ok=True)
-    told = "\n".join(f"- {name}: {value}" for name, value in where.items())
-    text = "\n\n".join([told, *map(as_markdown, reports)])
+    listed = "\n".join(f"- {name}: {value}" for name, value in where.items())
+    text = "\n\n".join([listed, *map(as_markdown, reports)])
     (arguments.results / "report.md").write_text(text + "\n", encoding="utf-8")
     (arguments.results / "report.json").write_text(as_json(reports, where), encoding="utf-8")
     if arguments.readme:
@@ -85,5 +84,5 @@ def main() -> None:
     except Skip as skip:
         print(f"\n{skip}")
     if arguments.smoke:
-        print("\nA smoke run: its figures mean nothing.")
+        print("\nThis was a smoke run: its figures mean nothing.")
     print(f"\n{', '.join(f'{name} {value}' for name, value in where.items())}\nWritten to {arguments.results}")

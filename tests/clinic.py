@@ -1,4 +1,4 @@
-"""Patients for the doctor: an issuer and a resource under real HTTP servers on loopback, healthy until a test says otherwise."""
+"""An issuer and a resource under real HTTP servers on loopback, without faults until a test adds one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASGIApp = Callable[[Any, Any, Any], Any]
 
 
 def for_browsers(app: ASGIApp) -> ASGIApp:
-    """Any origin may read the answers, and preflights are granted."""
+    """Wrap an app so that every origin may read its responses, and preflights are allowed."""
 
     async def wrapped(scope: Any, receive: Any, send: Any) -> None:
         async def send_allowed(message: Any) -> None:
@@ -51,7 +51,7 @@ def answering(
     *,
     but: dict[str, ASGIApp] | None = None,
 ) -> ASGIApp:
-    """An app that gives one answer to everything; another app for some paths."""
+    """Return an app with one response to every request, or with another app for the paths in `but`."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if but is not None and scope["path"] in but:
@@ -65,12 +65,12 @@ def answering(
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
-    """What is behind the middleware."""
+    """The app behind the middleware."""
     await answering(200)(scope, receive, send)
 
 
 class Patient(Upstream):
-    """A server for one app at a time: that of a test, or else the issuer's."""
+    """A server for one app at a time: the app of a test, or else the issuer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Clinic:
         return f"{self.server.url}/mcp"
 
     def heal(self) -> None:
-        """Everything as it should be."""
+        """Remove every fault."""
         issuer = self.authority.issuer = Issuer(self.authority.url, algorithms=())
         issuer.keys = list(self.keys)
         issuer.cache_control = "max-age=600"
@@ -116,13 +116,14 @@ class Clinic:
         self.server.app = self.auth().wrap(hello)
 
     def auth(self) -> MCPAuth:
+        """The configuration of the resource."""
         metadata = ResourceServerMetadata(resource=self.resource, authorization_servers=[self.issuer.url])
         return MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"])))
 
 
 @contextlib.contextmanager
 def opened() -> Generator[Clinic]:
-    """Servers that are started once."""
+    """Start the two servers."""
     clinic = Clinic(Patient(), Patient(), [SigningKey("RS256"), SigningKey("ES256")])
     clinic.authority.start()
     clinic.server.start()
@@ -133,17 +134,17 @@ def opened() -> Generator[Clinic]:
         clinic.server.stop()
 
 
-def diagnose(*targets: str, kind: Any = None) -> Report:
-    """The doctor's report on the last target."""
-    return anyio.run(lambda: examine(targets, kind))[-1]
+def diagnose(*targets: str, kind: Any = None, token: str | None = None) -> Report:
+    """Return the doctor's report on the last target."""
+    return anyio.run(lambda: examine(targets, kind, token=token))[-1]
 
 
 def names(findings: Iterable[Finding], *severities: Severity) -> set[str]:
-    """The codes of the findings of some severities; of all but `ok` without any."""
+    """Return the codes of findings with these severities; default: all but `ok`."""
     wanted = severities or (Severity.ERROR, Severity.WARNING, Severity.INFO)
     return {finding.code.name for finding in findings if finding.severity in wanted}
 
 
-def ailments(report: Report) -> set[str]:
-    """The codes of errors and warnings."""
+def problems(report: Report) -> set[str]:
+    """Return the codes of errors and warnings."""
     return names(report.findings, Severity.ERROR, Severity.WARNING)

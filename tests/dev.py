@@ -1,4 +1,4 @@
-"""Asking the development authorization server: in process, as a client and as the person at the browser would."""
+"""Helpers to use the development authorization server in process, as a client and as a person with a browser."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ M2M: dict[str, Any] = {
 
 @functools.cache
 def key(alg: str = "ES256") -> SigningKey:
-    """One for all servers: making RSA keys is slow."""
+    """Return one key for all servers: making RSA keys is slow."""
     return SigningKey(alg)
 
 
 def dev_server(issuer: str = BASE, **options: Any) -> DevServer:
-    """The server of the requirements: two scopes, one resource, everything approved, quick keys."""
+    """Return a server with two scopes, one resource, automatic approval and fast keys."""
     settings: dict[str, Any] = {
         "resources": [MCP],
         "scopes": ["mcp:read", "files:write"],
@@ -54,7 +54,7 @@ def dev_server(issuer: str = BASE, **options: Any) -> DevServer:
 
 
 def answer_of(response: httpx.Response) -> dict[str, str]:
-    """The parameters in the redirect of an authorization response, each of which is there once."""
+    """Return the parameters of an authorization response, which occur once each."""
     assert response.status_code in (302, 303), response.text
     values = parse_qs(urlsplit(response.headers["location"]).query, keep_blank_values=True)
     assert all(len(found) == 1 for found in values.values()), values
@@ -63,7 +63,7 @@ def answer_of(response: httpx.Response) -> dict[str, str]:
 
 @dataclass
 class Form(HTMLParser):
-    """The one form of a page: where it goes, its fields, its buttons."""
+    """The only form of a page: action, fields, buttons."""
 
     page: str
     action: str = ""
@@ -91,15 +91,15 @@ class Form(HTMLParser):
             self.fields[given["name"]] = given["value"]
 
 
-class Asked:
-    """A server, and a browser with a client of OAuth in one: it keeps cookies and follows no redirect."""
+class Session:
+    """A browser and OAuth client of one server. It keeps cookies and follows no redirects."""
 
     def __init__(self, server: DevServer) -> None:
         self.server = server
         self.http = server.http_client()
         self.http.base_url = httpx.URL(server.url)
 
-    async def __aenter__(self) -> Asked:
+    async def __aenter__(self) -> Session:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -136,11 +136,11 @@ class Asked:
         return {name: value for name, value in (params | changes).items() if value is not ...}
 
     async def authorize(self, client: str, /, **changes: Any) -> dict[str, str]:
-        """Ask for authorization and read the redirect."""
+        """Send an authorization request and return the parameters of the redirect."""
         return answer_of(await self.get("/authorize", params=self.request(client, **changes)))
 
     async def token(self, grant_type: str, **params: Any) -> httpx.Response:
-        """Ask the token endpoint."""
+        """Send a token request."""
         form = {name: value for name, value in ({"grant_type": grant_type} | params).items() if value is not ...}
         auth = form.pop("auth", None)
         return await self.post("/token", data=form, auth=auth)
@@ -151,11 +151,11 @@ class Asked:
         return await self.token("authorization_code", **(params | {"resource": MCP} | changes))
 
     async def refresh(self, client_id: str, token: str, **more: Any) -> httpx.Response:
-        """Use a refresh token."""
+        """Send a refresh request."""
         return await self.token("refresh_token", client_id=client_id, refresh_token=token, **more)
 
     async def login(self, client: str, /, **changes: Any) -> dict[str, Any]:
-        """From an authorization request to the token response; `changes` are those of the former."""
+        """Return the token response of a whole flow; `changes` apply to the authorization request."""
         answer = await self.authorize(client, **changes)
         redirect_uri = changes.get("redirect_uri", CALLBACK)
         more = {} if redirect_uri is CALLBACK else {"redirect_uri": redirect_uri}
@@ -165,7 +165,7 @@ class Asked:
         return tokens
 
     async def is_active(self, token: str, client_id: str) -> bool:
-        """What introspection says."""
+        """Return whether introspection reports an active token."""
         response = await self.post("/introspect", data={"token": token, "client_id": client_id})
         active: bool = response.json()["active"]
         return active

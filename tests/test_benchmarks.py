@@ -1,4 +1,4 @@
-"""The helpers of `benchmarks/`: what they compute, and that they find out a wrong answer. No time is asserted."""
+"""The helpers of `benchmarks/`: their results, and that a wrong answer is an error. No time is asserted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_spread(values: list[float], expected: Spread) -> None:
     assert spread(values) == expected
 
 
-def test_what_is_added_is_told_round_by_round() -> None:
+def test_added_is_the_difference_round_by_round() -> None:
     assert added([11.0, 102.0, 13.0], [1.0, 92.0, 3.0]) == Spread(10, 10, 10)
     with pytest.raises(ValueError, match="zip"):
         added([1.0], [1.0, 2.0])
@@ -79,7 +79,7 @@ def test_growth_exponent(costs: list[float], low: float, high: float) -> None:
     assert low - 1e-9 <= exponent <= high + 1e-9
 
 
-def test_growth_of_one_size_is_none() -> None:
+def test_growth_of_one_size_is_zero() -> None:
     assert growth_exponent([(10.0, 5.0)]) == 0
 
 
@@ -101,14 +101,14 @@ async def test_rounds_are_interleaved_and_prepared() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_wrong_answer_is_no_figure() -> None:
+async def test_a_wrong_first_answer_is_an_error() -> None:
     refused = Case(name="refused", exchange=make_exchange(protected(Issuer())))
     with pytest.raises(WrongAnswerError, match="refused: answered 401, not 200"):
         await measure([refused], rounds=1, calls=1)
 
 
 @pytest.mark.anyio
-async def test_an_answer_that_goes_wrong_later_is_no_figure() -> None:
+async def test_a_wrong_last_answer_of_a_round_is_an_error() -> None:
     issuer = Issuer()
     tokens = [
         issuer.mint("https://elsewhere.example.com"),
@@ -136,13 +136,13 @@ async def test_scopes_are_made_before_the_clock_starts() -> None:
 
 
 @pytest.mark.anyio
-async def test_the_least_lets_its_token_through_and_no_other() -> None:
+async def test_the_lower_bound_accepts_only_its_token() -> None:
     app = Least(trivial_app, "known")
     assert [await make_exchange(app, token)() for token in ("known", "other", None)] == [200, 401, 401]
 
 
 @pytest.mark.anyio
-async def test_two_cases_of_one_name_are_refused() -> None:
+async def test_two_cases_with_one_name_are_an_error() -> None:
     case = Case(name="same", exchange=make_exchange(trivial_app))
     with pytest.raises(ValueError, match="one name"):
         await measure([case, case], rounds=1, calls=1)
@@ -159,15 +159,15 @@ def test_fresh_tokens_never_repeat() -> None:
 
 
 @pytest.mark.parametrize("size", [200, 4096, 262_144])
-def test_bodies_have_the_size_they_are_named_for(size: int) -> None:
+def test_bodies_have_the_requested_size(size: int) -> None:
     body = make_body(size)
     assert abs(len(body) - size) <= size * 0.01 + 2
     assert json.loads(body)["params"]["name"] == "add"
 
 
 @pytest.mark.parametrize("alg", ALGORITHMS)
-def test_bare_checks_check(alg: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A control that accepts anything would make every figure wrong."""
+def test_bare_checks_reject_another_signature(alg: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A control that accepts any signature would make every figure wrong."""
     issuer = Issuer(algorithms=(alg,))
     bare_check(issuer, issuer.keys[0])()
     monkeypatch.setattr(issuer.keys[0], "signature", SigningKey(alg).signature)
@@ -176,7 +176,7 @@ def test_bare_checks_check(alg: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.anyio
-async def test_garbage_is_garbage() -> None:
+async def test_garbage_is_rejected_and_never_repeats() -> None:
     issuer = Issuer()
     app = protected(issuer)
     kinds = garbage_of(issuer)
@@ -215,7 +215,7 @@ REPORT = Report(
 )
 
 
-def test_a_report_in_all_its_forms() -> None:
+def test_a_report_as_text_markdown_and_json() -> None:
     assert as_text(REPORT).splitlines()[:4] == ["== one", "", "t", "case                  µs"]
     assert "| a\\|b | 2.00 (1.00 … 3.00) |\n| c |  |" in as_markdown(REPORT)
     read = json.loads(as_json([REPORT], {"python": "3"}))
@@ -223,7 +223,7 @@ def test_a_report_in_all_its_forms() -> None:
     assert read["reports"][0]["tables"][0]["rows"][0] == ["a|b", {"low": 1, "median": 2, "high": 3}]
 
 
-def test_promises_are_told_kept_or_not() -> None:
+def test_targets_are_reported_as_met_or_not() -> None:
     rows = promises_table([REPORT]).tables[0].rows
     assert [(row[0], row[1], *row[3:]) for row in rows] == [
         ("kept", "≤ 3.00 µs", "yes", None),
@@ -232,7 +232,7 @@ def test_promises_are_told_kept_or_not() -> None:
     assert not promises_table([]).tables
 
 
-def test_the_readme_is_filled_in() -> None:
+def test_fill_replaces_the_text_between_the_markers() -> None:
     text = "a\n<!-- benchmarks one -->\nold\n<!-- end -->\nb\n<!-- benchmarks two -->\n<!-- end -->\n"
     filled = fill(text, "one", "new")
     assert filled == text.replace("\nold\n", "\n\nnew\n\n")
@@ -241,7 +241,7 @@ def test_the_readme_is_filled_in() -> None:
         fill(text, "three", "new")
 
 
-def test_the_readme_has_a_place_for_all_that_goes_into_it() -> None:
+def test_the_readme_has_markers_for_its_reports() -> None:
     reports = [Report(name=name, tables=REPORT.tables) for name in IN_README]
     filled = with_figures((BENCHMARKS.parent / "README.md").read_text("utf-8"), reports, {"python": "3"})
     assert filled.count("a\\|b") == len(IN_README)
@@ -253,6 +253,6 @@ def test_effort() -> None:
 
 @pytest.mark.parametrize("name", ["in_process", "growth", "memory", "peers", "end_to_end", "flood"])
 def test_each_benchmark_states_its_measured_region_and_its_control(name: str) -> None:
-    told = ast.get_docstring(ast.parse((BENCHMARKS / f"{name}.py").read_text("utf-8"))) or ""
-    assert "Measured region" in told
-    assert "control" in told or "the bare app" in told
+    docstring = ast.get_docstring(ast.parse((BENCHMARKS / f"{name}.py").read_text("utf-8"))) or ""
+    assert "Measured region" in docstring
+    assert "control" in docstring or "the bare app" in docstring

@@ -1,21 +1,46 @@
-"""The command line: help, versions, mistakes, completion, and what is said without the extra."""
+"""The command line: help, versions, usage errors, completion, folding, and the message without the extra."""
 
 import importlib.metadata
+import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+from rich.text import Text
 
+import asgi_mcp_auth
+from asgi_mcp_auth._policy.problems import Referenced
+from asgi_mcp_auth._settings.reader import Field, Kind, Shape
 from asgi_mcp_auth.cli import main
+from asgi_mcp_auth.cli._check_config import text_of
+from asgi_mcp_auth.cli._terminal import fold, shell_lines, unbroken
 
 COMMANDS = ("check-config", "completion", "config-schema", "demo", "dev-server", "doctor", "explain")
 
 
-def run(*arguments: str, code: str = "") -> "subprocess.CompletedProcess[str]":
-    """The program, as a process of its own."""
-    program = f"import sys\n{code}\nfrom asgi_mcp_auth.cli import main\nsys.exit(main())"
+def too_wide(shown: str, width: int = 80) -> list[str]:
+    """The lines that are wider than a terminal, unless they have one word only, such as a URL."""
+    lines = (line.removesuffix(" \\") for line in shown.splitlines())
+    return [line for line in lines if cell_len(line) > width and len(line.split()) > 1]
+
+
+def run(*arguments: str, code: str = "", cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """The console script, as a process: without the working directory in `sys.path`."""
+    program = f"import sys\nsys.path.remove('')\n{code}\nfrom asgi_mcp_auth.cli import main\nsys.exit(main())"
     return subprocess.run(
-        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "80", "PYTHONUTF8": "1"},
     )
 
 
@@ -28,13 +53,21 @@ def test_the_console_script_is_the_program() -> None:
 def test_help_names_every_command(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([option]) == 0
     shown = capsys.readouterr().out
-    assert [line.split()[0] for line in shown.partition("Commands:\n")[2].splitlines()] == list(COMMANDS)
+    assert [line.split()[0] for line in shown.partition("Commands:\n")[2].partition("\n\n")[0].splitlines()] == list(
+        COMMANDS
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_of_every_command_has_an_example_and_fits_a_terminal(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert main([command, "--help"]) == 0
-    assert f"Usage: asgi-mcp-auth {command}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Usage: asgi-mcp-auth {command}")
+    assert re.search(rf"^ *Examples:\n(?: .*\n)*? .*asgi-mcp-auth {command}", shown, re.MULTILINE) is not None
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +76,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         pytest.param(["demos"], "No such command 'demos'.", id="no such command"),
         pytest.param(["demo", "--served"], "No such option", id="no such option"),
@@ -52,14 +85,15 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         pytest.param(["completion", "csh"], "'csh' is not one of", id="an unknown shell"),
     ],
 )
-def test_a_mistake_is_one_line_with_the_next_step(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_a_usage_error_is_one_paragraph_with_the_next_step(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     assert main(arguments) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
-    assert said in shown.err
+    assert message in shown.err
     assert "--help'." in shown.err
 
 
@@ -72,7 +106,67 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_without_the_extra(missing: str) -> None:
     done = run("check-config", code=f"sys.modules[{missing!r}] = None")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"asgi-mcp-auth needs {missing}: pip install 'asgi-mcp-auth[cli]'\n"
+    assert done.stderr == f"asgi-mcp-auth needs {missing}. In a clone, run: pip install '.[cli]'\n"
+
+
+def test_every_install_command_works_in_a_clone() -> None:
+    """The package is not published: `pip install asgi-mcp-auth` finds nothing."""
+    sources = sorted(Path(str(asgi_mcp_auth.__file__)).parent.rglob("*.py"))
+    commands = {
+        command for path in sources for command in re.findall(r"pip install ([^\s\"]+)", path.read_text("utf-8"))
+    }
+    assert commands == {"'.[cli]'", "'.[demo]'.", "'.[demo]'"}
+
+
+# --- folding --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "hanging", "lines"),
+    [
+        pytest.param("one two three", 0, ["one two", "three"], id="between words"),
+        pytest.param("  one two three", 4, ["  one two", "    three"], id="with a hanging indentation"),
+        pytest.param("a https://a.example/long b", 2, ["a", "  https://a.example/long", "  b"], id="a URL alone"),
+        pytest.param("https://a.example/long b", 0, ["https://a.example/long", "b"], id="a URL first"),
+        pytest.param(unbroken("a GET /x"), 0, ["a GET /x"], id="fits"),
+        pytest.param(f"ab cd {unbroken('GET /x')}", 0, ["ab cd", "GET /x"], id="not within what belongs together"),
+        pytest.param("→ 一二三 四", 0, ["→ 一二三", "四"], id="by columns, not characters"),
+        pytest.param("", 4, [""], id="an empty line"),
+    ],
+)
+def test_a_line_is_folded_between_words(line: str, hanging: int, lines: list[str]) -> None:
+    assert [part.plain for part in fold(Text(line), 10, hanging)] == lines
+
+
+@given(
+    text=st.text(st.characters(codec="utf-8", exclude_categories=["Z", "C"]) | st.just(" ")), hanging=st.integers(0, 8)
+)
+def test_folding_breaks_no_word_and_keeps_within_the_width(text: str, hanging: int) -> None:
+    parts = [part.plain for part in fold(Text(text), 20, hanging)]
+    assert " ".join(parts).split() == text.split()
+    assert too_wide("\n".join(parts), 20) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [
+        pytest.param("curl -i http://a", ["curl -i http://a"], id="short"),
+        pytest.param("curl -s http://a -d x=y", ["curl -s http://a \\", "  -d x=y"], id="an option with its value"),
+        pytest.param("T=$(a 'b  c' | d)", ["T=$(a 'b  c' | d)"], id="quoted"),
+        pytest.param(
+            """a -H "B: $T" -d '{"c": 1}'""", ['a -H "B: $T" \\', """  -d '{"c": 1}'"""], id="quotes of both kinds"
+        ),
+        pytest.param(
+            "a aaaaaaaaaaaaaaaaaaaaaaaaaaaaa b", ["a \\", "  aaaaaaaaaaaaaaaaaaaaaaaaaaaaa \\", "  b"], id="a long word"
+        ),
+    ],
+)
+def test_a_command_is_folded_by_backslashes(command: str, lines: list[str]) -> None:
+    assert shell_lines(command, 20) == lines
+    assert shlex.split("\n".join(lines).replace("\\\n", "")) == shlex.split(command)
+
+
+# --- completion -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -86,3 +180,75 @@ def test_completion(shell: str, mark: str, capsys: pytest.CaptureFixture[str]) -
 def test_completion_completes() -> None:
     code = "import os; os.environ |= {'_ASGI_MCP_AUTH_COMPLETE': 'zsh_complete', 'COMP_WORDS': 'asgi-mcp-auth de', 'COMP_CWORD': '1'}"
     assert "demo" in run(code=code).stdout.split("\n")
+
+
+# --- check-config ---------------------------------------------------------------------------------------------------
+
+RESOURCE = "https://api.example.com/mcp"
+ISSUER = "https://auth.example.com"
+TEXT = Referenced("s3cret", 'from_env = "X"')
+SHORT = f'resource = "{RESOURCE}"\nauthorization_servers = ["{ISSUER}"]\n'
+
+
+def checked(text: str, directory: Path, **variables: str) -> str:
+    """What check-config shows for a file, with every fold undone."""
+    file = directory / "mcp-auth.toml"
+    file.write_text(text, "utf-8")
+    done = run("check-config", "mcp-auth.toml", code=f"import os; os.environ |= {variables}", cwd=directory)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert too_wide(done.stdout) == []
+    return " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("setting", "shown"),
+    [
+        pytest.param('public_paths = ["/health", "/docs/*"]', 'public_paths = ["/health", "/docs/*"]', id="public paths"),
+        pytest.param('allowed_origins = ["https://app.example.com"]', 'allowed_origins = ["https://app.example.com"]', id="origins"),
+        pytest.param("expose_token = true", "expose_token = true", id="the raw token"),
+        pytest.param("dangerously_allow_http = true", "dangerously_allow_http = true", id="http"),
+        pytest.param("dangerously_allow_private_addresses = true", "dangerously_allow_private_addresses = true", id="addresses"),
+        pytest.param("token_cache_size = 5", "token_cache_size = 5", id="a number"),
+        pytest.param('public_paths = {from_env = "PATHS"}', 'public_paths = ["/a", "/b"]', id="referred to"),
+    ],
+)  # fmt: skip
+def test_check_config_shows_every_option_that_differs_from_its_default(
+    setting: str, shown: str, tmp_path: Path
+) -> None:
+    assert f"option {shown} " in checked(SHORT + setting, tmp_path, PATHS="/a /b")
+
+
+def test_check_config_shows_no_option_that_has_its_default(tmp_path: Path) -> None:
+    assert "option" not in checked(SHORT + "expose_token = false\ntoken_cache_size = 10000", tmp_path)
+
+
+def test_check_config_imports_modules_of_the_working_directory(tmp_path: Path) -> None:
+    """As uvicorn and gunicorn do; an object is shown by its name, since its repr may hold a secret."""
+    hooks = "class Check:\n    secret = 's3cret'\n    async def __call__(self, token): return False\n"
+    (tmp_path / "my_hooks.py").write_text(f"{hooks}def authorize(operation, auth): ...\ncheck = Check()\n", "utf-8")
+    shown = checked(f'{SHORT}is_revoked = "my_hooks:check"\nauthorize = "my_hooks:authorize"', tmp_path)
+    assert "option is_revoked = my_hooks:Check option authorize = my_hooks:authorize " in shown
+    assert "s3cret" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        pytest.param("issuer", TEXT, '"s3cret"', id="a public setting"),
+        pytest.param("client_secret", TEXT, '"(from_env = \\"X\\")"', id="a setting that is not known to be public"),
+        pytest.param("keys", {"issuer": [TEXT]}, '{"issuer": ["(from_env = \\"X\\")"]}', id="nested in one"),
+        pytest.param("jwks_uri", Referenced(f"{ISSUER}/keys?key=s3cret", "X"), f'"{ISSUER}/keys?…"', id="a query"),
+        pytest.param("keys", [Text("s3cret")], '["rich.text:Text"]', id="an object of another module"),
+    ],
+)
+def test_check_config_masks_texts_that_may_be_secrets(name: str, value: object, shown: str) -> None:
+    field = Field(name, (Shape(Kind.STRING),), required=False, default=None, meaning="")
+    assert text_of(value, field) == shown
+
+
+def test_the_errors_of_check_config_are_folded(tmp_path: Path) -> None:
+    (tmp_path / "mcp-auth.toml").write_text(f"{SHORT}requird_scopes = []\nexpose_token = 1", "utf-8")
+    done = run("check-config", "mcp-auth.toml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("2 configuration problems\n  - ")
+    assert too_wide(done.stderr) == []

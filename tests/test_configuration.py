@@ -28,7 +28,8 @@ from asgi_mcp_auth import (
     RevocationList,
     ScopePolicy,
 )
-from asgi_mcp_auth.auth import MCPAuthOptions
+from asgi_mcp_auth._options import MCPAuthOptions, MiddlewareOptions
+from asgi_mcp_auth.errors import NoCredential, Reason
 from asgi_mcp_auth.testing import SigningKey
 
 META, POLICY = "protected_resources[0].metadata", "protected_resources[0].policy"
@@ -119,14 +120,14 @@ def test_resources_that_are_refused(resource: Any) -> None:
 )
 def test_resources_that_are_accepted(resource: str, warned: bool) -> None:
     auth = MCPAuth(config(resource))
-    assert len(auth.site.resources) == 1
+    assert len(auth._protection.config.resources) == 1
     assert [warning.startswith(f"{META}.resource: ") for warning in auth.warnings] == [True] * warned
 
 
 def test_http_where_it_is_dangerously_allowed() -> None:
     changed = config("http://mcp.internal/mcp", server={"issuer": "http://auth.internal", "jwks_uri": "http://a/jwks"})
     auth = MCPAuth(changed, dangerously_allow_http=True)
-    assert auth.site.resources[0].identifier == "http://mcp.internal/mcp"
+    assert auth._protection.config.resources[0].identifier == "http://mcp.internal/mcp"
     problems = refused(changed)
     assert places(problems) == [f"{META}.resource", SERVER, f"{SERVER}.jwks_uri"]
     assert all("dangerously_allow_http=True" in problem.fix for problem in problems.problems)
@@ -425,8 +426,8 @@ def test_republishing_is_checked_with_the_rest() -> None:
 def test_republishing_one_issuer_of_two_resources() -> None:
     """RS-55."""
     two = [config("https://mcp.example.com/a"), config("https://mcp.example.com/b")]
-    assert MCPAuth(two, republish_server_metadata=True).republished is not None
-    assert MCPAuth(two).republished is None
+    assert MCPAuth(two, republish_server_metadata=True)._protection.republished is not None
+    assert MCPAuth(two)._protection.republished is None
 
 
 def test_republishing_beside_a_verifier_of_your_own() -> None:
@@ -436,7 +437,7 @@ def test_republishing_beside_a_verifier_of_your_own() -> None:
         async def verify(self, credential: Any, request: Any) -> Any:
             raise NotImplementedError
 
-    assert MCPAuth(config(), verifier=Own(), republish_server_metadata=True).republished is not None
+    assert MCPAuth(config(), verifier=Own(), republish_server_metadata=True)._protection.republished is not None
 
 
 # --- several resources ----------------------------------------------------------------------------------------------
@@ -452,7 +453,7 @@ def test_republishing_beside_a_verifier_of_your_own() -> None:
     ],
 )
 def test_one_or_several(build: Any) -> None:
-    assert [resource.identifier for resource in build().site.resources] == [R]
+    assert [resource.identifier for resource in build()._protection.config.resources] == [R]
 
 
 @pytest.mark.parametrize(
@@ -490,8 +491,8 @@ def test_a_rule_of_another_resource() -> None:
 
 def test_nested_resources() -> None:
     auth = MCPAuth([config("https://h.example"), config("https://h.example/notes")])
-    assert [resource.owned_prefix for resource in auth.site.resources] == ["/", "/notes"]
-    assert [resource.metadata_url for resource in auth.site.resources] == [
+    assert [resource.owned_prefix for resource in auth._protection.config.resources] == ["/", "/notes"]
+    assert [resource.metadata_url for resource in auth._protection.config.resources] == [
         "https://h.example/.well-known/oauth-protected-resource",
         "https://h.example/.well-known/oauth-protected-resource/notes",
     ]
@@ -525,13 +526,12 @@ def test_nested_resources() -> None:
 )
 def test_scopes(policy: Changes, metadata: Changes, published: list[str] | None, asked: list[str]) -> None:
     auth = MCPAuth(config(policy=policy, metadata=metadata))
-    (resource,) = auth.site.resources
+    (resource,) = auth._protection.config.resources
     assert resource.document.members.get("scopes_supported") == published
     assert list(resource.challenge.scope) == asked
     scope = f'scope="{" ".join(asked)}", ' if asked else ""
-    assert (
-        dict(resource.no_credential.headers)[b"www-authenticate"].decode() == f'Bearer {scope}resource_metadata="{PRM}"'
-    )
+    answer = resource.challenge.respond(NoCredential(Reason.NO_CREDENTIAL))
+    assert dict(answer.headers)[b"www-authenticate"].decode() == f'Bearer {scope}resource_metadata="{PRM}"'
     offline = "offline_access" in str((policy, metadata))
     assert [re.sub(r".*\.(\w+): .*", r"\1", warning) for warning in auth.warnings] == (
         [next(iter({**policy, **metadata}))] if offline else []
@@ -546,8 +546,8 @@ def test_what_is_refused_is_what_would_not_be_enforced() -> None:
         "tls_client_certificate_bound_access_tokens": False,
         "dpop_signing_alg_values_supported": [],
     }
-    members = MCPAuth(config(metadata=harmless)).site.resources[0].document.members
-    assert members == MCPAuth(config()).site.resources[0].document.members
+    members = MCPAuth(config(metadata=harmless))._protection.config.resources[0].document.members
+    assert members == MCPAuth(config())._protection.config.resources[0].document.members
 
 
 def test_signed_metadata_needs_a_published_key() -> None:
@@ -588,9 +588,9 @@ def test_a_good_configuration_has_no_warnings(caplog: pytest.LogCaptureFixture) 
 
 
 def test_a_public_well_known_path() -> None:
-    """A well-known path is nobody's unless it is public (`is_well_known`), so it can be made public."""
+    """A well-known path belongs to no resource unless it is public."""
     auth = MCPAuth(config(), public_paths=["/.well-known/security.txt", "/.well-known/acme-challenge/*"])
-    judge = auth.site.paths.judge
+    judge = auth._protection.config.paths.judge
     paths = ("/.well-known/security.txt", "/.well-known/acme-challenge/x", "/.well-known/other")
     assert [judge("GET", path).public for path in paths] == [True, True, False]
 
@@ -639,7 +639,7 @@ def test_the_shorthand_is_the_same_configuration() -> None:
     )
     long = MCPAuth(config(), public_paths=["/x"])
     assert short.auth.configs == long.configs
-    assert short.auth.site.resources[0].document == long.site.resources[0].document
+    assert short.auth._protection.config.resources[0].document == long._protection.config.resources[0].document
     assert long.wrap(RecordingApp()).auth is long
 
 
@@ -666,18 +666,19 @@ def test_nothing_given() -> None:
 
 
 def test_an_unknown_option() -> None:
-    options: Any = {"public_path": ["/x"]}
-    with pytest.raises(TypeError, match="public_path"):
+    """A misspelt option is a problem of the configuration, like every other one."""
+    options: Any = {"public_path": ["/x"], "required_scope": ["a"]}
+    with pytest.raises(ConfigurationError) as caught:
         MCPAuthMiddleware(RecordingApp(), resource=R, authorization_servers=[ISS], **options)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "public_path: Unknown option. Did you mean public_paths?",
+        "required_scope: Unknown option. Did you mean required_scopes?",
+    ]
 
 
 def test_the_options_are_those_of_mcpauth() -> None:
-    parameters = inspect.signature(MCPAuth.__init__).parameters
-    keywords = [name for name, parameter in parameters.items() if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
-    assert list(MCPAuthOptions.__annotations__) == keywords
-    assert not MCPAuthOptions.__required_keys__
-    own = inspect.signature(MCPAuthMiddleware.__init__).parameters
-    assert not set(own) & set(keywords)
+    assert set(MCPAuthOptions.__annotations__) < set(MiddlewareOptions.__annotations__)
+    assert not MiddlewareOptions.__required_keys__
 
 
 @pytest.mark.parametrize(
@@ -695,7 +696,17 @@ def test_annotations_are_resolvable_at_run_time(annotated: Any) -> None:
 
 def test_mcpauth_documents_every_parameter() -> None:
     documented = re.findall(r"^    (\w+): ", inspect.getdoc(MCPAuth) or "", re.MULTILINE)
-    assert documented[:-1] == [name for name in inspect.signature(MCPAuth.__init__).parameters if name != "self"]
+    assert documented == [
+        "protected_resources",
+        *MCPAuthOptions.__annotations__,
+        *("configs", "warnings"),
+        "ConfigurationError",
+    ]
+
+
+def test_the_middleware_documents_every_parameter() -> None:
+    documented = re.findall(r"^    (\w+): ", inspect.getdoc(MCPAuthMiddleware) or "", re.MULTILINE)
+    assert documented == ["app", "auth", *MiddlewareOptions.__annotations__, "auth", "ConfigurationError"]
 
 
 # --- any text -------------------------------------------------------------------------------------------------------
@@ -719,7 +730,8 @@ def test_any_text_is_accepted_or_refused_as_ours(
     except ConfigurationError as error:
         assert error.problems  # noqa: PT017 - the other outcome is asserted below
         return
-    challenge = dict(auth.site.resources[0].no_credential.headers)[b"www-authenticate"]
+    answer = auth._protection.config.resources[0].challenge.respond(NoCredential(Reason.NO_CREDENTIAL))
+    challenge = dict(answer.headers)[b"www-authenticate"]
     assert challenge.isascii()
 
 
@@ -741,7 +753,7 @@ def test_a_loopback_resource_beyond_loopback(
     auth = MCPAuth(config(resource))
     caplog.clear()
     told = auth.check_bind(host)
-    expected = f"{resource} is a loopback resource, but {host} can be reached from elsewhere." if warned else None
+    expected = f"{resource} is a loopback resource, but other machines can connect to {host}." if warned else None
     assert told == expected
     assert [record.getMessage() for record in caplog.records] == ([told] if warned else [])
 

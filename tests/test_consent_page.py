@@ -1,4 +1,4 @@
-"""The consent page of the development authorization server in a real browser, as a person meets it."""
+"""The consent page of the development authorization server in a real browser."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ Ask = Callable[..., str]
 
 @pytest.fixture
 def ask(issuer: str, app: App) -> Ask:
-    """The URL that an application sends its person to."""
+    """The URL of an authorization request."""
 
     def url(client_id: str = "app", scope: str = "mcp:read mcp:write", **more: str) -> str:
         query = {
@@ -107,7 +107,7 @@ def ask(issuer: str, app: App) -> Ask:
 
 @contextlib.contextmanager
 def opened(browser: Browser, url: str, **options: Any) -> Generator[Page]:
-    """A page in which no script, dialog or policy complaint goes unnoticed."""
+    """A page; script errors, dialogs and policy violations fail the test."""
     complaints: list[str] = []
     with browsers.page_of(browser, **options) as page:
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
@@ -127,8 +127,8 @@ def came_back(page: Page, app: App) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["AS-16 AS-17 allow", "AS-16 AS-17 allow, without JavaScript"])
-def test_allow(browser: Browser, issuer: str, ask: Ask, app: App, scripts: bool) -> None:
-    """And the page's own policy does not stop the way back, nor the way on from there to another origin."""
+def test_allow_returns_a_code(browser: Browser, issuer: str, ask: Ask, app: App, scripts: bool) -> None:
+    """The page's policy allows the redirect back, and a further redirect to another origin."""
     with opened(browser, ask(), java_script_enabled=scripts) as page:
         page.get_by_role("button", name="Allow").click()
         answer = came_back(page, app)
@@ -136,7 +136,7 @@ def test_allow(browser: Browser, issuer: str, ask: Ask, app: App, scripts: bool)
     assert (answer["iss"], answer["state"]) == (issuer, "the state")
 
 
-def test_deny(browser: Browser, issuer: str, ask: Ask, app: App) -> None:
+def test_deny_returns_access_denied(browser: Browser, issuer: str, ask: Ask, app: App) -> None:
     """AS-13."""
     with opened(browser, ask()) as page:
         page.get_by_role("button", name="Deny").click()
@@ -145,7 +145,7 @@ def test_deny(browser: Browser, issuer: str, ask: Ask, app: App) -> None:
     assert answer == {"error": "access_denied", "iss": issuer, "state": "the state"}
 
 
-def test_what_it_shows(browser: Browser, ask: Ask) -> None:
+def test_the_page_shows_the_request(browser: Browser, ask: Ask) -> None:
     """AS-17: the client, where the answer goes, the resource, the scopes in words, and that this is for development."""
     with opened(browser, ask()) as page:
         assert page.get_by_role("heading", level=1).inner_text() == "Allow A notes app to act for you?"
@@ -222,7 +222,9 @@ def test_the_keyboard_alone(browser: Browser, ask: Ask, app: App) -> None:
         pytest.param(("Tab", "Tab", "Tab", "Space"), "code", id="Space on Allow"),
     ],
 )
-def test_a_key_decides(browser: Browser, ask: Ask, app: App, keys: tuple[str, ...], expected: str) -> None:
+def test_keys_press_the_focused_button(
+    browser: Browser, ask: Ask, app: App, keys: tuple[str, ...], expected: str
+) -> None:
     with opened(browser, ask()) as page:
         for key in keys:
             page.keyboard.press(key)
@@ -230,8 +232,8 @@ def test_a_key_decides(browser: Browser, ask: Ask, app: App, keys: tuple[str, ..
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("client_id", ["app", "nobody"], ids=["the consent page", "the error page"])
-def test_it_can_be_read(browser: Browser, ask: Ask, client_id: str, scheme: str) -> None:
+@pytest.mark.parametrize("client_id", ["app", "unknown"], ids=["the consent page", "the error page"])
+def test_text_has_enough_contrast(browser: Browser, ask: Ask, client_id: str, scheme: str) -> None:
     with browsers.page_of(browser, color_scheme=scheme) as page:
         page.goto(ask(client_id))
         contrasts = page.evaluate(browsers.CONTRASTS)
@@ -247,7 +249,7 @@ def test_it_can_be_read(browser: Browser, ask: Ask, client_id: str, scheme: str)
 
 @pytest.mark.parametrize("width", [320, pytest.param(768, marks=FULL), pytest.param(1280, marks=FULL)])
 @pytest.mark.parametrize("client_id", ["app", "long"])
-def test_it_fits_the_screen(browser: Browser, ask: Ask, client_id: str, width: int) -> None:
+def test_the_page_fits_the_screen(browser: Browser, ask: Ask, client_id: str, width: int) -> None:
     """No scrolling sideways, and buttons that a finger meets (WCAG 2.2, 1.4.10 and 2.5.8)."""
     with opened(browser, ask(client_id), viewport={"width": width, "height": 640}) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -259,7 +261,7 @@ def test_it_fits_the_screen(browser: Browser, ask: Ask, client_id: str, width: i
             assert box["height"] >= 40
 
 
-def test_nobody_can_frame_it(browser: Browser, ask: Ask, app: App) -> None:
+def test_the_page_cannot_be_framed(browser: Browser, ask: Ask, app: App) -> None:
     """AS-17: frame-ancestors 'none'. The browser shows an error in place of the page."""
     with browsers.page_of(browser) as page:
         with page.expect_event("framenavigated", lambda frame: frame != page.main_frame):
@@ -270,7 +272,7 @@ def test_nobody_can_frame_it(browser: Browser, ask: Ask, app: App) -> None:
         assert inner.get_by_role("button", name="Allow").count() == 0
 
 
-def test_the_answer_counts_once(browser: Browser, ask: Ask, app: App, issuer: str) -> None:
+def test_a_form_counts_once(browser: Browser, ask: Ask, app: App, issuer: str) -> None:
     """The same form again, from the same browser, makes no second code."""
     with browsers.page_of(browser) as page:
         page.goto(ask())

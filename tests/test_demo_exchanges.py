@@ -1,4 +1,4 @@
-"""What the demo sees of an exchange, what it says of it, and what it never shows."""
+"""What the demo records of an exchange, what it shows of it, and what it never shows."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from asgi_mcp_auth.cli.demo.display import Display
-from asgi_mcp_auth.cli.demo.exchanges import Exchange, observed
-from asgi_mcp_auth.cli.demo.explained import meaning_of
-from asgi_mcp_auth.cli.demo.meaning import (
+from asgi_mcp_auth.cli.demo._display import Display
+from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange, record_exchanges
+from asgi_mcp_auth.cli.demo._explain import meaning_of
+from asgi_mcp_auth.cli.demo._meaning import (
     AUTHORIZATION_SERVER,
     CLIENT,
     MCP_SERVER,
     OTHER,
+    Deployment,
     Meaning,
-    Place,
-    brief,
+    abbreviate,
     claims_of,
-    wrong,
+    differences,
 )
-from asgi_mcp_auth.cli.demo.story import missing
+from asgi_mcp_auth.cli.demo._scenario import first_missing
 from asgi_mcp_auth.testing import Issuer
 
 RESOURCE = "http://127.0.0.1:8000/mcp"
 METADATA = "http://127.0.0.1:8000/.well-known/oauth-protected-resource/mcp"
 ISSUER = "http://127.0.0.1:9000"
-PLACE = Place(resource=RESOURCE, metadata_url=METADATA, issuer=ISSUER, baseline="notes:read")
+DEPLOYMENT = Deployment(resource=RESOURCE, metadata_url=METADATA, issuer=ISSUER, baseline="notes:read")
 PRM = f'resource_metadata="{METADATA}"'
 
 
@@ -48,8 +48,8 @@ def exchange(
     got: dict[str, str] | None = None,
     body: bytes = b"",
     answer: object = None,
-) -> Exchange:
-    return Exchange(
+) -> HTTPExchange:
+    return HTTPExchange(
         server=server,
         method=method,
         path=path,
@@ -62,16 +62,16 @@ def exchange(
     )
 
 
-def challenged(status: int, header: str) -> Exchange:
+def challenged(status: int, header: str) -> HTTPExchange:
     return exchange(MCP_SERVER, "POST", "/mcp", status, got={"www-authenticate": header})
 
 
 FORM = {"content-type": "application/x-www-form-urlencoded"}
 TOKEN = Issuer(ISSUER).mint(RESOURCE, scope="notes:read", iat=1_800_000_000, exp=1_800_000_600)
-STRANGE = Issuer(ISSUER).mint("https://other.example.com/mcp", scope="notes:read")
+OTHER_TOKEN = Issuer(ISSUER).mint("https://other.example.com/mcp", scope="notes:read")
 
 
-def token_answer(token: str, grant: str = "authorization_code") -> Exchange:
+def token_answer(token: str, grant: str = "authorization_code") -> HTTPExchange:
     answer = {"access_token": token, "refresh_token": "rt_0123456789abcdef"}
     return exchange(
         method="POST",
@@ -82,7 +82,7 @@ def token_answer(token: str, grant: str = "authorization_code") -> Exchange:
     )
 
 
-def authorized(**query: str) -> Exchange:
+def authorized(**query: str) -> HTTPExchange:
     location = "http://127.0.0.1:1/callback?" + "&".join(f"{name}={value}" for name, value in query.items())
     return exchange(path="/authorize", status=302, query={"scope": "notes:read"}, got={"location": location})
 
@@ -183,7 +183,7 @@ CASES = [
     ("a code without iss", authorized(code="ac_0123456789abcdef"), "authorization", "iss is None"),
     ("a no", authorized(error="access_denied", iss=ISSUER), "denied", None),
     ("a token", token_answer(TOKEN), "authorization_code", None),
-    ("a token for another", token_answer(STRANGE), "authorization_code", "aud is 'https://other"),
+    ("a token for another", token_answer(OTHER_TOKEN), "authorization_code", "aud is 'https://other"),
     ("a refresh", token_answer(TOKEN, "refresh_token"), "refresh_token", None),
     ("a grant of another kind", token_answer(TOKEN, "x"), "x", None),
     (
@@ -215,8 +215,8 @@ CASES = [
     ("found", "kind", "problem"),
     [pytest.param(*case, id=description) for description, *case in CASES],
 )
-def test_what_an_exchange_means(found: Exchange, kind: str, problem: str | None) -> None:
-    meaning = meaning_of(found, PLACE)
+def test_what_an_exchange_means(found: HTTPExchange, kind: str, problem: str | None) -> None:
+    meaning = meaning_of(found, DEPLOYMENT)
     assert meaning.kind == kind
     assert (meaning is OTHER) == (kind == "other")
     if problem is None:
@@ -225,14 +225,14 @@ def test_what_an_exchange_means(found: Exchange, kind: str, problem: str | None)
         assert problem in str(meaning.problem)
 
 
-SECRETS = ("ac_0123456789abcdef", "rt_0123456789abcdef", TOKEN, STRANGE)
+SECRETS = ("ac_0123456789abcdef", "rt_0123456789abcdef", TOKEN, OTHER_TOKEN)
 
 
 @pytest.mark.parametrize(("found"), [pytest.param(case[1], id=case[0]) for case in CASES])
-def test_nothing_said_has_a_secret(found: Exchange) -> None:
-    meaning = meaning_of(found, PLACE)
-    said = " ".join([repr(meaning), *meaning.details, repr(found)])
-    assert [secret for secret in SECRETS if secret in said or secret[12:] in said] == []
+def test_no_meaning_has_a_secret(found: HTTPExchange) -> None:
+    meaning = meaning_of(found, DEPLOYMENT)
+    shown = " ".join([repr(meaning), *meaning.details, repr(found)])
+    assert [secret for secret in SECRETS if secret in shown or secret[12:] in shown] == []
 
 
 @pytest.mark.parametrize(
@@ -251,26 +251,28 @@ def test_nothing_said_has_a_secret(found: Exchange) -> None:
         ),
     ],
 )
-def test_nothing_shown_controls_a_terminal(found: Exchange) -> None:
+def test_nothing_shown_controls_a_terminal(found: HTTPExchange) -> None:
     shown = io.StringIO()
-    Display(Console(file=shown, highlight=False, soft_wrap=True, markup=False, emoji=False)).tell(found, PLACE)
+    Display(Console(file=shown, highlight=False, soft_wrap=True, markup=False, emoji=False)).show_exchange(
+        found, DEPLOYMENT
+    )
     assert shown.getvalue().count("\n") > 1
     assert "\ufffd" in shown.getvalue()
     assert all(line.isprintable() for line in shown.getvalue().split("\n"))
 
 
-def test_tokens_are_told_apart_by_their_beginnings() -> None:
-    assert brief("ac_0123456789abcdef") == "ac_0123456…"
+def test_a_token_is_shown_by_its_first_characters() -> None:
+    assert abbreviate("ac_0123456789abcdef") == "ac_0123456…"
 
 
 @pytest.mark.parametrize("token", ["", "a", "a.b", "a.!!.c", "a.e30.c", "a.MQ.c", "é.é.é", "\ud800.e30.c"])
-def test_claims_of_what_is_no_token(token: str) -> None:
+def test_a_malformed_token_has_no_claims(token: str) -> None:
     assert claims_of(token) == {}
 
 
-def test_what_is_wrong_is_said_together() -> None:
-    assert wrong(a=(1, 1)) is None
-    assert wrong(a=(1, 2), b=("x", None)) == "a is 1, not 2; b is 'x', not None"
+def test_all_differences_are_reported_together() -> None:
+    assert differences(a=(1, 1)) is None
+    assert differences(a=(1, 2), b=("x", None)) == "a is 1, not 2; b is 'x', not None"
 
 
 @pytest.mark.parametrize(
@@ -283,8 +285,8 @@ def test_what_is_wrong_is_said_together() -> None:
         pytest.param(["a"], [], "a", id="nothing found"),
     ],
 )
-def test_missing(expected: list[str], found: list[str], first: str | None) -> None:
-    assert missing(expected, found) == first
+def test_first_missing(expected: list[str], found: list[str], first: str | None) -> None:
+    assert first_missing(expected, found) == first
 
 
 BODIES = st.one_of(
@@ -312,8 +314,8 @@ def test_every_exchange_has_a_meaning(
     fields: tuple[dict[str, str], dict[str, str]],
     bodies: tuple[bytes, bytes],
 ) -> None:
-    """Whatever a client or a server of somebody else sends."""
-    found = Exchange(
+    """Any client or server may send anything."""
+    found = HTTPExchange(
         server=server,
         method="POST",
         path=path,
@@ -324,17 +326,17 @@ def test_every_exchange_has_a_meaning(
         request_body=bodies[0],
         response_body=bodies[1],
     )
-    assert isinstance(meaning_of(found, PLACE), Meaning)
+    assert isinstance(meaning_of(found, DEPLOYMENT), Meaning)
 
 
-# The app that tells
+# Recording
 
 
-async def tell_of(app: Any, headers: Headers = (), body: bytes = b"", **scope: Any) -> tuple[Exchange, Any]:
-    told: list[Exchange] = []
+async def recorded(app: Any, headers: Headers = (), body: bytes = b"", **scope: Any) -> tuple[HTTPExchange, Any]:
+    exchanges: list[HTTPExchange] = []
     whole = http_scope("POST", "/mcp", headers, **scope)
-    answer = await send_scope(observed(app, "a server", told.append), whole, body)
-    (only,) = told
+    answer = await send_scope(record_exchanges(app, "a server", exchanges.append), whole, body)
+    (only,) = exchanges
     return only, answer
 
 
@@ -351,20 +353,20 @@ def answering(*pieces: bytes, content_type: bytes = b"application/json") -> Any:
 
 
 @pytest.mark.anyio
-async def test_an_exchange_is_told_whole() -> None:
+async def test_an_exchange_is_reported_with_its_whole_bodies() -> None:
     headers = {"Content-Type": "application/x-www-form-urlencoded"}
-    found, answer = await tell_of(answering(b'{"a"', b": 1}"), headers, b"grant_type=x", query=b"q=1&q=2")
+    found, answer = await recorded(answering(b'{"a"', b": 1}"), headers, b"grant_type=x", query=b"q=1&q=2")
     assert answer.body == b'{"a": 1}'
     assert (found.server, found.method, found.path, found.status) == ("a server", "POST", "/mcp", 200)
     assert dict(found.form) == {"grant_type": "x"}
-    assert dict(found.answer) == {"a": 1}
+    assert dict(found.response_object) == {"a": 1}
     assert dict(found.query) == {"q": "2"}
     assert found.response_fields["content-type"] == "application/json"
 
 
 @pytest.mark.anyio
-async def test_a_stream_is_told_when_it_starts() -> None:
-    found, _ = await tell_of(answering(b"data: secret\n\n", content_type=b"text/event-stream; charset=utf-8"))
+async def test_a_stream_is_reported_when_it_starts() -> None:
+    found, _ = await recorded(answering(b"data: secret\n\n", content_type=b"text/event-stream; charset=utf-8"))
     assert found.response_body == b""
 
 
@@ -372,11 +374,11 @@ async def test_a_stream_is_told_when_it_starts() -> None:
 @pytest.mark.parametrize(
     ("content_type", "order"),
     [
-        pytest.param(b"text/html", ["told", "start", "body"], id="an answer without a body is told before any of it"),
-        pytest.param(b"text/event-stream", ["told", "start", "body"], id="a stream too"),
+        pytest.param(b"text/html", ["reported", "start", "body"], id="a response without a body"),
+        pytest.param(b"text/event-stream", ["reported", "start", "body"], id="a stream"),
     ],
 )
-async def test_it_is_told_before_a_client_can_act_on_it(content_type: bytes, order: list[str]) -> None:
+async def test_an_exchange_is_reported_before_a_client_can_act_on_it(content_type: bytes, order: list[str]) -> None:
     happened: list[str] = []
 
     async def send(message: Any) -> None:
@@ -385,7 +387,9 @@ async def test_it_is_told_before_a_client_can_act_on_it(content_type: bytes, ord
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
 
-    app = observed(answering(content_type=content_type), "a server", lambda exchange: happened.append("told"))
+    app = record_exchanges(
+        answering(content_type=content_type), "a server", lambda exchange: happened.append("reported")
+    )
     await app(http_scope(), receive, send)
     assert happened == order
 
@@ -403,37 +407,37 @@ async def test_the_start_of_a_long_answer_does_not_wait_for_its_end() -> None:
     async def send(message: Any) -> None:
         happened.append(message["type"].rpartition(".")[2])
 
-    told = observed(app, "a server", lambda exchange: happened.append(exchange.response_body.decode()))
-    await told(http_scope(), None, send)
+    recorded_app = record_exchanges(app, "a server", lambda exchange: happened.append(exchange.response_body.decode()))
+    await recorded_app(http_scope(), None, send)
     assert happened == ["start", "body", "more", "ab", "body"]
 
 
 @pytest.mark.anyio
 async def test_bodies_are_kept_to_a_bound() -> None:
-    found, answer = await tell_of(answering(b"a" * 70_000, b"b" * 70_000), body=b"c" * 70_000)
+    found, answer = await recorded(answering(b"a" * 70_000, b"b" * 70_000), body=b"c" * 70_000)
     assert len(answer.body) == 140_000
     assert (len(found.request_body), len(found.response_body)) == (65_536, 65_536)
 
 
 @pytest.mark.anyio
-async def test_an_app_that_raises_is_told_and_raises() -> None:
+async def test_an_app_that_raises_is_reported_and_raises() -> None:
     async def broken(scope: Any, receive: Any, send: Any) -> None:
         raise ValueError("broken")
 
-    told: list[Exchange] = []
+    exchanges: list[HTTPExchange] = []
     with pytest.raises(ValueError, match="broken"):
-        await send_scope(observed(broken, "a server", told.append), http_scope())
-    assert [found.status for found in told] == [500]
+        await send_scope(record_exchanges(broken, "a server", exchanges.append), http_scope())
+    assert [found.status for found in exchanges] == [500]
 
 
 @pytest.mark.anyio
-async def test_what_is_no_http_passes() -> None:
+async def test_other_scopes_than_http_pass() -> None:
     seen: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         seen.append(scope["type"])
 
-    await observed(app, "a server", lambda exchange: seen.append("told"))({"type": "lifespan"}, None, None)
+    await record_exchanges(app, "a server", lambda exchange: seen.append("reported"))({"type": "lifespan"}, None, None)
     assert seen == ["lifespan"]
 
 
@@ -452,23 +456,23 @@ def test_operation(body: bytes, fields: dict[str, str], operation: str | None) -
     assert exchange(MCP_SERVER, "POST", "/mcp", body=body, sent=fields).operation == operation
 
 
-def test_an_act_does_not_begin_within_an_exchange() -> None:
-    """Exchanges are told from the threads of the servers, acts from that of the client."""
+def test_a_step_does_not_begin_within_an_exchange() -> None:
+    """The threads of the servers print exchanges, the thread of the client prints steps."""
 
     class Terminal(io.StringIO):
-        """One on which an act begins, in another thread, after the first line of an exchange."""
+        """A terminal on which a step begins, in another thread, after the first line of an exchange."""
 
         def write(self, text: str) -> int:
             written = super().write(text)
             if "[1]" in text:
                 client.start()
-                client.join(0.05)  # it cannot come to its end before the exchange has
+                client.join(0.05)  # the step waits for the end of the exchange
             return written
 
     terminal = Terminal()
     display = Display(Console(file=terminal, width=200))
-    client = threading.Thread(target=display.act, args=("Later",))
-    display.tell(exchange(path="/jwks", answer={"keys": []}), PLACE)
+    client = threading.Thread(target=display.begin_step, args=("Later",))
+    display.show_exchange(exchange(path="/jwks", answer={"keys": []}), DEPLOYMENT)
     client.join()
     lines = [line.strip() for line in terminal.getvalue().splitlines() if line.strip()]
     assert (lines[0][:3], lines[-1]) == ("[1]", "1. Later")

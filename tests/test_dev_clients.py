@@ -1,4 +1,4 @@
-"""Who the clients of the development authorization server are: registered, configured, or at a URL (AS-40 to AS-50)."""
+"""Clients of the development authorization server: registered, configured, or with a document (AS-40 to AS-50)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from dev import CALLBACK, INSPECTOR, M2M, VERIFIER, Asked, answer_of, dev_server, error_of
+from dev import CALLBACK, INSPECTOR, M2M, VERIFIER, Session, answer_of, dev_server, error_of
 from harness import Clock, call
 
-from asgi_mcp_auth.dev.directory import MAX_REGISTRATION
-from asgi_mcp_auth.dev.documents import MAX_AT_ONCE, MAX_KEPT, why_not_client_url
+from asgi_mcp_auth.dev._client_documents import MAX_CACHED, MAX_FETCHES, client_url_error
+from asgi_mcp_auth.dev._client_registry import MAX_REGISTRATION
 
 pytestmark = pytest.mark.anyio
 
@@ -35,8 +35,8 @@ REAL = [
 
 async def test_as_40_as_43_as_44_registration_echoes_what_was_registered() -> None:
     """AS-40 AS-43, literally."""
-    async with Asked(dev_server()) as asked:
-        response = await asked.post("/register", json=INSPECTOR)
+    async with Session(dev_server()) as session:
+        response = await session.post("/register", json=INSPECTOR)
     content = response.json()
     assert (response.status_code, response.headers["cache-control"]) == (201, "no-store")
     assert {name: content[name] for name in INSPECTOR} == INSPECTOR
@@ -46,9 +46,9 @@ async def test_as_40_as_43_as_44_registration_echoes_what_was_registered() -> No
 
 
 @pytest.mark.parametrize("uri", [pytest.param(uri, id=f"AS-12 AS-40 {uri}") for uri in REAL])
-async def test_the_redirects_of_real_clients(uri: str) -> None:
-    async with Asked(dev_server()) as asked:
-        assert (await asked.register(redirect_uris=[uri]))["redirect_uris"] == [uri]
+async def test_redirect_uris_of_real_clients_can_be_registered(uri: str) -> None:
+    async with Session(dev_server()) as session:
+        assert (await session.register(redirect_uris=[uri]))["redirect_uris"] == [uri]
 
 
 @pytest.mark.parametrize(
@@ -89,9 +89,11 @@ async def test_the_redirects_of_real_clients(uri: str) -> None:
         ),
     ],
 )  # fmt: skip
-async def test_what_is_registered(sent: dict[str, Any], registered: dict[str, Any]) -> None:
-    async with Asked(dev_server()) as asked:
-        content = (await asked.post("/register", json=sent)).json()
+async def test_registration_applies_defaults_and_drops_unknown_values(
+    sent: dict[str, Any], registered: dict[str, Any]
+) -> None:
+    async with Session(dev_server()) as session:
+        content = (await session.post("/register", json=sent)).json()
     fresh = {"client_id", "client_id_issued_at", "client_secret", "client_secret_expires_at"}
     assert {name: value for name, value in content.items() if name not in fresh} == registered
     assert not any(value in (None, "") for value in content.values())
@@ -103,8 +105,8 @@ async def test_what_is_registered(sent: dict[str, Any], registered: dict[str, An
 
 
 async def test_as_41_the_default_method_can_be_none() -> None:
-    async with Asked(dev_server(default_auth_method="none")) as asked:
-        content = await asked.register(token_endpoint_auth_method=...)
+    async with Session(dev_server(default_auth_method="none")) as session:
+        content = await session.register(token_endpoint_auth_method=...)
     assert (content["token_endpoint_auth_method"], "client_secret" in content) == ("none", False), "AS-41"
 
 
@@ -132,10 +134,10 @@ async def test_as_41_the_default_method_can_be_none() -> None:
         pytest.param({"contacts": [1]}, "invalid_client_metadata", id="AS-42 contacts"),
     ],
 )  # fmt: skip
-async def test_what_is_not_registered(changes: dict[str, Any], error: str) -> None:
+async def test_registration_refuses_invalid_metadata(changes: dict[str, Any], error: str) -> None:
     metadata = {name: value for name, value in (INSPECTOR | changes).items() if value is not ...}
-    async with Asked(dev_server()) as asked:
-        assert error_of(await asked.post("/register", json=metadata)) == (400, error)
+    async with Session(dev_server()) as session:
+        assert error_of(await session.post("/register", json=metadata)) == (400, error)
 
 
 @pytest.mark.parametrize(
@@ -150,7 +152,7 @@ async def test_what_is_not_registered(changes: dict[str, Any], error: str) -> No
         pytest.param(json.dumps(INSPECTOR).encode(), "text/plain", id="AS-40 another type"),
     ],
 )
-async def test_what_is_no_registration(content: bytes, media_type: str) -> None:
+async def test_registration_refuses_bodies_that_are_not_a_json_object(content: bytes, media_type: str) -> None:
     server = dev_server()
     headers = {"content-type": media_type}
     answer = await call(server, "POST", "/register", headers, body=content, host="localhost:9000")
@@ -167,42 +169,42 @@ async def test_what_is_no_registration(content: bytes, media_type: str) -> None:
         pytest.param("web", "https://app.example/cb", 201, id="AS-43 web"),
     ],
 )
-async def test_strict_application_types(kind: Any, uri: str, status: int) -> None:
+async def test_strict_application_type_refuses_loopback_to_web_clients(kind: Any, uri: str, status: int) -> None:
     metadata = INSPECTOR | {"application_type": kind, "redirect_uris": [uri]}
     sent = {name: value for name, value in metadata.items() if value is not ...}
-    async with Asked(dev_server(strict_application_type=True)) as asked:
-        response = await asked.post("/register", json=sent)
+    async with Session(dev_server(strict_application_type=True)) as session:
+        response = await session.post("/register", json=sent)
         assert response.status_code == status
         if status == 400:
             assert error_of(response) == (400, "invalid_redirect_uri")
 
 
 async def test_registered_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_mcp_auth.dev.server.MAX_CLIENTS", 2)
-    async with Asked(dev_server()) as asked:
-        ids = [(await asked.register())["client_id"] for _ in range(3)]
-        assert (await asked.get("/authorize", params=asked.request(ids[0]))).status_code == 400
-        assert (await asked.get("/authorize", params=asked.request(ids[2]))).status_code == 302
+    monkeypatch.setattr("asgi_mcp_auth.dev._server.MAX_CLIENTS", 2)
+    async with Session(dev_server()) as session:
+        ids = [(await session.register())["client_id"] for _ in range(3)]
+        assert (await session.get("/authorize", params=session.request(ids[0]))).status_code == 400
+        assert (await session.get("/authorize", params=session.request(ids[2]))).status_code == 302
 
 
-async def test_as_50_a_configured_client_needs_nothing_else() -> None:
+async def test_as_50_a_configured_client_works_without_registration_and_documents() -> None:
     """AS-50: static id works with CIMD and DCR disabled."""
     static = {"client_id": "static", "redirect_uris": ["http://localhost/oauth/callback"]}
-    async with Asked(dev_server(clients=[static], registration=False, client_documents=False)) as asked:
-        assert (await asked.login("static"))["scope"] == "mcp:read"
-        refused = await asked.post("/register", json=INSPECTOR)
+    async with Session(dev_server(clients=[static], registration=False, client_documents=False)) as session:
+        assert (await session.login("static"))["scope"] == "mcp:read"
+        refused = await session.post("/register", json=INSPECTOR)
         assert error_of(refused) == (403, "access_denied")
-        unknown = await asked.get("/authorize", params=asked.request("https://app.example/client.json"))
+        unknown = await session.get("/authorize", params=session.request("https://app.example/client.json"))
         assert unknown.status_code == 400
 
 
 async def test_no_repr_shows_a_secret() -> None:
-    async with Asked(dev_server()) as asked:
-        content = await asked.register(token_endpoint_auth_method="client_secret_post")
-        core = vars(asked.server)["_core"]
-        client = await core.directory.find(content["client_id"])
-        code = (await asked.authorize(client.client_id))["code"]
-        shown = repr((client, asked.server.options, core.memory.code(code), core))
+    async with Session(dev_server()) as session:
+        content = await session.register(token_endpoint_auth_method="client_secret_post")
+        core = vars(session.server)["_core"]
+        client = await core.clients.find(content["client_id"])
+        code = (await session.authorize(client.client_id))["code"]
+        shown = repr((client, session.server.options, core.grants.code(code), core))
     assert content["client_secret"] not in shown
     assert code not in shown
     assert M2M["client_secret"] not in shown
@@ -234,14 +236,14 @@ CLIENT_URL = "https://app.example/client.json"
         pytest.param("https://app.example/" + "x" * 2048, False, False, id="AS-45 without end"),
     ],
 )
-async def test_which_urls_may_be_client_ids(url: str, insecure: bool, accepted: bool) -> None:
-    assert (why_not_client_url(url, insecure=insecure) is None) is accepted
+async def test_a_client_id_url_is_https_with_a_path(url: str, insecure: bool, accepted: bool) -> None:
+    assert (client_url_error(url, insecure=insecure) is None) is accepted
     web = Web()
-    async with Asked(dev_server(document_client=web.client, insecure_client_documents=insecure)) as asked:
+    async with Session(dev_server(document_client=web.client, insecure_client_documents=insecure)) as session:
         web.documents[url] = document(url)
-        response = await asked.get("/authorize", params=asked.request(url))
+        response = await session.get("/authorize", params=session.request(url))
     assert response.status_code == (302 if accepted else 400)
-    assert web.asked == ([url] if accepted else [])
+    assert web.requested == ([url] if accepted else [])
     if not accepted:
         assert "invalid_client" in response.text
         assert response.headers["content-type"].startswith("text/html")
@@ -261,16 +263,16 @@ def document(url: str = CLIENT_URL, **changes: Any) -> dict[str, Any]:
 
 @dataclass
 class Web:
-    """A web of documents, which remembers what was asked."""
+    """Documents by URL, and the URLs that were requested."""
 
     documents: dict[str, Any] = field(default_factory=dict[str, Any])
     headers: Mapping[str, str] = field(default_factory=lambda: {"content-type": "application/json"})
     status: int = 200
-    asked: list[str] = field(default_factory=list[str])
+    requested: list[str] = field(default_factory=list[str])
     wait: anyio.Event | None = None
 
     async def answer(self, request: httpx.Request) -> httpx.Response:
-        self.asked.append(str(request.url))
+        self.requested.append(str(request.url))
         assert request.method == "GET"
         assert "authorization" not in request.headers
         if self.wait is not None:
@@ -284,18 +286,18 @@ class Web:
         return httpx.AsyncClient(transport=httpx.MockTransport(self.answer))
 
 
-async def test_as_45_as_49_a_document_makes_a_client() -> None:
+async def test_as_45_as_49_a_metadata_document_describes_a_client() -> None:
     """AS-45 AS-49: with the port-less loopback URI of Claude Code; the host is shown."""
     web = Web({CLIENT_URL: document()})
-    async with Asked(dev_server(document_client=web.client, auto_approve=False)) as asked:
-        page = await asked.get("/authorize", params=asked.request(CLIENT_URL))
+    async with Session(dev_server(document_client=web.client, auto_approve=False)) as session:
+        page = await session.get("/authorize", params=session.request(CLIENT_URL))
     assert "described at <strong>app.example</strong>" in page.text, "AS-17"
     assert "Claude Code" in page.text
-    async with Asked(dev_server(document_client=web.client)) as asked:
-        tokens = await asked.login(CLIENT_URL)
-        refreshed = await asked.refresh(CLIENT_URL, tokens["refresh_token"])
+    async with Session(dev_server(document_client=web.client)) as session:
+        tokens = await session.login(CLIENT_URL)
+        refreshed = await session.refresh(CLIENT_URL, tokens["refresh_token"])
         assert refreshed.status_code == 200
-        assert await asked.is_active(refreshed.json()["access_token"], CLIENT_URL)
+        assert await session.is_active(refreshed.json()["access_token"], CLIENT_URL)
 
 
 @pytest.mark.parametrize(
@@ -325,21 +327,21 @@ async def test_as_45_as_49_a_document_makes_a_client() -> None:
         pytest.param(Web({CLIENT_URL: document(client_secret_expires_at=0)}), id="AS-47 the end of a secret"),
     ],
 )  # fmt: skip
-async def test_documents_that_are_refused(web: Web) -> None:
-    web = replace(web, asked=[])
-    async with Asked(dev_server(document_client=web.client)) as asked:
-        page = await asked.get("/authorize", params=asked.request(CLIENT_URL))
+async def test_invalid_documents_are_refused(web: Web) -> None:
+    web = replace(web, requested=[])
+    async with Session(dev_server(document_client=web.client)) as session:
+        page = await session.get("/authorize", params=session.request(CLIENT_URL))
         assert (page.status_code, "location" in page.headers) == (400, False)
         assert "invalid_client" in page.text
-        assert web.asked == [CLIENT_URL], "no redirect is followed"
-        response = await asked.exchange(CLIENT_URL, "ac_x")
+        assert web.requested == [CLIENT_URL], "no redirect is followed"
+        response = await session.exchange(CLIENT_URL, "ac_x")
         assert error_of(response) == (401, "invalid_client"), "AS-38"
 
 
-async def test_as_47_without_a_method_it_is_none() -> None:
+async def test_as_47_the_default_authentication_method_of_a_document_is_none() -> None:
     web = Web({CLIENT_URL: document(token_endpoint_auth_method=...)}, {"content-type": "application/cimd+json; x=y"})
-    async with Asked(dev_server(document_client=web.client)) as asked:
-        assert (await asked.login(CLIENT_URL))["token_type"] == "Bearer", "AS-47"
+    async with Session(dev_server(document_client=web.client)) as session:
+        assert (await session.login(CLIENT_URL))["token_type"] == "Bearer", "AS-47"
 
 
 @pytest.mark.parametrize(
@@ -351,71 +353,73 @@ async def test_as_47_without_a_method_it_is_none() -> None:
         pytest.param("max-age=9999999", 86_399, 86_400, id="AS-48 a day at most"),
     ],
 )
-async def test_documents_are_kept(clock: Clock, cache_control: str | None, fresh: int, stale: int) -> None:
+async def test_documents_are_cached_between_five_minutes_and_a_day(
+    clock: Clock, cache_control: str | None, fresh: int, stale: int
+) -> None:
     """AS-48: two flows in 5 min → one fetch."""
     headers = {"content-type": "application/json"} | ({"cache-control": cache_control} if cache_control else {})
     web, start = Web({CLIENT_URL: document()}, headers), clock.now
-    async with Asked(dev_server(document_client=web.client, clock=clock)) as asked:
+    async with Session(dev_server(document_client=web.client, clock=clock)) as session:
         for seconds, fetches in ((0, 1), (fresh, 1), (stale, 2)):
             clock.now = start + seconds
-            await asked.login(CLIENT_URL)
-            assert len(web.asked) == fetches
+            await session.login(CLIENT_URL)
+            assert len(web.requested) == fetches
 
 
-async def test_as_48_errors_are_not_kept() -> None:
+async def test_as_48_errors_are_not_cached() -> None:
     """AS-48: failed fetch then fixed → works immediately."""
     web = Web()
-    async with Asked(dev_server(document_client=web.client)) as asked:
-        assert (await asked.get("/authorize", params=asked.request(CLIENT_URL))).status_code == 400
+    async with Session(dev_server(document_client=web.client)) as session:
+        assert (await session.get("/authorize", params=session.request(CLIENT_URL))).status_code == 400
         web.documents[CLIENT_URL] = document()
-        assert (await asked.login(CLIENT_URL))["scope"] == "mcp:read"
+        assert (await session.login(CLIENT_URL))["scope"] == "mcp:read"
         web.documents.clear()
-        asked.server.forget()
-        assert (await asked.get("/authorize", params=asked.request(CLIENT_URL))).status_code == 400
+        session.server.forget()
+        assert (await session.get("/authorize", params=session.request(CLIENT_URL))).status_code == 400
 
 
-async def test_the_documents_kept_and_fetched_are_bounded() -> None:
-    urls = [f"https://app.example/{n}" for n in range(MAX_KEPT + 1)]
+async def test_cached_documents_and_concurrent_fetches_are_bounded() -> None:
+    urls = [f"https://app.example/{n}" for n in range(MAX_CACHED + 1)]
     web = Web({url: document(url) for url in urls})
-    async with Asked(dev_server(document_client=web.client)) as asked:
+    async with Session(dev_server(document_client=web.client)) as session:
         for url in urls:
-            await asked.authorize(url)
-        await asked.authorize(urls[-1])
-        assert len(web.asked) == len(urls)
-        await asked.authorize(urls[0])
-        assert len(web.asked) == len(urls) + 1, "the oldest was forgotten"
-        asked.server.forget()
+            await session.authorize(url)
+        await session.authorize(urls[-1])
+        assert len(web.requested) == len(urls)
+        await session.authorize(urls[0])
+        assert len(web.requested) == len(urls) + 1, "the oldest was forgotten"
+        session.server.forget()
         web.wait = anyio.Event()
         statuses: list[int] = []
 
         async def ask(url: str) -> None:
-            statuses.append((await asked.get("/authorize", params=asked.request(url))).status_code)
+            statuses.append((await session.get("/authorize", params=session.request(url))).status_code)
 
         async with anyio.create_task_group() as group:
-            for url in urls[: MAX_AT_ONCE + 1]:
+            for url in urls[: MAX_FETCHES + 1]:
                 group.start_soon(ask, url)
             with anyio.fail_after(5):
                 while len(statuses) < 1:
                     await anyio.wait_all_tasks_blocked()
             assert statuses == [503]
             web.wait.set()
-    assert sorted(statuses) == [302] * MAX_AT_ONCE + [503]
+    assert sorted(statuses) == [302] * MAX_FETCHES + [503]
 
 
 @pytest.mark.parametrize(
     "url", ["https://10.0.0.1/c", "https://169.254.169.254/latest/meta-data", "https://[fe80::1]/c"]
 )
-async def test_as_46_private_addresses_are_not_asked(url: str) -> None:
+async def test_as_46_documents_are_not_fetched_from_private_addresses(url: str) -> None:
     """AS-46: special-use addresses blocked."""
-    async with Asked(dev_server()) as asked:
-        page = await asked.get("/authorize", params=asked.request(url))
+    async with Session(dev_server()) as session:
+        page = await session.get("/authorize", params=session.request(url))
     assert page.status_code == 400
     assert "which is not public." in page.text, "and no word of the settings of a protected server"
 
 
-async def test_codes_of_a_document_s_client_are_bound_to_it() -> None:
+async def test_codes_are_bound_to_the_client_with_the_document() -> None:
     web = Web({CLIENT_URL: document(), f"{CLIENT_URL}2": document(f"{CLIENT_URL}2")})
-    async with Asked(dev_server(document_client=web.client)) as asked:
-        answer = answer_of(await asked.get("/authorize", params=asked.request(CLIENT_URL)))
-        stolen = await asked.exchange(f"{CLIENT_URL}2", answer["code"], code_verifier=VERIFIER)
+    async with Session(dev_server(document_client=web.client)) as session:
+        answer = answer_of(await session.get("/authorize", params=session.request(CLIENT_URL)))
+        stolen = await session.exchange(f"{CLIENT_URL}2", answer["code"], code_verifier=VERIFIER)
         assert error_of(stolen) == (400, "invalid_grant")

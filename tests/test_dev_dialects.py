@@ -1,5 +1,6 @@
-"""Tokens in the shape of providers (requirement AS-34, part E): each passes with its documented configuration, and is
-refused by profile `at+jwt` where it deviates from RFC 9068. The tokens come out of the whole flow."""
+"""Dialects (requirement AS-34, part E): each token passes with its documented configuration.
+
+Profile `at+jwt` refuses tokens that deviate from RFC 9068. The tokens are issued through the whole flow."""
 
 from __future__ import annotations
 
@@ -9,13 +10,13 @@ from typing import Any, NamedTuple
 
 import jwt
 import pytest
-from dev import M2M, MCP, Asked, claims_of, dev_server, header_of
+from dev import M2M, MCP, Session, claims_of, dev_server, header_of
 from harness import Clock, RecordingApp, bearer, call
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuthMiddleware
 from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.dev import DIALECTS, DevServer
-from asgi_mcp_auth.dev.dialects import entra_api
+from asgi_mcp_auth.dev._dialects import entra_api
 from asgi_mcp_auth.errors import Reason
 from asgi_mcp_auth.providers import PROVIDERS, Provider
 
@@ -25,7 +26,7 @@ API = entra_api(MCP)
 
 
 class Shape(NamedTuple):
-    """What a dialect's token has, and how it is configured; None for one that cannot be accepted."""
+    """The expected token of a dialect, and its configuration; None if the token cannot be accepted."""
 
     typ: str | None
     has: dict[str, Any]
@@ -91,9 +92,11 @@ def test_every_dialect_is_tested() -> None:
     assert {*SHAPES, "google"} == set(DIALECTS)
 
 
-@pytest.mark.parametrize("provider", [pytest.param(provider, id=f"E {provider.slug}") for provider in PROVIDERS])
-def test_the_table_of_providers_says_the_same(provider: Provider) -> None:
-    """One row there for each dialect here, whose tokens are as the row says and need the fields that it names."""
+@pytest.mark.parametrize(
+    "provider", [pytest.param(provider, id=f"E {provider.slug}") for provider in PROVIDERS if provider.dialect]
+)
+def test_dialects_agree_with_the_table_of_providers(provider: Provider) -> None:
+    """Tokens of a dialect have the format in the provider's row and need the options in the row."""
     dialect, shape = DIALECTS[provider.slug], SHAPES.get(provider.slug)
     assert dialect.opaque or dialect.typ in provider.typ
     if shape is not None:
@@ -104,8 +107,8 @@ def test_the_table_of_providers_says_the_same(provider: Provider) -> None:
         assert scope is None or scope not in shape.has or isinstance(shape.has[scope], list) is provider.scope_list
 
 
-def test_a_dialect_for_each_row() -> None:
-    assert {provider.slug for provider in PROVIDERS} == set(DIALECTS)
+def test_every_provider_has_a_dialect() -> None:
+    assert {provider.slug for provider in PROVIDERS if provider.dialect} == set(DIALECTS)
 
 
 def decide(server: DevServer, required: tuple[str, ...], **config: Any) -> tuple[MCPAuthMiddleware, list[Decision]]:
@@ -129,14 +132,14 @@ async def reason(server: DevServer, token: str, required: tuple[str, ...] = (), 
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-async def test_the_shape_of_a_token(slug: str, clock: Clock) -> None:
+async def test_a_dialect_s_token_passes_with_the_documented_configuration(slug: str, clock: Clock) -> None:
     shape = SHAPES[slug]
     server = dev_server(dialect=slug, clock=clock, scopes=shape.required or ["mcp:read"])
-    async with Asked(server) as asked:
-        client_id = (await asked.register())["client_id"]
-        tokens = await asked.login(client_id, scope=...)
+    async with Session(server) as session:
+        client_id = (await session.register())["client_id"]
+        tokens = await session.login(client_id, scope=...)
         token = tokens["access_token"]
-        assert await asked.is_active(token, client_id), "AS-60: introspection knows it in any shape"
+        assert await session.is_active(token, client_id), "AS-60: introspection knows it in any shape"
     header, claims = header_of(token), claims_of(token)
     assert header.get("typ") == shape.typ
     assert header["alg"] == ("ES384" if slug == "logto" else "ES256")
@@ -166,13 +169,13 @@ async def test_the_shape_of_a_token(slug: str, clock: Clock) -> None:
 
 async def test_as_34_google_s_tokens_are_opaque(clock: Clock) -> None:
     server = dev_server(dialect="google", clock=clock)
-    async with Asked(server) as asked:
-        client_id = (await asked.register())["client_id"]
-        token = (await asked.login(client_id, scope="openid mcp:read"))["access_token"]
+    async with Session(server) as session:
+        client_id = (await session.register())["client_id"]
+        token = (await session.login(client_id, scope="openid mcp:read"))["access_token"]
         with pytest.raises(jwt.InvalidTokenError):
             header_of(token)
         assert (await reason(server, token)).reason is Reason.MALFORMED_TOKEN, "AS-34 E google"
-        assert await asked.is_active(token, client_id)
+        assert await session.is_active(token, client_id)
 
 
 @pytest.mark.parametrize(
@@ -183,10 +186,10 @@ async def test_as_34_google_s_tokens_are_opaque(clock: Clock) -> None:
         pytest.param("entra-v2", {"scope": "api://x/mcp.read", "resource": MCP}, {"scp": "mcp.read"}, id="E entra-v2 short names"),
     ],
 )  # fmt: skip
-async def test_what_depends_on_the_request(slug: str, changes: dict[str, Any], expected: dict[str, Any]) -> None:
-    async with Asked(dev_server(dialect=slug, scopes=["mcp:read", "api://x/mcp.read"])) as asked:
-        client_id = (await asked.register())["client_id"]
-        claims = claims_of((await asked.login(client_id, **changes))["access_token"])
+async def test_claims_depend_on_the_request(slug: str, changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    async with Session(dev_server(dialect=slug, scopes=["mcp:read", "api://x/mcp.read"])) as session:
+        client_id = (await session.register())["client_id"]
+        claims = claims_of((await session.login(client_id, **changes))["access_token"])
     assert {name: claims[name] for name in expected} == expected
 
 
@@ -198,9 +201,11 @@ async def test_what_depends_on_the_request(slug: str, changes: dict[str, Any], e
         pytest.param("okta", {"cid": "m2m"}, ("uid",), id="E okta m2m"),
     ],
 )  # fmt: skip
-async def test_a_client_for_itself(slug: str, expected: dict[str, Any], lacks: tuple[str, ...]) -> None:
-    async with Asked(dev_server(dialect=slug)) as asked:
+async def test_client_credentials_tokens_in_dialects(
+    slug: str, expected: dict[str, Any], lacks: tuple[str, ...]
+) -> None:
+    async with Session(dev_server(dialect=slug)) as session:
         auth = (M2M["client_id"], M2M["client_secret"])
-        claims = claims_of((await asked.token("client_credentials", auth=auth)).json()["access_token"])
+        claims = claims_of((await session.token("client_credentials", auth=auth)).json()["access_token"])
     assert {name: claims[name] for name in expected} == expected
     assert not set(lacks) & set(claims)

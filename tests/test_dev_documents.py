@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from dev import Asked, dev_server
+from dev import Session, dev_server
 from upstream import Upstream
 
 from asgi_mcp_auth._keys.http import UntrustedLimits
-from asgi_mcp_auth.dev import documents
+from asgi_mcp_auth.dev import _client_documents as documents
 
 pytestmark = pytest.mark.anyio
 
@@ -36,14 +36,14 @@ def document(url: str, **changes: Any) -> dict[str, Any]:
     return {"client_id": url, "client_name": "Local", "redirect_uris": ["http://localhost/oauth/callback"]} | changes
 
 
-async def test_as_45_as_46_a_document_on_this_machine(host: Upstream) -> None:
+async def test_as_45_as_46_a_loopback_http_document_needs_the_option(host: Upstream) -> None:
     """Plain http on loopback only with `insecure_client_documents`; other private addresses stay closed."""
     url = f"{host.url}/client.json"
-    async with Asked(dev_server(insecure_client_documents=True)) as asked:
-        assert (await asked.login(url))["scope"] == "mcp:read"
+    async with Session(dev_server(insecure_client_documents=True)) as session:
+        assert (await session.login(url))["scope"] == "mcp:read"
         assert host.issuer.requests["/client.json"] == 1
-    async with Asked(dev_server()) as asked:
-        assert (await asked.get("/authorize", params=asked.request(url))).status_code == 400
+    async with Session(dev_server()) as session:
+        assert (await session.get("/authorize", params=session.request(url))).status_code == 400
     assert host.issuer.requests["/client.json"] == 1, "nothing was fetched"
 
 
@@ -58,36 +58,36 @@ async def test_as_45_as_46_a_document_on_this_machine(host: Upstream) -> None:
         pytest.param({"body": b"[]"}, "not a JSON object", id="AS-47 a list"),
     ],
 )
-async def test_answers_that_are_refused(host: Upstream, answer: dict[str, Any], said: str) -> None:
+async def test_invalid_responses_for_a_document_are_refused(host: Upstream, answer: dict[str, Any], said: str) -> None:
     url = f"{host.url}/client.json"
     given: dict[str, Any] = {"body": document(url)} | answer
     host.issuer.answer("/client.json", **given)
     host.issuer.answer("/other.json", document(url))
-    async with Asked(dev_server(insecure_client_documents=True)) as asked:
-        page = await asked.get("/authorize", params=asked.request(url))
+    async with Session(dev_server(insecure_client_documents=True)) as session:
+        page = await session.get("/authorize", params=session.request(url))
     assert page.status_code == 400
     assert said in page.text
     assert host.issuer.requests["/other.json"] == 0
 
 
-async def test_as_46_a_slow_document(host: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_as_46_a_slow_document_is_refused_and_not_cached(host: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     assert UntrustedLimits(max_bytes=5120, seconds=5.0) == documents.BOUNDS
     monkeypatch.setattr(documents, "BOUNDS", documents.BOUNDS._replace(seconds=0.2))
     host.issuer.stall("/client.json")
     url = f"{host.url}/client.json"
-    async with Asked(dev_server(insecure_client_documents=True)) as asked:
-        page = await asked.get("/authorize", params=asked.request(url))
+    async with Session(dev_server(insecure_client_documents=True)) as session:
+        page = await session.get("/authorize", params=session.request(url))
         assert page.status_code == 400
         assert "could not be fetched" in page.text
         host.issuer.heal()
         host.issuer.answer("/client.json", document(url))
-        assert (await asked.login(url))["scope"] == "mcp:read", "AS-48"
+        assert (await session.login(url))["scope"] == "mcp:read", "AS-48"
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1.nip.example", "localhost.example"])
-async def test_as_46_names_that_cannot_be_resolved(name: str) -> None:
-    async with Asked(dev_server()) as asked:
-        page = await asked.get("/authorize", params=asked.request(f"https://{name}/c"))
+async def test_as_46_unresolvable_host_names_are_refused(name: str) -> None:
+    async with Session(dev_server()) as session:
+        page = await session.get("/authorize", params=session.request(f"https://{name}/c"))
     assert page.status_code == 400
 
 
@@ -95,21 +95,21 @@ async def test_as_46_names_that_cannot_be_resolved(name: str) -> None:
     ("options", "said"),
     [
         pytest.param(
-            {"dangerously_allow_remote": True}, "which is not public.", id="AS-46 for other machines: not asked"
+            {"dangerously_allow_remote": True}, "which is not public.", id="AS-46 not fetched for other machines"
         ),
-        pytest.param({}, "could not be fetched", id="for its own: asked, in TLS"),
+        pytest.param({}, "could not be fetched", id="fetched for this machine, with TLS"),
         pytest.param(
             {"dangerously_allow_remote": True, "insecure_client_documents": True},
             "could not be fetched",
-            id="for others too where that was said",
+            id="fetched for other machines with the option",
         ),
     ],
 )
-async def test_strangers_of_other_machines_cannot_have_this_one_asked(
+async def test_loopback_documents_are_not_fetched_for_other_machines(
     host: Upstream, options: dict[str, Any], said: str
 ) -> None:
     url = f"{host.url.replace('http:', 'https:')}/client.json"
-    async with Asked(dev_server(**options)) as asked:
-        page = await asked.get("/authorize", params=asked.request(url))
+    async with Session(dev_server(**options)) as session:
+        page = await session.get("/authorize", params=session.request(url))
     assert page.status_code == 400
     assert said in page.text

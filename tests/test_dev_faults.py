@@ -1,4 +1,4 @@
-"""Fault switches (requirement AS-63): what each does, seen on the wire and by our own discovery and middleware."""
+"""Fault switches (requirement AS-63): their effect on the wire, on discovery and on the middleware."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from dev import BASE, MCP, Asked, answer_of, claims_of, dev_server, header_of
+from dev import BASE, MCP, Session, answer_of, claims_of, dev_server, header_of
 from harness import Clock, RecordingApp, bearer, call
 
 from asgi_mcp_auth import (
@@ -29,7 +29,7 @@ OIDC = "/.well-known/openid-configuration"
 
 
 async def discovered(server: DevServer, kind: AuthServerType | None = None) -> AuthorizationServerMetadata:
-    """What our discovery makes of the server."""
+    """Return the metadata that discovery finds."""
     config = await fetch_server_config_async(server.url, kind, http_client=server.http_client)
     assert config.metadata is not None
     return config.metadata
@@ -58,11 +58,11 @@ async def status(app: MCPAuthMiddleware, token: str) -> int:
         pytest.param([Switch.TRAILING_SLASH], f"{BASE}/", id="AS-63 trailing slash"),
     ],
 )
-async def test_the_iss_of_responses(faults: list[str], iss: str | None) -> None:
-    async with Asked(dev_server(faults=faults)) as asked:
-        client_id = (await asked.register())["client_id"]
-        assert (await asked.authorize(client_id)).get("iss") == iss
-        refused = answer_of(await asked.get("/authorize", params=asked.request(client_id, scope="x")))
+async def test_faults_change_the_iss_of_responses(faults: list[str], iss: str | None) -> None:
+    async with Session(dev_server(faults=faults)) as session:
+        client_id = (await session.register())["client_id"]
+        assert (await session.authorize(client_id)).get("iss") == iss
+        refused = answer_of(await session.get("/authorize", params=session.request(client_id, scope="x")))
         assert refused.get("iss") == iss
 
 
@@ -78,9 +78,9 @@ async def test_as_63_a_trailing_slash_makes_another_issuer() -> None:
     server = dev_server(faults=[Switch.TRAILING_SLASH])
     with pytest.raises((InvalidServerMetadata, DiscoveryError)):
         await discovered(server)
-    async with Asked(server) as asked:
-        client_id = (await asked.register())["client_id"]
-        token = (await asked.login(client_id))["access_token"]
+    async with Session(server) as session:
+        client_id = (await session.register())["client_id"]
+        token = (await session.login(client_id))["access_token"]
     assert claims_of(token)["iss"] == f"{BASE}/", "AS-63"
     slashed = MCPAuthMiddleware(
         RecordingApp(), resource=MCP, authorization_servers=[f"{BASE}/"], http_client=server.http_client
@@ -89,7 +89,7 @@ async def test_as_63_a_trailing_slash_makes_another_issuer() -> None:
     assert await status(protect(dev_server()), token) == 401
 
 
-async def test_as_63_no_pkce_metadata_makes_it_unfit() -> None:
+async def test_as_63_metadata_without_pkce_is_invalid() -> None:
     metadata = await discovered(dev_server(faults=[Switch.NO_PKCE]))
     result = validate_server_config(AuthServerConfig(metadata=metadata))
     assert [error.code for error in result.errors] == ["pkce_not_supported"], "AS-63"
@@ -104,18 +104,18 @@ async def test_as_63_no_pkce_metadata_makes_it_unfit() -> None:
         pytest.param(Switch.STRING_EXPIRES_IN, {"expires_in": "600"}, id="AS-63 string expires_in"),
     ],
 )
-async def test_token_responses(fault: Switch, changed: dict[str, Any]) -> None:
-    async with Asked(dev_server()) as asked:
-        client_id = (await asked.register())["client_id"]
-        good = await asked.login(client_id)
-        asked.server.switch_on(fault)
-        bad = await asked.login(client_id)
+async def test_faults_change_token_responses(fault: Switch, changed: dict[str, Any]) -> None:
+    async with Session(dev_server()) as session:
+        client_id = (await session.register())["client_id"]
+        good = await session.login(client_id)
+        session.server.switch_on(fault)
+        bad = await session.login(client_id)
     fresh = {"access_token", "refresh_token"}
     expected = {name: value for name, value in (good | changed).items() if name not in fresh and value is not ...}
     assert {name: value for name, value in bad.items() if name not in fresh} == expected
 
 
-async def test_as_63_a_key_set_that_answers_503(clock: Clock) -> None:
+async def test_as_63_a_key_set_can_answer_503(clock: Clock) -> None:
     server = dev_server(faults=[Switch.JWKS_ERROR], clock=clock)
     app, token = protect(server), server.mint(MCP)
     assert await status(app, token) == 503, "AS-63"
@@ -124,8 +124,8 @@ async def test_as_63_a_key_set_that_answers_503(clock: Clock) -> None:
     assert await status(app, token) == 200
 
 
-async def test_as_63_a_key_set_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asgi_mcp_auth.dev.routes.JWKS_SECONDS", 0.5)
+async def test_as_63_a_key_set_can_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_mcp_auth.dev._routes.JWKS_SECONDS", 0.5)
     monkeypatch.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", 0.1)
     server = dev_server(faults=[Switch.JWKS_SLOW])
     assert await status(protect(server), server.mint(MCP)) == 503, "AS-63"
@@ -133,24 +133,24 @@ async def test_as_63_a_key_set_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> 
     assert await status(protect(server), server.mint(MCP)) == 200
 
 
-async def test_as_63_a_key_that_is_not_published(clock: Clock) -> None:
+async def test_as_63_tokens_can_be_signed_with_an_unpublished_key(clock: Clock) -> None:
     server = dev_server(faults=[Switch.UNKNOWN_KID], clock=clock)
     app = protect(server)
-    async with Asked(server) as asked:
-        client_id = (await asked.register())["client_id"]
-        token = (await asked.login(client_id))["access_token"]
+    async with Session(server) as session:
+        client_id = (await session.register())["client_id"]
+        token = (await session.login(client_id))["access_token"]
     assert header_of(token)["kid"] not in {key["kid"] for key in server.jwks()["keys"]}
     clock.now += 1
     assert await status(app, token) == 401, "AS-63"
     assert server.requests["/jwks"] == 1
 
 
-async def test_as_63_a_key_for_every_token(clock: Clock) -> None:
+async def test_as_63_every_token_can_have_a_new_key(clock: Clock) -> None:
     server = dev_server(faults=[Switch.ROTATE], clock=clock)
     app = protect(server)
-    async with Asked(server) as asked:
-        client_id = (await asked.register())["client_id"]
-        tokens = [(await asked.login(client_id))["access_token"] for _ in range(2)]
+    async with Session(server) as session:
+        client_id = (await session.register())["client_id"]
+        tokens = [(await session.login(client_id))["access_token"] for _ in range(2)]
     kids = [header_of(token)["kid"] for token in tokens]
     assert kids[0] != kids[1]
     assert set(kids) < {key["kid"] for key in server.jwks()["keys"]}
@@ -165,7 +165,7 @@ async def test_as_63_a_key_for_every_token(clock: Clock) -> None:
         pytest.param(Switch.ONLY_OIDC_APPENDED, f"/t1{OIDC}", 3, id="AS-63 only OpenID Connect, appended"),
     ],
 )
-async def test_metadata_at_one_place(fault: Switch, place: str, asked_for: int) -> None:
+async def test_metadata_can_be_at_one_path_only(fault: Switch, place: str, asked_for: int) -> None:
     server = dev_server(f"{BASE}/t1", faults=[fault], oidc=False)
     assert (await discovered(server)).issuer == f"{BASE}/t1"
     assert len(server.requests) == asked_for
@@ -187,14 +187,14 @@ async def test_metadata_at_one_place(fault: Switch, place: str, asked_for: int) 
     ],
 )
 @pytest.mark.parametrize("path", ["", "/t1"])
-async def test_what_the_doctor_says(fault: Switch | None, code: str | None, path: str) -> None:
+async def test_doctor_finds_the_faults(fault: Switch | None, code: str | None, path: str) -> None:
     server = dev_server(f"{BASE}{path}", faults=[] if fault is None else [fault])
     (report,) = await examine([server.url], "issuer", http_client=server.http_client)
     wrong = [str(finding.code.name) for finding in report.findings if finding.severity not in ("ok", "info")]
     assert wrong == ([] if code is None else [code])
 
 
-async def test_switching_by_name() -> None:
+async def test_faults_are_switched_by_name() -> None:
     server = dev_server(faults=["no-iss"])
     server.switch_on("no-pkce", "no-scope")
     server.switch_off("no-iss")
@@ -207,17 +207,17 @@ async def test_switching_by_name() -> None:
     assert server.faults == frozenset()
 
 
-def test_every_switch_says_what_it_does_and_is_tested() -> None:
+def test_every_switch_has_a_description_and_a_test() -> None:
     source = Path(__file__).read_text("utf-8")
     for switch in Switch:
         assert switch.meaning
         assert f"Switch.{switch.name}" in source
 
 
-async def test_faults_of_the_transport_are_there_too() -> None:
+async def test_faults_of_the_transport_are_available() -> None:
     server = dev_server()
     server.cut("/token", times=1)
-    async with Asked(server) as asked:
+    async with Session(server) as session:
         with pytest.raises(httpx.ConnectError):
-            await asked.post("/token")
-        assert (await asked.post("/token")).status_code == 400
+            await session.post("/token")
+        assert (await session.post("/token")).status_code == 400

@@ -1,4 +1,4 @@
-"""The development authorization server's rails, documents, CORS and keys (requirements AS-1 to AS-7, AS-49)."""
+"""Options, metadata, CORS and keys of the development authorization server (requirements AS-1 to AS-7, AS-49)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
-from dev import BASE, M2M, MCP, VERIFIER, Asked, dev_server, error_of
+from dev import BASE, M2M, MCP, VERIFIER, Session, dev_server, error_of
 from harness import Clock, call, websocket
 
 from asgi_mcp_auth import fetch_server_config_async
 from asgi_mcp_auth.dev import DevServer, Exchange
-from asgi_mcp_auth.dev.server import MAX_KEYS
+from asgi_mcp_auth.dev._server import MAX_KEYS
 from asgi_mcp_auth.errors import ConfigurationError
 
 pytestmark = pytest.mark.anyio
@@ -57,7 +57,7 @@ BLOCK: dict[str, Any] = {
         pytest.param({"scopes": ["a b"]}, "scopes", id="a scope with a space"),
         pytest.param({"scopes": "mcp:read"}, "scopes", id="scopes as a string"),
         pytest.param({"default_scopes": ["other"]}, "default_scopes", id="a default that cannot be granted"),
-        pytest.param({"users": []}, "users", id="nobody"),
+        pytest.param({"users": []}, "users", id="no user"),
         pytest.param({"users": ["a\nb"]}, "users", id="a name of two lines"),
         pytest.param({"algorithms": ["HS256"]}, "algorithms", id="a shared secret"),
         pytest.param({"algorithms": []}, "algorithms", id="no key"),
@@ -76,16 +76,22 @@ BLOCK: dict[str, Any] = {
             id="AS-50 without its secret",
         ),
         pytest.param({"clients": {}}, "clients", id="AS-50 no list"),
+        pytest.param({"redirect_schemes": "cursor"}, "redirect_schemes", id="AS-12 schemes as a string"),
+        pytest.param({"redirect_schemes": ["cursor://"]}, "redirect_schemes[0]", id="AS-12 not a scheme"),
+        pytest.param({"redirect_schemes": ["zed", "javascript"]}, "redirect_schemes[1]", id="AS-12 javascript"),
+        pytest.param({"state": 1}, "state", id="a state file that is a number"),
+        pytest.param({"state": ""}, "state", id="a state file without a name"),
+        pytest.param({"state": "a\0b"}, "state", id="a state file with a null character"),
     ],
 )  # fmt: skip
-async def test_bad_options_are_told_with_their_place(options: dict[str, Any], where: str) -> None:
+async def test_a_bad_option_is_named(options: dict[str, Any], where: str) -> None:
     with pytest.raises(ConfigurationError) as refused:
         dev_server(**options)
     assert [problem.where for problem in refused.value.problems] == [where]
     assert all(problem.fix for problem in refused.value.problems)
 
 
-async def test_all_problems_are_told_at_once() -> None:
+async def test_all_problems_are_reported_together() -> None:
     with pytest.raises(ConfigurationError) as refused:
         dev_server("http://auth.example.com", users=[], scopes=["a b"])
     assert {problem.where for problem in refused.value.problems} == {"issuer", "users", "scopes"}
@@ -105,13 +111,15 @@ async def test_all_problems_are_told_at_once() -> None:
         pytest.param({"dangerously_allow_remote": True}, {"client": ("192.0.2.1", 1)}, 200, id="AS-1 in danger"),
     ],
 )
-async def test_it_serves_its_own_machine(options: dict[str, Any], scope: dict[str, Any], status: int) -> None:
+async def test_only_loopback_peers_and_host_names_are_served(
+    options: dict[str, Any], scope: dict[str, Any], status: int
+) -> None:
     more: dict[str, Any] = {"host": "localhost:9000"} | scope
     answer = await call(dev_server(**options), "GET", OAUTH, **more)
     assert answer.status == status
 
 
-async def test_an_issuer_of_another_name_takes_a_word() -> None:
+async def test_an_issuer_beyond_loopback_needs_an_option() -> None:
     server = dev_server("https://auth.example.com/t1", dangerously_allow_remote=True)
     assert server.metadata["token_endpoint"] == "https://auth.example.com/t1/token"
 
@@ -131,24 +139,24 @@ async def test_an_issuer_of_another_name_takes_a_word() -> None:
         ),
     ],
 )
-async def test_the_metadata_is_the_block(issuer: str, path: str, content: dict[str, Any]) -> None:
-    async with Asked(dev_server(issuer)) as asked:
-        response = await asked.get(f"{BASE}{path}")
+async def test_the_metadata_has_exactly_these_members(issuer: str, path: str, content: dict[str, Any]) -> None:
+    async with Session(dev_server(issuer)) as session:
+        response = await session.get(f"{BASE}{path}")
     assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
     assert response.json() == content
 
 
 @pytest.mark.parametrize("path", ["", "/t1"])
 async def test_as_2_an_issuer_with_a_slash_at_the_end(path: str) -> None:
-    """Auth0's way: the slash is part of the identifier, and of no place."""
+    """As at Auth0, the slash is part of the issuer identifier but not of the endpoint URLs."""
     server = dev_server(f"{BASE}{path}/")
     config = await fetch_server_config_async(server.url, http_client=server.http_client)
     assert config.metadata is not None
     assert config.metadata.token_endpoint == f"{BASE}{path}/token"
-    async with Asked(server) as asked:
-        asked.http.base_url = f"{BASE}{path}"
-        client_id = (await asked.register())["client_id"]
-        assert (await asked.authorize(client_id))["iss"] == f"{BASE}{path}/"
+    async with Session(server) as session:
+        session.http.base_url = f"{BASE}{path}"
+        client_id = (await session.register())["client_id"]
+        assert (await session.authorize(client_id))["iss"] == f"{BASE}{path}/"
 
 
 @pytest.mark.parametrize(
@@ -160,9 +168,9 @@ async def test_as_2_an_issuer_with_a_slash_at_the_end(path: str) -> None:
     ],
 )
 async def test_the_oidc_document(issuer: str, path: str) -> None:
-    async with Asked(dev_server(issuer)) as asked:
-        response = await asked.get(f"{BASE}{path}")
-        oauth = (await asked.get(f"{BASE}{OAUTH}{'/t1' if issuer != BASE else ''}")).json()
+    async with Session(dev_server(issuer)) as session:
+        response = await session.get(f"{BASE}{path}")
+        oauth = (await session.get(f"{BASE}{OAUTH}{'/t1' if issuer != BASE else ''}")).json()
     document = response.json()
     assert document["subject_types_supported"] == ["public"]
     assert document["id_token_signing_alg_values_supported"] == ["ES256"]
@@ -172,13 +180,13 @@ async def test_the_oidc_document(issuer: str, path: str) -> None:
     }
 
 
-async def test_as_4_without_oidc_its_places_are_404() -> None:
-    async with Asked(dev_server(f"{BASE}/t1", oidc=False)) as asked:
+async def test_as_4_without_oidc_its_paths_are_404() -> None:
+    async with Session(dev_server(f"{BASE}/t1", oidc=False)) as session:
         for path in (f"{OIDC}/t1", f"/t1{OIDC}", OIDC):
-            response = await asked.get(f"{BASE}{path}")
+            response = await session.get(f"{BASE}{path}")
             assert error_of(response) == (404, "not_found"), "AS-4"
             assert response.headers["access-control-allow-origin"] == "*"
-        assert (await asked.get(f"{BASE}{OAUTH}/t1")).status_code == 200
+        assert (await session.get(f"{BASE}{OAUTH}/t1")).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -189,46 +197,46 @@ async def test_as_4_without_oidc_its_places_are_404() -> None:
         pytest.param({"scopes": []}, "scopes_supported", id="any scope"),
     ],
 )
-async def test_the_metadata_promises_what_is_there(options: dict[str, Any], absent: str) -> None:
+async def test_the_metadata_omits_what_is_switched_off(options: dict[str, Any], absent: str) -> None:
     assert absent not in dev_server(**options).metadata
 
 
 @pytest.mark.parametrize("path", ["/token", "/register", "/revoke", "/jwks", OAUTH, OIDC])
-async def test_as_5_any_origin_may_ask_the_endpoints_of_programs(path: str) -> None:
+async def test_as_5_any_origin_may_use_the_endpoints_for_programs(path: str) -> None:
     """AS-5."""
     headers = {
         "origin": "https://app.example",
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization, mcp-protocol-version, content-type, dpop",
     }
-    async with Asked(dev_server()) as asked:
-        preflight = await asked.http.options(path, headers=headers)
+    async with Session(dev_server()) as session:
+        preflight = await session.http.options(path, headers=headers)
         assert (preflight.status_code, preflight.content) == (204, b"")
         assert preflight.headers["access-control-allow-origin"] == "*"
         allowed = {name.strip().lower() for name in preflight.headers["access-control-allow-headers"].split(",")}
         assert allowed == {"mcp-protocol-version", "content-type", "authorization", "dpop"}
         assert "POST" in preflight.headers["access-control-allow-methods"]
-        used = await (asked.get if "well-known" in path or path == "/jwks" else asked.post)(path, headers=headers)
+        used = await (session.get if "well-known" in path or path == "/jwks" else session.post)(path, headers=headers)
         assert used.headers["access-control-allow-origin"] == "*"
 
 
 @pytest.mark.parametrize("path", ["/authorize", "/consent", "/introspect", "/dev/faults", "/"])
-async def test_as_5_the_pages_and_controls_are_of_no_other_origin(path: str) -> None:
+async def test_as_5_no_other_origin_may_use_pages_and_controls(path: str) -> None:
     """AS-5: none on /authorize."""
-    async with Asked(dev_server()) as asked:
+    async with Session(dev_server()) as session:
         for method in ("OPTIONS", "GET", "POST"):
-            response = await asked.http.request(method, path, headers={"origin": "https://app.example"})
+            response = await session.http.request(method, path, headers={"origin": "https://app.example"})
             assert not [name for name in response.headers if name.startswith("access-control")]
             assert response.status_code != 204
 
 
 @pytest.mark.parametrize("path", ["/authorize", "/token", "/register"])
-async def test_as_6_the_paths_of_clients_without_metadata(path: str) -> None:
+async def test_as_6_default_endpoints_are_at_the_root_too(path: str) -> None:
     """AS-6: below a path, the endpoints are at the origin's root too."""
-    async with Asked(dev_server(f"{BASE}/t1")) as asked:
-        here = await asked.http.request("POST" if path != "/authorize" else "GET", f"{BASE}{path}")
-        there = await asked.http.request("POST" if path != "/authorize" else "GET", f"{BASE}/t1{path}")
-        elsewhere = await asked.get(f"{BASE}/t2{path}")
+    async with Session(dev_server(f"{BASE}/t1")) as session:
+        here = await session.http.request("POST" if path != "/authorize" else "GET", f"{BASE}{path}")
+        there = await session.http.request("POST" if path != "/authorize" else "GET", f"{BASE}/t1{path}")
+        elsewhere = await session.get(f"{BASE}/t2{path}")
     assert (here.status_code, here.text) == (there.status_code, there.text)
     assert here.status_code == 400
     assert elsewhere.status_code == 404
@@ -236,8 +244,8 @@ async def test_as_6_the_paths_of_clients_without_metadata(path: str) -> None:
 
 async def test_as_7_the_key_set_is_public_and_has_both_algorithms() -> None:
     """AS-7: `/jwks` has no `d`."""
-    async with Asked(DevServer(BASE)) as asked:
-        response = await asked.get("/jwks")
+    async with Session(DevServer(BASE)) as session:
+        response = await session.get("/jwks")
         keys = response.json()["keys"]
         assert response.headers["content-type"] == "application/json"
     assert {key["alg"] for key in keys} == {"RS256", "ES256"}
@@ -276,16 +284,16 @@ async def test_the_key_set_is_bounded() -> None:
         pytest.param("GET", "/nothing", 404, "not_found", id="nothing there"),
     ],
 )
-async def test_what_is_not_there(method: str, path: str, status: int, error: str) -> None:
-    async with Asked(dev_server()) as asked:
-        response = await asked.http.request(method, path)
+async def test_wrong_methods_get_405_and_unknown_paths_404(method: str, path: str, status: int, error: str) -> None:
+    async with Session(dev_server()) as session:
+        response = await session.http.request(method, path)
         assert error_of(response) == (status, error)
         assert ("allow" in response.headers) is (status == 405)
 
 
 async def test_a_head_is_a_get_without_a_body() -> None:
-    async with Asked(dev_server()) as asked:
-        response: httpx.Response = await asked.http.head(OAUTH)
+    async with Session(dev_server()) as session:
+        response: httpx.Response = await session.http.head(OAUTH)
     assert (response.status_code, response.content) == (200, b"")
 
 
@@ -310,55 +318,55 @@ async def test_a_websocket_is_refused(denial: bool) -> None:
     assert (handshake.denial.status if handshake.denial else handshake.closed) == (404 if denial else 1008)
 
 
-async def test_paths_are_counted_but_not_without_end() -> None:
+async def test_counted_paths_are_bounded() -> None:
     server = dev_server()
     for path in ("/" + "x" * 2000, *(f"/{number}" for number in range(1100))):
         await call(server, "GET", path, host="localhost:9000")
     assert len(server.requests) == 1000
 
 
-async def test_exchanges_are_told_without_secrets() -> None:
-    """What a log may say: never a code, a token, a secret, a verifier or a query."""
-    told: list[Exchange] = []
-    async with Asked(dev_server(on_exchange=told.append, clients=[M2M])) as asked:
-        client = await asked.register(token_endpoint_auth_method="client_secret_post")
+async def test_exchanges_contain_no_secrets() -> None:
+    """A log line has no code, token, secret, verifier or query."""
+    exchanges: list[Exchange] = []
+    async with Session(dev_server(on_exchange=exchanges.append, clients=[M2M])) as session:
+        client = await session.register(token_endpoint_auth_method="client_secret_post")
         client_id, secret = client["client_id"], client["client_secret"]
-        code = (await asked.authorize(client_id, scope="mcp:read offline_access"))["code"]
-        tokens = (await asked.exchange(client_id, code, client_secret=secret)).json()
+        code = (await session.authorize(client_id, scope="mcp:read offline_access"))["code"]
+        tokens = (await session.exchange(client_id, code, client_secret=secret)).json()
         access, refresh = tokens["access_token"], tokens["refresh_token"]
         for attempt in (
-            asked.exchange(client_id, code, client_secret=secret),
-            asked.exchange(client_id, code, client_secret=secret + "x"),
-            asked.refresh(client_id, refresh, client_secret=secret, scope="other"),
-            asked.refresh(access, refresh),
-            asked.post("/introspect", data={"token": access, "client_id": client_id, "client_secret": secret}),
-            asked.post("/revoke", data={"token": refresh, "client_id": client_id, "client_secret": secret}),
-            asked.post("/token", data={"grant_type": code, "client_id": client_id, "client_secret": secret}),
-            asked.get("/authorize", params={"client_id": access, "code": code}),
-            asked.get("/authorize", params=asked.request(client_id, redirect_uri=f"http://localhost/{refresh}")),
-            asked.get("/authorize", params=asked.request(client_id, scope=refresh, state=access)),
+            session.exchange(client_id, code, client_secret=secret),
+            session.exchange(client_id, code, client_secret=secret + "x"),
+            session.refresh(client_id, refresh, client_secret=secret, scope="other"),
+            session.refresh(access, refresh),
+            session.post("/introspect", data={"token": access, "client_id": client_id, "client_secret": secret}),
+            session.post("/revoke", data={"token": refresh, "client_id": client_id, "client_secret": secret}),
+            session.post("/token", data={"grant_type": code, "client_id": client_id, "client_secret": secret}),
+            session.get("/authorize", params={"client_id": access, "code": code}),
+            session.get("/authorize", params=session.request(client_id, redirect_uri=f"http://localhost/{refresh}")),
+            session.get("/authorize", params=session.request(client_id, scope=refresh, state=access)),
         ):
             await attempt
-    assert [exchange.status for exchange in told[:3]] == [201, 302, 200]
-    assert told[2].note == f"authorization_code client={client_id} scope=mcp:read"
-    shown = repr(told)
+    assert [exchange.status for exchange in exchanges[:3]] == [201, 302, 200]
+    assert exchanges[2].note == f"authorization_code client={client_id} scope=mcp:read"
+    shown = repr(exchanges)
     assert not [name for name in (code, access, refresh, secret, VERIFIER) if name in shown]
 
 
-async def test_as_1_the_issuer_s_page_shows_what_is_in_force() -> None:
-    async with Asked(dev_server(faults=["no-iss"])) as asked:
-        page = await asked.get("/")
+async def test_as_1_the_home_page_shows_active_faults() -> None:
+    async with Session(dev_server(faults=["no-iss"])) as session:
+        page = await session.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "DEVELOPMENT ONLY" in page.text, "AS-1"
     assert f"{BASE}/token" in page.text
     assert "no-iss" in page.text
 
 
-async def test_it_is_an_issuer_in_all_else() -> None:
-    """Keys, minting, faults of the transport and counts are those of `testing.Issuer`."""
-    async with Asked(dev_server()) as asked:
-        asked.server.fail("/jwks", status=502, times=1)
-        assert (await asked.get("/jwks")).status_code == 502
-        assert (await asked.get("/jwks")).status_code == 200
-        assert asked.server.requests["/jwks"] == 2
-        assert asked.server.mint(MCP).count(".") == 2
+async def test_the_server_is_an_issuer_with_faults_of_the_transport() -> None:
+    """`testing.Issuer` provides keys, minting, faults of the transport and counts."""
+    async with Session(dev_server()) as session:
+        session.server.fail("/jwks", status=502, times=1)
+        assert (await session.get("/jwks")).status_code == 502
+        assert (await session.get("/jwks")).status_code == 200
+        assert session.server.requests["/jwks"] == 2
+        assert session.server.mint(MCP).count(".") == 2

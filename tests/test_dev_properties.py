@@ -1,4 +1,4 @@
-"""Any bytes at any endpoint of the development authorization server: an answer of its own, never an exception or a 500."""
+"""Any bytes at any endpoint of the development authorization server get a response, never an exception or a 500."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth.dev import DevServer
-from asgi_mcp_auth.dev.clients import ClientRules, read_client
-from asgi_mcp_auth.dev.errors import OAuthError
-from asgi_mcp_auth.dev.forms import basic_credentials, read_params
-from asgi_mcp_auth.dev.memory import Bounded
-from asgi_mcp_auth.dev.policy import Policy
-from asgi_mcp_auth.dev.redirects import find_redirect, redirect_host, why_not_redirect, with_params
+from asgi_mcp_auth.dev._bounded import Bounded
+from asgi_mcp_auth.dev._clients import ClientRules, read_client
+from asgi_mcp_auth.dev._errors import OAuthError
+from asgi_mcp_auth.dev._forms import basic_credentials, read_params
+from asgi_mcp_auth.dev._policy import Policy
+from asgi_mcp_auth.dev._redirects import is_registered, redirect_host, redirect_uri_error, with_params
 
 T = TypeVar("T")
 
@@ -140,7 +140,7 @@ def test_as_13_any_authorization_request(changes: dict[str, Any], more: bytes) -
         location = answer.header("location") or ""
         assert location.isascii()
         assert urlsplit(location)[:3] == urlsplit(location.split("?")[0])[:3]
-        assert find_redirect([CALLBACK], location.split("?")[0]), "AS-10"
+        assert is_registered([CALLBACK], location.split("?")[0]), "AS-10"
         assert location.count("iss=http%3A%2F%2Flocalhost%3A9000") == 1
     else:
         assert answer.status == 400
@@ -171,7 +171,7 @@ def test_any_host_and_cookie(host: bytes, cookie: bytes) -> None:
 
 
 def allowed(work: Callable[[], T], *codes: str) -> T | None:
-    """The result; None where it is refused with one of the codes."""
+    """Return the result, or None if the work fails with one of the codes."""
     try:
         return work()
     except OAuthError as error:
@@ -195,7 +195,7 @@ def test_params_of_any_bytes(data: bytes) -> None:
 
 
 @given(state=st.binary(min_size=1, max_size=50))
-def test_as_16_a_state_survives(state: bytes) -> None:
+def test_as_16_any_state_is_returned_unchanged(state: bytes) -> None:
     params = read_params(urlencode({"state": state}).encode("ascii"))
     sent = params.get("state")
     assert sent is not None
@@ -211,10 +211,10 @@ def test_credentials_of_any_bytes(line: bytes) -> None:
 
 @given(uri=st.one_of(st.text(max_size=60), st.from_regex(r"[a-z]{2,12}:(//)?[!-~]{0,40}", fullmatch=True)))
 def test_as_12_redirects_of_any_text(uri: str) -> None:
-    if why_not_redirect(uri) is None:
+    if redirect_uri_error(uri) is None:
         assert uri.isascii()
         assert "#" not in uri
-        assert find_redirect([uri], uri)
+        assert is_registered([uri], uri)
         assert with_params(uri, {"code": "x"}).encode("ascii").startswith(uri.encode("ascii"))
         assert redirect_host(uri)
         assert uri.partition(":")[0].lower() not in ("javascript", "data", "file", "vbscript")
@@ -223,8 +223,8 @@ def test_as_12_redirects_of_any_text(uri: str) -> None:
 @given(
     registered=st.sampled_from(["http://localhost/cb", "https://app.example/cb", "x.y:/cb"]), tail=st.text(max_size=20)
 )
-def test_as_11_nothing_longer_fits(registered: str, tail: str) -> None:
-    assert find_redirect([registered], registered + tail) is (not tail)
+def test_as_11_a_longer_uri_does_not_match(registered: str, tail: str) -> None:
+    assert is_registered([registered], registered + tail) is (not tail)
 
 
 @given(metadata=st.dictionaries(members, json_values, max_size=6))
@@ -243,7 +243,7 @@ def test_clients_of_any_members(metadata: dict[str, Any]) -> None:
     asked=st.lists(st.one_of(st.sampled_from([MCP, f"{BASE}/x", MCP.upper()]), st.text(max_size=40)), max_size=4),
     scope=st.one_of(st.none(), st.text(max_size=40), st.text("ab c", max_size=9)),
 )
-def test_as_22_as_23_what_is_granted_was_configured(asked: list[str], scope: str | None) -> None:
+def test_as_22_as_23_only_configured_resources_and_scopes_are_granted(asked: list[str], scope: str | None) -> None:
     policy = Policy(resources=(MCP, f"{BASE}/x"), scopes=("a", "b"), default_scopes=("a",))
     resources = allowed(lambda: policy.resources_to_authorize(asked), "invalid_target")
     if resources is not None:
@@ -259,7 +259,7 @@ def test_as_22_as_23_what_is_granted_was_configured(asked: list[str], scope: str
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_tables_forget_the_oldest(size: int) -> None:
+def test_bounded_drops_the_oldest_entries(size: int) -> None:
     table: Bounded[int, int] = Bounded(size)
     for number in range(10):
         table.put(number, number)

@@ -1,4 +1,4 @@
-"""`asgi-mcp-auth dev-server`, as a user runs it: a process under uvicorn, with an app of ours that trusts it in another."""
+"""`asgi-mcp-auth dev-server`, as a user runs it: a process under uvicorn, and a protected app in another process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ import processes
 import pytest
 from click.testing import CliRunner
 from dev import CALLBACK, CHALLENGE, INSPECTOR, VERIFIER, Form, answer_of, claims_of
+from test_cli import too_wide
 
 from asgi_mcp_auth.cli import main
-from asgi_mcp_auth.cli.dev_options import dev_server
-from asgi_mcp_auth.cli.dev_server import exchange_line
+from asgi_mcp_auth.cli._dev_options import dev_server
+from asgi_mcp_auth.cli._dev_server import exchange_line
 from asgi_mcp_auth.dev import DIALECTS, Exchange, Switch
 
 COUNTERPARTS = Path(__file__).parent / "counterparts"
@@ -30,9 +31,10 @@ COMMAND = [sys.executable, "-m", "asgi_mcp_auth", "dev-server", "--port", "0"]
 
 
 @contextlib.contextmanager
-def serving(*options: str) -> Generator[tuple[str, processes.Process]]:
-    """The command as a process, and its issuer."""
-    with processes.running([*COMMAND, *options], ready_line="Press Ctrl-C", env={"PYTHONUTF8": "1"}) as process:
+def serving(*options: str, columns: int | None = None) -> Generator[tuple[str, processes.Process]]:
+    """Run the command, and yield its issuer and its process."""
+    env = {"PYTHONUTF8": "1"} if columns is None else {"PYTHONUTF8": "1", "COLUMNS": str(columns)}
+    with processes.running([*COMMAND, *options], ready_line="Press Ctrl-C", env=env) as process:
         found = re.search(r"^Issuer +(\S+)$", process.output, re.MULTILINE)
         assert found is not None
         yield found[1], process
@@ -64,10 +66,10 @@ def browser() -> Iterator[httpx.Client]:
         yield client
 
 
-def test_as_34_the_whole_flow_over_http(
+def test_as_34_the_whole_flow_works_over_http(
     running: tuple[str, processes.Process], protected: str, browser: httpx.Client
 ) -> None:
-    """From the 401 to the app's answer, by what each answer says; consent is given on the page."""
+    """Follow the responses from the 401 to the app's answer, with consent on the page."""
     challenge = browser.post(protected).headers["www-authenticate"]
     found = re.search(r'resource_metadata="([^"]+)"', challenge)
     assert found is not None
@@ -127,7 +129,8 @@ def test_as_1_the_lines_to_paste_work(
     shown = running[1].output
     assert shown.startswith("DEVELOPMENT ONLY"), "AS-1"
     assert f'authorization_servers=["{running[0]}"]' in shown
-    lines = [shlex.split(line) for line in shown.splitlines() if line.startswith("curl ")]
+    unfolded = shown.replace(" \\\n", "")
+    lines = [shlex.split(line) for line in unfolded.splitlines() if line.startswith("curl ")]
     answers: list[Any] = []
     for argv in lines:
         given = dict(itertools.pairwise(argv))
@@ -180,59 +183,92 @@ def test_as_63_options_reach_the_server_and_ctrl_c_ends_it(tmp_path: Path, brows
         assert "Traceback" not in process.output
 
 
+def test_a_state_file_and_a_curl_secret_survive_a_restart(tmp_path: Path, browser: httpx.Client) -> None:
+    """E5: a protected app, a registered client and the printed curl line work on after a restart."""
+    options = [
+        "--port",
+        str(processes.free_port()),
+        "--state",
+        str(tmp_path / "state.json"),
+        "--curl-secret",
+        "curl-secret-1",
+    ]
+    seen: list[Any] = []
+    for _ in range(2):
+        with serving(*options) as (issuer, process):
+            assert "-u curl:curl-secret-1" in process.output
+            seen.append(browser.get(f"{issuer}/jwks").json())
+            form = {"grant_type": "client_credentials", "resource": "http://127.0.0.1:8000/mcp", "scope": "x"}
+            response = browser.post(f"{issuer}/token", data=form, auth=("curl", "curl-secret-1"))
+            assert response.status_code == 200
+    assert seen[0] == seen[1]
+
+
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        pytest.param(["--host", "0.0.0.0"], "is not this machine", id="AS-1 every address"),
-        pytest.param(["--host", "192.0.2.1"], "is not this machine", id="AS-1 another machine"),
+        pytest.param(["--host", "0.0.0.0"], "is not an address of this machine", id="AS-1 every address"),
+        pytest.param(["--host", "192.0.2.1"], "is not an address of this machine", id="AS-1 another machine"),
         pytest.param(["--host", "a" * 64, "--i-know"], "Cannot listen on aaa", id="no name of a machine"),
-        pytest.param(
-            ["--issuer", "http://auth.example.com"], "is http, and not this machine", id="AS-1 an http issuer"
-        ),
-        pytest.param(["--issuer", "https://auth.example.com"], "is not this machine", id="AS-1 another issuer"),
-        pytest.param(["--fault", "gremlins"], "choose among wrong-iss", id="an unknown fault"),
-        pytest.param(["--dialect", "esperanto"], "choose among entra-v2", id="an unknown dialect"),
+        pytest.param(["--issuer", "http://auth.example.com"], "is http, but not on loopback", id="AS-1 an http issuer"),
+        pytest.param(["--issuer", "https://auth.example.com"], "is not on loopback", id="AS-1 another issuer"),
+        pytest.param(["--fault", "gremlins"], "choose one of wrong-iss", id="an unknown fault"),
+        pytest.param(["--dialect", "esperanto"], "choose one of entra-v2", id="an unknown dialect"),
         pytest.param(["--scope", 'a"b', "--algorithm", "HS256"], "algorithms: ", id="two mistakes"),
+        pytest.param(
+            ["--curl-secret", "a b'; rm -rf c"], "--curl-secret has to be", id="E5 a secret that needs quotes"
+        ),
+        pytest.param(["--curl-secret", "short"], "--curl-secret has to be", id="E5 a short secret"),
+        pytest.param(["--state", "/nowhere/state.json"], "/nowhere/state.json cannot be written", id="E5 no directory"),
         pytest.param(["--code-lifetime", "61"], "61 is not in the range", id="AS-18 more than a minute"),
     ],
 )
-def test_mistakes_are_one_line(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_usage_error_is_one_paragraph(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     assert main(["dev-server", "--port", "0", *options]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
-    assert said in shown.err
+    assert message in shown.err
     assert "See 'asgi-mcp-auth dev-server --help'." in shown.err
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        pytest.param("{", "is refused: not JSON", id="AS-50 no JSON"),
-        pytest.param("{}", "is no JSON list", id="AS-50 no list"),
+        pytest.param("{", "cannot be used: not JSON", id="AS-50 no JSON"),
+        pytest.param("{}", "is not a JSON list", id="AS-50 no list"),
         pytest.param('[{"client_id": "a"}]', "clients[0]: redirect_uris is missing", id="AS-50 no redirect URIs"),
     ],
 )
-def test_a_wrong_file_of_clients(content: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_clients_file_is_named(
+    content: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     path = tmp_path / "clients.json"
     path.write_text(content, "utf-8")
     assert main(["dev-server", "--port", "0", "--clients", str(path)]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_port_in_use(running: tuple[str, processes.Process], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_reported(
+    running: tuple[str, processes.Process], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     port = running[0].rpartition(":")[2].removesuffix("/t1")
     assert main(["dev-server", "--port", port]) == 2
     assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use" in capsys.readouterr().err
 
 
-def test_as_1_beyond_this_machine_takes_a_word() -> None:
+def test_as_1_listening_beyond_loopback_needs_an_option() -> None:
     with serving("--host", "0.0.0.0", "--i-know") as (issuer, _):
         assert issuer.startswith("http://127.0.0.1:"), "AS-1"
         assert httpx.get(f"{issuer}/jwks", trust_env=False).status_code == 200
 
 
-def test_the_help_teaches() -> None:
+def test_the_help_lists_faults_dialects_and_examples() -> None:
     shown = CliRunner().invoke(dev_server, ["--help"]).output
     for word in (*Switch, *DIALECTS, "--auto-approve", "--i-know", "Examples:"):
         assert word in shown
@@ -246,13 +282,23 @@ def test_completion_knows_the_names() -> None:
     assert [item.value for item in params["dialect"].shell_complete(context, "okta")] == ["okta", "okta-org"]
 
 
+def test_the_output_fits_a_terminal_of_80_columns(browser: httpx.Client) -> None:
+    scopes = [f"--scope=area-{number}:read" for number in range(12)]
+    with serving(*scopes, "--resource", f"http://127.0.0.1:8000/{'a' * 30}", columns=80) as (issuer, process):
+        browser.get(f"{issuer}/authorize", params={"client_id": "unknown", "response_type": "code"})
+        browser.post(f"{issuer}/register", json=INSPECTOR)
+        process.wait_until(lambda: "POST /register" in process.output, 10)
+        assert too_wide(process.output) == []
+        assert "\n            area-" in process.output
+
+
 @pytest.mark.parametrize(
     ("exchange", "line"),
     [
         pytest.param(Exchange("POST", "/token", 200, 0.0014, "a client=b"), "200  POST /token  1 ms  a client=b", id="a token"),
-        pytest.param(Exchange("GET", "/x", 404, 0.0, "e: \x1b[31m\n→ x"), "404  GET /x  0 ms  e: \\x1b[31m\\n\\u2192 x", id="nothing breaks the line"),
+        pytest.param(Exchange("GET", "/x", 404, 0.0, "e: \x1b[31m\n→ x"), "404  GET /x  0 ms  e: \\x1b[31m\\n\\u2192 x", id="control characters are escaped"),
         pytest.param(Exchange("GET", "/a", 302, 0.0, "→ h:1 x=y"), "302  GET /a  0 ms  → h:1 x=y", id="a redirect"),
     ],
 )  # fmt: skip
-def test_a_line_per_request(exchange: Exchange, line: str) -> None:
+def test_each_request_is_logged_on_one_line(exchange: Exchange, line: str) -> None:
     assert exchange_line(exchange, 0.0).plain.partition("  ")[2] == line

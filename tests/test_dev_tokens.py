@@ -13,7 +13,7 @@ from dev import (
     CHALLENGE,
     MCP,
     VERIFIER,
-    Asked,
+    Session,
     answer_of,
     claims_of,
     dev_server,
@@ -23,7 +23,7 @@ from dev import (
 from harness import Clock, RecordingApp, bearer, call
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuthMiddleware
-from asgi_mcp_auth.dev.tokens import verifies
+from asgi_mcp_auth.dev._tokens import verify_code_challenge
 
 pytestmark = pytest.mark.anyio
 
@@ -54,10 +54,10 @@ def basic(user: str, password: str, *, raw: bool = False) -> dict[str, str]:
     ],
 )  # fmt: skip
 async def test_the_audience_is_the_configured_identifier(configured: list[str], asked_for: Any, aud: Any) -> None:
-    async with Asked(dev_server(resources=configured)) as asked:
-        client_id = (await asked.register())["client_id"]
-        tokens = await asked.login(client_id, resource=asked_for)
-        refreshed = (await asked.refresh(client_id, tokens["refresh_token"])).json()
+    async with Session(dev_server(resources=configured)) as session:
+        client_id = (await session.register())["client_id"]
+        tokens = await session.login(client_id, resource=asked_for)
+        refreshed = (await session.refresh(client_id, tokens["refresh_token"])).json()
     assert claims_of(tokens["access_token"])["aud"] == aud
     assert claims_of(refreshed["access_token"])["aud"] == aud, "AS-36"
 
@@ -77,10 +77,10 @@ async def test_the_audience_is_the_configured_identifier(configured: list[str], 
     ],
 )
 async def test_other_resources_are_refused(configured: list[str], asked_for: Any) -> None:
-    async with Asked(dev_server(resources=configured)) as asked:
-        client_id = (await asked.register())["client_id"]
-        assert (await asked.authorize(client_id, resource=asked_for))["error"] == "invalid_target"
-        response = await asked.token("client_credentials", **M2M_AUTH, resource=asked_for)
+    async with Session(dev_server(resources=configured)) as session:
+        client_id = (await session.register())["client_id"]
+        assert (await session.authorize(client_id, resource=asked_for))["error"] == "invalid_target"
+        response = await session.token("client_credentials", **M2M_AUTH, resource=asked_for)
         assert error_of(response) == (400, "invalid_target")
 
 
@@ -89,18 +89,18 @@ M2M_AUTH: dict[str, Any] = {"auth": ("m2m", "m2m-secret")}
 
 async def test_as_22_a_token_request_narrows_and_never_widens() -> None:
     """AS-22: authorised A, token asks B → 400 invalid_target."""
-    async with Asked(dev_server(resources=[MCP, OTHER])) as asked:
-        client_id = (await asked.register())["client_id"]
-        code = (await asked.authorize(client_id, resource=MCP))["code"]
-        assert error_of(await asked.exchange(client_id, code, resource=OTHER)) == (400, "invalid_target")
-        assert error_of(await asked.exchange(client_id, code, resource=[MCP, OTHER])) == (400, "invalid_target")
-        assert claims_of((await asked.exchange(client_id, code, resource=...)).json()["access_token"])["aud"] == MCP
-        code = (await asked.authorize(client_id, resource=[MCP, OTHER]))["code"]
-        narrowed = (await asked.exchange(client_id, code, resource=OTHER)).json()
+    async with Session(dev_server(resources=[MCP, OTHER])) as session:
+        client_id = (await session.register())["client_id"]
+        code = (await session.authorize(client_id, resource=MCP))["code"]
+        assert error_of(await session.exchange(client_id, code, resource=OTHER)) == (400, "invalid_target")
+        assert error_of(await session.exchange(client_id, code, resource=[MCP, OTHER])) == (400, "invalid_target")
+        assert claims_of((await session.exchange(client_id, code, resource=...)).json()["access_token"])["aud"] == MCP
+        code = (await session.authorize(client_id, resource=[MCP, OTHER]))["code"]
+        narrowed = (await session.exchange(client_id, code, resource=OTHER)).json()
         assert claims_of(narrowed["access_token"])["aud"] == OTHER
-        both = (await asked.refresh(client_id, narrowed["refresh_token"])).json()
+        both = (await session.refresh(client_id, narrowed["refresh_token"])).json()
         assert claims_of(both["access_token"])["aud"] == [MCP, OTHER], "the grant is for both"
-        response = await asked.refresh(client_id, both["refresh_token"], resource="https://other")
+        response = await session.refresh(client_id, both["refresh_token"], resource="https://other")
         assert error_of(response) == (400, "invalid_target")
 
 
@@ -123,9 +123,9 @@ async def test_as_22_a_token_request_narrows_and_never_widens() -> None:
     ],
 )  # fmt: skip
 async def test_granted_scopes(options: dict[str, Any], asked_for: Any, granted: str) -> None:
-    async with Asked(dev_server(**options)) as asked:
-        client_id = (await asked.register())["client_id"]
-        tokens = await asked.login(client_id, scope=asked_for)
+    async with Session(dev_server(**options)) as session:
+        client_id = (await session.register())["client_id"]
+        tokens = await session.login(client_id, scope=asked_for)
     assert tokens["scope"] == granted, "AS-23: always returned"
     assert claims_of(tokens["access_token"]).get("scope", "") == granted
 
@@ -133,9 +133,9 @@ async def test_granted_scopes(options: dict[str, Any], asked_for: Any, granted: 
 async def test_an_id_token_is_no_access_token(clock: Clock) -> None:
     server = dev_server(clock=clock)
     protected = protect(server)
-    async with Asked(server) as asked:
-        client_id = (await asked.register())["client_id"]
-        tokens = await asked.login(client_id, scope="openid mcp:read", nonce="n")
+    async with Session(server) as session:
+        client_id = (await session.register())["client_id"]
+        tokens = await session.login(client_id, scope="openid mcp:read", nonce="n")
         claims = claims_of(tokens["id_token"])
         assert (claims["aud"], claims["nonce"], claims["sub"]) == (client_id, "n", "alice")
         assert (
@@ -174,12 +174,12 @@ def protect(server: Any, **config: Any) -> MCPAuthMiddleware:
         pytest.param("&".join(f"p{n}=1" for n in range(100)), FORM, "invalid_request", id="AS-30 a hundred parameters"),
     ],
 )  # fmt: skip
-async def test_only_forms(content: Any, headers: dict[str, str], error: str) -> None:
-    async with Asked(dev_server()) as asked:
-        assert error_of(await asked.post("/token", content=content, headers=headers)) == (400, error)
+async def test_the_token_endpoint_accepts_only_forms(content: Any, headers: dict[str, str], error: str) -> None:
+    async with Session(dev_server()) as session:
+        assert error_of(await session.post("/token", content=content, headers=headers)) == (400, error)
 
 
-async def test_as_30_a_body_without_end_is_refused() -> None:
+async def test_as_30_a_long_body_is_refused() -> None:
     answer = await call(dev_server(), "POST", "/token", FORM, body=b"a=" + b"x" * 70_000, host="localhost:9000")
     assert (answer.status, answer.json()["error"]) == (413, "invalid_request"), "AS-30"
 
@@ -199,16 +199,16 @@ SECRETS = [
 async def test_client_authentication(
     method: str, use_basic: bool, right: bool, status: int, *, error: str | None, raw: bool
 ) -> None:
-    async with Asked(dev_server()) as asked:
-        client = await asked.register(token_endpoint_auth_method=method)
-        code = (await asked.authorize(client["client_id"]))["code"]
+    async with Session(dev_server()) as session:
+        client = await session.register(token_endpoint_auth_method=method)
+        code = (await session.authorize(client["client_id"]))["code"]
         secret = client["client_secret"] if right else "wrong"
         form = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER}
         if use_basic:
-            response = await asked.post("/token", data=form, headers=basic(client["client_id"], secret, raw=raw))
+            response = await session.post("/token", data=form, headers=basic(client["client_id"], secret, raw=raw))
         else:
             form |= {"client_id": client["client_id"], "client_secret": secret}
-            response = await asked.post("/token", data=form)
+            response = await session.post("/token", data=form)
     assert response.status_code == status
     if error is not None:
         assert error_of(response) == (status, error)
@@ -228,7 +228,7 @@ async def test_client_authentication(
         pytest.param({}, basic("m2m", ""), (401, "invalid_client"), id="AS-31 an empty secret"),
         pytest.param({"client_id": "m2m"}, {}, (401, "invalid_client"), id="AS-31 no secret"),
         pytest.param({"client_id": "m2m", "client_secret": "é"}, {}, (401, "invalid_client"), id="AS-31 another secret"),
-        pytest.param({}, {}, (401, "invalid_client"), id="AS-31 nobody"),
+        pytest.param({}, {}, (401, "invalid_client"), id="AS-31 no client"),
         pytest.param({"client_id": "unknown"}, {}, (401, "invalid_client"), id="AS-38 unknown client"),
         pytest.param({"client_id": "unknown"}, basic("unknown", "x"), (401, "invalid_client"), id="AS-38 unknown, basic"),
         pytest.param({"client_id": "m2m", "grant_type": "password"}, basic("m2m", "m2m-secret"), (400, "unsupported_grant_type"), id="AS-38 password"),
@@ -236,25 +236,27 @@ async def test_client_authentication(
         pytest.param({"grant_type": "authorization_code", "code": "x", "code_verifier": VERIFIER}, basic("m2m", "m2m-secret"), (400, "unauthorized_client"), id="AS-38 not registered for codes"),
     ],
 )  # fmt: skip
-async def test_what_the_token_endpoint_refuses(form: dict[str, str], headers: dict[str, str], expected: Any) -> None:
-    async with Asked(dev_server()) as asked:
-        response = await asked.post("/token", data={"grant_type": "client_credentials"} | form, headers=headers)
+async def test_the_token_endpoint_refuses_bad_requests(
+    form: dict[str, str], headers: dict[str, str], expected: Any
+) -> None:
+    async with Session(dev_server()) as session:
+        response = await session.post("/token", data={"grant_type": "client_credentials"} | form, headers=headers)
     assert error_of(response) == expected
     assert ("www-authenticate" in response.headers) is (expected[0] == 401 and "authorization" in headers)
 
 
 async def test_as_31_two_authorization_lines_are_refused() -> None:
-    async with Asked(dev_server()) as asked:
+    async with Session(dev_server()) as session:
         line = ("authorization", basic("m2m", "m2m-secret")["authorization"])
         content = "grant_type=client_credentials"
-        response = await asked.post("/token", content=content, headers=[line, line, *FORM.items()])
+        response = await session.post("/token", content=content, headers=[line, line, *FORM.items()])
     assert error_of(response) == (400, "invalid_request"), "AS-31"
 
 
 async def test_as_38_a_public_client_cannot_use_client_credentials() -> None:
-    async with Asked(dev_server()) as asked:
-        client = await asked.register()
-        response = await asked.token("client_credentials", client_id=client["client_id"])
+    async with Session(dev_server()) as session:
+        client = await session.register()
+        response = await session.token("client_credentials", client_id=client["client_id"])
     assert error_of(response) == (400, "unauthorized_client"), "AS-38"
 
 
@@ -268,16 +270,16 @@ async def test_as_38_a_public_client_cannot_use_client_credentials() -> None:
         pytest.param(VERIFIER + "\n", CHALLENGE, False, id="AS-32 a line feed"),
     ],
 )
-async def test_pkce(verifier: str, challenge: str, fits: bool) -> None:
-    assert verifies(verifier, challenge) is fits
+async def test_a_code_verifier_matches_its_challenge(verifier: str, challenge: str, fits: bool) -> None:
+    assert verify_code_challenge(verifier, challenge) is fits
 
 
-async def test_as_33_as_34_the_response() -> None:
+async def test_as_33_as_34_a_token_response_has_the_standard_members() -> None:
     """AS-33, and the exchange of part H."""
-    async with Asked(dev_server()) as asked:
-        client_id = (await asked.register())["client_id"]
-        code = (await asked.authorize(client_id, scope="mcp:read offline_access", prompt="consent"))["code"]
-        response = await asked.exchange(client_id, code)
+    async with Session(dev_server()) as session:
+        client_id = (await session.register())["client_id"]
+        code = (await session.authorize(client_id, scope="mcp:read offline_access", prompt="consent"))["code"]
+        response = await session.exchange(client_id, code)
     content = response.json()
     assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
     assert response.headers["cache-control"] == "no-store"
@@ -291,9 +293,9 @@ async def test_as_33_as_34_the_response() -> None:
 async def test_as_34_the_token_is_an_rfc_9068_token(clock: Clock) -> None:
     """AS-34: validates under profile `at+jwt`."""
     server = dev_server(clock=clock)
-    async with Asked(server) as asked:
-        client_id = (await asked.register())["client_id"]
-        token = (await asked.login(client_id))["access_token"]
+    async with Session(server) as session:
+        client_id = (await session.register())["client_id"]
+        token = (await session.login(client_id))["access_token"]
         claims = claims_of(token)
         assert header_of(token)["typ"] == "at+jwt"
         assert set(claims) == {"iss", "sub", "aud", "client_id", "scope", "iat", "exp", "jti", "auth_time"}
@@ -304,8 +306,8 @@ async def test_as_34_the_token_is_an_rfc_9068_token(clock: Clock) -> None:
 
 
 async def test_as_62_client_credentials() -> None:
-    async with Asked(dev_server()) as asked:
-        response = await asked.token("client_credentials", **M2M_AUTH, scope="mcp:read", resource=MCP)
+    async with Session(dev_server()) as session:
+        response = await session.token("client_credentials", **M2M_AUTH, scope="mcp:read", resource=MCP)
     content = response.json()
     assert set(content) == {"access_token", "token_type", "expires_in", "scope"}, "AS-62: no refresh token"
     claims = claims_of(content["access_token"])
@@ -318,31 +320,31 @@ async def test_as_62_client_credentials() -> None:
 
 async def test_as_35_refresh_tokens_rotate_and_reuse_revokes_the_family() -> None:
     """AS-35: R1→R2; R1 again → 400 invalid_grant, then R2 → 400 invalid_grant."""
-    async with Asked(dev_server()) as asked:
-        client_id = (await asked.register())["client_id"]
-        first = await asked.login(client_id)
-        second = (await asked.refresh(client_id, first["refresh_token"])).json()
+    async with Session(dev_server()) as session:
+        client_id = (await session.register())["client_id"]
+        first = await session.login(client_id)
+        second = (await session.refresh(client_id, first["refresh_token"])).json()
         assert second["refresh_token"] != first["refresh_token"]
-        assert error_of(await asked.refresh(client_id, first["refresh_token"])) == (400, "invalid_grant")
-        assert error_of(await asked.refresh(client_id, second["refresh_token"])) == (400, "invalid_grant")
-        assert not await asked.is_active(second["access_token"], client_id)
-        assert not await asked.is_active(first["access_token"], client_id)
+        assert error_of(await session.refresh(client_id, first["refresh_token"])) == (400, "invalid_grant")
+        assert error_of(await session.refresh(client_id, second["refresh_token"])) == (400, "invalid_grant")
+        assert not await session.is_active(second["access_token"], client_id)
+        assert not await session.is_active(first["access_token"], client_id)
 
 
 async def test_as_36_a_refresh_token_is_bound_to_its_client_and_scope() -> None:
     """AS-36."""
-    async with Asked(dev_server()) as asked:
-        client_id, thief = [(await asked.register())["client_id"] for _ in range(2)]
-        token = (await asked.login(client_id, scope="mcp:read files:write"))["refresh_token"]
-        assert error_of(await asked.refresh(thief, token)) == (400, "invalid_grant")
-        narrow = (await asked.refresh(client_id, token, scope="mcp:read")).json()
+    async with Session(dev_server()) as session:
+        client_id, thief = [(await session.register())["client_id"] for _ in range(2)]
+        token = (await session.login(client_id, scope="mcp:read files:write"))["refresh_token"]
+        assert error_of(await session.refresh(thief, token)) == (400, "invalid_grant")
+        narrow = (await session.refresh(client_id, token, scope="mcp:read")).json()
         assert (narrow["scope"], claims_of(narrow["access_token"])["scope"]) == ("mcp:read", "mcp:read")
-        whole = (await asked.refresh(client_id, narrow["refresh_token"])).json()
+        whole = (await session.refresh(client_id, narrow["refresh_token"])).json()
         assert whole["scope"] == "mcp:read files:write", "the new refresh token keeps the original scope"
-        again = await asked.refresh(client_id, whole["refresh_token"], scope="mcp:read other")
+        again = await session.refresh(client_id, whole["refresh_token"], scope="mcp:read other")
         assert error_of(again) == (400, "invalid_scope")
-        offline = await asked.refresh(client_id, whole["refresh_token"], scope="offline_access")
-        assert error_of(offline) == (400, "invalid_scope"), "it was never asked for"
+        offline = await session.refresh(client_id, whole["refresh_token"], scope="offline_access")
+        assert error_of(offline) == (400, "invalid_scope"), "it was never requested"
 
 
 @pytest.mark.parametrize(
@@ -354,53 +356,55 @@ async def test_as_36_a_refresh_token_is_bound_to_its_client_and_scope() -> None:
         pytest.param({"grant_types": ...}, "mcp:read", False, id="AS-37 AS-41 by default"),
     ],
 )  # fmt: skip
-async def test_who_gets_refresh_tokens(changes: dict[str, Any], scope: str, issued: bool) -> None:
-    async with Asked(dev_server()) as asked:
-        client_id = (await asked.register(**changes))["client_id"]
-        tokens = await asked.login(client_id, scope=scope)
+async def test_refresh_tokens_need_the_grant_type_or_offline_access(
+    changes: dict[str, Any], scope: str, issued: bool
+) -> None:
+    async with Session(dev_server()) as session:
+        client_id = (await session.register(**changes))["client_id"]
+        tokens = await session.login(client_id, scope=scope)
         assert ("refresh_token" in tokens) is issued
         if issued:
-            refreshed = await asked.refresh(client_id, tokens["refresh_token"], scope=scope)
+            refreshed = await session.refresh(client_id, tokens["refresh_token"], scope=scope)
             assert refreshed.status_code == 200
 
 
-async def test_as_38_a_refresh_token_ends(clock: Clock) -> None:
-    async with Asked(dev_server(clock=clock, refresh_lifetime=100)) as asked:
-        client_id = (await asked.register())["client_id"]
-        token = (await asked.login(client_id))["refresh_token"]
+async def test_as_38_a_refresh_token_expires(clock: Clock) -> None:
+    async with Session(dev_server(clock=clock, refresh_lifetime=100)) as session:
+        client_id = (await session.register())["client_id"]
+        token = (await session.login(client_id))["refresh_token"]
         clock.now += 100
-        assert error_of(await asked.refresh(client_id, token)) == (400, "invalid_grant"), "AS-38"
-        assert not await asked.is_active(token, client_id)
+        assert error_of(await session.refresh(client_id, token)) == (400, "invalid_grant"), "AS-38"
+        assert not await session.is_active(token, client_id)
 
 
 @pytest.mark.parametrize("how", ["a new process", "forget"])
 async def test_as_38_after_a_restart_clients_register_again(how: str) -> None:
     """AS-38: restart, then refresh → 401 invalid_client."""
     first = dev_server()
-    async with Asked(first) as asked:
-        client_id = (await asked.register())["client_id"]
-        token = (await asked.login(client_id))["refresh_token"]
-        code = (await asked.authorize(client_id))["code"]
+    async with Session(first) as session:
+        client_id = (await session.register())["client_id"]
+        token = (await session.login(client_id))["refresh_token"]
+        code = (await session.authorize(client_id))["code"]
     if how == "forget":
         first.forget()
-    async with Asked(first if how == "forget" else dev_server()) as asked:
-        assert error_of(await asked.refresh(client_id, token)) == (401, "invalid_client")
-        assert error_of(await asked.exchange(client_id, code)) == (401, "invalid_client")
-        again = await asked.register()
-        assert (await asked.login(again["client_id"]))["scope"] == "mcp:read"
+    async with Session(first if how == "forget" else dev_server()) as session:
+        assert error_of(await session.refresh(client_id, token)) == (401, "invalid_client")
+        assert error_of(await session.exchange(client_id, code)) == (401, "invalid_client")
+        again = await session.register()
+        assert (await session.login(again["client_id"]))["scope"] == "mcp:read"
 
 
-async def test_grants_are_of_who_signed_in() -> None:
-    async with Asked(dev_server()) as asked:
-        client_id = (await asked.register())["client_id"]
+async def test_a_token_names_the_user_who_signed_in() -> None:
+    async with Session(dev_server()) as session:
+        client_id = (await session.register())["client_id"]
         for hint, user in ((..., "alice"), ("bob", "bob"), ("root", "alice")):
-            token = (await asked.login(client_id, login_hint=hint))["access_token"]
+            token = (await session.login(client_id, login_hint=hint))["access_token"]
             assert claims_of(token)["sub"] == user
 
 
-async def test_as_32_an_exchange_names_no_redirect_uri_of_oauth_2_1() -> None:
-    async with Asked(dev_server()) as asked:
-        client_id = (await asked.register(redirect_uris=[CALLBACK, f"{BASE}/cb"]))["client_id"]
-        answer = answer_of(await asked.get("/authorize", params=asked.request(client_id)))
-        response = await asked.exchange(client_id, answer["code"], redirect_uri=...)
+async def test_as_32_an_exchange_may_omit_redirect_uri() -> None:
+    async with Session(dev_server()) as session:
+        client_id = (await session.register(redirect_uris=[CALLBACK, f"{BASE}/cb"]))["client_id"]
+        answer = answer_of(await session.get("/authorize", params=session.request(client_id)))
+        response = await session.exchange(client_id, answer["code"], redirect_uri=...)
     assert response.status_code == 200, "AS-32: redirect_uri if sent"

@@ -1,4 +1,4 @@
-"""The doctor with configuration files: what check-config says, their issuers, and the resource where it answers."""
+"""The doctor with configuration files: the file, its issuers, and the resource if it responds."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import anyio
 import pytest
-from clinic import OAUTH, PRM, Clinic, ailments, answering, diagnose, names
+from clinic import OAUTH, PRM, Clinic, answering, diagnose, names, problems
 from processes import free_port
 
-from asgi_mcp_auth import MCPAuthMiddleware
+from asgi_mcp_auth import MCPAuth, MCPAuthMiddleware
 from asgi_mcp_auth.doctor import Severity, examine
 
 ERROR, WARNING, INFO, OK = Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.OK
@@ -32,7 +32,7 @@ def test_a_good_file_of_a_running_server(clinic: Clinic, file: Path) -> None:
     file.write_text(shorthand(clinic))
     report = diagnose(str(file))
     assert report.kind == "config"
-    assert ailments(report) == set()
+    assert problems(report) == set()
     assert {"config_good", "metadata_found", "keys_usable", "protected", "resource_metadata_found"} <= names(
         report.findings, OK
     )
@@ -65,7 +65,7 @@ def test_warnings_are_findings_and_are_not_logged(clinic: Clinic, file: Path, ca
 def test_a_resource_that_is_not_running(clinic: Clinic, file: Path) -> None:
     file.write_text(shorthand(clinic, resource=f"http://127.0.0.1:{free_port()}/mcp"))
     report = diagnose(str(file))
-    assert ailments(report) == set()
+    assert problems(report) == set()
     assert "resource_not_reachable" in names(report.findings, INFO)
 
 
@@ -83,6 +83,21 @@ def test_a_resource_of_the_file_that_is_not_protected(clinic: Clinic, file: Path
     assert {"not_protected", "resource_mismatch"} <= names(diagnose(str(file)).findings, ERROR)
 
 
+@pytest.mark.parametrize(("others", "codes"), [([], {"app_not_found"}), (["/other"], set[str]())])
+def test_a_token_is_sent_to_the_only_resource_of_a_file(
+    clinic: Clinic, file: Path, others: list[str], codes: set[str]
+) -> None:
+    urls = [clinic.resource, *(f"{clinic.server.url}{path}" for path in others)]
+    file.write_text(
+        "".join(
+            f'[[protected_resources]]\nmetadata = {{resource = "{url}", authorization_servers = ["{clinic.issuer.url}"]}}\n'
+            for url in urls
+        )
+    )
+    clinic.server.app = MCPAuth.from_toml(file).wrap(answering(404))
+    assert problems(diagnose(str(file), token=clinic.issuer.mint(clinic.resource))) == codes
+
+
 def test_an_issuer_of_two_resources_is_examined_once(clinic: Clinic, file: Path) -> None:
     blocks = [
         f'[[protected_resources]]\nmetadata = {{resource = "{clinic.server.url}/{name}", '
@@ -97,16 +112,16 @@ def test_an_issuer_of_two_resources_is_examined_once(clinic: Clinic, file: Path)
 
 
 @pytest.mark.parametrize(("kind", "codes"), [("oidc", {"type_place_missing"}), ("oauth", set[str]())])
-def test_the_place_of_the_type(clinic: Clinic, file: Path, kind: str, codes: set[str]) -> None:
-    """DC-1: clients find it at another place; the middleware would not."""
+def test_the_url_that_the_type_selects_is_checked(clinic: Clinic, file: Path, kind: str, codes: set[str]) -> None:
+    """DC-1: clients find the metadata at another URL, the middleware does not."""
     clinic.issuer.answer("/.well-known/openid-configuration", {}, status=404)
     server = f'{{issuer = "{clinic.issuer.url}", type = "{kind}"}}'
     file.write_text(f'resource = "http://127.0.0.1:{free_port()}/mcp"\nauthorization_servers = [{server}]\n')
-    assert ailments(diagnose(str(file))) == codes
+    assert problems(diagnose(str(file))) == codes
 
 
 def of_tenants(clinic: Clinic, file: Path, *tenants: str) -> None:
-    """A file that trusts tenants of a template, whose document is at a place of its own."""
+    """Write a file that trusts tenants of a template, with the metadata at `/meta.json`."""
     issuer = f"{clinic.issuer.url}/{{tenant}}"
     clinic.issuer.answer("/meta.json", {**clinic.issuer.metadata, "issuer": issuer})
     server = f'{{issuer = "{issuer}", tenants = {json.dumps(tenants)}, metadata_url = "{clinic.issuer.url}/meta.json"}}'
@@ -119,24 +134,24 @@ def test_DC_15_tenants_are_examined_as_clients_see_them(clinic: Clinic, file: Pa
         document = {**clinic.issuer.metadata, "issuer": f"{clinic.issuer.url}/{tenant}"}
         clinic.issuer.answer(f"{OAUTH}/{tenant}", document, headers={"access-control-max-age": "0"})
     report = diagnose(str(file))
-    assert ailments(report) == set()
+    assert problems(report) == set()
     assert [finding.code.name for finding in report.findings].count("metadata_found") == 2
 
 
 def test_DC_15_faults_of_tenants_and_templates(clinic: Clinic, file: Path) -> None:  # noqa: N802
     of_tenants(clinic, file, "t1", "t2", "t3", "t4")
-    assert ailments(diagnose(str(file))) == {"metadata_not_found"}
+    assert problems(diagnose(str(file))) == {"metadata_not_found"}
     clinic.issuer.answer("/meta.json", clinic.issuer.metadata)
-    assert ailments(diagnose(str(file))) == {"metadata_not_found", "issuer_mismatch"}
+    assert problems(diagnose(str(file))) == {"metadata_not_found", "issuer_mismatch"}
     clinic.issuer.answer("/meta.json", {"issuer": f"{clinic.issuer.url}/{{tenant}}", "jwks_uri": 1})
-    assert ailments(diagnose(str(file))) == {"metadata_not_found", "metadata_invalid"}
+    assert problems(diagnose(str(file))) == {"metadata_not_found", "metadata_invalid"}
     clinic.issuer.answer("/meta.json", {}, status=500)
     report = diagnose(str(file))
-    assert ailments(report) == {"metadata_not_found", "error_status"}
+    assert problems(report) == {"metadata_not_found", "error_status"}
     assert [finding.code.name for finding in report.findings].count("metadata_not_found") == 3
 
 
-def test_texts_that_stand_elsewhere_are_not_shown(clinic: Clinic, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_from_the_environment_are_not_shown(clinic: Clinic, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYS_URL", f"{clinic.issuer.url}/jwks?secret=hunter2")
     server = f'{{issuer = "{clinic.issuer.url}", jwks_uri = {{from_env = "KEYS_URL"}}}}'
     file.write_text(f'resource = "{clinic.resource}"\nauthorization_servers = [{server}]\n')
@@ -160,5 +175,5 @@ def test_several_targets_each_have_a_report(clinic: Clinic, file: Path) -> None:
     (finding,) = diagnose(str(file), f"{clinic.server.url}{PRM}").findings
     assert (finding.code.name, finding.fix) == (
         "not_recognised",
-        "Name the issuer or the resource itself, as the document does, not the place of the document.",
+        "Pass the issuer or the resource itself, as the document names it, not the URL of the document.",
     )

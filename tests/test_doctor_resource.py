@@ -1,4 +1,4 @@
-"""The doctor at live resources: our middleware and deliberately bad servers over real HTTP, a code for each fault."""
+"""The doctor at live resources: the middleware and servers with one fault over real HTTP, with the code of each fault."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
-from clinic import OAUTH, PRM, ASGIApp, Clinic, ailments, answering, diagnose, hello, names
+from clinic import OAUTH, PRM, ASGIApp, Clinic, answering, diagnose, hello, names, problems
 from mcp.server import MCPServer
 from mcp.server.auth.settings import AuthSettings
 from processes import free_port
 from pydantic import AnyHttpUrl
 
-from asgi_mcp_auth import MCPAuthMiddleware
+from asgi_mcp_auth import MCPAuth, MCPAuthMiddleware, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.doctor import Severity, examine
 
 ERROR, WARNING, INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
@@ -25,7 +25,7 @@ ANY_ORIGIN = ("access-control-allow-origin", "*")
 def test_a_healthy_resource_has_no_error_and_no_warning(clinic: Clinic) -> None:
     report = diagnose(clinic.resource)
     assert report.kind == "resource"
-    assert ailments(report) == set()
+    assert problems(report) == set()
     assert names(report.findings, Severity.OK) == {
         *("protected", "bad_token_refused", "resource_metadata_found"),
         *("metadata_found", "pkce_supported", "registration_supported", "keys_usable"),
@@ -36,44 +36,43 @@ def test_a_healthy_resource_has_no_error_and_no_warning(clinic: Clinic) -> None:
 def test_its_issuers_are_examined_once(clinic: Clinic) -> None:
     clinic.issuer.metadata["code_challenge_methods_supported"] = []
     report = diagnose(clinic.issuer.url, clinic.resource)
-    assert ailments(report) == {"pkce_not_supported"}
+    assert problems(report) == {"pkce_not_supported"}
     assert clinic.issuer.requests["/jwks"] == 1
 
 
-def test_the_clinic_was_told_what_a_resource_is_not(clinic: Clinic) -> None:
-    """A resource that republishes the metadata of its issuer is a resource, and no issuer."""
+def test_a_resource_that_republishes_metadata_is_no_issuer(clinic: Clinic) -> None:
     clinic.server.app = MCPAuthMiddleware(
         hello, resource=clinic.server.url, authorization_servers=[clinic.issuer.url], republish_server_metadata=True
     )
     report = diagnose(clinic.server.url)
     assert report.kind == "resource"
-    assert ailments(report) == set()
+    assert problems(report) == set()
 
 
-def test_neither(clinic: Clinic) -> None:
+def test_a_url_without_resource_and_issuer_is_not_recognised(clinic: Clinic) -> None:
     clinic.server.app = answering(404)
     report = diagnose(clinic.resource)
-    assert (report.kind, ailments(report)) == (None, {"not_recognised"})
+    assert (report.kind, problems(report)) == (None, {"not_recognised"})
 
 
 def test_a_server_without_protection_is_not_taken_for_a_wrong_url(clinic: Clinic) -> None:
     clinic.server.app = answering(200)
     (finding,) = diagnose(clinic.resource).findings
     assert (finding.code.name, finding.evidence) == ("not_recognised", "POST got 200; no well-known document")
-    assert finding.fix.startswith("If this is your MCP server, it is not protected: put the middleware")
+    assert finding.fix.startswith("If this is your MCP server, it is not protected: wrap the whole app")
 
 
 @pytest.mark.parametrize("target", ["https://user@example.com", "https://", "ftp://x y", "://"])
-def test_no_url(target: str) -> None:
-    assert ailments(diagnose(target)) == {"not_recognised"}
+def test_a_target_that_is_no_url_is_not_recognised(target: str) -> None:
+    assert problems(diagnose(target)) == {"not_recognised"}
 
 
 def test_a_server_with_the_protection_of_the_mcp_sdk(clinic: Clinic) -> None:
-    """A real server that is not ours. Its settings add a slash to the issuer, it sends an error to those who sent no
-    token, and looks at `Host` and preflights after the token only.
+    """The SDK adds a slash to the issuer, sends an error without a token, and checks the token before `Host` and
+    preflights.
     """
 
-    class Nobody:
+    class NoTokens:
         async def verify_token(self, token: str) -> None: ...
 
     settings = AuthSettings(
@@ -82,22 +81,23 @@ def test_a_server_with_the_protection_of_the_mcp_sdk(clinic: Clinic) -> None:
         required_scopes=["mcp:read"],
         validate_token_resource=True,
     )
-    server = MCPServer("notes", auth=settings, token_verifier=Nobody())
+    server = MCPServer("notes", auth=settings, token_verifier=NoTokens())
     clinic.server.app = server.streamable_http_app()
     report = diagnose(clinic.resource)
     assert report.kind == "resource"
-    assert ailments(report) == {
+    assert problems(report) == {
         *("issuer_trailing_slash", "error_without_token", "host_not_checked", "preflight_refused"),
     }
+    assert not any("authorization_servers=" in finding.fix for finding in report.findings)
 
 
-def test_nobody_answers() -> None:
-    assert ailments(diagnose(f"http://127.0.0.1:{free_port()}/mcp", kind="resource")) == {"unreachable"}
+def test_a_server_that_does_not_run_is_unreachable() -> None:
+    assert problems(diagnose(f"http://127.0.0.1:{free_port()}/mcp", kind="resource")) == {"unreachable"}
 
 
 @pytest.mark.anyio
 async def test_a_resource_without_tls() -> None:
-    """RS-7: real names need https; the server here only pretends to have one."""
+    """RS-7: http is only for loopback."""
 
     def client() -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.ASGITransport(app=answering(401)))
@@ -106,11 +106,11 @@ async def test_a_resource_without_tls() -> None:
     assert {"not_https", "no_challenge"} <= names(report.findings, ERROR)
 
 
-# --- what is answered without a token -------------------------------------------------------------------------------
+# --- responses without a token -------------------------------------------------------------------------------------
 
 
 def challenged(clinic: Clinic, *values: str, status: int = 401, **more: Any) -> ASGIApp:
-    """A server with good metadata and these challenges to everything else."""
+    """Return a server with good metadata, and with these challenges in every other response."""
     document = {"resource": clinic.resource, "authorization_servers": [clinic.issuer.url]}
     metadata = metadata_app(document)
     fields = [*(("www-authenticate", value) for value in values), ("cache-control", "no-store")]
@@ -133,9 +133,9 @@ CHALLENGES: list[tuple[str, list[str], str, Severity]] = [
     ("RS-30 punctuation", ["=,="], "challenge_unreadable", ERROR),
     ("RS-30 endless", ["Bearer " + '"' * 5000], "challenge_unreadable", ERROR),
     ("RS-30 Basic only", ['Basic realm="x"'], "no_bearer_challenge", ERROR),
-    ("RS-31 no resource_metadata", ['Bearer scope="a"'], "no_resource_metadata", ERROR),
+    ("RS-31 no resource_metadata", ['Bearer scope="a"'], "no_resource_metadata", WARNING),
     ("RS-31 relative", ['Bearer resource_metadata="/.well-known/x"'], "resource_metadata_elsewhere", ERROR),
-    ("RS-31 the root place", ['Bearer resource_metadata="{root}"'], "resource_metadata_elsewhere", WARNING),
+    ("RS-31 the root URL", ['Bearer resource_metadata="{root}"'], "resource_metadata_elsewhere", WARNING),
     ("RS-32 no scope", ['Bearer resource_metadata="{metadata}"'], "no_scope", INFO),
     ("RS-13 an error without a token", ['Bearer error="invalid_token", ' + GOOD[7:]], "error_without_token", WARNING),
     ("RS-34 unquoted", ['Bearer scope=a, resource_metadata="{metadata}"'], "unquoted_parameter", WARNING),
@@ -156,8 +156,8 @@ CHALLENGES: list[tuple[str, list[str], str, Severity]] = [
     ("values", "code", "severity"), [pytest.param(*rest, id=description) for description, *rest in CHALLENGES]
 )
 def test_a_bad_challenge(clinic: Clinic, values: list[str], code: str, severity: Severity) -> None:
-    places = {"metadata": f"{clinic.server.url}{PRM}/mcp", "root": f"{clinic.server.url}{PRM}"}
-    clinic.server.app = challenged(clinic, *(value.format_map(places) for value in values))
+    urls = {"metadata": f"{clinic.server.url}{PRM}/mcp", "root": f"{clinic.server.url}{PRM}"}
+    clinic.server.app = challenged(clinic, *(value.format_map(urls) for value in values))
     report = diagnose(clinic.resource, kind="resource")
     assert code in names(report.findings, severity)
     assert ("protected" in names(report.findings, Severity.OK)) is (severity is not ERROR)
@@ -183,33 +183,33 @@ def test_another_status_without_a_token(clinic: Clinic, status: int, fields: lis
     assert code in names(diagnose(clinic.resource, kind="resource").findings, ERROR)
 
 
-Judge = Callable[[str, dict[bytes, bytes]], ASGIApp | None]
+Choose = Callable[[str, dict[bytes, bytes]], ASGIApp | None]
 
 
-def by_request(judge: Judge, usual: ASGIApp) -> ASGIApp:
-    """The app that `judge` gives for the method and the header fields, or else the usual one."""
+def by_request(choose: Choose, usual: ASGIApp) -> ASGIApp:
+    """Return an app that asks `choose` for the app of each request, by method and header fields."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        chosen = judge(scope["method"], dict(scope["headers"])) if scope["path"] == "/mcp" else None
+        chosen = choose(scope["method"], dict(scope["headers"])) if scope["path"] == "/mcp" else None
         await (chosen or usual)(scope, receive, send)
 
     return app
 
 
-def with_token(status: int, *fields: tuple[str, str]) -> Judge:
+def with_token(status: int, *fields: tuple[str, str]) -> Choose:
     return lambda method, sent: answering(status, fields) if b"authorization" in sent else None
 
 
-def of_method(name: str, status: int) -> Judge:
+def of_method(name: str, status: int) -> Choose:
     return lambda method, sent: answering(status) if method == name else None
 
 
-def of_origin(*fields: tuple[str, str]) -> Judge:
+def of_origin(*fields: tuple[str, str]) -> Choose:
     return lambda method, sent: answering(401, fields) if sent.get(b"origin") == b"https://client.invalid" else None
 
 
-# description, what to answer differently, code, severity
-OTHERWISE: list[tuple[str, Judge, str, Severity]] = [
+# description, another response, code, severity
+OTHERWISE: list[tuple[str, Choose, str, Severity]] = [
     ("RS-78 a made-up token is served", with_token(200), "bad_token_accepted", ERROR),
     ("RS-17 400 for a made-up token", with_token(400), "bad_token_wrong_status", ERROR),
     ("RS-17 403 for a made-up token", with_token(403), "bad_token_wrong_status", ERROR),
@@ -220,7 +220,7 @@ OTHERWISE: list[tuple[str, Judge, str, Severity]] = [
     ("RS-3 GET is open", of_method("GET", 200), "method_not_protected", ERROR),
     ("RS-3 DELETE is open", of_method("DELETE", 204), "method_not_protected", ERROR),
     ("RS-225 a preflight needs a token", of_method("OPTIONS", 401), "preflight_refused", WARNING),
-    ("RS-220 foreign origins are no matter", of_origin(), "origin_not_refused", INFO),
+    ("RS-220 foreign origins are not checked", of_origin(), "origin_not_refused", INFO),
     (
         "RS-224 foreign origins are echoed",
         of_origin(("access-control-allow-origin", "https://client.invalid"), ("access-control-allow-credentials", "true")),
@@ -245,31 +245,31 @@ OTHERWISE: list[tuple[str, Judge, str, Severity]] = [
 
 
 @pytest.mark.parametrize(
-    ("judge", "code", "severity"), [pytest.param(*rest, id=description) for description, *rest in OTHERWISE]
+    ("choose", "code", "severity"), [pytest.param(*rest, id=description) for description, *rest in OTHERWISE]
 )
-def test_a_server_with_one_fault(clinic: Clinic, judge: Judge, code: str, severity: Severity) -> None:
-    clinic.server.app = by_request(judge, clinic.auth().wrap(hello))
+def test_a_server_with_one_fault(clinic: Clinic, choose: Choose, code: str, severity: Severity) -> None:
+    clinic.server.app = by_request(choose, clinic.auth().wrap(hello))
     report = diagnose(clinic.resource, kind="resource")
     assert code in names(report.findings, severity)
-    assert ailments(report) <= {code, "no_challenge"}
+    assert problems(report) <= {code, "no_challenge"}
 
 
 def test_a_stream_that_does_not_end_is_not_read(clinic: Clinic) -> None:
     endless = answering(200, [("content-type", "text/event-stream")], b": " * 10_000)
     clinic.server.app = by_request(lambda method, sent: endless if method == "GET" else None, clinic.auth().wrap(hello))
-    assert ailments(diagnose(clinic.resource, kind="resource")) == {"method_not_protected"}
+    assert problems(diagnose(clinic.resource, kind="resource")) == {"method_not_protected"}
 
 
 @pytest.mark.parametrize("status", [200, 302, 404, 500])
 def test_nothing_is_deleted_where_nothing_is_protected(clinic: Clinic, status: int) -> None:
     asked: list[str] = []
 
-    def judge(method: str, sent: dict[bytes, bytes]) -> ASGIApp:
+    def choose(method: str, sent: dict[bytes, bytes]) -> ASGIApp:
         asked.append(method)
         return answering(status)
 
-    clinic.server.app = by_request(judge, hello)
-    assert ailments(diagnose(clinic.resource, kind="resource"))
+    clinic.server.app = by_request(choose, hello)
+    assert problems(diagnose(clinic.resource, kind="resource"))
     assert set(asked) == {"POST"}
 
 
@@ -310,11 +310,11 @@ def test_a_bad_document(clinic: Clinic, members: dict[str, Any], code: str, seve
     clinic.server.app = app
     report = diagnose(clinic.resource, kind="resource")
     assert code in names(report.findings, severity)
-    assert ailments(report) <= {code, "empty_member"}
+    assert problems(report) <= {code, "empty_member"}
 
 
 # description, answers by path, codes
-PLACES: list[tuple[str, dict[str, ASGIApp], set[str]]] = [
+URLS: list[tuple[str, dict[str, ASGIApp], set[str]]] = [
     ("RS-50 nowhere", {f"{PRM}/mcp": answering(404), PRM: answering(404)}, {"resource_metadata_not_found"}),
     ("RS-50 needs a token", {f"{PRM}/mcp": answering(401), PRM: answering(401)}, {"resource_metadata_not_found"}),
     ("RS-54 HTML for anything", {f"{PRM}/mcp": answering(200, [], b"<html>"), PRM: answering(404)}, {"html_instead_of_json"}),
@@ -323,18 +323,18 @@ PLACES: list[tuple[str, dict[str, ASGIApp], set[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("answers", "codes"), [pytest.param(*rest, id=description) for description, *rest in PLACES])
-def test_a_bad_place(clinic: Clinic, answers: dict[str, ASGIApp], codes: set[str]) -> None:
+@pytest.mark.parametrize(("answers", "codes"), [pytest.param(*rest, id=description) for description, *rest in URLS])
+def test_metadata_that_clients_cannot_read(clinic: Clinic, answers: dict[str, ASGIApp], codes: set[str]) -> None:
     good = clinic.auth().wrap(hello)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await answers.get(scope["path"], good)(scope, receive, send)
 
     clinic.server.app = app
-    assert codes <= ailments(diagnose(clinic.resource, kind="resource"))
+    assert codes <= problems(diagnose(clinic.resource, kind="resource"))
 
 
-def test_the_root_place_only(clinic: Clinic) -> None:
+def test_metadata_at_the_root_url_only(clinic: Clinic) -> None:
     good = clinic.auth().wrap(hello)
     nothing = answering(404)
 
@@ -350,11 +350,11 @@ def test_the_root_place_only(clinic: Clinic) -> None:
 def test_an_authorization_server_that_does_not_answer(clinic: Clinic) -> None:
     clinic.issuer.answer(OAUTH, {}, status=404)
     clinic.issuer.answer("/.well-known/openid-configuration", {}, status=404)
-    assert ailments(diagnose(clinic.resource)) == {"metadata_not_found"}
+    assert problems(diagnose(clinic.resource)) == {"metadata_not_found"}
 
 
 def test_authorization_servers_inside_the_users_network_are_not_asked(clinic: Clinic) -> None:
-    """DC-6: the document is the server's word, not the user's."""
+    """DC-6: the server wrote the document, not the user."""
     good = clinic.auth().wrap(hello)
     inside = metadata_app(document(clinic, authorization_servers=["https://192.168.0.1"]))
 
@@ -363,3 +363,132 @@ def test_authorization_servers_inside_the_users_network_are_not_asked(clinic: Cl
 
     clinic.server.app = app
     assert "not_asked" in names(diagnose(clinic.resource, kind="resource").findings, WARNING)
+
+
+# --- servers that use this library ----------------------------------------------------------------------------------
+
+
+def test_a_missing_resource_metadata_is_an_error_without_metadata_at_a_well_known_url(clinic: Clinic) -> None:
+    absent: dict[str, Any] = {f"{PRM}/mcp": answering(404), PRM: answering(404)}
+    clinic.server.app = challenged(clinic, 'Bearer scope="a"', **absent)
+    assert {"no_resource_metadata", "resource_metadata_not_found"} <= names(
+        diagnose(clinic.resource, kind="resource").findings, ERROR
+    )
+
+
+def test_errors_are_listed_first(clinic: Clinic) -> None:
+    clinic.issuer.metadata["code_challenge_methods_supported"] = []
+    clinic.issuer.cache_control = "max-age=2592000"
+    severities = [finding.severity for finding in diagnose(clinic.resource).findings]
+    assert severities == sorted(severities, key=list(Severity).index)
+    assert severities[:2] == [ERROR, WARNING]
+
+
+def protecting(clinic: Clinic, app: ASGIApp = hello, **options: Any) -> ASGIApp:
+    settings: dict[str, Any] = {"resource": clinic.resource, "authorization_servers": [clinic.issuer.url], **options}
+    return MCPAuthMiddleware(app, **settings)
+
+
+# description, options, path of the URL that is examined, code, fix
+OWN: list[tuple[str, dict[str, Any], str, str, str]] = [
+    ("another path", {"resource": "{server}"}, "/mcp", "resource_mismatch", 'Set resource="{server}/mcp"'),
+    ("a slash", {"resource": "{server}/mcp/"}, "/mcp", "resource_mismatch", 'Set resource="{server}/mcp"'),
+    ("an unknown path", {"resource": "{server}/other"}, "/mcp", "resource_metadata_elsewhere", 'Set resource="{server}/mcp"'),
+    ("an unknown host", {"allowed_hosts": ["a.example"], "resource": "https://a.example/mcp"}, "/mcp", "wrong_status", "allowed_hosts="),
+    ("no scopes", {}, "/mcp", "no_scope", "Set required_scopes="),
+    ("an issuer with a slash", {"authorization_servers": ["{issuer}/"]}, "/mcp", "issuer_trailing_slash", 'Set authorization_servers=["{issuer}"]'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "path", "code", "fix"), [pytest.param(*rest, id=description) for description, *rest in OWN]
+)
+def test_fixes_name_the_settings_of_this_library_if_the_server_uses_it(
+    clinic: Clinic, options: dict[str, Any], path: str, code: str, fix: str
+) -> None:
+    urls = {"server": clinic.server.url, "issuer": clinic.issuer.url}
+
+    def with_urls(value: Any) -> Any:
+        return value.format(**urls) if isinstance(value, str) else [item.format(**urls) for item in value]
+
+    clinic.server.app = protecting(clinic, **{name: with_urls(value) for name, value in options.items()})
+    report = diagnose(f"{clinic.server.url}{path}", kind="resource")
+    assert fix.format(**urls) in next(finding.fix for finding in report.findings if finding.code.name == code)
+
+
+@pytest.mark.parametrize(
+    ("paths", "hosts"),
+    [
+        pytest.param(["/a", "/b"], [], id="an unknown path"),
+        pytest.param(["/mcp"], ["a.example"], id="an unknown host"),
+    ],
+)
+def test_a_url_that_this_library_does_not_serve_is_explained(
+    clinic: Clinic, paths: list[str], hosts: list[str]
+) -> None:
+    configs = [
+        ResourceServerConfig(
+            metadata=ResourceServerMetadata(
+                resource=f"{'https://a.example' if hosts else clinic.server.url}{path}",
+                authorization_servers=[clinic.issuer.url],
+            )
+        )
+        for path in paths
+    ]
+    clinic.server.app = MCPAuth(configs, allowed_hosts=hosts).wrap(hello)
+    (finding,) = diagnose(clinic.resource).findings
+    assert finding.code.name == "not_recognised"
+    assert f'Set resource="{clinic.resource}"' in finding.fix
+    assert ("allowed_hosts=" in finding.fix) is bool(hosts)
+
+
+# --- the app behind, with a valid token -----------------------------------------------------------------------------
+
+# description, response of the app, code, severity
+APPS: list[tuple[str, ASGIApp, str, Severity]] = [
+    ("C4 200", answering(200), "app_reached", Severity.OK),
+    ("C4 a redirect that adds a slash", answering(307, [("location", "/mcp/")]), "app_redirects_slash", ERROR),
+    ("C4 404", answering(404), "app_not_found", ERROR),
+    ("C4 404 of MCP", answering(404, [], b'{"jsonrpc": "2.0", "id": 1, "error": {"code": -32601}}'), "app_reached", Severity.OK),
+    ("C4 another redirect", answering(302, [("location", "/login")]), "app_wrong_status", WARNING),
+    ("C4 500", answering(500), "app_wrong_status", WARNING),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("app", "code", "severity"), [pytest.param(*rest, id=description) for description, *rest in APPS]
+)
+def test_the_app_behind_the_middleware_is_checked_with_a_token(
+    clinic: Clinic, app: ASGIApp, code: str, severity: Severity
+) -> None:
+    clinic.server.app = protecting(clinic, app)
+    report = diagnose(clinic.resource, token=clinic.issuer.mint(clinic.resource))
+    assert code in names(report.findings, severity)
+    assert problems(report) <= {code}
+
+
+def test_a_rejected_token_is_reported(clinic: Clinic) -> None:
+    report = diagnose(clinic.resource, token=clinic.issuer.mint("https://other.example.com"))
+    assert problems(report) == {"token_rejected"}
+
+
+def test_the_token_is_sent_to_the_resource_only_and_never_shown(clinic: Clinic) -> None:
+    token, received = clinic.issuer.mint(clinic.resource), list[str]()
+
+    def spy(app: ASGIApp, name: str) -> ASGIApp:
+        async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+            if any(token in value.decode("latin-1") for _, value in scope["headers"]):
+                received.append(f"{name} {scope['method']} {scope['path']}")
+            await app(scope, receive, send)
+
+        return wrapped
+
+    clinic.server.app = spy(protecting(clinic, answering(302, [("location", f"/?token={token}")])), "resource")
+    clinic.authority.app = spy(clinic.issuer, "issuer")
+    report = diagnose(clinic.resource, token=token)
+    assert received == ["resource POST /mcp"]
+    assert token not in json.dumps(report.to_dict())
+    received.clear()
+    clinic.server.app = spy(answering(200), "resource")
+    diagnose(clinic.resource, kind="resource", token=token)
+    assert not received

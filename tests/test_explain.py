@@ -1,14 +1,19 @@
-"""Explaining tokens: the verdict is the middleware's, and the steps are in the verifier's order."""
+"""`explain`: the decision is the middleware's, and the steps are in the verifier's order."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from harness import ISS, Clock, R, RecordingApp, bearer, call
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from asgi_mcp_auth import (
     AuthInfo,
@@ -20,15 +25,19 @@ from asgi_mcp_auth import (
     ScopePolicy,
 )
 from asgi_mcp_auth._verify.verifier import Verified
+from asgi_mcp_auth.auth import protection_of
 from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.doctor import Explanation, explain
-from asgi_mcp_auth.doctor.steps import STEPS
+from asgi_mcp_auth.doctor._hints import PROVIDER_HINTS, SETTINGS
+from asgi_mcp_auth.doctor._steps import STEPS
 from asgi_mcp_auth.errors import ConfigurationError, InvalidToken
+from asgi_mcp_auth.middleware import ProtectedApp
+from asgi_mcp_auth.providers import PROVIDERS, Provider
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
 
-STRANGER = SigningKey("RS256", "stranger")
+UNKNOWN_KEY = SigningKey("RS256", "unknown")
 SHORT = SigningKey("ES384", "es384")
 
 
@@ -39,13 +48,13 @@ def is_revoked(info: AuthInfo) -> bool:
 def configured(issuer: Issuer, clock: Clock, **options: Any) -> MCPAuth:
     server = AuthServerConfig(issuer=ISS, algorithms=["RS256", "ES256"], allowed_clients=["c1"])
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[server])
-    settings: dict[str, Any] = {"http_client": issuer.http_client, "clock": clock, "is_revoked": is_revoked, **options}
-    return MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"])), **settings)
+    arguments: dict[str, Any] = {"http_client": issuer.http_client, "clock": clock, "is_revoked": is_revoked, **options}
+    return MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"])), **arguments)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing wrong with a token, and the step that says so."""
+    """One fault of a token, and the step that rejects the token."""
 
     step: str
     reason: Reason
@@ -59,14 +68,14 @@ class Fault:
 
 FUTURE = 1_900_000_000
 
-# In the verifier's order.
+# in the verifier's order
 FAULTS = [
     Fault(step="compact JWS", reason=Reason.UNSUPPORTED_HEADER, header={"crit": ["x"]}),
     Fault(step="issuer", reason=Reason.UNKNOWN_ISSUER, claims={"iss": f"{ISS}/"}),
     Fault(step="algorithm", reason=Reason.ALGORITHM_NOT_ALLOWED, header={"alg": "ES384"}),
     Fault(step="type", reason=Reason.TYP_NOT_ACCEPTED, header={"typ": "dpop+jwt"}),
     Fault(step="key", reason=Reason.UNKNOWN_KID, header={"kid": "x"}, claims={"iat": 1_000_000_000}),
-    Fault(step="signature", reason=Reason.BAD_SIGNATURE, key=STRANGER),
+    Fault(step="signature", reason=Reason.BAD_SIGNATURE, key=UNKNOWN_KEY),
     Fault(step="expiry", reason=Reason.TOKEN_EXPIRED, claims={"exp": 1_700_000_000}),
     Fault(step="expiry", reason=Reason.MISSING_CLAIM, claims={"exp": ...}),
     Fault(step="not before", reason=Reason.NOT_YET_VALID, claims={"nbf": FUTURE}),
@@ -97,11 +106,11 @@ def token(issuer: Issuer, *faults: Fault) -> str:
     return issuer.sign(header, issuer.claims(None, **{"aud": audience, **claims}), key=key)
 
 
-async def verdict(auth: MCPAuth, text: str) -> Reason | None:
-    """The middleware's."""
+async def refused_by_middleware(auth: MCPAuth, text: str) -> Reason | None:
+    """Return the reason with which the middleware refuses the token, or None."""
     decisions: list[Decision] = []
-    auth.observers = (decisions.append,)
-    await call(auth.wrap(RecordingApp()), headers=bearer(text))
+    protection = replace(protection_of(auth), observers=(decisions.append,))
+    await call(ProtectedApp(RecordingApp(), protection), headers=bearer(text))
     return decisions[-1].reason
 
 
@@ -109,25 +118,26 @@ def outcomes(explanation: Explanation) -> dict[str, str]:
     return {step.name: step.outcome for step in explanation.steps}
 
 
-def hold(explanation: Explanation, text: str) -> None:
-    """What is promised of every explanation."""
+def assert_valid(explanation: Explanation, text: str) -> None:
+    """Assert what every explanation guarantees."""
     shown = json.dumps(explanation.to_dict()) + repr(explanation)
     parts = text.split(".")
     assert text not in shown
     assert len(parts[-1]) < 16 or parts[-1] not in shown
     names = [step.name for step in explanation.steps]
     assert names == [step.name for step in STEPS if step.name in names]
-    told = [step.outcome for step in explanation.steps]
-    reached = told.index("fail") if "fail" in told else len(told)
-    assert told == ["pass"] * reached + ["fail"] * (reached < len(told)) + ["not reached"] * (len(told) - reached - 1)
-    assert explanation.accepted is ("fail" not in told)
+    results = [step.outcome for step in explanation.steps]
+    passed = results.index("fail") if "fail" in results else len(results)
+    after = len(results) - passed - 1
+    assert results == ["pass"] * passed + ["fail"] * (after >= 0) + ["not reached"] * after
+    assert explanation.accepted is ("fail" not in results)
     assert (explanation.reason is None) is explanation.accepted
 
 
 async def test_a_good_token(issuer: Issuer, clock: Clock) -> None:
     text = token(issuer)
     explanation = await explain(configured(issuer, clock), text)
-    hold(explanation, text)
+    assert_valid(explanation, text)
     assert explanation.accepted
     assert (explanation.status, explanation.reason, explanation.hint) == (200, None, "")
     assert explanation.claims is not None
@@ -146,10 +156,10 @@ async def test_a_good_token(issuer: Issuer, clock: Clock) -> None:
 async def test_one_fault(issuer: Issuer, clock: Clock, fault: Fault) -> None:
     text = token(issuer, fault)
     explanation = await explain(configured(issuer, clock), text)
-    hold(explanation, text)
+    assert_valid(explanation, text)
     assert outcomes(explanation)[fault.step] == "fail"
     assert explanation.reason == fault.reason
-    assert explanation.reason == await verdict(configured(issuer, clock), text)
+    assert explanation.reason == await refused_by_middleware(configured(issuer, clock), text)
     assert explanation.hint
 
 
@@ -161,16 +171,16 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_of_two_faults_the_earlier_step_speaks(issuer: Issuer, clock: Clock, anyio_backend: str) -> None:
-    """So the order of the steps is the verifier's own: each pair of faults that one token can have."""
+async def test_of_two_faults_the_earlier_step_fails(issuer: Issuer, clock: Clock, anyio_backend: str) -> None:
+    """The order of the steps is the verifier's: every pair of faults that one token can have."""
     auth = configured(issuer, clock)
     assert len(PAIRS) > 150
     for first, second in PAIRS:
         text = token(issuer, first, second)
         explanation = await explain(auth, text)
-        hold(explanation, text)
-        told = (explanation.reason, outcomes(explanation)[first.step])
-        assert told == (first.reason, "fail"), f"{first.step} before {second.step}"
+        assert_valid(explanation, text)
+        result = (explanation.reason, outcomes(explanation)[first.step])
+        assert result == (first.reason, "fail"), f"{first.step} before {second.step}"
 
 
 # description, token, what it looks like
@@ -185,7 +195,7 @@ NO_TOKENS = [
 
 
 @pytest.mark.parametrize(("text", "looks_like", "reason"), NO_TOKENS)
-async def test_what_is_no_token(issuer: Issuer, clock: Clock, text: str, looks_like: str, reason: Reason) -> None:
+async def test_a_text_that_is_no_jwt(issuer: Issuer, clock: Clock, text: str, looks_like: str, reason: Reason) -> None:
     explanation = await explain(configured(issuer, clock), text)
     assert (explanation.looks_like, explanation.reason) == (looks_like, reason)
     assert explanation.header is None
@@ -193,7 +203,7 @@ async def test_what_is_no_token(issuer: Issuer, clock: Clock, text: str, looks_l
     assert len(text) < 4 or text not in json.dumps(explanation.to_dict())
 
 
-async def test_an_outage_is_no_verdict(issuer: Issuer, clock: Clock) -> None:
+async def test_an_outage_is_a_503(issuer: Issuer, clock: Clock) -> None:
     issuer.fail(status=500)
     explanation = await explain(configured(issuer, clock), token(issuer))
     assert (explanation.status, explanation.reason) == (503, Reason.KEYS_UNAVAILABLE)
@@ -230,13 +240,13 @@ async def test_tenants(clock: Clock, claims: Any, members: Any, step: str | None
     issuer = Issuer("https://id.example.com/t1", algorithms=(), clock=clock)
     text = issuer.sign({"alg": "ES256", "kid": key.kid}, issuer.claims(R, **{"tid": "t1", **claims}), key=key)
     explanation = await explain(auth, text)
-    hold(explanation, text)
+    assert_valid(explanation, text)
     assert explanation.reason == reason
     failed = [name for name, outcome in outcomes(explanation).items() if outcome == "fail"]
     assert failed == ([] if step is None else [step])
 
 
-class OfTheUser:
+class OpaqueVerifier:
     """A verifier that accepts one opaque token."""
 
     async def verify(self, credential: Any, request: Any) -> Any:
@@ -254,8 +264,8 @@ class OfTheUser:
         pytest.param("a b", ["fail", "not reached", "not reached"], id="no token"),
     ],
 )
-async def test_a_verifier_of_the_users(issuer: Issuer, clock: Clock, text: str, expected: list[str]) -> None:
-    auth = configured(issuer, clock, verifier=OfTheUser(), is_revoked=None)
+async def test_a_custom_verifier(issuer: Issuer, clock: Clock, text: str, expected: list[str]) -> None:
+    auth = configured(issuer, clock, verifier=OpaqueVerifier(), is_revoked=None)
     explanation = await explain(auth, text)
     assert outcomes(explanation) == dict(zip(("credential", "your verifier", "baseline scopes"), expected, strict=True))
 
@@ -270,19 +280,23 @@ async def test_which_resource(issuer: Issuer, clock: Clock) -> None:
     assert (await explain(auth, issuer.mint(other))).resource == other
     assert (await explain(auth, issuer.mint(other), R)).reason == Reason.WRONG_AUDIENCE
     for text, named in ((issuer.mint("https://x.example"), None), ("opaque", None), (issuer.mint([R, other]), None)):
-        with pytest.raises(ConfigurationError, match="There are 2 resources"):
+        with pytest.raises(ConfigurationError, match="has 2 resources"):
             await explain(auth, text, named)
-    with pytest.raises(ConfigurationError, match="is none of them"):
+    with pytest.raises(ConfigurationError, match="is not one"):
         await explain(auth, issuer.mint(R), "https://x.example")
 
 
-# issuer, header typ, changed claims, reason, what the hint has to say
+# issuer, header typ, changed claims, reason, part of the hint
 HINTS = [
     pytest.param("https://login.microsoftonline.com/t/v2.0", "JWT", {"aud": "guid"}, Reason.WRONG_AUDIENCE, "extra_audiences", id="E Entra"),
     pytest.param("https://dev-1.okta.com/oauth2/aus1", None, {"aud": "api"}, Reason.WRONG_AUDIENCE, "audience to the resource", id="E Okta"),
     pytest.param("https://tenant.eu.auth0.com/", "JWT", {"aud": "x"}, Reason.WRONG_AUDIENCE, "Compatibility Profile", id="E Auth0"),
     pytest.param("https://cognito-idp.eu.amazonaws.com/p", None, {"aud": ...}, Reason.MISSING_CLAIM, "resource binding", id="E Cognito"),
-    pytest.param("https://auth.example.org", "JWT", {"aud": "x"}, Reason.WRONG_AUDIENCE, "somebody else", id="nobody we know"),
+    pytest.param("https://id.example.com/realms/r", "JWT", {"aud": "account"}, Reason.WRONG_AUDIENCE, "audience mapper", id="D4 Keycloak aud"),
+    pytest.param("https://id.example.com/realms/r", "JWT", {"sub": ...}, Reason.MISSING_CLAIM, "client scope `basic`", id="D4 Keycloak sub"),
+    pytest.param("https://id.example.com/realms/r", "JWT", {"scope": ""}, Reason.INSUFFICIENT_SCOPE, "Create a client scope", id="D4 Keycloak scope"),
+    pytest.param("https://r.supabase.co/auth/v1", "JWT", {"scope": ...}, Reason.INSUFFICIENT_SCOPE, "access token hook", id="D4 Supabase scope"),
+    pytest.param("https://auth.example.org", "JWT", {"aud": "x"}, Reason.WRONG_AUDIENCE, "for another audience", id="unknown provider"),
 ]  # fmt: skip
 
 
@@ -295,18 +309,140 @@ async def test_the_hint_knows_the_provider(  # noqa: PLR0917 - a row of the tabl
     metadata = ResourceServerMetadata(
         resource=R, authorization_servers=[AuthServerConfig(issuer=url, jwks=issuer.jwks())]
     )
-    auth = MCPAuth(ResourceServerConfig(metadata=metadata), clock=clock)
-    explanation = await explain(auth, issuer.mint(R, typ=typ, **claims))
+    auth = MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"])), clock=clock)
+    members: dict[str, Any] = {"scope": "mcp:read", **claims}
+    explanation = await explain(auth, issuer.mint(R, typ=typ, **members))
     assert explanation.reason == reason
     assert said in explanation.hint
+    assert ("audience mapper" in explanation.hint) is (said == "audience mapper")
 
 
-async def test_a_slash_is_told(issuer: Issuer, clock: Clock) -> None:
-    explanation = await explain(configured(issuer, clock), token(issuer, FAULTS[1]))
-    assert "Only the slash at the end differs." in explanation.hint
+AGENTIC = "https://api.descope.com/v1/apps/agentic/P2abcdefghijklmnopqrstuvwxyz/MS1"
+PROJECT = "https://api.descope.com/v1/apps/P2abcdefghijklmnopqrstuvwxyz"
+
+# iss of the token, trusted issuer, part of the hint
+UNKNOWN = [
+    pytest.param(f"{ISS}/", ISS, "differs only by the trailing slash", id="a slash"),
+    pytest.param("https://other.example.com", ISS, "add it to the authorization servers", id="another issuer"),
+    pytest.param(PROJECT, AGENTIC, f'AuthServerConfig(issuer="{PROJECT}", extra_audiences=["{PROJECT.rpartition("/")[2]}"])', id="D4 Descope project"),
+    pytest.param(PROJECT.rpartition("/")[2], AGENTIC, "clients sign in at the configured issuer.", id="D4 Descope project id"),
+    pytest.param("https://api.workos.com/user_management/client_1", "https://a.authkit.app", "session token", id="WorkOS session"),
+    pytest.param("http://adfs.example.com/adfs/services/trust", ISS, "is not an https URL", id="ADFS"),
+    pytest.param("accounts", ISS, "is not an issuer URL", id="no URL"),
+    pytest.param("https://other.example.com/?a=b", ISS, "is not an issuer URL", id="a query"),
+    pytest.param("https://accounts.google.com", ISS, "Use another authorization server.", id="Google"),
+    pytest.param(1, ISS, "is not an issuer URL", id="a number"),
+]  # fmt: skip
 
 
-async def test_what_it_says_is_escaped_and_bounded(issuer: Issuer, clock: Clock) -> None:
+@pytest.mark.parametrize(("iss", "trusted", "said"), UNKNOWN)
+async def test_the_hint_for_an_unknown_issuer_names_only_issuers_that_can_be_configured(
+    clock: Clock, iss: Any, trusted: str, said: str
+) -> None:
+    issuer = Issuer(trusted, clock=clock)
+    server = AuthServerConfig(issuer=trusted, jwks=issuer.jwks())
+    metadata = ResourceServerMetadata(resource=R, authorization_servers=[server])
+    auth = MCPAuth(ResourceServerConfig(metadata=metadata), clock=clock)
+    explanation = await explain(auth, issuer.mint(R, iss=iss))
+    assert explanation.reason == Reason.UNKNOWN_ISSUER
+    assert said in explanation.hint
+    if "add it" in explanation.hint or "AuthServerConfig(" in explanation.hint:
+        added = AuthServerConfig(issuer=iss)
+        MCPAuth(ResourceServerConfig(metadata=ResourceServerMetadata(resource=R, authorization_servers=[added])))
+
+
+# option of the issuer, header, claims, reason, part of the hint, part that must be absent
+ONLY_ACCEPTED: list[Any] = [
+    pytest.param({"algorithms": ["ES256"]}, {"alg": "RS256"}, {}, "Add the algorithm to `algorithms`", "sign with", id="RS256"),
+    pytest.param({}, {"alg": "HS256"}, {}, "Have the provider sign with one of", "Add the", id="HS256"),
+    pytest.param({"profile": "at+jwt"}, {"typ": "JWT"}, {}, 'profile="jwt"', "no profile", id="typ JWT"),
+    pytest.param({"profile": "at+jwt"}, {"typ": "dpop+jwt"}, {}, "no profile accepts this typ", 'profile="jwt"', id="typ of a proof"),
+    pytest.param({}, {"typ": "dpop+jwt"}, {}, "no profile accepts this typ", 'profile="jwt"', id="typ of a proof, profile jwt"),
+    pytest.param({}, {}, {"nbf": 100}, "set `leeway`", "never", id="clocks 100 s apart"),
+    pytest.param({}, {}, {"nbf": 400}, "Compare the clocks", "leeway", id="clocks 400 s apart"),
+    pytest.param({"require_single_audience": True}, {}, {"aud": [R, "x"]}, "`require_single_audience` is set", "extra_audiences", id="two audiences"),
+    pytest.param({"allowed_clients": ["c1"]}, {}, {"client_id": "c2"}, "add its id to `allowed_clients`", "remove", id="another client"),
+    pytest.param({"profile": "no-aud", "allowed_clients": ["c1"]}, {}, {"client_id": ...}, "names no client", "remove", id="no client, profile no-aud"),
+    pytest.param({"allowed_clients": ["c1"]}, {}, {"client_id": ...}, "names no client", "add its id", id="no client"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "header", "claims", "said", "unsaid"), ONLY_ACCEPTED)
+async def test_a_hint_advises_no_setting_that_the_configuration_rejects(  # noqa: PLR0917 - a row of the table
+    issuer: Issuer,
+    clock: Clock,
+    options: dict[str, Any],
+    header: dict[str, Any],
+    claims: dict[str, Any],
+    said: str,
+    unsaid: str,
+) -> None:
+    server = AuthServerConfig(issuer=ISS, **options)
+    metadata = ResourceServerMetadata(resource=R, authorization_servers=[server])
+    policy = ScopePolicy(default=[f"{R}/read"] if options.get("profile") == "no-aud" else [])
+    config = ResourceServerConfig(metadata=metadata, policy=policy)
+    auth = MCPAuth(config, http_client=issuer.http_client, clock=clock)
+    changed = {name: value + int(clock.now) if name == "nbf" else value for name, value in claims.items()}
+    if "nbf" in changed:
+        changed["exp"] = int(clock.now) + 1000
+    explanation = await explain(
+        auth, token(issuer, Fault(step="", reason=Reason.REVOKED, header=header, claims=changed))
+    )
+    assert said in explanation.hint
+    assert unsaid not in explanation.hint
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+HEADERS = st.dictionaries(st.sampled_from(("alg", "typ", "kid", "crit", "x")), JSON, max_size=3)
+CLAIMS = st.dictionaries(
+    st.sampled_from(
+        ("iss", "aud", "exp", "nbf", "iat", "sub", "client_id", "azp", "scope", "scp", "cnf", "typ", "jti")
+    ),
+    JSON,
+    max_size=4,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(HEADERS, CLAIMS)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_every_token_gets_an_explanation(
+    issuer: Issuer, clock: Clock, anyio_backend: str, header: dict[str, Any], claims: dict[str, Any]
+) -> None:
+    text = token(issuer, Fault(step="", reason=Reason.REVOKED, header=header, claims=claims))
+    explanation = await explain(configured(issuer, clock), text)
+    assert_valid(explanation, text)
+    assert explanation.accepted or explanation.hint
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=row.slug) for row in PROVIDERS if row.usable])
+def test_the_settings_of_every_provider_are_accepted(row: Provider) -> None:
+    def filled(settings: Mapping[str, Any]) -> dict[str, Any]:
+        text = json.dumps(dict(settings)).replace("<resource>", R)
+        plain: dict[str, Any] = json.loads(re.sub(r"<[\w ]+>", "x", text))
+        return plain
+
+    issuer = re.sub(r"\{\w+\}", "x", row.issuers[0])
+    metadata = ResourceServerMetadata(
+        resource=R, authorization_servers=[AuthServerConfig(issuer=issuer, **filled(row.config))]
+    )
+    MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(**filled(row.policy))))
+
+
+def test_the_tables_of_hints_name_settings_and_providers_that_exist() -> None:
+    existing = {field.name for cls in (AuthServerConfig, ScopePolicy) for field in dataclasses.fields(cls)}
+    for names in SETTINGS.values():
+        assert names <= existing
+    used = {name for row in PROVIDERS for name in (*row.config, *row.policy)}
+    assert used <= {name for names in SETTINGS.values() for name in names}
+    assert {entry.slug for entry in PROVIDER_HINTS} <= {row.slug for row in PROVIDERS}
+
+
+async def test_an_explanation_is_escaped_and_bounded(issuer: Issuer, clock: Clock) -> None:
     text = token(issuer, Fault(step="", reason=Reason.REVOKED, claims={"aud": "\x1b[2J" + "x" * 5000}))
     explanation = await explain(configured(issuer, clock), text)
     (failed,) = [step for step in explanation.steps if step.outcome == "fail"]

@@ -150,7 +150,7 @@ def test_what_a_pattern_matches(pattern: str, issuer: str, matches: bool) -> Non
     guarded = MCPAuthMiddleware(
         RecordingApp(), resource=R, authorization_servers=[ISS, AuthServerConfig(issuer_pattern=pattern)]
     )
-    others = guarded.auth.site.resources[0].trust.others
+    others = guarded.auth._protection.config.resources[0].trust.others
     assert others is not None
     found = others.match(issuer)
     assert (None if found is None else found.rules.issuer) == (issuer if matches else None)
@@ -743,7 +743,7 @@ def test_only_the_first_hundred_are_published(caplog: pytest.LogCaptureFixture) 
     names = [f"t{n}" for n in range(150)]
     guarded = MCPAuthMiddleware(RecordingApp(), resource=R, authorization_servers=[tenants(tenants=names)])
     assert [warning for warning in guarded.auth.warnings if "first 100 of 150" in warning] != []
-    assert len(guarded.auth.site.documents) > 0
+    assert len(guarded.auth._protection.config.documents) > 0
     document = anyio.run(call, guarded, "GET", PRM_PATH).json()
     assert document["authorization_servers"] == [tenant(name) for name in names[:100]]
 
@@ -897,4 +897,4 @@ async def test_signed_metadata_is_ignored(signed: str, issuer: Issuer, internet:
 def test_callables_are_resolvers() -> None:
     plain: Callable[[str], None] = lambda _: None  # noqa: E731 - that it is one is the point
     guarded = MCPAuthMiddleware(RecordingApp(), resource=R, authorization_servers=[ISS, plain])
-    assert guarded.auth.site.resources[0].trust.others is not None
+    assert guarded.auth._protection.config.resources[0].trust.others is not None

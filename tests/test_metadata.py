@@ -19,8 +19,8 @@ from asgi_mcp_auth._oauth.resource_metadata import (
     compile_document,
     is_language_tag,
 )
+from asgi_mcp_auth._oauth.responses import Response
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, insert_well_known, parse_url
-from asgi_mcp_auth._policy.responses import Response
 from asgi_mcp_auth._request import RequestInfo
 
 EMPTY: dict[str, Any] = {}
@@ -82,7 +82,9 @@ def places(*resources: str) -> dict[bytes, Any]:
         ResourceServerConfig(metadata=ResourceServerMetadata(resource=resource, authorization_servers=[ISS]))
         for resource in resources
     ]
-    return {path: document.members["resource"] for path, document in MCPAuth(configs).site.documents.items()}
+    return {
+        path: document.members["resource"] for path, document in MCPAuth(configs)._protection.config.documents.items()
+    }
 
 
 WK = b"/.well-known/oauth-protected-resource"
@@ -448,4 +450,4 @@ def test_the_signer_is_given_what_is_published() -> None:
     auth = MCPAuth(config, metadata_signer=sign)
     plain = DEFAULT | {"jwks_uri": "https://mcp.example.com/jwks", "resource_name": "Files"}
     assert asked == [plain | {"iss": R}]
-    assert auth.site.resources[0].document.members == plain | {"signed_metadata": jws(asked[0])}
+    assert auth._protection.config.resources[0].document.members == plain | {"signed_metadata": jws(asked[0])}

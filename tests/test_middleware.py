@@ -725,8 +725,8 @@ class Judge:
 
 
 def judged(issuer: Issuer, app: Any, verdict: Verified | Refusal | Exception, **options: Any) -> MCPAuthMiddleware:
-    auth = MCPAuth(resource(R), http_client=issuer.http_client, clock=issuer.clock, **options)
-    auth.verifiers = (Judge(verdict),)
+    verifier = Judge(verdict)
+    auth = MCPAuth(resource(R), http_client=issuer.http_client, clock=issuer.clock, verifier=verifier, **options)
     return auth.wrap(app)
 
 
@@ -1368,8 +1368,8 @@ async def test_an_app_that_answers_401_itself(
         assert (await call(guarded, headers=bearer(token(issuer)))).status == status
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     told = (
-        "The app answered 401 to a request that was authenticated here. If it looks for the Authorization header "
-        "itself: it is hidden, unless expose_token=True."
+        "The app answered 401 to an authenticated request. The app may look for the Authorization header, which is "
+        "hidden. Set expose_token=True to pass it on, or remove the app's own authentication."
     )
     assert warnings == [told] * expected
 
@@ -1609,8 +1609,8 @@ async def test_no_token_and_no_query_is_ever_logged(
 async def test_a_verifier_that_quotes_the_token_does_not_get_it_logged(
     issuer: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    auth = MCPAuth(resource(R), http_client=issuer.http_client, clock=issuer.clock)
-    auth.verifiers = (QuotingVerifier(),)
+    verifier = QuotingVerifier()
+    auth = MCPAuth(resource(R), http_client=issuer.http_client, clock=issuer.clock, verifier=verifier)
     assert await call(auth.wrap(RecordingApp()), headers=bearer(SECRET)) == unavailable()
     assert "RuntimeError" in caplog.text
     assert SECRET not in everything_logged(caplog.records)

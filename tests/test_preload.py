@@ -65,7 +65,7 @@ now = 1_800_000_000.0
 issuer = Issuer(algorithms=("Ed25519",), clock=lambda: now)
 metadata = ResourceServerMetadata(resource="https://mcp.example.com/mcp", authorization_servers=[issuer.url])
 auth = MCPAuth(ResourceServerConfig(metadata=metadata), http_client=issuer.http_client, clock=lambda: now)
-(keys,) = auth._key_sets._named.values()
+(keys,) = auth._protection.key_sets._named.values()
 
 def tell():
     document, state = keys.document, keys.document.state

@@ -23,11 +23,9 @@ from test_servers import write_shop
 from test_stacks import SERVERS
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, Reason
-from asgi_mcp_auth.cli.dev_options import dev_server
+from asgi_mcp_auth.cli._dev_options import dev_server
 from asgi_mcp_auth.config import JWKSCacheSettings
 from asgi_mcp_auth.dev import DevServer, Switch
-from asgi_mcp_auth.doctor import CODES
-from asgi_mcp_auth.providers import PROVIDERS, Provider
 from asgi_mcp_auth.status import Event
 from asgi_mcp_auth.testing import Issuer
 
@@ -128,27 +126,6 @@ def test_the_table_of_authorization_server_fields_is_complete() -> None:
     written = {name: f"`{value!r}`".replace("'", '"') for name, value in defaults.items()}
     special = {"issuer": "required", "algorithms": "all asymmetric", "jwks_cache": "`JWKSCacheSettings()`"}
     assert documented == written | special
-
-
-def provider_row(provider: Provider) -> str:
-    """A row of the table of providers: its shapes, what to set as one writes it, and the advice."""
-    settings = [f"`{name}={json.dumps(value, ensure_ascii=False)}`" for name, value in provider.config.items()]
-    settings += [f"`{name}={json.dumps(value)}` (policy)" for name, value in provider.policy.items()]
-    told = "<br>".join(settings) or "nothing"
-    issuers = "<br>".join(f"`{issuer}`" for issuer in provider.issuers)
-    return f"| {provider.name} | {issuers} | {told if provider.usable else 'cannot be used'} | {provider.advice} |"
-
-
-def test_the_table_of_providers_is_the_data() -> None:
-    head = ["| provider | issuer | settings | advice |", "|---|---|---|---|"]
-    table = "\n".join([*head, *map(provider_row, PROVIDERS)])
-    assert table in README, f"write this into the README:\n{table}"
-
-
-def test_the_table_of_finding_codes_is_the_list() -> None:
-    head = ["| code | severity | what was found | how to mend it |", "|---|---|---|---|"]
-    table = "\n".join([*head, *(f"| `{code.name}` | {code.severity} | {code.means} | {code.fix} |" for code in CODES)])
-    assert table in README, f"write this into the README:\n{table}"
 
 
 def test_the_tables_of_clocks_and_of_events_are_complete() -> None:

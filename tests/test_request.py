@@ -1,4 +1,4 @@
-"""`_protocol.request`: the read-only view of a scope; repeated fields are kept apart."""
+"""The read-only view of a scope: one pass over the header fields, repeated fields as separate lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness import http_scope
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._request import CREDENTIAL_FIELDS, READ, RequestInfo
+from asgi_mcp_auth._request import CREDENTIAL_FIELDS, MESSAGE_FIELDS, RequestInfo
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,30 @@ def test_fields(headers: list[tuple[bytes, bytes]], expected: dict[bytes, list[b
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from(sorted(READ | {b"accept", b"x"})), st.binary(max_size=20)), max_size=8))
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(MESSAGE_FIELDS | {b"accept", b"x"})), st.binary(max_size=20)), max_size=8)
+)
 def test_fields_are_the_lines_in_order(headers: list[tuple[bytes, bytes]]) -> None:
     fields = RequestInfo(http_scope() | {"headers": headers}).fields
-    assert set(fields) == {name for name, _ in headers} & READ
+    assert set(fields) == {name for name, _ in headers} & MESSAGE_FIELDS
     for name, lines in fields.items():
         assert lines == [value for other, value in headers if other == name]
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [b"mcp-session-id", b"mcp_session_id", b"mcp-session_id", b"mcp_session-id"],
+)
+def test_underscores_are_hyphens(spelling: bytes) -> None:
+    """A WSGI adapter behind the middleware reads both as HTTP_MCP_SESSION_ID."""
+    request = RequestInfo(http_scope() | {"headers": [(spelling, b"s")]})
+    assert request.fields == {b"mcp-session-id": [b"s"]}
+    assert request.forwarded == [(spelling, b"s")]
+
+
+def test_credentials_are_not_forwarded() -> None:
+    headers = [(b"accept", b"a"), (b"authorization", b"Bearer x"), (b"host", b"h"), (b"dpop", b"p")]
+    assert RequestInfo(http_scope() | {"headers": headers}).forwarded == [(b"accept", b"a"), (b"host", b"h")]
 
 
 def test_headers_may_be_any_iterable() -> None:
@@ -55,7 +73,7 @@ def test_headers_may_be_any_iterable() -> None:
 
 def test_credentials_are_among_what_is_read() -> None:
     assert {b"authorization", b"dpop"} == CREDENTIAL_FIELDS
-    assert CREDENTIAL_FIELDS < READ
+    assert CREDENTIAL_FIELDS < MESSAGE_FIELDS
 
 
 @pytest.mark.parametrize(
@@ -93,23 +111,6 @@ def test_public_url(scope: dict[str, Any], expected: str) -> None:
     headers = {"host": "evil.example", "x-forwarded-host": "evil.example"}
     request = RequestInfo(http_scope(headers=headers, host=None) | scope)
     assert request.public_url("https://mcp.example.com") == expected
-
-
-@pytest.mark.parametrize(
-    ("extensions", "expected"),
-    [
-        pytest.param(None, None, id="no extensions at all"),
-        pytest.param({}, None, id="no TLS extension"),
-        pytest.param({"tls": None}, None, id="TLS extension of None"),
-        pytest.param({"tls": {}}, None, id="no chain"),
-        pytest.param({"tls": {"client_cert_chain": None}}, None, id="chain of None"),
-        pytest.param({"tls": {"client_cert_chain": []}}, None, id="an empty chain"),
-        pytest.param({"tls": {"client_cert_chain": ["leaf", "ca"]}}, "leaf", id="the leaf is first"),
-        pytest.param({"tls": {"client_cert_chain": iter(["leaf"])}}, "leaf", id="any iterable"),
-    ],
-)
-def test_peer_certificate(extensions: Any, expected: str | None) -> None:
-    assert RequestInfo(http_scope(extensions=extensions)).peer_certificate == expected
 
 
 def test_a_websocket_is_a_get() -> None:

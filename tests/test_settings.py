@@ -29,10 +29,11 @@ from asgi_mcp_auth import (
     ScopePolicy,
     load_app,
 )
+from asgi_mcp_auth._options import MCPAuthOptions, Settings
 from asgi_mcp_auth._settings.loader import line_of, settings_of
-from asgi_mcp_auth._settings.reader import fields_of, parameters_of
+from asgi_mcp_auth._settings.reader import fields_of
 from asgi_mcp_auth._settings.schema import config_schema
-from asgi_mcp_auth._settings.shorthand import shorthand_fields
+from asgi_mcp_auth._settings.shorthand import SHORTHAND
 from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.testing import Issuer
 
@@ -100,7 +101,8 @@ def problems_of(raised: pytest.ExceptionInfo[ConfigurationError]) -> dict[str, s
 def test_a_file_says_what_python_says(tmp_path: Path) -> None:
     auth = MCPAuth.from_toml(written(tmp_path, WHOLE))
     assert auth.configs == (CONFIG,)
-    assert (auth.websockets, auth.token_cache_size) == (False, 5)
+    options = auth._builder.options
+    assert (options["websockets"], options["token_cache_size"]) == (False, 5)
     assert MCPAuth.from_mapping(tomllib.loads(WHOLE)).configs == (CONFIG,)
 
 
@@ -148,7 +150,7 @@ async def test_hooks_by_import_string_and_in_code(issuer: Issuer, anyio_backend:
     app = RecordingApp()
     assert (await call(auth.wrap(app), headers=bearer(token(issuer)))).status == 200
     assert (await call(auth.wrap(app))).status == 401
-    with pytest.raises(ConfigurationError, match="It is given in the code too"):
+    with pytest.raises(ConfigurationError, match="The setting is given in the code too"):
         MCPAuth.from_mapping(SHORT | {"websockets": False}, websockets=False)
 
 
@@ -312,7 +314,7 @@ def test_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     )
     (config,) = auth.configs
     assert (config.metadata.resource, list(config.policy.default)) == (R, ["mcp:read", "mcp:write"])
-    assert auth.token_cache_size == 7
+    assert auth._builder.options["token_cache_size"] == 7
     (server,) = config.metadata.authorization_servers
     assert isinstance(server, AuthServerConfig)
     assert (server.issuer, list(server.jwks or ())) == (ISS, ["keys"])
@@ -335,11 +337,11 @@ def test_a_reference_is_never_shown(
 
 
 def test_every_setting_is_known() -> None:
-    """Also those that are added later: they come from the signatures."""
-    assert set(settings_of(MCPAuth)) == set(parameters_of(MCPAuth)) | set(shorthand_fields())
+    """Settings that are added later are known too: all of them come from the declarations."""
+    assert set(settings_of(Settings)) == {"protected_resources", *MCPAuthOptions.__annotations__, *SHORTHAND}
     undocumented = [
         field.name
-        for fields in (parameters_of(MCPAuth), fields_of(AuthServerConfig), fields_of(ScopePolicy))
+        for fields in (settings_of(Settings), fields_of(AuthServerConfig), fields_of(ScopePolicy))
         for field in fields.values()
         if not field.meaning
     ]
@@ -347,7 +349,7 @@ def test_every_setting_is_known() -> None:
 
 
 def schema() -> Any:  # jsonschema's stubs are partly unknown
-    document = config_schema(settings_of(MCPAuth), shorthand_fields())
+    document = config_schema(settings_of(Settings), SHORTHAND)
     Draft202012Validator.check_schema(document)
     return Draft202012Validator(document)
 
@@ -388,10 +390,10 @@ JSON = st.recursive(
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])  # the first generation waits for a busy machine
-@given(st.dictionaries(st.sampled_from([*settings_of(MCPAuth), "x"]), JSON, max_size=4))
+@given(st.dictionaries(st.sampled_from([*settings_of(Settings), "x"]), JSON, max_size=4))
 def test_any_mapping_is_configured_or_refused(mapping: dict[str, Any]) -> None:
     try:
-        told = len(MCPAuth.from_mapping(mapping).site.resources)
+        told = len(MCPAuth.from_mapping(mapping)._protection.config.resources)
     except ConfigurationError as error:
         told = len(error.problems)
     assert told > 0
@@ -425,7 +427,7 @@ def test_load_app(app: str, tmp_path: Path) -> None:
         pytest.param("test_settings_hooks:app", "has no attribute 'app'", id="attribute"),
         pytest.param("test_settings_hooks", "is not an import string", id="no colon"),
         pytest.param("test_settings_hooks:make(1)", "is not an import string", id="arguments"),
-        pytest.param("test_settings_hooks:number", "is no ASGI app", id="no app"),
+        pytest.param("test_settings_hooks:number", "is not an ASGI app", id="no app"),
     ],
 )
 def test_load_app_refuses(app: str, what: str, tmp_path: Path) -> None:
@@ -448,7 +450,8 @@ def test_what_is_wrong_with_an_issuer_for_a_list() -> None:
         MCPAuth.from_mapping(SHORT | {"authorization_servers": ISS})
 
 
-def test_check_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     assert main(["check-config", str(written(tmp_path, WHOLE))]) == 0
     shown = capsys.readouterr().out
     for part in (R, "/.well-known/oauth-protected-resource/mcp", ISS, 'type = "oidc"', "mcp:admin", "is good"):
@@ -462,7 +465,7 @@ def test_check_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_command_prints_the_schema() -> None:
     command = [sys.executable, "-m", "asgi_mcp_auth", "config-schema"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == config_schema(settings_of(MCPAuth), shorthand_fields())
+    assert json.loads(done.stdout) == config_schema(settings_of(Settings), SHORTHAND)
 
 
 def test_the_readmes_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -470,7 +473,7 @@ def test_the_readmes_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     text = readme.partition("```toml\n")[2].partition("```")[0]
     monkeypatch.setenv("LOGIN_ISSUER", "https://login.example.com")
     auth = MCPAuth.from_toml(written(tmp_path, text))
-    assert [resource.identifier for resource in auth.site.resources] == ["https://api.example.com/notes"]
+    assert [resource.identifier for resource in auth._protection.config.resources] == ["https://api.example.com/notes"]
     assert schema().is_valid(tomllib.loads(text))
 
 
@@ -503,14 +506,15 @@ def test_check_config_shows_what_is_nested(tmp_path: Path, capsys: pytest.Captur
         ),
     ],
 )
-def test_check_config_does_not_show_what_is_referred_to(
+def test_check_config_shows_public_values_that_the_file_refers_to(
     text: str, shown: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secret = "https://s3cret.example.com/mcp"
-    monkeypatch.setenv("X", secret)
-    monkeypatch.setenv("J", json.dumps({"a-s3cret": "b-s3cret"}))
-    (tmp_path / "x").write_text(secret)
+    """What is published, or sent with every token, is no secret."""
+    public = "https://public.example.com/mcp"
+    monkeypatch.setenv("X", public)
+    monkeypatch.setenv("J", json.dumps({"a-public": "b-public"}))
+    (tmp_path / "x").write_text(public)
     assert main(["check-config", str(written(tmp_path, text))]) == 0
-    told = capsys.readouterr()
-    assert "s3cret" not in told.out + told.err
-    assert told.out.count("(from_") == shown
+    shown_text = capsys.readouterr().out
+    assert shown_text.count("public") >= shown
+    assert "(from_" not in shown_text

@@ -1,4 +1,4 @@
-"""`asgi_mcp_auth.testing.assert_challenge`: what it lets pass, what it says otherwise, and whose responses it reads."""
+"""`asgi_mcp_auth.testing.assert_challenge`: accepted challenges, messages of failures, and supported responses."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from starlette.responses import Response as StarletteResponse
 from starlette.testclient import TestClient
 
+from asgi_mcp_auth import testing
 from asgi_mcp_auth.testing import assert_challenge
 
 
@@ -48,7 +49,7 @@ STEP_UP = f'Bearer error="insufficient_user_authentication", acr_values="mfa", m
         pytest.param(response(401, STEP_UP), {"acr_values": "mfa", "max_age": "60"}, id="RS-122 other parameters"),
     ],
 )  # fmt: skip
-def test_what_passes(given: httpx.Response, expected: dict[str, Any]) -> None:
+def test_expected_challenges_pass(given: httpx.Response, expected: dict[str, Any]) -> None:
     challenge = assert_challenge(given, **expected)
     assert challenge.scheme.lower() == expected.get("scheme", "bearer").lower()
 
@@ -58,11 +59,12 @@ def test_what_passes(given: httpx.Response, expected: dict[str, Any]) -> None:
     [
         pytest.param(response(200), {}, ["status: expected 401, found 200", "scheme: expected one challenge of Bearer, found no challenge"], id="no challenge at all"),
         pytest.param(response(403, CH0), {}, ["status: expected 401, found 403"], id="another status"),
+        pytest.param(response(421, CH0), {}, ["status: expected 401, found 421", "Host: not allowed; pass base_url=base_url(auth) to the test client"], id="RS-223 another host"),
         pytest.param(response(401, DPOP), {}, ["scheme: expected one challenge of Bearer, found DPoP"], id="another scheme"),
         pytest.param(response(401, CH0, CH0), {}, ["scheme: expected one challenge of Bearer, found Bearer, Bearer"], id="two of one scheme"),
         pytest.param(response(401, CH0), {"error": "invalid_token"}, ['error: expected "invalid_token", found none'], id="an error that is not there"),
         pytest.param(response(401, cht()), {"error": None}, ['error: expected none, found "invalid_token"'], id="an error that must not be there"),
-        pytest.param(response(401, CH0), {"resource_metadata": f"{PRM}/"}, [f'resource_metadata: expected "{PRM}/", found "{PRM}"'], id="the metadata to the letter"),
+        pytest.param(response(401, CH0), {"resource_metadata": f"{PRM}/"}, [f'resource_metadata: expected "{PRM}/", found "{PRM}"'], id="the metadata is compared exactly"),
         pytest.param(response(401, CH0), {"scopes": "mcp:write"}, ['scope: expected "mcp:write", found "mcp:read" (missing: mcp:write; not expected: mcp:read)'], id="another scope"),
         pytest.param(response(401, CH0), {"scopes": ["mcp:read", "mcp:write"]}, ['scope: expected "mcp:read mcp:write", found "mcp:read" (missing: mcp:write)'], id="a scope too few"),
         pytest.param(response(403, chs("a b")), {"status": 403, "scopes": "a"}, ['scope: expected "a", found "a b" (not expected: b)'], id="a scope too many"),
@@ -73,14 +75,16 @@ def test_what_passes(given: httpx.Response, expected: dict[str, Any]) -> None:
         pytest.param(response(403, CH0), {"error": "x", "scopes": "mcp:read"}, ["status: expected 401, found 403", 'error: expected "x", found none'], id="every difference at once"),
     ],
 )  # fmt: skip
-def test_what_does_not_and_why(given: httpx.Response, expected: dict[str, Any], differences: list[str]) -> None:
+def test_the_message_lists_every_difference(
+    given: httpx.Response, expected: dict[str, Any], differences: list[str]
+) -> None:
     with pytest.raises(AssertionError) as raised:
         assert_challenge(given, **expected)
     sent = given.headers.get_list("www-authenticate")
     assert str(raised.value).splitlines() == [
-        "not the challenge that was expected:",
+        "not the expected challenge:",
         *(f"  {difference}" for difference in differences),
-        f"of the response {given.status_code} with",
+        f"The response has status {given.status_code} and",
         *([f"  WWW-Authenticate: {value}" for value in ([", ".join(sent)] if sent else [])] or ["  no WWW-Authenticate"]),
     ]  # fmt: skip
 
@@ -123,33 +127,33 @@ def of_werkzeug(status: int, value: str) -> Any:
         pytest.param(of_werkzeug, id="Werkzeug, as Quart's test client"),
     ],
 )
-def test_whose_responses(make: Callable[[int, str], Any]) -> None:
+def test_responses_of_common_clients_are_read(make: Callable[[int, str], Any]) -> None:
     wanted: dict[str, Any] = {"scopes": "mcp:read", "error": None, "resource_metadata": PRM}
     assert_challenge(make(401, CH0), **wanted)
     with pytest.raises(AssertionError, match="status: expected 401, found 403"):
         assert_challenge(make(403, CH0), **wanted)
 
 
-def test_header_lines_apart() -> None:
+def test_separate_header_lines_are_read() -> None:
     assert_challenge(of_werkzeug(401, f"{DPOP}; {CH0}"), scopes="mcp:read")
 
 
 @given(st.integers(100, 599), st.lists(st.text(st.characters(codec="latin-1")), max_size=3))
-def test_any_response_passes_or_is_told_of(status: int, values: list[str]) -> None:
+def test_any_header_value_passes_or_is_an_assertion_error(status: int, values: list[str]) -> None:
     headers = SimpleNamespace(items=lambda: [("WWW-Authenticate", value) for value in values])
     odd: Any = SimpleNamespace(status_code=status, headers=headers)
-    told = ""
+    message = ""
     try:
         challenge = assert_challenge(odd, error="x", scopes="a")
     except AssertionError as error:
-        told = str(error)
+        message = str(error)
     else:
         assert (status, challenge.params["error"], challenge.params["scope"]) == (401, "x", "a")
-    assert not told or told.startswith("not the challenge")
+    assert not message or message.startswith("not the expected challenge")
 
 
 def test_the_message_in_the_readme() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    readme = (Path(testing.__file__).parent / "README.md").read_text("utf-8")
     metadata = "https://api.example.com/.well-known/oauth-protected-resource/notes"
     found = response(401, f'Bearer scope="notes:read", resource_metadata="{metadata}"')
     with pytest.raises(AssertionError) as raised:

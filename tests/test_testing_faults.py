@@ -1,4 +1,4 @@
-"""The faults of `asgi_mcp_auth.testing.Issuer`, in process; tests/test_upstream.py meets them over sockets."""
+"""The faults of `asgi_mcp_auth.testing.Issuer`, in process; tests/test_upstream.py runs them over sockets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fault(put: Callable[[Issuer], None], status: int, kind: str, body: bytes, *,
         fault(lambda i: i.answer("/j*", b""), 200, "application/json", b"", id="a pattern, no body"),
     ],
 )  # fmt: skip
-async def test_another_answer(
+async def test_a_fault_replaces_the_response_until_it_is_healed(
     issuer: Issuer, put: Callable[[Issuer], None], status: int, kind: str, body: bytes
 ) -> None:
     put(issuer)
@@ -53,7 +53,7 @@ async def test_another_answer(
     assert issuer.requests == {"/jwks": 2}
 
 
-async def test_headers_of_an_answer(issuer: Issuer) -> None:
+async def test_answer_takes_header_fields(issuer: Issuer) -> None:
     issuer.answer("/jwks", b"", status=302, headers={"Location": "/elsewhere"})
     response = await get(issuer)
     assert (response.status_code, response.headers["location"]) == (302, "/elsewhere")
@@ -69,23 +69,23 @@ async def test_headers_of_an_answer(issuer: Issuer) -> None:
         pytest.param("/jwk", set[str](), id="not by their beginning"),
     ],
 )
-async def test_a_fault_is_for_matching_paths(issuer: Issuer, pattern: str, failing: set[str]) -> None:
+async def test_a_fault_applies_to_matching_paths(issuer: Issuer, pattern: str, failing: set[str]) -> None:
     issuer.fail(pattern)
     assert {path for path in (OAUTH, OPENID, "/jwks") if (await get(issuer, path)).is_server_error} == failing
 
 
-async def test_times_counts_down(issuer: Issuer) -> None:
+async def test_a_fault_with_times_ends_after_so_many_requests(issuer: Issuer) -> None:
     issuer.fail("/jwks", times=2)
     assert [(await get(issuer)).status_code for _ in range(3)] == [500, 500, 200]
 
 
-async def test_the_newest_fault_is_met(issuer: Issuer) -> None:
+async def test_the_newest_matching_fault_applies(issuer: Issuer) -> None:
     issuer.fail(status=500)
     issuer.fail("/jwks", status=503, times=1)
     assert [(await get(issuer)).status_code for _ in range(2)] == [503, 500]
 
 
-async def test_healing_by_path(issuer: Issuer) -> None:
+async def test_heal_ends_the_faults_of_matching_paths(issuer: Issuer) -> None:
     issuer.fail("/jwks")
     issuer.fail(OAUTH)
     issuer.heal("/jwks")
@@ -94,7 +94,7 @@ async def test_healing_by_path(issuer: Issuer) -> None:
     assert (await get(issuer, OAUTH)).status_code == 200
 
 
-async def test_a_cut_connection(issuer: Issuer) -> None:
+async def test_cut_is_a_connect_error(issuer: Issuer) -> None:
     issuer.cut("/jwks", times=1)
     with pytest.raises(httpx.ConnectError):
         await get(issuer)
@@ -110,7 +110,7 @@ async def test_a_stall_ends_after_its_seconds(issuer: Issuer) -> None:
     assert 0.05 <= anyio.current_time() - begun < 5
 
 
-async def test_a_stall_is_met_so_many_times(issuer: Issuer) -> None:
+async def test_a_stall_with_times_ends_after_so_many_requests(issuer: Issuer) -> None:
     issuer.stall("/jwks", times=1)
     with anyio.move_on_after(0.02) as hasty:
         await get(issuer)
@@ -120,7 +120,7 @@ async def test_a_stall_is_met_so_many_times(issuer: Issuer) -> None:
 
 
 @pytest.mark.parametrize("times", [None, 3], ids=["for good", "used up"])
-async def test_stalled_requests_go_on_when_healed_even_in_another_thread(issuer: Issuer, times: int | None) -> None:
+async def test_heal_releases_stalled_requests_also_from_another_thread(issuer: Issuer, times: int | None) -> None:
     answers: list[int] = []
     issuer.stall("/jwks", times=times)
 
@@ -147,7 +147,7 @@ async def test_a_stalled_post_keeps_its_body(issuer: Issuer) -> None:
     assert response.json()["token_type"] == "Bearer"
 
 
-async def test_a_trickle_is_the_usual_answer_byte_by_byte(issuer: Issuer) -> None:
+async def test_a_trickle_is_the_normal_response_byte_by_byte(issuer: Issuer) -> None:
     issuer.trickle("/none", seconds=0.001)
     sent: list[bytes] = []
 
@@ -176,11 +176,11 @@ async def test_a_trickle_is_the_usual_answer_byte_by_byte(issuer: Issuer) -> Non
 @pytest.mark.parametrize(
     ("value", "seen"), [("public, max-age=600", "public, max-age=600"), ("no-store", "no-store"), (None, None)]
 )
-async def test_cache_control(issuer: Issuer, value: str | None, seen: str | None) -> None:
+async def test_cache_control_is_sent_as_set(issuer: Issuer, value: str | None, seen: str | None) -> None:
     issuer.cache_control = value
     for path in ("/jwks", OAUTH):
         assert (await get(issuer, path)).headers.get("cache-control") == seen
 
 
-async def test_the_default_is_not_to_be_stored() -> None:
+async def test_responses_are_not_stored_by_default() -> None:
     assert (await get(Issuer(algorithms=("Ed25519",)))).headers["cache-control"] == "no-store"

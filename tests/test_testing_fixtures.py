@@ -1,4 +1,4 @@
-"""`asgi_mcp_auth.testing.fixtures` and `without_network`: an app that is there already, tested as it is."""
+"""`asgi_mcp_auth.testing.fixtures`, `without_network` and `base_url`: an existing app, tested unchanged."""
 
 from __future__ import annotations
 
@@ -8,35 +8,37 @@ from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from harness import ISS, Clock, R, RecordingApp, bearer, call, token
+from starlette.testclient import TestClient
 
-from asgi_mcp_auth import AuthServerConfig, MCPAuth, ResourceServerConfig, ResourceServerMetadata
+from asgi_mcp_auth import AuthServerConfig, MCPAuth, ResourceServerConfig, ResourceServerMetadata, testing
 from asgi_mcp_auth.config import AuthorizationServerMetadata
-from asgi_mcp_auth.testing import Issuer, without_network
+from asgi_mcp_auth.testing import Issuer, base_url, without_network
 
 pytest_plugins = ["pytester", "asgi_mcp_auth.testing.fixtures"]
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+README = (Path(testing.__file__).parent / "README.md").read_text("utf-8")
 ROOT = str(Path(__file__).parent.parent)
 
 OAUTH = "/.well-known/oauth-authorization-server"
 
 
-def configured(*servers: str | AuthServerConfig, clock: Callable[[], float]) -> MCPAuth:
-    """An MCPAuth as an app would have it: its issuers are elsewhere, and here they cannot be reached."""
-    nobody = Issuer(ISS, algorithms=())
-    nobody.cut()
-    metadata = ResourceServerMetadata(resource=R, authorization_servers=list(servers or (ISS,)))
-    return MCPAuth(ResourceServerConfig(metadata=metadata), http_client=nobody.http_client, clock=clock)
+def configured(*servers: str | AuthServerConfig, resource: str = R, clock: Callable[[], float]) -> MCPAuth:
+    """Return the MCPAuth of an app in production: its issuers cannot be reached from the tests."""
+    remote = Issuer(ISS, algorithms=())
+    remote.cut()
+    metadata = ResourceServerMetadata(resource=resource, authorization_servers=list(servers or (ISS,)))
+    return MCPAuth(ResourceServerConfig(metadata=metadata), http_client=remote.http_client, clock=clock)
 
 
 # --- without_network ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.anyio
-async def test_tokens_are_good_within_the_block_only(issuer: Issuer) -> None:
+async def test_tokens_are_accepted_within_the_block_only(issuer: Issuer) -> None:
     auth = configured(clock=issuer.clock)
     app = auth.wrap(RecordingApp())
     good = bearer(token(issuer))
@@ -49,8 +51,8 @@ async def test_tokens_are_good_within_the_block_only(issuer: Issuer) -> None:
 
 
 @pytest.mark.anyio
-async def test_each_block_starts_with_nothing(issuer: Issuer, clock: Clock) -> None:
-    """Neither keys nor verified tokens nor what was unknown nor the pauses after failures are left of the one before."""
+async def test_each_block_starts_with_empty_caches(issuer: Issuer, clock: Clock) -> None:
+    """Keys, verified tokens, unknown kids and pauses after failures do not outlive a block."""
     auth = configured(clock=clock)
     app = auth.wrap(RecordingApp())
     other = Issuer(ISS, algorithms=("ES256",), clock=clock)
@@ -70,7 +72,7 @@ async def test_each_block_starts_with_nothing(issuer: Issuer, clock: Clock) -> N
 
 
 @pytest.mark.anyio
-async def test_an_exception_ends_the_block_too(issuer: Issuer) -> None:
+async def test_an_exception_ends_the_block(issuer: Issuer) -> None:
     auth = configured(clock=issuer.clock)
     app = auth.wrap(RecordingApp())
 
@@ -101,7 +103,9 @@ TENANT = "https://login.example.com/t1/v2.0"
     ],
 )  # fmt: skip
 @pytest.mark.anyio
-async def test_wherever_the_configuration_looks(clock: Clock, config: str | AuthServerConfig, issuer_url: str) -> None:
+async def test_all_configured_urls_reach_the_issuer_of_the_test(
+    clock: Clock, config: str | AuthServerConfig, issuer_url: str
+) -> None:
     issuer = Issuer(issuer_url, algorithms=("ES256",), clock=clock)
     auth = configured(
         config,
@@ -114,7 +118,7 @@ async def test_wherever_the_configuration_looks(clock: Clock, config: str | Auth
 
 
 @pytest.mark.anyio
-async def test_whatever_else_is_asked_for_is_not_there(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+async def test_other_hosts_cannot_be_reached(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
     auth = configured(ISS, "https://other.example.com", clock=issuer.clock)
     app = auth.wrap(RecordingApp())
     other = Issuer("https://other.example.com", algorithms=("ES256",), clock=issuer.clock)
@@ -124,7 +128,7 @@ async def test_whatever_else_is_asked_for_is_not_there(issuer: Issuer, caplog: p
 
 
 @pytest.mark.anyio
-async def test_static_keys_stay(issuer: Issuer) -> None:
+async def test_static_keys_are_not_replaced(issuer: Issuer) -> None:
     auth = configured(AuthServerConfig(issuer=ISS, jwks=issuer.jwks()), clock=issuer.clock)
     app = auth.wrap(RecordingApp())
     forger = Issuer(ISS, algorithms=("ES256",), clock=issuer.clock)
@@ -132,6 +136,40 @@ async def test_static_keys_stay(issuer: Issuer) -> None:
         assert (await call(app, headers=bearer(token(issuer)))).status == 200
         assert (await call(app, headers=bearer(token(forger)))).status == 401
     assert (await call(app, headers=bearer(token(issuer)))).status == 200
+
+
+# --- base_url -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("resource", "origin"),
+    [
+        pytest.param(R, "https://mcp.example.com", id="https"),
+        pytest.param("http://127.0.0.1:8000/mcp", "http://127.0.0.1:8000", id="RS-223 loopback"),
+        pytest.param("http://localhost/mcp/", "http://localhost", id="RS-223 loopback without a port"),
+        pytest.param("http://[::1]:8000/mcp", "http://[::1]:8000", id="RS-223 loopback, IPv6"),
+    ],
+)
+def test_a_test_client_with_the_base_url_passes_the_host_check(issuer: Issuer, resource: str, origin: str) -> None:
+    auth = configured(resource=resource, clock=issuer.clock)
+    assert base_url(auth) == origin
+    client = TestClient(auth.wrap(RecordingApp()), base_url=base_url(auth))
+    path = urlsplit(resource).path
+    with without_network(auth, issuer):
+        assert client.get(path).status_code == 401
+        token = issuer.mint(resource)
+        assert client.get(path, headers={"authorization": f"Bearer {token}"}).status_code == 200
+
+
+def test_the_log_names_the_fix_for_the_default_host_of_test_clients(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """RS-223: the check itself makes no exception for tests."""
+    client = TestClient(configured(resource="http://127.0.0.1:8000/mcp", clock=clock).wrap(RecordingApp()))
+    assert client.get("/mcp").status_code == 421
+    assert "pass base_url=asgi_mcp_auth.testing.base_url(auth) to the test client" in caplog.text
+    assert client.get("/mcp", headers={"host": "evil.example"}).status_code == 421
+    assert 'expected="the host of a resource, or a host in allowed_hosts" found=evil.example' in caplog.text
 
 
 # --- the fixtures ---------------------------------------------------------------------------------------------------
@@ -160,7 +198,9 @@ Bearer = Callable[..., dict[str, str]]
 
 
 @pytest.mark.anyio
-async def test_tokens_for_the_first_resource(mcp_auth: MCPAuth, mcp_bearer: Bearer, mcp_issuer: Issuer) -> None:
+async def test_tokens_are_minted_for_the_first_resource(
+    mcp_auth: MCPAuth, mcp_bearer: Bearer, mcp_issuer: Issuer
+) -> None:
     app = RecordingApp()
     answer = await call(mcp_auth.wrap(app), headers=mcp_bearer("a b", sub="bob", tid="t1"))
     claims = answer.json()
@@ -168,9 +208,13 @@ async def test_tokens_for_the_first_resource(mcp_auth: MCPAuth, mcp_bearer: Bear
     assert (claims["iss"], claims["iat"]) == (mcp_issuer.url, int(CLOCK.now))
 
 
+def test_urls_of_the_first_resource(mcp_url: str, mcp_base_url: str) -> None:
+    assert (mcp_url, mcp_base_url) == (R, "https://mcp.example.com")
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("claims", [{"exp": 0}, {"aud": "https://else.example.com"}, {"sub": ...}])
-async def test_tokens_that_are_refused(mcp_auth: MCPAuth, mcp_bearer: Bearer, claims: dict[str, Any]) -> None:
+async def test_changed_tokens_are_rejected(mcp_auth: MCPAuth, mcp_bearer: Bearer, claims: dict[str, Any]) -> None:
     answer = await call(mcp_auth.wrap(RecordingApp()), headers=mcp_bearer("a", tid="t1", **claims))
     assert answer.status == 401
 
@@ -180,7 +224,7 @@ async def test_tokens_that_are_refused(mcp_auth: MCPAuth, mcp_bearer: Bearer, cl
 async def test_each_test_has_a_healthy_issuer(
     mcp_auth: MCPAuth, mcp_token: Callable[..., str], mcp_issuer: Issuer, first: bool
 ) -> None:
-    """Whatever the one before did: the second meets neither the fault, nor the keys, nor the counts of the first."""
+    """Faults, keys and counts of one test do not reach the next one."""
     assert not mcp_issuer.requests
     app = mcp_auth.wrap(RecordingApp())
     assert (await call(app, headers=bearer(mcp_token(tid="t1")))).status == 200
@@ -192,20 +236,22 @@ async def test_each_test_has_a_healthy_issuer(
     assert (await call(app, headers=bearer(mcp_token(tid="t1")))).status == 503
 
 
-# --- as a user has them ---------------------------------------------------------------------------------------------
+# --- in the test suite of a user ---------------------------------------------------------------------------------------------
 
 
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a pytest of its own, with this package and without the plugins that happen to be installed."""
+    """Give a pytest process this package and none of the installed plugins."""
     monkeypatch.setenv("PYTHONPATH", ROOT, prepend=os.pathsep)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
 
 
-def test_nothing_is_loaded_that_was_not_asked_for() -> None:
+def test_no_pytest_plugin_is_registered() -> None:
     assert [entry.value for entry in entry_points(group="pytest11") if "asgi_mcp_auth" in entry.value] == []
 
 
-def test_a_configuration_is_asked_for(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_mcp_auth_fixture_is_a_usage_error(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone(monkeypatch)
     pytester.makepyfile("from asgi_mcp_auth.testing.fixtures import *\n\ndef test_it(mcp_token): mcp_token()")
     done = pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider")
@@ -213,22 +259,25 @@ def test_a_configuration_is_asked_for(pytester: pytest.Pytester, monkeypatch: py
     done.stdout.fnmatch_lines(["*define a fixture mcp_auth that returns the MCPAuth of your app*"])
 
 
-def snippets() -> dict[str, str]:
-    """The README's Python, by the file that the first line names, or by what it defines."""
-    found = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    named = {match[1]: text for text in found if (match := re.match(r"# (\w+\.py)\n", text))}
-    (auth,) = (text for text in found if text.startswith("from asgi_mcp_auth import (\n    AuthServerConfig,\n    AuthServerType,\n    MCPAuth,"))  # fmt: skip
-    (api,) = (text for text in found if "api = FastAPI()" in text)
-    return named | {"notes.py": f"async def app(scope, receive, send): ...\n{auth}\n{api}"}
-
-
-def test_the_readmes_test_suite_of_a_fastapi_app(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_examples_of_the_readme_pass(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python blocks of the kit's README are the files of one test suite: the first line of each names its file."""
     alone(monkeypatch)
-    files = snippets()
-    for name in ("notes.py", "conftest.py", "test_notes.py"):
-        (pytester.path / name).write_text(files[name], "utf-8")
+    blocks = re.findall(r"```python\n(# (\w+\.py)\n.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == README.count("```python")
+    for text, name in blocks:
+        (pytester.path / name).write_text(text, "utf-8")
     done = pytester.runpytest_subprocess("-W", "error", "-p", "no:cacheprovider", "-p", "anyio", "-s", "-k", "not trio")
-    done.assert_outcomes(passed=files["test_notes.py"].count("def test_"), deselected=1)
+    outcomes = done.parseoutcomes()
+    assert set(outcomes) == {"passed", "deselected"}
+    assert outcomes["passed"] >= README.count("def test_")
     (report,) = re.findall(r"```text\n(1\. GET .*?)```", README, flags=re.DOTALL)
     assert report in done.stdout.str()
-    assert len(files["conftest.py"].split("\n")) < 14
+
+
+def test_the_readme_lists_the_fixtures_and_the_names_of_the_kit() -> None:
+    from asgi_mcp_auth.testing import fixtures  # pytest rewrites its assertions when it loads the plugin
+
+    listed = set(re.findall(r"^\| `(\w+)", README, flags=re.MULTILINE))
+    results = {"Challenge", "SigningKey", "Step", "ToolCall", "Walk", "WalkError", "parse_challenges"}
+    assert listed >= set(testing.__all__) - results
+    assert listed >= set(fixtures.__all__)

@@ -102,7 +102,7 @@ class CompiledConfig:
         with anyio.fail_after(10):
             while any(  # noqa: ASYNC110 - nothing to wait for
                 document._flight._flights
-                for keys in self.auth._key_sets._named.values()
+                for keys in self.auth._protection.key_sets._named.values()
                 for document in (keys._metadata, keys.document)
             ):
                 await anyio.sleep(0.005)
@@ -515,7 +515,7 @@ async def test_a_server_that_does_not_speak_http(
 
 def flights(site: CompiledConfig) -> list[Any]:
     """What is under way, in whatever event loop."""
-    (keys,) = site.auth._key_sets._named.values()
+    (keys,) = site.auth._protection.key_sets._named.values()
     return [*tasks._running, *keys.document._flight._flights, *keys._metadata._flight._flights]
 
 

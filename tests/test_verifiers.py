@@ -249,8 +249,7 @@ def owned(issuer: Issuer, app: Any, verifier: Any, **options: Any) -> MCPAuthMid
         metadata=ResourceServerMetadata(resource=R, authorization_servers=[issuer.url]),
         policy=ScopePolicy(default=["mcp:read"]),
     )
-    auth = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock, **options)
-    auth.verifiers = (auth.guard(verifier),)
+    auth = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock, verifier=verifier, **options)
     return auth.wrap(app)
 
 

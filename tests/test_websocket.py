@@ -500,8 +500,8 @@ class Endless:
 @pytest.mark.usefixtures("_awake")
 async def test_a_token_without_an_end_keeps_its_socket(issuer: Issuer, clock: Clock) -> None:
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
-    auth = MCPAuth(ResourceServerConfig(metadata=metadata), http_client=issuer.http_client, clock=issuer.clock)
-    auth.verifiers = (Endless(),)
+    config = ResourceServerConfig(metadata=metadata)
+    auth = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock, verifier=Endless())
     socket = Socket()
     async with anyio.create_task_group() as group:
         group.start_soon(auth.wrap(waiting), socket.scope("opaque"), socket.receive, socket.send)

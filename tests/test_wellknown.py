@@ -36,7 +36,7 @@ async def test_the_metadata_app(auth: MCPAuth, method: str, path: str, status: i
     answer = await call(auth.metadata_app(), method, path)
     assert answer.status == status
     if status == 200:
-        assert answer.body == auth.site.resources[0].document.response.body
+        assert answer.body == auth._protection.config.resources[0].document.response.body
 
 
 async def test_the_metadata_app_refuses_websockets(auth: MCPAuth) -> None:

@@ -7,20 +7,19 @@ methods), once, and only where a rule, a hook or a list needs it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from asgi_mcp_auth._asgi.admission import OPEN, Permission
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import filter_lists
 from asgi_mcp_auth._asgi.sessions import SessionBinding
 from asgi_mcp_auth._mcp.headers import MCPFields, header_params
 from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operation
 from asgi_mcp_auth._policy.compile import CompiledResource
+from asgi_mcp_auth._policy.routes import Route
 from asgi_mcp_auth._policy.scopes import Requirement
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._verify.hooks import ask_authorize
+from asgi_mcp_auth._verify.hooks import Authorize, ask_authorize
 from asgi_mcp_auth._verify.verifier import Verified
-from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.authorization import Operation, TargetKind
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import (
@@ -31,8 +30,9 @@ from asgi_mcp_auth.errors import (
     Reason,
     Refusal,
 )
+from asgi_mcp_auth.stores import Store
 
-__all__ = ("Authorizer",)
+__all__ = ("Admission", "Authorizer")
 
 WITHOUT_MESSAGE = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
 MAX_PUBLIC_BODY = 65_536  # read for somebody without a token
@@ -40,105 +40,134 @@ MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 256  # operations whose requirements are rem
 NO_PARAMS: Mapping[str, str] = {}
 
 
+class Admission(NamedTuple):
+    """The changes for one admitted request. None means: as the server passed it.
+
+    Attributes:
+        receive: Replays a body that was read.
+        operations: What the body asks for, if a hook or an observer wants to know.
+        wrap_send: Wraps `send`, to filter lists or to watch for a new session id.
+        removed_fields: Header fields, by canonical name, that the app does not get.
+        needed: The scopes that the rules for the body require.
+    """
+
+    receive: Any = None
+    operations: tuple[Operation, ...] = ()
+    wrap_send: Callable[[Any], Any] | None = None
+    removed_fields: frozenset[bytes] = frozenset()
+    needed: Sequence[Requirement] = ()
+
+
+UNCHANGED = Admission()
+
+
 class Authorizer:
-    """The scope policy of one resource, with the hook and the session binding of the whole.
+    """The scope policy of one resource, with the hook and the session binding of the configuration.
 
     Args:
         resource: The resource.
-        auth: Where the hook, the store, the clock and the limit come from.
+        authorize: The hook that is asked about operations; None for no hook.
+        session_store: Where sessions are bound to their callers; None for no binding.
+        clock: Seconds since the epoch.
+        max_body_size: The largest body, in bytes, that is read.
+        observed: Whether an observer wants to know the operations.
     """
 
-    def __init__(self, resource: CompiledResource, auth: MCPAuth) -> None:
+    def __init__(
+        self,
+        resource: CompiledResource,
+        *,
+        authorize: Authorize | None,
+        session_store: Store | None,
+        clock: Callable[[], float],
+        max_body_size: int,
+        observed: bool,
+    ) -> None:
         self._resource = resource
         self._rules = resource.policy.operations
-        self._authorize = auth.authorize
-        self._clock = auth.clock
-        self._max_body = auth.max_body_size
-        self._sessions = None if auth.session_store is None else SessionBinding(auth.session_store, resource.identifier)
-        self._reads = self._rules.any or self._rules.filter_lists or auth.authorize is not None
+        self._authorize = authorize
+        self._clock = clock
+        self._max_body = max_body_size
+        self._sessions = None if session_store is None else SessionBinding(session_store, resource.identifier)
+        self._reads = self._rules.any or self._rules.filter_lists or authorize is not None
         self._leeways = {trusted.rules.issuer: trusted.rules.leeway for trusted in resource.trust.named}
-        self.public_methods = self._rules.public_methods
-        self._places = {scope: place for place, scope in enumerate(resource.policy.known)}
-        self._looks_inside = self._reads or self._sessions is not None
+        self._order = {scope: place for place, scope in enumerate(resource.policy.known)}
         self._known: dict[tuple[str, TargetKind | None, str | None], tuple[Requirement, ...]] = {}
-        self._shows = bool(auth.observers) or auth.authorize is not None
+        self._shows = observed or authorize is not None
+        self.looks_inside = self._reads or self._sessions is not None
+        """Whether more than the path decides about requests for MCP paths."""
+        self.has_public_methods = bool(self._rules.public_methods)
 
-    def by_path_alone(self, rule: int | None, plain: bool) -> tuple[frozenset[str], ...] | None:
-        """What satisfies each need of a path, where scopes are all that has a say; None where `admit` has to say it."""
-        path = self._resource.requirement(rule)
-        return path.satisfied_by if path.strength is None and (plain or not self._looks_inside) else None
-
-    def before_message(self, method: str, rule: int | None, plain: bool) -> Requirement | None:
-        """What a path needs, where `admit_message` has the only other say; None where `admit` has to look further."""
-        alone = self._reads and self._authorize is None and self._sessions is None
-        return self._resource.requirement(rule) if alone and not plain and method not in WITHOUT_MESSAGE else None
-
-    async def admit(  # noqa: PLR0917 - the request and what is known of it
-        self, request: RequestInfo, rule: int | None, plain: bool, receive: Any, verified: Verified, token: bytes
-    ) -> Permission | Refusal:
-        """Whether the caller may do this."""
-        path, headers = self._resource.requirement(rule), request.scope["headers"]
-        if plain or not self._looks_inside:
-            if path.strength is None and path.met_by(verified.auth_info.scopes):
-                return OPEN
-            return self._lacking(headers, [path], verified) or OPEN
-        if request.is_websocket:  # its messages cannot be judged
-            if self._reads:
-                return Forbidden(Reason.WEBSOCKETS_DISABLED, found="operation rules cannot judge a websocket")
-            return self._lacking(headers, [path], verified) or OPEN
-        fields = MCPFields.read(headers)
-        passage = await self._admit_message(request, path, receive, verified, fields, token)
-        if isinstance(passage, Refusal) or self._sessions is None:
-            return passage
-        bound = await self._sessions.check(request.scope, fields.modern, verified.auth_info, token)
-        if isinstance(bound, Refusal):
-            return bound
-        return Permission(
-            passage.receive, passage.operations, _both(passage.wrap_send, bound.wrap_send), bound.scope, passage.needed
-        )
-
-    async def _admit_message(  # noqa: PLR0917 - as above
-        self, request: RequestInfo, path: Requirement, receive: Any, verified: Verified, fields: MCPFields, token: bytes
-    ) -> Permission | Refusal:
-        headers = request.scope["headers"]
-        if not self._reads:
-            return self._lacking(headers, [path], verified) or OPEN
-        if request.method in WITHOUT_MESSAGE:
-            filtering = self._filtering(verified.auth_info, fields, None) if request.method == "GET" else None
-            return self._lacking(headers, [path], verified) or Permission(without_body(receive), (), filtering)
-        passage = await self.admit_message(headers, path, receive, verified, fields)
-        if isinstance(passage, Refusal) or self._authorize is None:
-            return passage
-        more = await ask_authorize(self._authorize, verified.auth_info, passage.operations, request, token)
-        if isinstance(more, Refusal):
-            return more
-        return self._wanted_by_hook(headers, passage, more, verified) if more else passage
+    def admit_path(self, route: Route, request: RequestInfo, verified: Verified) -> Admission | Refusal:
+        """Decide by the path alone."""
+        requirement = route.requirement
+        if requirement.strength is None and requirement.met_by(verified.auth_info.scopes):
+            return UNCHANGED
+        return self._lacking(request, [requirement], verified) or UNCHANGED
 
     async def admit_message(
-        self, headers: Any, path: Requirement, receive: Any, verified: Verified, fields: MCPFields
-    ) -> Permission | Refusal:
-        """Whether the rules let the caller do what the body asks for; the hook has not been asked."""
+        self, route: Route, request: RequestInfo, receive: Any, verified: Verified
+    ) -> Admission | Refusal:
+        """Decide by the path, the operations in the body, the hook and the session."""
+        if request.is_websocket:
+            if self._reads:  # the messages of a websocket are not read
+                found = "operation rules cannot be applied to a websocket"
+                return Forbidden(Reason.WEBSOCKETS_DISABLED, found=found)
+            return self.admit_path(route, request, verified)
+        fields = MCPFields.read(request.fields)
+        if not self._reads:
+            admission = self.admit_path(route, request, verified)
+        elif request.method in WITHOUT_MESSAGE:
+            admission = self._admit_without_message(route, request, receive, verified, fields)
+        else:
+            admission = await self._admit_body(route, request, receive, verified, fields)
+        if isinstance(admission, Refusal) or self._sessions is None:
+            return admission
+        bound = await self._sessions.check(request, fields.modern, verified.auth_info, request.token)
+        if isinstance(bound, Refusal):
+            return bound
+        wrap_send = _both(admission.wrap_send, bound.wrap_send)
+        return admission._replace(wrap_send=wrap_send, removed_fields=bound.removed_fields)
+
+    def _admit_without_message(
+        self, route: Route, request: RequestInfo, receive: Any, verified: Verified, fields: MCPFields
+    ) -> Admission | Refusal:
+        lacking = self._lacking(request, [route.requirement], verified)
+        if lacking is not None:
+            return lacking
+        filtering = self._filtering(verified.auth_info, fields, None) if request.method == "GET" else None
+        return Admission(receive=without_body(receive), wrap_send=filtering)
+
+    async def _admit_body(
+        self, route: Route, request: RequestInfo, receive: Any, verified: Verified, fields: MCPFields
+    ) -> Admission | Refusal:
+        """Apply the rules to what the body asks for, then ask the hook."""
+        path = route.requirement
         needed = [path]
         try:
-            asked, params, receive = await self._read(headers, receive, fields, self._max_body)
+            asked, params, receive = await self._read(request, receive, fields, self._max_body)
             for one in asked:
                 more = self._requirements(one)
                 if isinstance(more, Forbidden):
                     more.client_id, more.operation = verified.auth_info.client_id, str(operation(one, params))
-                    return self._lacking(headers, [path], verified) or more
+                    return self._lacking(request, [path], verified) or more
                 needed += more
-        except MessageRefused as refused:  # the baseline is asked for first, whatever the body is
-            return self._lacking(headers, [path], verified) or refused.without_traceback()
+        except MessageRefused as refused:  # a missing scope of the path is reported first, whatever the body is
+            return self._lacking(request, [path], verified) or refused.without_traceback()
         granted = verified.auth_info.scopes
-        for requirement in needed:  # the usual case, told at once
-            if requirement.strength is not None or not requirement.met_by(granted):
-                lacking = self._lacking(headers, needed, verified, (operation(one, params) for one in asked))
-                if lacking is not None:
-                    return lacking
-                break
-        if self._shows or self._rules.filter_lists:
-            return self._passage(verified.auth_info, fields, asked, params, receive, needed)
-        return Permission(receive)
+        if not all(requirement.strength is None and requirement.met_by(granted) for requirement in needed):
+            lacking = self._lacking(request, needed, verified, (operation(one, params) for one in asked))
+            if lacking is not None:
+                return lacking
+        admission = self._admission(verified.auth_info, fields, asked, params, receive, needed)
+        if self._authorize is None:
+            return admission
+        more_scopes = await ask_authorize(
+            self._authorize, verified.auth_info, admission.operations, request, request.token
+        )
+        if isinstance(more_scopes, Refusal):
+            return more_scopes
+        return self._required_by_hook(request, admission, more_scopes, verified) if more_scopes else admission
 
     def _requirements(self, one: Asked) -> Sequence[Requirement] | Forbidden:
         """What the rules ask for, remembered for a while: to find it, in the midst of other work, costs 1.7 µs."""
@@ -152,7 +181,7 @@ class Authorizer:
             self._known[one[:3]] = tuple(more)
         return more
 
-    def _passage(  # noqa: PLR0917 - what was found on the way
+    def _admission(  # noqa: PLR0917 - what was found on the way
         self,
         info: AuthInfo | None,
         fields: MCPFields,
@@ -160,36 +189,35 @@ class Authorizer:
         params: Mapping[str, str],
         receive: Any,
         needed: Sequence[Requirement] = (),
-    ) -> Permission:
+    ) -> Admission:
         operations = tuple(operation(one, params) for one in asked) if self._shows else ()
         filtering = self._filtering(info, fields, asked) if self._rules.filter_lists else None
-        return Permission(receive, operations, filtering, None, needed)
+        return Admission(receive=receive, operations=operations, wrap_send=filtering, needed=needed)
 
-    async def admit_public(self, request: RequestInfo, plain: bool, receive: Any) -> Permission | None:
-        """The way for a request without a token that asks for nothing but public methods; None for any other."""
-        if not self.public_methods or plain or request.is_websocket or request.method != "POST":
+    async def admit_anonymous(self, route: Route, request: RequestInfo, receive: Any) -> Admission | None:
+        """Admit a request without a credential if the body asks for public methods only; return None otherwise."""
+        if not self.has_public_methods or not route.checks_message or request.is_websocket or request.method != "POST":
             return None
-        headers = request.scope["headers"]
-        fields = MCPFields.read(headers)
-        if self._sessions is not None and any(name == b"mcp-session-id" for name, _ in headers):
-            return None  # a session has an owner
+        if self._sessions is not None and b"mcp-session-id" in request.fields:
+            return None  # a session belongs to a caller
+        fields = MCPFields.read(request.fields)
         try:
-            asked, params, receive = await self._read(headers, receive, fields, min(self._max_body, MAX_PUBLIC_BODY))
+            asked, params, receive = await self._read(request, receive, fields, min(self._max_body, MAX_PUBLIC_BODY))
         except MessageRefused:
             return None
-        if not asked or any(method not in self.public_methods for method, *_ in asked):
+        if not asked or any(method not in self._rules.public_methods for method, *_ in asked):
             return None
-        return self._passage(None, fields, asked, params, receive)
+        return self._admission(None, fields, asked, params, receive)
 
     async def _read(
-        self, headers: Any, receive: Any, fields: MCPFields, limit: int
+        self, request: RequestInfo, receive: Any, fields: MCPFields, limit: int
     ) -> tuple[list[Asked], Mapping[str, str], Any]:
         """What a request asks for, its `Mcp-Param-*` fields, and `receive` for the app.
 
         Raises:
             MessageRefused: There is no telling.
         """
-        params = NO_PARAMS if self._authorize is None else header_params(headers, None)
+        params = NO_PARAMS if self._authorize is None else header_params(request.scope["headers"], None)
         if self._rules.headers_only:
             asked = asked_by_fields(fields)
             if asked[0] not in IN_BODY_ONLY:
@@ -198,7 +226,7 @@ class Authorizer:
         return asks(body, fields, allow_batches=self._rules.allow_batches), params, replay(body, receive)
 
     def _lacking(
-        self, headers: Any, needed: Iterable[Requirement], verified: Verified, asked: Iterable[Operation] = ()
+        self, request: RequestInfo, needed: Iterable[Requirement], verified: Verified, asked: Iterable[Operation] = ()
     ) -> InsufficientScope | InsufficientAuthentication | None:
         """The refusal that names everything the request needs, or None when the token has it."""
         info = verified.auth_info
@@ -211,7 +239,7 @@ class Authorizer:
             unmet = [strength for strength in strengths if not strength.met_by(claims, now, leeway)]
         if scopes_met and not unmet:
             return None
-        named = () if scopes_met else self._named(headers, requirements, verified)
+        named = () if scopes_met else self._named(request, requirements, verified)
         refusal: InsufficientScope | InsufficientAuthentication
         log = {"found": " ".join(info.scopes) or "none", "issuer": info.issuer, "client_id": info.client_id}
         if unmet:
@@ -226,26 +254,26 @@ class Authorizer:
         refusal.operation = told or None
         return refusal
 
-    def _named(self, headers: Any, requirements: list[Requirement], verified: Verified) -> tuple[str, ...]:
+    def _named(self, request: RequestInfo, requirements: list[Requirement], verified: Verified) -> tuple[str, ...]:
         """The scopes of a challenge: the baseline, the granted ones where clients do not add them, the operation's."""
         policy = self._resource.policy
         cumulative = policy.cumulative
         if cumulative is None:  # clients since 2026-07-28 add what they were granted before
-            cumulative = not MCPFields.read(headers).modern
+            cumulative = not MCPFields.read(request.fields).modern
         granted = verified.auth_info.scopes if cumulative else ()
-        known = sorted(self._places[scope] for scope in set(granted) if scope in self._places)
+        known = sorted(self._order[scope] for scope in set(granted) if scope in self._order)
         kept = [policy.hierarchy.request_name(policy.known[place]) for place in known]
         operation = [name for requirement in requirements for name in requirement.named]
         return tuple(dict.fromkeys((*policy.baseline.named, *kept, *operation)))
 
-    def _wanted_by_hook(
-        self, headers: Any, passage: Permission, scopes: tuple[str, ...], verified: Verified
+    def _required_by_hook(
+        self, request: RequestInfo, admission: Admission, scopes: tuple[str, ...], verified: Verified
     ) -> Refusal:
-        wanted = self._resource.policy.hierarchy.require(scopes)
-        lacking = self._lacking(headers, [*passage.needed, wanted], verified, passage.operations)
+        required = self._resource.policy.hierarchy.require(scopes)
+        lacking = self._lacking(request, [*admission.needed, required], verified, admission.operations)
         if lacking is not None:
             return lacking
-        found = "NeedScopes names nothing but granted scopes"  # to ask for them again would be a loop
+        found = "NeedScopes names only scopes that are granted"  # asking for them again would be a loop
         return Forbidden(Reason.DENIED_BY_HOOK, found=found, client_id=verified.auth_info.client_id)
 
     def _filtering(

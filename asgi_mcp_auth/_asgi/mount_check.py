@@ -14,63 +14,80 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from asgi_mcp_auth._policy.compile import CompiledConfig
 from asgi_mcp_auth._policy.problems import show
-from asgi_mcp_auth.auth import MCPAuth
 
-__all__ = ("MountCheck",)
+__all__ = ("MountCheck", "Warnings")
 
 logger = logging.getLogger("asgi_mcp_auth")
 
 MOST_LAYERS = 100
 
 
-class MountCheck:
-    """The place of one middleware. Each warning is given once for a configuration, however many middlewares it has.
+class Warnings:
+    """Warnings that are logged once for a configuration, however many apps it protects.
 
     Attributes:
-        own_root_path: What `FastAPI(root_path=...)` sets below the middleware, where it is cut off the path all the
-            same; or an empty string.
+        documents_served_separately: Whether an app or a router of the metadata documents was made.
     """
 
-    def __init__(self, app: object, auth: MCPAuth) -> None:
+    def __init__(self) -> None:
+        self.documents_served_separately = False
+        self._given: set[str] = set()
+
+    def warn_once(self, warning: str, *args: object) -> None:
+        """Log a warning the first time it is given, whatever its arguments."""
+        if warning not in self._given:
+            self._given.add(warning)
+            logger.warning(warning, *args)
+
+
+class MountCheck:
+    """Detects where one middleware is mounted, and warns if the metadata documents cannot be reached there.
+
+    Attributes:
+        own_root_path: The root path that `FastAPI(root_path=...)` sets below the middleware, which is stripped from
+            the path all the same; or an empty string.
+    """
+
+    def __init__(self, app: object, config: CompiledConfig, warnings: Warnings) -> None:
         self.own_root_path = _own_root_path(app)
-        self._auth = auth
-        self._paths = ", ".join(urlsplit(resource.metadata_url).path for resource in auth.site.resources)
+        self._warnings = warnings
+        self._has_documents = bool(config.documents)
+        self._paths = ", ".join(urlsplit(resource.metadata_url).path for resource in config.resources)
         if self.own_root_path:
-            self.check(self.own_root_path)
+            self._warn_of_mount(self.own_root_path)
         elif _is_litestar_route(app):
-            self._tell_once(
+            self._warn(
                 "Litestar gives its middlewares no path without a route, so %s of the host root does not reach this "
                 "one. Wrap the app, MCPAuthMiddleware(Litestar(...), ...), or give these paths a route: "
                 "asgi(path, copy_scope=True)(auth.metadata_app()).",
                 self._paths,
             )
 
-    def check(self, root_path: str) -> None:
-        """Below a mount, the host root's `/.well-known/*` does not arrive by itself."""
-        self._tell_once(
+    def check_request(self, scope: Mapping[str, Any]) -> str:
+        """Warn about the root path of a scope, and return the part of the root path that the client may have chosen.
+
+        Daphne takes the root path from the field `Daphne-Root-Path`. Starlette, in its mounts, keeps the server's root
+        path in `app_root_path`.
+        """
+        self._warn_of_mount(scope["root_path"])
+        if "daphne.server" not in sys.modules:
+            return ""
+        claimed: str = scope.get("app_root_path", scope.get("root_path")) or ""
+        return claimed
+
+    def _warn_of_mount(self, root_path: str) -> None:
+        self._warn(
             "Mounted below %s: %s of the host root has to be routed to this middleware, as it is or below the mount; "
             "or serve MCPAuth.metadata_app() at the host root.",
             show(root_path),
             self._paths,
         )
 
-    @staticmethod
-    def claimed_root_path(scope: Mapping[str, Any]) -> str:
-        """The root path as far as the client may have chosen it: Daphne takes it from the field `Daphne-Root-Path`.
-
-        Starlette, in its mounts, keeps the server's root path apart in `app_root_path`.
-        """
-        if "daphne.server" not in sys.modules:
-            return ""
-        claimed: str = scope.get("app_root_path", scope.get("root_path")) or ""
-        return claimed
-
-    def _tell_once(self, what: str, *args: str) -> None:
-        # Who has made an app of the documents serves them with it; a configuration without any has none to route.
-        if self._auth.serves_documents_apart or not self._auth.site.documents:
-            return
-        self._auth.warn_once(logger, what, *args)
+    def _warn(self, what: str, *args: str) -> None:
+        if self._has_documents and not self._warnings.documents_served_separately:
+            self._warnings.warn_once(what, *args)
 
 
 def _own_root_path(app: object) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from asgi_mcp_auth._policy.responses import Response
+from asgi_mcp_auth._oauth.responses import Response
 from asgi_mcp_auth._request import RequestInfo
 
-__all__ = ("complete_lifespan", "incoming", "send_response")
+__all__ = ("Incoming", "complete_lifespan", "send_response")
 
 MAX_WAIT = 1.0  # seconds
 POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
@@ -28,21 +28,17 @@ class Incoming:
         self._unread = message.get("more_body", False)
         return message
 
-    async def throw_away(self) -> None:
-        """Read what is left of the body, for a while: a body after the answer is what Hypercorn cannot bear.
+    async def drain(self) -> None:
+        """Drain the request body, for at most `MAX_WAIT` seconds.
 
-        It ends the whole connection then, and every other request on it (seen with 0.18).
+        Hypercorn 0.18 closes the HTTP/2 connection, with every other request on it, if body data arrives after the
+        response.
         """
         import anyio  # noqa: PLC0415
 
         with anyio.move_on_after(MAX_WAIT):
             while self._unread:
                 await self()
-
-
-def incoming(scope: Any, receive: Any) -> Any:
-    """The `receive` to read a request from, so that `send_response` knows what is unread."""
-    return Incoming(receive) if scope.get("http_version") == "2" and scope["type"] == "http" else receive
 
 
 async def complete_lifespan(receive: Any, send: Any) -> None:
@@ -61,7 +57,7 @@ async def send_response(response: Response, request: RequestInfo, receive: Any, 
     body = b"" if request.method == "HEAD" else response.body
     if not request.is_websocket:
         if isinstance(receive, Incoming):
-            await receive.throw_away()
+            await receive.drain()
         await send({"type": "http.response.start", **start})
         await send({"type": "http.response.body", "body": body})
         return

@@ -12,6 +12,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.verifier import ask_hook
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import Reason, Refusal, SessionNotFound
@@ -28,9 +29,9 @@ IDLE_LIFE = 86_400.0  # seconds after its last use that a session is remembered
 
 
 class Bound(NamedTuple):
-    """The request's scope where it changes, and what watches the response for a new session id."""
+    """The header fields to remove, by canonical name, and what watches the response for a new session id."""
 
-    scope: Any = None
+    removed_fields: frozenset[bytes] = frozenset()
     wrap_send: Callable[[Any], Any] | None = None
 
 
@@ -49,13 +50,11 @@ class SessionBinding:
     def _key(self, session_id: bytes) -> str:
         return "session:" + sha256(self._resource.encode() + b"\0" + session_id).hexdigest()
 
-    async def check(self, scope: Any, modern: bool, auth_info: AuthInfo, token: bytes) -> Bound | Refusal:
+    async def check(self, request: RequestInfo, modern: bool, auth_info: AuthInfo, token: bytes) -> Bound | Refusal:
         """Whether the request's session, if it names one, is the caller's."""
-        headers = scope["headers"]
         if modern:
-            kept = [field for field in headers if field[0] not in STATEFUL]
-            return Bound(scope if len(kept) == len(headers) else {**scope, "headers": kept})
-        named = [value for name, value in headers if name == SESSION_ID]
+            return Bound(STATEFUL)
+        named = request.fields.get(SESSION_ID, [])
         owner = auth_info.principal.key.encode("ascii")
         if named:
             unknown = SessionNotFound(Reason.SESSION_NOT_FOUND, client_id=auth_info.client_id)
@@ -69,7 +68,7 @@ class SessionBinding:
                 await ask_hook(self._store.put, key, owner, IDLE_LIFE, name="session_store", token=token)
             except Refusal as refusal:
                 return refusal.without_traceback()
-        return Bound(None, partial(self._remember, owner=owner, known=named))
+        return Bound(wrap_send=partial(self._remember, owner=owner, known=named))
 
     def _remember(self, send: Any, owner: bytes, known: list[bytes]) -> Any:
         """`send`, noting whose the session is that the app makes, before its client can use it."""

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import Any
 
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
+from asgi_mcp_auth._oauth.responses import json_response
 from asgi_mcp_auth._policy.compile import CompiledConfig
-from asgi_mcp_auth._policy.responses import json_response
 from asgi_mcp_auth._request import RequestInfo
-
-if TYPE_CHECKING:
-    from starlette.routing import Router
 
 __all__ = (
     "MetadataApp",
     "ReadinessApp",
-    "starlette_router",
 )
 
 
@@ -36,14 +31,6 @@ class MetadataApp:
         document = None if request.is_websocket else self._documents.get(request.well_known_path)
         answer = json_response(404, {"detail": "Not found"}) if document is None else document.answer(request)
         await send_response(answer, request, receive, send)
-
-
-def starlette_router(site: CompiledConfig) -> Router:
-    """A router with one route per metadata path."""
-    from starlette.routing import Route, Router  # noqa: PLC0415 - an optional package
-
-    app = MetadataApp(site)
-    return Router(routes=[Route(unquote(path.decode("ascii")), endpoint=app) for path in site.documents])
 
 
 RETRY_AFTER = ((b"retry-after", b"1"),)

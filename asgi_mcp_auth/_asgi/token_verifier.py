@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from asgi_mcp_auth._asgi.identity import sdk_bridge
-from asgi_mcp_auth._oauth.credentials import read_credential
 from asgi_mcp_auth._policy.compile import CompiledResource
-from asgi_mcp_auth._policy.problems import show
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._verify.verifier import Verified, Verifier, hook_failed
+from asgi_mcp_auth._verify.authenticator import Authenticator
+from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.decisions import Decision, RefusalLog
-from asgi_mcp_auth.errors import ConfigurationError, Problem, Refusal, Unavailable
+from asgi_mcp_auth.errors import Refusal, Unavailable
 
-if TYPE_CHECKING:
-    from asgi_mcp_auth.auth import MCPAuth
-
-__all__ = ("TokenVerifier", "token_verifier")
-
-
-def token_verifier(auth: MCPAuth, resource: str | None) -> TokenVerifier:
-    """See `MCPAuth.token_verifier`."""
-    known = {compiled.identifier: index for index, compiled in enumerate(auth.site.resources)}
-    index = 0 if resource is None and len(known) == 1 else known.get(resource or "")
-    if index is None:
-        fix = f"Give one of {', '.join(map(show, known))}, to the letter."
-        raise ConfigurationError([Problem("resource", f"{show(resource)} is not a configured resource.", fix)])
-    return TokenVerifier(auth.site.resources[index], auth.verifiers[index], auth.refusal_log)
+__all__ = ("TokenVerifier",)
 
 
 class TokenVerifier:
@@ -38,15 +24,14 @@ class TokenVerifier:
         scopes_supported: The same, as clients must request them; what fastmcp publishes.
     """
 
-    def __init__(self, resource: CompiledResource, verifier: Verifier, log: RefusalLog) -> None:
+    def __init__(self, resource: CompiledResource, authenticator: Authenticator, log: RefusalLog) -> None:
         self.required_scopes = list(resource.policy.baseline.needed)
         self.scopes_supported = list(resource.policy.baseline.named)
         self._resource = resource
-        self._verifier = verifier
+        self._authenticator = authenticator
         self._log = log
-        # The servers tell a verifier nothing of the request, so it is a request for the resource and no more.
-        path = resource.url.path or "/"
-        self._request = RequestInfo({"type": "http", "method": "POST", "path": path, "headers": ()})
+        # The servers pass nothing of the request, so this is a request for the resource itself.
+        self._scope = {"type": "http", "method": "POST", "path": resource.url.path or "/"}
 
     async def verify_token(self, token: str) -> Any:
         """The SDK's `AccessToken` with what was granted, or None for a token that is refused.
@@ -55,7 +40,7 @@ class TokenVerifier:
             Unavailable: Whether the token is good cannot be known now. The servers answer 400 to it, where None
                 would be a 401 that makes clients throw a good token away.
         """
-        found = await self.judge(b"Bearer " + token.encode("utf-8", "replace"))
+        found = await self.verify_line(b"Bearer " + token.encode("utf-8", "replace"))
         if isinstance(found, Verified):
             info = found.auth_info
             bridge = sdk_bridge()
@@ -67,17 +52,9 @@ class TokenVerifier:
             raise _not_now()(found.reason, retry_after=found.retry_after)
         return None
 
-    async def judge(self, line: bytes) -> Verified | Refusal:
-        """What the middleware would find of an `Authorization` line, required scopes aside; nothing is logged."""
-        credential = read_credential([line], self._resource.schemes)
-        if isinstance(credential, Refusal):
-            return credential
-        try:
-            return await self._verifier.verify(credential, self._request)
-        except Refusal as refusal:
-            return refusal.without_traceback()
-        except Exception as error:  # noqa: BLE001 - as in the middleware: a verifier's mistake is no pass
-            return hook_failed("The verifier", error, credential.token)
+    async def verify_line(self, line: bytes) -> Verified | Refusal:
+        """Verify an `Authorization` field value like the middleware, without required scopes; nothing is logged."""
+        return await self._authenticator.verify(RequestInfo({**self._scope, "headers": [(b"authorization", line)]}))
 
 
 @functools.cache

@@ -1,69 +1,69 @@
-"""`MCPAuth.bearer_auth_middleware`: protecting one mounted app for one resource, the way `mcpauth` does it.
-
-The same middleware over a configuration narrowed to that resource. As there, the app keeps the raw token.
-"""
+"""The API of the library mcpauth over protected apps: a middleware class for one mounted app, a metadata router."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
 
+from asgi_mcp_auth._asgi.small_apps import MetadataApp
 from asgi_mcp_auth._oauth.access_token import check_audience
 from asgi_mcp_auth._policy.compile import CompiledResource
-from asgi_mcp_auth._policy.problems import show
+from asgi_mcp_auth._policy.problems import Problems, show
+from asgi_mcp_auth._protection import MakeVerifier, Protection, ProtectionBuilder
 from asgi_mcp_auth._verify.verifier import CallableVerifier, VerifyFunction
 from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import ConfigurationError, InsufficientScope, InvalidToken, Problem, Refusal
 from asgi_mcp_auth.exceptions import BearerAuthExceptionCode
-from asgi_mcp_auth.middleware import MCPAuthMiddleware
+from asgi_mcp_auth.middleware import ProtectedApp
 
 if TYPE_CHECKING:
-    from asgi_mcp_auth.auth import MCPAuth
+    from starlette.routing import Router
 
-__all__ = ("bearer_auth_middleware",)
+__all__ = ("bearer_auth_middleware", "resource_metadata_router")
+
+
+def resource_metadata_router(protection: Protection) -> Router:
+    """Return a Starlette router with one route per metadata path; see `MCPAuth.resource_metadata_router`."""
+    from starlette.routing import Route, Router  # noqa: PLC0415 - an optional package
+
+    protection.warnings.documents_served_separately = True
+    app = MetadataApp(protection.config)
+    return Router(routes=[Route(unquote(path.decode("ascii")), endpoint=app) for path in protection.config.documents])
 
 
 def bearer_auth_middleware(
-    auth: MCPAuth,
+    builder: ProtectionBuilder,
+    config: ResourceServerConfig,
     mode_or_verify: Literal["jwt"] | VerifyFunction,
     *,
     audience: str | None,
     required_scopes: Sequence[str],
     show_error_details: bool,
     leeway: float,
-    resource: str | None,
-) -> type[MCPAuthMiddleware]:
-    """See `MCPAuth.bearer_auth_middleware`."""
+) -> type[ProtectedApp]:
+    """Return a middleware class for one resource; see `MCPAuth.bearer_auth_middleware`."""
     mode: object = mode_or_verify
     if mode != "jwt" and not callable(mode):
-        fix = "Give 'jwt', or a function from a token to an AuthInfo."
-        raise ConfigurationError([Problem("mode_or_verify", f"{show(mode)} is neither.", fix)])
-    config = _narrow_config(_find(auth, resource), audience, required_scopes, leeway)
-    narrowed = auth.narrowed(config)
+        fix = "Pass 'jwt', or a function from a token to an AuthInfo."
+        raise ConfigurationError([Problem("mode_or_verify", f"{show(mode)} is not a mode or a function.", fix)])
+    narrowed = builder.narrowed()
+    compiled = narrowed.compile(_narrow_config(config, audience, required_scopes, leeway), Problems())
+    make_verifier: MakeVerifier | None = None
     if callable(mode_or_verify):
-        compiled = narrowed.site.resources[0]
-        narrowed.verifiers = (narrowed.guard(_custom_verifier(narrowed, compiled, mode_or_verify)),)
+        make_verifier = partial(_custom_verifier, verify=mode_or_verify, clock=narrowed.clock)
+    protection = narrowed.build(replace(compiled, documents={}), make_verifier, show_error_details=show_error_details)
 
-    class BearerAuthMiddleware(MCPAuthMiddleware):
+    class BearerAuthMiddleware(ProtectedApp):
         """Protects one mounted app for one resource."""
 
         def __init__(self, app: Any) -> None:
-            super().__init__(app, auth=narrowed)
-            self.show_error_details = show_error_details
+            super().__init__(app, protection)
 
     return BearerAuthMiddleware
-
-
-def _find(auth: MCPAuth, resource: str | None) -> ResourceServerConfig:
-    known = {config.metadata.resource: config for config in auth.configs}
-    if resource is None and len(known) == 1:
-        return next(iter(known.values()))
-    if resource not in known:
-        fix = f"Give one of {', '.join(map(show, known))}, to the letter."
-        raise ConfigurationError([Problem("resource", f"{show(resource)} is not a configured resource.", fix)])
-    return known[resource]
 
 
 def _narrow_config(
@@ -85,7 +85,9 @@ def _narrow_config(
     return replace(config, metadata=metadata, policy=replace(config.policy, default=default))
 
 
-def _custom_verifier(auth: MCPAuth, resource: CompiledResource, verify: VerifyFunction) -> CallableVerifier:
+def _custom_verifier(
+    resource: CompiledResource, verify: VerifyFunction, clock: Callable[[], float]
+) -> CallableVerifier:
     def translated(refusal: Refusal) -> Refusal:
         if refusal.code != BearerAuthExceptionCode.MISSING_REQUIRED_SCOPES:
             return refusal
@@ -100,8 +102,8 @@ def _custom_verifier(auth: MCPAuth, resource: CompiledResource, verify: VerifyFu
         issuers=frozenset(by_issuer),
         resource=resource.identifier,
         accepts_audience=_audience_check(lambda info: by_issuer[info.issuer]),
-        clock=auth.clock,
-        expose_token=auth.expose_token,
+        clock=clock,
+        expose_token=True,
     )
 
 

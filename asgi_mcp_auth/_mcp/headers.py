@@ -89,19 +89,10 @@ class MCPFields:
         self.modern: Final[bool] = version is not None and version not in LEGACY
 
     @classmethod
-    def read(cls, headers: Sequence[tuple[bytes, bytes]]) -> MCPFields:
-        """Read them from header fields."""
-        found = dict(headers)
-        if len(found) == len(headers):
-            return cls(found)
-        seen: set[bytes] = set()
-        repeated = None
-        for name, _ in headers:  # once through: some servers bound no number of fields
-            if name in _FIELDS:
-                if name in seen:
-                    repeated = _FIELDS[name]
-                seen.add(name)
-        return cls(found, repeated)
+    def read(cls, fields: Mapping[bytes, Sequence[bytes]]) -> MCPFields:
+        """Read them from the fields of a `RequestInfo`."""
+        repeated = next((_FIELDS[name] for name, lines in fields.items() if len(lines) > 1 and name in _FIELDS), None)
+        return cls({name: lines[-1] for name, lines in fields.items()}, repeated)
 
 
 def decode_value(value: bytes) -> str | None:

@@ -47,7 +47,7 @@ def read_credential(lines: list[bytes] | None, schemes: Container[bytes]) -> Cre
 
     Returns, not raises, the refusal: a request without credentials is the most ordinary one.
     """
-    if lines is None:
+    if not lines:
         return _MISSING
     if len(lines) > 1:  # identical or not: RFC 6750 section 3.1, more than one method
         return BadRequest(

@@ -22,6 +22,9 @@ PREFLIGHT_HEADERS = (
     "mcp-session-id, last-event-id, dpop"
 )
 EXPOSED_HEADERS = b"WWW-Authenticate, Mcp-Session-Id, DPoP-Nonce"
+FIX = "the host of a resource, or a host in allowed_hosts"
+TEST_FIX = "the host of the resource: pass base_url=asgi_mcp_auth.testing.base_url(auth) to the test client"
+"""For the default host of Starlette's `TestClient`: the log names the fix; the check itself has no exception."""
 _PARAM_HEADER = re.compile(r"mcp-param-[!#$%&'*+\-.^_`|~0-9a-z]+")
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -80,7 +83,8 @@ class HostCheck:
             host in self._exact or host[0] in self._any_port or (self._loopback and is_loopback(host[0]))
         ):
             return None
-        return Misdirected(Reason.HOST_NOT_ALLOWED, found=b", ".join(lines).decode("latin-1"))
+        found = b", ".join(lines).decode("latin-1")
+        return Misdirected(Reason.HOST_NOT_ALLOWED, expected=TEST_FIX if found == "testserver" else FIX, found=found)
 
 
 class Cors(NamedTuple):

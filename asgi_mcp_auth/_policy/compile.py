@@ -21,17 +21,17 @@ from asgi_mcp_auth._oauth.resource_metadata import (
     compile_document,
     is_language_tag,
 )
+from asgi_mcp_auth._oauth.responses import ChallengeSource
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
 from asgi_mcp_auth._policy.issuers import MAX_PUBLISHED, IssuerSet, compile_issuer_set
 from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_canonical, parse_rule
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
-from asgi_mcp_auth._policy.responses import ChallengeSource, Response, refusal_response
+from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import CompiledPolicy, compile_policy, compile_scopes
-from asgi_mcp_auth._policy.scopes import Requirement
 from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata
-from asgi_mcp_auth.errors import BadRequest, NoCredential, Reason
+from asgi_mcp_auth.errors import BadRequest
 
 __all__ = (
     "CompiledConfig",
@@ -40,7 +40,6 @@ __all__ = (
     "ResourceContext",
     "compile_config",
     "compile_resource",
-    "is_well_known",
     "resource_url",
 )
 
@@ -72,13 +71,8 @@ class CompiledResource:
     origins: OriginCheck
     schemes: frozenset[bytes]
     challenge: ChallengeSource
-    no_credential: Response
     trust: IssuerSet
     policy: CompiledPolicy
-
-    def requirement(self, rule: int | None) -> Requirement:
-        """What a request needs: the baseline, and what the path rule adds."""
-        return self.policy.baseline if rule is None else self.policy.requirements[rule]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +232,6 @@ def compile_resource(
         origins=OriginCheck(url, around.allowed_origins),
         schemes=frozenset(scheme.key for scheme in schemes),
         challenge=challenge,
-        no_credential=refusal_response(NoCredential(Reason.NO_CREDENTIAL), challenge),
         trust=trust,
         policy=policy,
     )
@@ -257,11 +250,21 @@ class CompiledConfig:
     documents: Mapping[bytes, Document]
     hosts: HostCheck
     paths: PathTable
+    republishes: bool = False
 
-
-def is_well_known(path: str, root_path: str = "") -> bool:
-    """A well-known path: ours or nobody's, unless it is public; clients probe them and need a clean 404."""
-    return path.startswith(WELL_KNOWN) or (root_path != "" and path.startswith(root_path.rstrip("/") + WELL_KNOWN))
+    def routes(self, checks_messages: Sequence[bool], own_root_path: str = "") -> RouteTable:
+        """Return the routes; see `RouteTable`."""
+        return RouteTable(
+            self.paths,
+            self.documents,
+            [
+                {None: resource.policy.baseline, **dict(enumerate(resource.policy.requirements))}
+                for resource in self.resources
+            ],
+            checks_messages,
+            republishes=self.republishes,
+            own_root_path=own_root_path,
+        )
 
 
 def _public_paths(paths: object, problems: Problems) -> tuple[PathRule, ...]:
@@ -403,6 +406,7 @@ def compile_config(
         configs=tuple(config for _, _, config in known),
         resources=tuple(resources),
         documents=_documents(resources),
+        republishes=one_issuer,
         hosts=HostCheck([url for _, url in urls], hosts),
         paths=PathTable(
             [resource.owned_prefix for resource in resources],

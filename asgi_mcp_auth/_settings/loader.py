@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, show
-from asgi_mcp_auth._settings.reader import Field, Reader, UnusableError, known_or_not, parameters_of
-from asgi_mcp_auth._settings.shorthand import one_resource, shorthand_fields, with_shorthand_names
+from asgi_mcp_auth._settings.reader import Field, Reader, UnusableError, known_or_not, shapes_of
+from asgi_mcp_auth._settings.shorthand import SHORTHAND, from_shorthand
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
 __all__ = (
@@ -116,18 +116,25 @@ PREFIX = "MCP_AUTH_"
 MAX_FILE_BYTES = 1024 * 1024
 
 
-def settings_of(configured: type[Any]) -> dict[str, Field]:
-    """Every setting of a configuration file by name: the constructor's parameters, and the shorthand."""
-    return shorthand_fields() | parameters_of(configured)
+def settings_of(settings: type[Any]) -> dict[str, Field]:
+    """Return every setting of a configuration file by name, as a `TypedDict` of `Option` declares them."""
+    return {
+        name: Field(name, shapes_of(hint.__origin__), False, hint.__metadata__[0].default, hint.__metadata__[0].meaning)
+        for name, hint in settings.__annotations__.items()
+    }
 
 
-def from_mapping(configured: type[T], settings: Mapping[str, Any], options: Mapping[str, Any]) -> T:
-    """As `FromSettings.from_mapping`."""
-    return _construct(configured, settings, options, Path(), lambda problem: problem)
+def from_mapping(
+    configured: Callable[..., T], known: type[Any], settings: Mapping[str, Any], options: Mapping[str, Any]
+) -> T:
+    """Construct from plain values; see `MCPAuth.from_mapping`. `known` declares the settings."""
+    return _construct(configured, known, settings, options, folder=Path(), place=lambda problem: problem)
 
 
-def from_toml(configured: type[T], path: str | os.PathLike[str], options: Mapping[str, Any]) -> T:
-    """As `FromSettings.from_toml`."""
+def from_toml(
+    configured: Callable[..., T], known: type[Any], path: str | os.PathLike[str], options: Mapping[str, Any]
+) -> T:
+    """Construct from a TOML file; see `MCPAuth.from_toml`."""
     file = Path(path)
     try:
         text = _read(file)
@@ -141,11 +148,13 @@ def from_toml(configured: type[T], path: str | os.PathLike[str], options: Mappin
         line = line_of(text, problem.where)
         return problem._replace(where=f"{file}{'' if line is None else f':{line}'}: {problem.where}")
 
-    return _construct(configured, settings, options, file.parent, place)
+    return _construct(configured, known, settings, options, folder=file.parent, place=place)
 
 
-def from_env(configured: type[T], environ: Mapping[str, str] | None, options: Mapping[str, Any]) -> T:
-    """As `FromSettings.from_env`."""
+def from_env(
+    configured: Callable[..., T], known: type[Any], environ: Mapping[str, str] | None, options: Mapping[str, Any]
+) -> T:
+    """Construct from the environment; see `MCPAuth.from_env`."""
     environ = os.environ if environ is None else environ
     given = {name: text for name, text in environ.items() if name.startswith(PREFIX)}
     path = given.pop(f"{PREFIX}CONFIG", None)
@@ -153,12 +162,12 @@ def from_env(configured: type[T], environ: Mapping[str, str] | None, options: Ma
         fix = f"Set {PREFIX}RESOURCE and {PREFIX}AUTHORIZATION_SERVERS, or {PREFIX}CONFIG to the path of a TOML file."
         raise ConfigurationError([Problem("environment", f"There is no {PREFIX}… variable.", fix)])
     if path is None:
-        return _construct(configured, _Environment(given), options, Path(), _in_capitals)
+        return _construct(configured, known, _Environment(given), options, folder=Path(), place=_in_capitals)
     if given:
         what = f"{', '.join(sorted(given))}: beside {PREFIX}CONFIG, nothing else is read."
         fix = 'Unset them, or write {from_env = "NAME"} in the file.'
         raise ConfigurationError([Problem(f"{PREFIX}CONFIG", what, fix)])
-    return from_toml(configured, path, options)
+    return from_toml(configured, known, path, options)
 
 
 class _Environment(dict[str, str]):
@@ -173,33 +182,36 @@ def _in_capitals(problem: Problem) -> Problem:
 
 
 def _construct(
-    configured: type[T],
+    configured: Callable[..., T],
+    known: type[Any],
     settings: Mapping[str, Any],
     options: Mapping[str, Any],
+    *,
     folder: Path,
     place: Callable[[Problem], Problem],
 ) -> T:
     """Read the settings, construct, and report the problems of both together."""
     problems = Problems()
     reader = Reader(problems, import_object=import_object, dereference=_Dereference(folder))
-    fields = settings_of(configured)
+    fields = settings_of(known)
     if isinstance(settings, _Environment):
         arguments = _from_variables(settings, fields, reader)
     else:
         arguments = reader.fields(as_mapping(settings) or {}, fields)
     for name in sorted(set(arguments) & set(options)):
-        problems.add(name, "It is given in the code too.", "Keep one of the two.")
-    short = {name: arguments.pop(name) for name in shorthand_fields() if name in arguments}
+        problems.add(name, "The setting is given in the code too.", "Keep one of the two.")
+    short = [name for name in SHORTHAND if name in arguments]
     several = {"protected_resources", f"{PREFIX}PROTECTED_RESOURCES"} & set(settings)
     if short and several:
-        problems.add("protected_resources", f"It stands beside {', '.join(short)}.", "Write one of the two.")
+        what = f"The file also has {', '.join(short)}."
+        problems.add("protected_resources", what, "Write either protected_resources or the shorthand.")
+        arguments = {name: value for name, value in arguments.items() if name not in SHORTHAND}
+    arguments |= options
     try:
         if several:
-            made = configured(**{"protected_resources": (), **arguments, **options})
+            made = configured(**{"protected_resources": (), **arguments})
         else:
-            made = with_shorthand_names(
-                lambda: configured(**{"protected_resources": one_resource(**short), **arguments, **options})
-            )
+            made = from_shorthand(configured, arguments)
     except ConfigurationError as error:
         found = [*problems.found, *(late for late in error.problems if not _told_already(late, reader.unreadable))]
         raise ConfigurationError(map(place, found)) from None

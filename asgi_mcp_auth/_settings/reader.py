@@ -30,7 +30,6 @@ __all__ = (
     "describe",
     "fields_of",
     "known_or_not",
-    "parameters_of",
     "shapes_of",
 )
 
@@ -122,18 +121,6 @@ def fields_of(record: type[Any]) -> dict[str, Field]:
         found[field.name] = Field(
             field.name, shapes_of(hints[field.name]), required, default, meanings.get(field.name, "")
         )
-    return found
-
-
-def parameters_of(configured: type[Any]) -> dict[str, Field]:
-    """The parameters of a constructor by name, documented in the docstring of its class."""
-    constructor: Callable[..., Any] = configured.__init__
-    hints = get_type_hints(constructor)
-    meanings = _meanings(configured)
-    found: dict[str, Field] = {}
-    for name, parameter in list(inspect.signature(constructor).parameters.items())[1:]:
-        required = parameter.default is parameter.empty
-        found[name] = Field(name, shapes_of(hints[name]), required, parameter.default, meanings.get(name, ""))
     return found
 
 

@@ -1,65 +1,63 @@
-"""The shorthand for one resource, as the middleware's constructor, a file and the environment have it."""
+"""The shorthand for one resource: its arguments as a `ResourceServerConfig`, and problems in its own names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar, cast
 
-from asgi_mcp_auth.config import (
-    AuthServerConfig,
-    IssuerResolver,
-    ResourceServerConfig,
-    ResourceServerMetadata,
-    ScopePolicy,
-)
+from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
-if TYPE_CHECKING:
-    from asgi_mcp_auth._settings.reader import Field
-
-__all__ = ("one_resource", "shorthand_fields", "with_shorthand_names")
+__all__ = ("SHORTHAND", "from_shorthand")
 
 T = TypeVar("T")
 
-PLACES = {
-    "protected_resources[0].metadata.resource": "resource",
-    "protected_resources[0].metadata.authorization_servers": "authorization_servers",
-    "protected_resources[0].policy.default": "required_scopes",
-}
+SHORTHAND = ("resource", "authorization_servers", "required_scopes", "policy", "tools")
+METADATA = "protected_resources[0].metadata."
+POLICY = "protected_resources[0].policy"
 
 
-def one_resource(
-    resource: str = "",
-    authorization_servers: Sequence[str | AuthServerConfig | IssuerResolver] = (),
-    required_scopes: Sequence[str] = (),
-) -> ResourceServerConfig:
-    """The resource that the shorthand means."""
-    metadata = ResourceServerMetadata(resource=resource, authorization_servers=authorization_servers)
-    return ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=required_scopes))
+def from_shorthand(make: Callable[..., T], arguments: Mapping[str, Any]) -> T:
+    """Make an `MCPAuth` of the shorthand arguments and further options.
 
-
-def with_shorthand_names(build: Callable[[], T]) -> T:
-    """What `build` returns; its `ConfigurationError` comes in the shorthand's own names."""
+    Raises:
+        ConfigurationError: Every problem, in the names of the shorthand.
+    """
+    short = {name: arguments[name] for name in SHORTHAND if name in arguments}
+    options = {name: value for name, value in arguments.items() if name not in SHORTHAND}
+    found: list[Problem] = []
+    config = _one_resource(short, found)
     try:
-        return build()
+        made = make(config, **options)
     except ConfigurationError as error:
-        raise ConfigurationError(map(_relocated, error.problems)) from None
+        raise ConfigurationError([*found, *(_renamed(problem, short) for problem in error.problems)]) from None
+    if found:
+        raise ConfigurationError(found)
+    return made
 
 
-def _relocated(problem: Problem) -> Problem:
-    for place, name in PLACES.items():
-        if problem.where.startswith(place):
-            return problem._replace(where=name + problem.where.removeprefix(place))
-    return problem
+def _one_resource(short: Mapping[str, Any], found: list[Problem]) -> ResourceServerConfig:
+    metadata = ResourceServerMetadata(
+        resource=short.get("resource") or "", authorization_servers=short.get("authorization_servers", ())
+    )
+    policy = cast("object", short.get("policy", ScopePolicy()))
+    if not isinstance(policy, ScopePolicy):
+        found.append(Problem("policy", "The value is not a ScopePolicy.", "Pass policy=ScopePolicy(...)."))
+        policy = ScopePolicy()
+    for name, field in (("required_scopes", "default"), ("tools", "tools")):
+        if name not in short:
+            continue
+        if getattr(policy, field):
+            fix = f"Remove {name}=, or policy.{field}."
+            found.append(Problem(name, f"Pass either {name}= or policy=ScopePolicy({field}=…), not both.", fix))
+        policy = replace(policy, **{field: short[name]})
+    return ResourceServerConfig(metadata=metadata, policy=policy)
 
 
-def shorthand_fields() -> dict[str, Field]:
-    """The settings of the shorthand by name."""
-    from asgi_mcp_auth._settings.reader import fields_of  # noqa: PLC0415 - only who reads settings pays for it
-
-    metadata, policy = fields_of(ResourceServerMetadata), fields_of(ScopePolicy)
-    return {
-        "resource": metadata["resource"]._replace(required=False),
-        "authorization_servers": metadata["authorization_servers"],
-        "required_scopes": policy["default"]._replace(name="required_scopes"),
-    }
+def _renamed(problem: Problem, short: Mapping[str, Any]) -> Problem:
+    where = problem.where
+    for place, name in ((f"{POLICY}.default", "required_scopes"), (f"{POLICY}.tools", "tools")):
+        if where.startswith(place) and (name in short or "policy" not in short):
+            return problem._replace(where=name + where.removeprefix(place))
+    return problem._replace(where=where.removeprefix(METADATA).replace(POLICY, "policy", 1))

@@ -6,18 +6,18 @@ Tokens that have passed are remembered. With a fresh key set in hand nothing has
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from asgi_mcp_auth._keys.registry import Issuers, Trusted
 from asgi_mcp_auth._oauth.access_token import check_claims, check_header, unverified_time
-from asgi_mcp_auth._oauth.credentials import MAX_LENGTH, Credential, is_token
+from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._oauth.jwk_set import VerificationKey
 from asgi_mcp_auth._oauth.jws import CompactJWS, parse_compact
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.token_cache import Entry, TokenCache, estimate_size
-from asgi_mcp_auth._verify.verifier import Verified, copy_with_token
+from asgi_mcp_auth._verify.verifier import Verified, copy_with_token, hook_failed
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 
 if TYPE_CHECKING:
@@ -55,68 +55,74 @@ class JWTVerifier:
         self._refusals: Counter[str] = Counter()
         self._expose_token = expose_token
 
-    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:  # noqa: ARG002 - the seam
-        """The decision about a token; what could not be told at once has to wait for keys, or for the resolver."""
-        token = credential.token
-        digest = sha256(token).digest()
-        decided = self.cache.get(digest) or self.verify_new(token, digest)
-        if decided is not None:
-            return decided
+    def check(self, token: bytes, digest: bytes) -> Verified | Refusal | Awaitable[Verified | Refusal]:
+        """Decide about a token that is not in the cache, and put it there if it is accepted.
+
+        Args:
+            token: The token; token68.
+            digest: The key of the cache.
+
+        Returns:
+            The decision if the keys are held, else an awaitable that continues where the check stopped.
+        """
         jws = trusted = None
         try:
             jws = parse_compact(token)
-            trusted = await self._issuers.find(jws.claims.get("iss"))
+            # The issuer must be trusted before anything is fetched (RFC 8725bis section 3.8).
+            trusted = self._issuers.get_cached(jws.claims.get("iss"))
+            if trusted is None:
+                return self._continue(jws, None, token, digest)
             check_header(jws.header, trusted.rules)
-            found, generation = await trusted.keys.select(
+            keys = trusted.keys.get_cached(jws.header.kid, jws.header.alg)
+            if keys is None:
+                return self._continue(jws, trusted, token, digest)
+            return self._validate(jws, trusted, keys, token, digest)
+        except Refusal as refusal:
+            return self._refused(refusal, jws, trusted)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not be a pass, and never a 500
+            return hook_failed("The JWT verifier", error, token)
+
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
+        """Return the decision about a credential, cached or not; see `Verifier`."""
+        del request  # a JWT contains everything that decides
+        digest = sha256(credential.scheme + b" " + credential.token).digest()
+        decided = self.cache.get(digest) or self.check(credential.token, digest)
+        return decided if isinstance(decided, (Verified, Refusal)) else await decided
+
+    async def _continue(
+        self, jws: CompactJWS, trusted: Trusted | None, token: bytes, digest: bytes
+    ) -> Verified | Refusal:
+        """Find the issuer, if it is not known yet, and its keys, and validate the token."""
+        try:
+            if trusted is None:
+                trusted = await self._issuers.find(jws.claims.get("iss"))
+                check_header(jws.header, trusted.rules)
+            keys = await trusted.keys.select(
                 jws.header.kid,
                 jws.header.alg,
                 issued_at=unverified_time(jws.claims, "iat"),
                 leeway=trusted.rules.leeway,
                 max_without_kid=trusted.issuer.max_keys_without_kid,
             )
-            return self._judge(jws, trusted, found, generation, token, digest)
+            return self._validate(jws, trusted, keys, token, digest)
         except Refusal as refusal:
             return self._refused(refusal, jws, trusted)
 
-    def verify_new(self, token: bytes, digest: bytes) -> Verified | Refusal | None:
-        """The decision about a token that is not remembered.
-
-        None where `verify` has to wait, or to fail, or where it would not have been asked: no token is without token68.
-        """
-        jws = trusted = None
-        if len(token) > MAX_LENGTH:
-            return None
-        try:
-            jws = parse_compact(token)
-            # Looked up among the trusted before anything is fetched (RFC 8725bis section 3.8).
-            trusted = self._issuers.get_cached(jws.claims.get("iss"))
-            if trusted is None:
-                return None
-            header, rules = jws.header, trusted.rules
-            check_header(header, rules)
-            get_cached = trusted.keys.get_cached(header.kid, header.alg)
-            if get_cached is None:
-                return None
-            candidates, generation = get_cached
-            return self._judge(jws, trusted, candidates, generation, token, digest)
-        except Refusal as refusal:
-            if jws is None and not is_token(token):  # a JWS is token68, so that has not to be looked at before
-                return None
-            return self._refused(refusal, jws, trusted)
-        except Exception:  # noqa: BLE001 - `verify` meets it too, and it is answered 503
-            return None
-
-    def _judge(  # noqa: PLR0917 - the token, and the key it is of
+    def _validate(
         self,
         jws: CompactJWS,
         trusted: Trusted,
-        candidates: tuple[VerificationKey, ...],
-        generation: object,
+        keys: tuple[tuple[VerificationKey, ...], object],
         token: bytes,
         digest: bytes,
     ) -> Verified:
-        """Signature and claims; what passes is remembered. Raises `InvalidToken`."""
+        """Check the signature and the claims, and cache the token.
+
+        Raises:
+            InvalidToken: The signature or a claim is not acceptable.
+        """
         self.cache.misses += 1
+        candidates, generation = keys
         alg, rules = jws.header.alg, trusted.rules
         for key in candidates:
             if key.verify(alg, jws.signing_input, jws.signature):

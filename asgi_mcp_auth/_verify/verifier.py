@@ -19,7 +19,7 @@ from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal, Unavailable
 
-__all__ = ("CallableVerifier", "IsRevoked", "RevocationCheck", "Verified", "Verifier", "VerifyFunction")
+__all__ = ("CallableVerifier", "IsRevoked", "Verified", "Verifier", "VerifyFunction")
 
 logger = logging.getLogger("asgi_mcp_auth.verifiers")
 
@@ -61,7 +61,7 @@ def copy_with_token(auth_info: AuthInfo, token: str | None) -> AuthInfo:
 
 def hook_failed(name: str, error: Exception, token: bytes) -> Unavailable:
     """The refusal for code of the user's that raised. The traceback goes to the log, without the token it may quote."""
-    told, secret = "".join(traceback.format_exception(error)), token.decode("ascii")
+    told, secret = "".join(traceback.format_exception(error)), token.decode("ascii", "replace")
     for form in (secret, quote(secret), quote(secret, safe="")):
         told = told.replace(form, "[token]")
     logger.error("%s failed:\n%s", name, told)
@@ -77,30 +77,6 @@ async def ask_hook(hook: Callable[..., object], *args: object, name: str, token:
         raise
     except Exception as error:  # noqa: BLE001 - the user's code: whatever it is, it is no pass
         raise hook_failed(name, error, token) from None
-
-
-class RevocationCheck:
-    """Asks a revocation hook about every accepted token, cached ones included; fails closed.
-
-    Args:
-        verifier: What verifies the token first.
-        is_revoked: Sync or async; true means refused. An exception means 503.
-    """
-
-    def __init__(self, verifier: Verifier, is_revoked: IsRevoked) -> None:
-        self._verifier = verifier
-        self._is_revoked = is_revoked
-
-    async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
-        """Verify, then ask."""
-        verified = await self._verifier.verify(credential, request)
-        if isinstance(verified, Refusal):
-            return verified
-        info = verified.auth_info
-        if await ask_hook(self._is_revoked, info, name="is_revoked", token=credential.token) is not False:
-            found = f"jti {info.claims.get('jti')} of principal {info.principal.key[:16]}"
-            return InvalidToken(Reason.REVOKED, issuer=info.issuer, client_id=info.client_id, found=found)
-        return verified
 
 
 class CallableVerifier:

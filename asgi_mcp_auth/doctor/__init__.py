@@ -1,12 +1,27 @@
-"""Finding out what will make real clients fail: an issuer, a live resource or a configuration file, and a token.
+"""Diagnose authorization servers, live protected resources, configuration files and access tokens.
 
-`examine` looks at targets and `explain` at a token; both return values, and print nothing. The command
-`asgi-mcp-auth doctor` prints them.
+`examine` checks targets and `explain` checks one token. Both return values and print nothing; the commands
+`asgi-mcp-auth doctor` and `asgi-mcp-auth explain` print the values. `find_kinds`, `find_issuers` and
+`load_configuration` are what the commands need to read their arguments.
 """
 
-from asgi_mcp_auth.doctor.catalogue import CODES
-from asgi_mcp_auth.doctor.examine import Kind, examine
-from asgi_mcp_auth.doctor.explain import Explanation, explain
-from asgi_mcp_auth.doctor.findings import Code, Finding, Report, Severity
+from asgi_mcp_auth.doctor._configuration import load_configuration
+from asgi_mcp_auth.doctor._examine import CODES, Kind, examine, find_issuers, find_kinds, is_url
+from asgi_mcp_auth.doctor._explain import Explanation, explain
+from asgi_mcp_auth.doctor._findings import Code, Finding, Report, Severity
 
-__all__ = ("CODES", "Code", "Explanation", "Finding", "Kind", "Report", "Severity", "examine", "explain")
+__all__ = (
+    "CODES",
+    "Code",
+    "Explanation",
+    "Finding",
+    "Kind",
+    "Report",
+    "Severity",
+    "examine",
+    "explain",
+    "find_issuers",
+    "find_kinds",
+    "is_url",
+    "load_configuration",
+)

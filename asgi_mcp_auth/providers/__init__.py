@@ -1,12 +1,11 @@
-"""What differs by provider: the common authorization servers as data, one row per kind of token that they issue.
+"""Provider data: common authorization servers, one row per kind of access token.
 
-`recognise` finds the rows for an issuer. The doctor's advice and the dialects of the development server are made of
-them; the table in the README is held to them by a test. They were gathered from documents and dated reports, not from
-the live services.
+`recognise(issuer)` finds the rows of an issuer. The doctor's advice, the dialects of the development server and the
+table in this package's README come from the rows. Sources are documents, source code and dated reports of the
+providers, not their live services. The package imports nothing of `asgi_mcp_auth`.
 """
 
-from asgi_mcp_auth.providers.lookup import by_slug, recognise
-from asgi_mcp_auth.providers.provider import Discovery, Provider, ResourceSupport
-from asgi_mcp_auth.providers.table import PROVIDERS
+from asgi_mcp_auth.providers._provider import Discovery, Provider, ResourceSupport
+from asgi_mcp_auth.providers._table import PROVIDERS, by_slug, recognise
 
 __all__ = ("PROVIDERS", "Discovery", "Provider", "ResourceSupport", "by_slug", "recognise")

@@ -1,4 +1,4 @@
-"""For the tests of protected apps: an issuer without a network, with faults on demand, and what to assert.
+"""Tools for the tests of a protected app: an issuer without a network, in-process clients, and assertions.
 
     issuer = Issuer("https://auth.example.com")
     app = MCPAuthMiddleware(app, resource=..., authorization_servers=[issuer.url], http_client=issuer.http_client)
@@ -6,31 +6,40 @@
     issuer.fail("/jwks", status=500)
     issuer.heal()
 
-- `Issuer` is an ASGI app too (metadata, key set, a token endpoint that grants whatever is asked), so it can run in
-  process behind `http_client` or under a server. It is for loopback and tests only: it trusts everybody.
-- `without_network(auth, issuer)` puts it in the place of the issuer of an `MCPAuth` that is there already.
-- `assert_challenge(response, 403, scopes="notes:write")` reads what a response asks of its client.
-- `await walk_discovery(app, url, issuer)` is a client that finds its way from a 401 to an answer.
-- `asgi_mcp_auth.testing.fixtures` has pytest fixtures; it has to be asked for, and nothing else here needs pytest.
+- `Issuer` is an authorization server with real keys. It is also an ASGI app (metadata, key set, token endpoint), so it
+  runs in process behind `http_client` or under a server. It grants every token request: use it in tests only.
+- `without_network(auth, issuer)` replaces the issuers of an existing `MCPAuth` for the length of a block.
+- `base_url(auth)` is the origin of the protected resource, for `TestClient(app, base_url=base_url(auth))`.
+- `await call_tool(app, url, "add", {"a": 1})` calls a tool of an MCP server in process.
+- `await walk_discovery(app, url, issuer)` follows the MCP authorization flow from the first 401 to a response.
+- `assert_challenge(response, 403, scopes="notes:write")` checks the challenge of a response.
+- `running(app)` runs the lifespan of an app around a block.
+- `asgi_mcp_auth.testing.fixtures` has pytest fixtures. Import them explicitly; no other module here needs pytest.
 """
 
 from asgi_mcp_auth._oauth.challenge import Challenge, parse_challenges
-from asgi_mcp_auth.testing.assertions import assert_challenge
-from asgi_mcp_auth.testing.discovery import walk_discovery
-from asgi_mcp_auth.testing.in_process import without_network
-from asgi_mcp_auth.testing.issuer import Issuer
-from asgi_mcp_auth.testing.keys import SigningKey
-from asgi_mcp_auth.testing.walk import Step, Walk, WalkError
+from asgi_mcp_auth.testing._assertions import assert_challenge
+from asgi_mcp_auth.testing._discovery import walk_discovery
+from asgi_mcp_auth.testing._in_process import base_url, without_network
+from asgi_mcp_auth.testing._issuer import Issuer
+from asgi_mcp_auth.testing._keys import SigningKey
+from asgi_mcp_auth.testing._lifespan import running
+from asgi_mcp_auth.testing._tools import ToolCall, call_tool
+from asgi_mcp_auth.testing._walk import Step, Walk, WalkError
 
 __all__ = (
     "Challenge",
     "Issuer",
     "SigningKey",
     "Step",
+    "ToolCall",
     "Walk",
     "WalkError",
     "assert_challenge",
+    "base_url",
+    "call_tool",
     "parse_challenges",
+    "running",
     "walk_discovery",
     "without_network",
 )

@@ -13,14 +13,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
-from asgi_mcp_auth.cli.demo.exchanges import Exchange, observed
+from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange, record_exchanges
 
 
 def journaled(app: Any, server: str) -> Any:
     """The app, with each of its exchanges as a line of JSON in the file JOURNAL."""
     journal = Path(os.environ["JOURNAL"])
 
-    def tell(exchange: Exchange) -> None:
+    def write_down(exchange: HTTPExchange) -> None:
         line = {
             "server": server,
             "method": exchange.method,
@@ -29,16 +29,16 @@ def journaled(app: Any, server: str) -> Any:
             "operation": exchange.operation,
             "query": exchange.query,
             "form": exchange.form,
-            "message": exchange.message,
-            "answer": exchange.answer,
+            "message": exchange.request_object,
+            "answer": exchange.response_object,
             "challenge": exchange.response_fields.get("www-authenticate"),
-            "sent_to": exchange.sent_to,
+            "sent_to": exchange.redirect,
             "token": exchange.request_fields.get("authorization", "").removeprefix("Bearer "),
         }
         with journal.open("a", encoding="utf-8") as file:  # small appends are whole, whoever else appends
             file.write(json.dumps(line) + "\n")
 
-    return observed(app, server, tell)
+    return record_exchanges(app, server, write_down)
 
 
 def clock() -> float:
@@ -82,7 +82,7 @@ def protected() -> Any:
 
 
 def authority() -> Any:
-    """The development authorization server for it, as an app factory; AUTO_APPROVE=1 asks nobody, CLIENTS is JSON."""
+    """The development authorization server for it, as an app factory; AUTO_APPROVE=1 shows no consent page, CLIENTS is JSON."""
     from asgi_mcp_auth.dev import DevServer
 
     return journaled(

@@ -34,7 +34,7 @@ def sdk(name: str, auth: MCPAuth) -> Any:
     """`MCPServer.streamable_http_app()`."""
     own: dict[str, Any] = {}
     if name.endswith("-own"):
-        resource = AnyHttpUrl(auth.site.resources[0].identifier)
+        resource = AnyHttpUrl(auth._protection.config.resources[0].identifier)
         settings = AuthSettings(issuer_url=ISSUER, resource_server_url=resource, required_scopes=["mcp:read"])
         own = {"token_verifier": auth.token_verifier(), "auth": settings}
     server = MCPServer("notes", **own)
@@ -57,7 +57,7 @@ def fastmcp(name: str, auth: MCPAuth) -> Any:
     """`FastMCP.http_app()`."""
     provider: Any = None
     if name.endswith("-own"):
-        resource = auth.site.resources[0].identifier
+        resource = auth._protection.config.resources[0].identifier
         verifier: Any = auth.token_verifier()
         base = resource.removesuffix(f"/{name}")
         provider = RemoteAuthProvider(verifier, authorization_servers=[ISSUER], base_url=base)

@@ -1,0 +1,170 @@
+"""`Protection`: a compiled configuration with the objects that wait, and the builder that puts the two together."""
+
+# pyright: reportTypedDictNotRequiredAccess=false
+# `check_options` returns every option.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from asgi_mcp_auth._asgi.authorizer import Authorizer
+from asgi_mcp_auth._asgi.mount_check import Warnings
+from asgi_mcp_auth._keys.http import Fetcher
+from asgi_mcp_auth._keys.registry import Issuers, KeySets
+from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
+from asgi_mcp_auth._options import MCPAuthOptions
+from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
+from asgi_mcp_auth._policy.problems import Problems
+from asgi_mcp_auth._verify.authenticator import Authenticator
+from asgi_mcp_auth._verify.jwt import JWTVerifier
+from asgi_mcp_auth._verify.verifier import Verifier
+from asgi_mcp_auth.decisions import Observer, RefusalLog
+
+__all__ = ("MakeVerifier", "Protection", "ProtectionBuilder")
+
+MakeVerifier = Callable[[CompiledResource], Verifier]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protection:
+    """Everything that protected apps share.
+
+    Attributes:
+        config: The compiled configuration.
+        authenticators: For each resource, from a request to the caller's identity.
+        authorizers: For each resource, from an identity and a request to an admission.
+        key_sets: The key sets of the issuers.
+        republished: The issuer whose metadata is served at the resource's own well-known path.
+        clock: Seconds since the epoch.
+        observers: Called with one `Decision` for each request.
+        refusal_log: Logs refusals.
+        warnings: Logs each warning once.
+        websockets: Whether websockets are accepted.
+        expose_token: Whether the app sees the raw token.
+        reject_query_token: Whether a token in the query is answered 400.
+        require_warm_up: Whether the app starts only when the keys of every issuer are held.
+        show_error_details: Whether callers see what only the operator should see. For debugging.
+    """
+
+    config: CompiledConfig
+    authenticators: tuple[Authenticator, ...]
+    authorizers: tuple[Authorizer, ...]
+    key_sets: KeySets
+    republished: RemoteJWKS | None
+    clock: Callable[[], float]
+    observers: tuple[Observer, ...]
+    refusal_log: RefusalLog
+    warnings: Warnings
+    websockets: bool
+    expose_token: bool
+    reject_query_token: bool
+    require_warm_up: bool
+    show_error_details: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectionBuilder:
+    """Builds protections from configurations that share key sets, the refusal log and warnings.
+
+    Args:
+        options: The options of `MCPAuth`, complete.
+        key_sets: The key sets.
+        refusal_log: Logs refusals.
+        warnings: Logs each warning once.
+    """
+
+    options: MCPAuthOptions
+    key_sets: KeySets
+    refusal_log: RefusalLog
+    warnings: Warnings
+
+    @classmethod
+    def of(cls, options: MCPAuthOptions) -> ProtectionBuilder:
+        """Return a builder with key sets of its own."""
+        key_sets = KeySets(
+            Fetcher(options["http_client"]),
+            clock=options["clock"],
+            allow_http=options["dangerously_allow_http"],
+            allow_private=options["dangerously_allow_private_addresses"],
+        )
+        return cls(options, key_sets, RefusalLog(options["clock"]), Warnings())
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds since the epoch."""
+        return self.options["clock"]
+
+    def narrowed(self) -> ProtectionBuilder:
+        """Return a builder for a single mounted app, which keeps the token and serves no metadata documents."""
+        return replace(self, options={**self.options, "expose_token": True, "republish_server_metadata": False})
+
+    def compile(self, protected_resources: object, problems: Problems) -> CompiledConfig:
+        """Compile a configuration. Pure.
+
+        Raises:
+            ConfigurationError: With every problem found.
+        """
+        options = self.options
+        return compile_config(
+            protected_resources,
+            problems,
+            public_paths=options["public_paths"],
+            allowed_origins=options["allowed_origins"],
+            allowed_hosts=options["allowed_hosts"],
+            metadata_signer=options["metadata_signer"],
+            allow_http=options["dangerously_allow_http"],
+            one_issuer=options["republish_server_metadata"],
+            new_issuers_per_minute=options["new_issuers_per_minute"],
+        )
+
+    def build(
+        self, config: CompiledConfig, make_verifier: MakeVerifier | None = None, *, show_error_details: bool = False
+    ) -> Protection:
+        """Build the protection; `make_verifier` replaces the verifiers of the options."""
+        options, republished = self.options, None
+        if config.republishes:
+            republished = self.key_sets.named(config.resources[0].trust.named[0])
+        make = make_verifier or self._make_verifier
+        return Protection(
+            config=config,
+            authenticators=tuple(
+                Authenticator(resource.schemes, make(resource), options["is_revoked"]) for resource in config.resources
+            ),
+            authorizers=tuple(map(self._make_authorizer, config.resources)),
+            key_sets=self.key_sets,
+            republished=republished,
+            clock=options["clock"],
+            observers=tuple(options["on_decision"]),
+            refusal_log=self.refusal_log,
+            warnings=self.warnings,
+            websockets=options["websockets"],
+            expose_token=options["expose_token"],
+            reject_query_token=options["reject_query_token"],
+            require_warm_up=options["require_warm_up"],
+            show_error_details=show_error_details,
+        )
+
+    def _make_verifier(self, resource: CompiledResource) -> Verifier:
+        options = self.options
+        if options["verifier"] is not None:
+            return options["verifier"]
+        pool_size = options["issuer_pool_size"]
+        return JWTVerifier(
+            Issuers(resource.trust, self.key_sets, clock=options["clock"], pool_size=pool_size),
+            clock=options["clock"],
+            cache_size=options["token_cache_size"],
+            cache_bytes=options["token_cache_bytes"],
+            expose_token=options["expose_token"],
+        )
+
+    def _make_authorizer(self, resource: CompiledResource) -> Authorizer:
+        options = self.options
+        return Authorizer(
+            resource,
+            authorize=options["authorize"],
+            session_store=options["session_store"],
+            clock=options["clock"],
+            max_body_size=options["max_body_size"],
+            observed=bool(options["on_decision"]),
+        )

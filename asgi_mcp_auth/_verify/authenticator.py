@@ -1,0 +1,95 @@
+"""From a request to the caller's identity, for one resource: read the credential, verify it, ask the revocation hook.
+
+Whatever a verifier or a hook does, a decision comes back: an exception is answered 503, and is never a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+
+from asgi_mcp_auth._oauth.credentials import Credential, read_credential
+from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.jwt import JWTVerifier
+from asgi_mcp_auth._verify.verifier import IsRevoked, Verified, Verifier, ask_hook, hook_failed
+from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
+
+__all__ = ("Authenticator",)
+
+Identity = Verified | Refusal
+Check = Callable[[RequestInfo], Identity | Awaitable[Identity]]
+
+
+class Authenticator:
+    """Authenticates the callers of one resource.
+
+    Args:
+        schemes: The accepted credential schemes, in lower case.
+        verifier: A `JWTVerifier`, or a verifier of the user's own.
+        is_revoked: The hook that is asked about every accepted credential, cached ones included; None for no hook.
+    """
+
+    def __init__(self, schemes: frozenset[bytes], verifier: Verifier, is_revoked: IsRevoked | None = None) -> None:
+        self._schemes = schemes
+        self._verifier = verifier
+        self.jwt = verifier if isinstance(verifier, JWTVerifier) else None
+        """The verifier of JWTs; None with a verifier of the user's own."""
+        self._is_revoked = is_revoked
+        self.check: Check = self._check if is_revoked is None else self._check_and_ask
+        """Return the decision if it needs no waiting, else an awaitable that continues where the check stopped."""
+
+    @property
+    def asks_revocation(self) -> bool:
+        """Whether a revocation hook is asked."""
+        return self._is_revoked is not None
+
+    async def verify(self, request: RequestInfo) -> Identity:
+        """Return the decision."""
+        decided = self.check(request)
+        return decided if isinstance(decided, (Verified, Refusal)) else await decided
+
+    def _check(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
+        lines = request.fields.get(b"authorization", [])
+        digest = b""
+        if self.jwt is not None and len(lines) == 1:
+            digest = sha256(lines[0]).digest()
+            cached = self.jwt.cache.get(digest)  # a field value that was accepted before is well-formed
+            if cached is not None:
+                return cached
+        credential = read_credential(lines, self._schemes)
+        if isinstance(credential, Refusal):
+            return credential
+        if self.jwt is not None:
+            return self.jwt.check(credential.token, digest)
+        return self._ask_verifier(credential, request)
+
+    async def _ask_verifier(self, credential: Credential, request: RequestInfo) -> Identity:
+        try:
+            identity: object = await self._verifier.verify(credential, request)
+            if isinstance(identity, (Verified, Refusal)):
+                return identity
+            msg = f"verify() returned {type(identity).__name__}"
+            raise TypeError(msg)  # noqa: TRY301 - handled as if the verifier had raised it
+        except Refusal as refusal:
+            return refusal.without_traceback()
+        except Exception as error:  # noqa: BLE001 - a verifier's mistake is not a pass, and not the caller's fault
+            return hook_failed("The verifier", error, credential.token)
+
+    def _check_and_ask(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
+        decided = self._check(request)
+        return decided if isinstance(decided, Refusal) else self._ask_revocation(decided, request)
+
+    async def _ask_revocation(self, decided: Verified | Awaitable[Identity], request: RequestInfo) -> Identity:
+        """Ask the hook about an accepted credential; False means that it is not revoked, anything else that it is."""
+        identity = decided if isinstance(decided, Verified) else await decided
+        if isinstance(identity, Refusal) or self._is_revoked is None:
+            return identity
+        info = identity.auth_info
+        try:
+            answer = await ask_hook(self._is_revoked, info, name="is_revoked", token=request.token)
+        except Refusal as refusal:
+            return refusal.without_traceback()
+        if answer is False:
+            return identity
+        found = f"jti {info.claims.get('jti')} of principal {info.principal.key[:16]}"
+        return InvalidToken(Reason.REVOKED, issuer=info.issuer, client_id=info.client_id, found=found)

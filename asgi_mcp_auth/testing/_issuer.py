@@ -1,0 +1,248 @@
+"""An authorization server for tests: keys, metadata, a token endpoint, and faults on demand."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+import anyio
+
+from asgi_mcp_auth._asgi.response import send_response
+from asgi_mcp_auth._oauth.responses import Response, json_response
+from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth.config import ServerMetadataPaths
+from asgi_mcp_auth.testing._faults import Fault, Faults, send_slowly, stall
+from asgi_mcp_auth.testing._keys import SigningKey
+
+__all__ = ("Issuer",)
+
+MAX_COUNTED = 1000
+MAX_COUNTED_LENGTH = 1000
+BODY_SECONDS = 30.0
+
+
+def _encode(part: bytes | Mapping[str, Any]) -> bytes:
+    data = part if isinstance(part, bytes) else json.dumps(part, separators=(",", ":")).encode("utf-8")
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+class Issuer:
+    """An authorization server that mints any token, valid or not, and publishes its metadata and keys.
+
+    Args:
+        url: The issuer identifier.
+        algorithms: The algorithms of its keys, one key each. The first key signs by default.
+        clock: A function that returns seconds since the epoch.
+
+    Attributes:
+        keys: The published keys. Change the list to rotate keys manually.
+        metadata: The published metadata document. Change it to publish wrong metadata.
+        requests: The number of requests per path, including requests that met a fault.
+        cache_control: The `Cache-Control` of the metadata and the key set; None to omit the field.
+
+    Faults: `fail`, `answer`, `stall`, `trickle` and `cut` activate a fault, `heal` ends it. A fault applies to paths
+    that match its pattern: `*` matches any characters (`"/jwks"`, `"*/.well-known/*"`), the default is all paths. It
+    applies to the next `times` requests, by default to all. If several faults match a path, the newest applies.
+    """
+
+    MAX_BODY: ClassVar[int] = 64 * 1024
+    """The number of bytes that are read of a request body."""
+
+    def __init__(
+        self,
+        url: str = "https://auth.example.com",
+        *,
+        algorithms: tuple[str, ...] = ("RS256",),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.url = url
+        self.clock = clock
+        self.keys = [SigningKey(alg) for alg in algorithms]
+        self.requests: Counter[str] = Counter()
+        self.cache_control: str | None = "no-store"
+        self._faults = Faults()
+        base = url.rstrip("/")
+        self._path = urlsplit(base).path
+        self.metadata: dict[str, Any] = {
+            "issuer": url,
+            "token_endpoint": f"{base}/token",
+            "jwks_uri": f"{base}/jwks",
+            "response_types_supported": [],
+            "grant_types_supported": ["client_credentials"],
+        }
+
+    def jwks(self) -> dict[str, Any]:
+        """Return the published key set."""
+        return {"keys": [key.jwk for key in self.keys]}
+
+    def rotate(self, *, keep: bool = True) -> SigningKey:
+        """Add a new signing key of the same algorithm and return it; with `keep`, the old keys stay published."""
+        key = SigningKey(self.keys[0].alg)
+        self.keys = [key, *(self.keys if keep else ())]
+        return key
+
+    def sign(
+        self, header: bytes | Mapping[str, Any], payload: bytes | Mapping[str, Any], *, key: SigningKey | None = None
+    ) -> str:
+        """Return a compact JWS over exactly these parts, without checking them."""
+        signing_input = _encode(header) + b"." + _encode(payload)
+        signature = (key or self.keys[0]).signature(signing_input)
+        return (signing_input + b"." + _encode(signature)).decode("ascii")
+
+    def claims(self, audience: str | list[str] | None, **changes: Any) -> dict[str, Any]:
+        """Return the claims of an RFC 9068 access token (section 2.2), with changes; `...` removes a claim."""
+        now = int(self.clock())
+        claims: dict[str, Any] = {
+            "iss": self.url,
+            "sub": "alice",
+            "aud": audience,
+            "client_id": "c1",
+            "iat": now,
+            "exp": now + 300,
+            "jti": secrets.token_urlsafe(12),
+        } | changes
+        return {
+            name: value for name, value in claims.items() if value is not ... and (name != "aud" or value is not None)
+        }
+
+    def mint(
+        self,
+        audience: str | list[str] | None,
+        *,
+        typ: str | None = "at+jwt",
+        key: SigningKey | None = None,
+        header: Mapping[str, Any] | None = None,
+        **claims: Any,
+    ) -> str:
+        """Return a signed access token.
+
+        Args:
+            audience: The `aud` claim; None for a token without it.
+            typ: The `typ` header member; None for a header without it.
+            key: The signing key. Default: the first key.
+            header: Header members to add or replace.
+            claims: Claims to add or replace, such as `scope="notes:read"`; the value `...` removes a claim.
+        """
+        signer = key or self.keys[0]
+        members: dict[str, Any] = {"alg": signer.alg, "kid": signer.kid}
+        if typ is not None:
+            members["typ"] = typ
+        return self.sign(members | dict(header or {}), self.claims(audience, **claims), key=signer)
+
+    def http_client(self) -> Any:
+        """Return a client whose requests reach this issuer in process: `MCPAuth(http_client=issuer.http_client)`."""
+        from asgi_mcp_auth.testing._client import client_of  # noqa: PLC0415 - importing the kit must not load httpx
+
+        return client_of(self, self.is_cut)
+
+    def fail(self, path: str = "*", *, status: int = 500, times: int | None = None) -> None:
+        """Answer matching requests with an error."""
+        self.answer(path, {"error": "fault"}, status=status, times=times)
+
+    def answer(
+        self,
+        path: str,
+        body: object,
+        *,
+        status: int = 200,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+        times: int | None = None,
+    ) -> None:
+        """Answer matching requests with this body (bytes unchanged, other values as JSON), without a Content-Length."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode("utf-8")
+        fields = {"content-type": content_type, **(headers or {})}
+        lines = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in fields.items())
+        self._faults.add(Fault(path=path, times=times, instead=Response(status, lines, data)))
+
+    def stall(self, path: str = "*", *, seconds: float = math.inf, times: int | None = None) -> None:
+        """Delay the normal response by some seconds, at most until the fault is healed."""
+        self._faults.add(Fault(path=path, times=times, stall=seconds))
+
+    def trickle(self, path: str = "*", *, seconds: float = 1.0, times: int | None = None) -> None:
+        """Send the normal response byte by byte, with a pause after each byte. Visible through a real server only."""
+        self._faults.add(Fault(path=path, times=times, trickle=seconds))
+
+    def cut(self, path: str = "*", *, times: int | None = None) -> None:
+        """Refuse connections of `http_client`. A real server closes the connection after an incomplete response."""
+        self._faults.add(Fault(path=path, times=times, cut=True))
+
+    def heal(self, path: str = "*") -> None:
+        """End the faults whose own path matches, by default all. Stalled requests get their response."""
+        self._faults.heal(path)
+
+    def is_cut(self, path: str) -> bool:
+        """Return whether an in-process connection has to fail now; if so, count it as a request."""
+        fault = self._faults.find(path)
+        if fault is None or not fault.cut:
+            return False
+        self._faults.meet(path)
+        self._count(path)
+        return True
+
+    def _count(self, path: str) -> None:
+        if path in self.requests or (len(self.requests) < MAX_COUNTED and len(path) <= MAX_COUNTED_LENGTH):
+            self.requests[path] += 1
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve metadata at the RFC 8414 and OpenID Connect URLs, the key set at `/jwks`, tokens at `/token`."""
+        if scope["type"] != "http":
+            msg = f"an issuer serves http, not {scope['type']}"
+            raise NotImplementedError(msg)
+        request = RequestInfo(scope)
+        self._count(request.path)
+        body = await _read_body(receive, self.MAX_BODY) if request.method not in ("GET", "HEAD") else b""
+        fault = self._faults.meet(request.path)
+        if fault is None:
+            await send_response(await self._respond(request, body), request, receive, send)
+            return
+        if fault.stall:
+            await stall(fault, receive)
+        answer = await self._respond(request, body) if fault.instead is None else fault.instead
+        await send_slowly(answer, fault, send)
+
+    async def _respond(self, request: RequestInfo, body: bytes) -> Response:
+        """Return the response without faults; `body` may be cut after `MAX_BODY` bytes."""
+        path = request.path
+        if path in (ServerMetadataPaths.OAUTH + self._path, self._path + ServerMetadataPaths.OIDC):
+            return self.document(self.metadata)
+        if path == f"{self._path}/jwks":
+            return self.document(self.jwks())
+        if path == f"{self._path}/token" and request.method == "POST":
+            form = {name: values[0] for name, values in parse_qs(body.decode("ascii", "replace")).items()}
+            return self._token(form)
+        return json_response(404, {"error": "not_found"})
+
+    def document(self, content: dict[str, Any]) -> Response:
+        """Return a response with a JSON document and the `cache_control` of this issuer."""
+        held = () if self.cache_control is None else ((b"cache-control", self.cache_control.encode("latin-1")),)
+        return json_response(200, content, held, store=True)
+
+    def _token(self, form: dict[str, str]) -> Response:
+        """Grant client credentials (RFC 6749 section 4.4) with a resource indicator (RFC 8707)."""
+        if form.get("grant_type") != "client_credentials":
+            return json_response(400, {"error": "unsupported_grant_type"})
+        if "resource" not in form:
+            return json_response(400, {"error": "invalid_target"})
+        client_id, scope = form.get("client_id", "demo"), form.get("scope", "")
+        token = self.mint(form["resource"], sub=client_id, client_id=client_id, scope=scope)
+        answer = {"access_token": token, "token_type": "Bearer", "expires_in": 300, "scope": scope}
+        return json_response(200, answer)
+
+
+async def _read_body(receive: Any, limit: int) -> bytes:
+    """Return the body: at most `limit` + 1 bytes, and only what arrives within `BODY_SECONDS`."""
+    body, more = bytearray(), True
+    with anyio.move_on_after(BODY_SECONDS):
+        while more and len(body) <= limit:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+    return bytes(body[: limit + 1])

@@ -1,0 +1,52 @@
+"""Private keys for signing tokens, with their public JWKs."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
+
+__all__ = ("SigningKey",)
+
+
+class SigningKey:
+    """A new private key for one algorithm.
+
+    Args:
+        alg: A JWS algorithm: RS*, PS*, ES*, `Ed25519`, `Ed448` or `EdDSA` (an Ed25519 key).
+        kid: Default: a random one.
+        bits: For RSA keys.
+        private: An existing private key for `alg`, instead of a fresh one.
+    """
+
+    def __init__(
+        self, alg: str = "RS256", kid: str | None = None, *, bits: int = 2048, private: Any | None = None
+    ) -> None:
+        self.alg = alg
+        self.kid = kid if kid is not None else f"{alg.lower()}-{secrets.token_hex(4)}"
+        curves: dict[str, ec.EllipticCurve] = {
+            "ES256": ec.SECP256R1(),
+            "ES384": ec.SECP384R1(),
+            "ES512": ec.SECP521R1(),
+        }
+        self.private: Any
+        if alg in curves:
+            self.private = private or ec.generate_private_key(curves[alg])
+            public = ECAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
+        elif alg in ("Ed25519", "EdDSA", "Ed448"):
+            kind = ed448.Ed448PrivateKey if alg == "Ed448" else ed25519.Ed25519PrivateKey
+            self.private = private or kind.generate()
+            public = OKPAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
+        else:
+            self.private = private or rsa.generate_private_key(public_exponent=65537, key_size=bits)
+            public = RSAAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
+        members = {name: value for name, value in public.items() if name != "key_ops"}
+        self.jwk: dict[str, Any] = {**members, "kid": self.kid, "alg": alg, "use": "sig"}
+        """The public JWK, as published."""
+
+    def signature(self, signing_input: bytes) -> bytes:
+        """Return the JWS signature of `signing_input`."""
+        name = "EdDSA" if self.alg.startswith("Ed") else self.alg
+        return get_default_algorithms()[name].sign(signing_input, self.private)
