@@ -13,7 +13,7 @@ import pytest
 from asgi_mcp_auth._asgi import limits
 from asgi_mcp_auth._asgi.limits import within
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from harness import ISS, Clock
 
 from asgi_mcp_auth import AuthInfo, MemoryStore, Principal, RevocationList, Store
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 
 async def test_a_value_lasts_for_its_time(clock: Clock) -> None:

@@ -13,7 +13,7 @@ from test_operations import LEGACY, MODERN, call_tool, guarded, modern, post, rp
 from asgi_mcp_auth import MemoryStore
 from asgi_mcp_auth.testing import Issuer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 TOOLS = {"tools": [{"name": "delete_file"}, {"name": "x"}], "cacheScope": "public", "nextCursor": "n"}
 

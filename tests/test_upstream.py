@@ -30,7 +30,7 @@ from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata,
 from asgi_mcp_auth._keys import background as tasks
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 OAUTH = "/.well-known/oauth-authorization-server"
 OPENID = "/.well-known/openid-configuration"

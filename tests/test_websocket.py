@@ -46,7 +46,7 @@ from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.testing import Issuer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 Lines = Iterable[tuple[str, str | bytes]]
 Maker = Callable[[Issuer], Lines]
