@@ -243,6 +243,12 @@ async def test_good_answers(
             False,
             id="DC-7 gzip and more",
         ),
+        pytest.param(
+            answer(gzip.compress(b"{") + gzip.compress(b"}"), content_encoding="gzip"),
+            "that is not gzip",
+            False,
+            id="DC-7 two gzip members",
+        ),
     ],
 )
 async def test_bad_answers(

@@ -111,7 +111,11 @@ class UntrustedLimits(NamedTuple):
 
 
 class BodyRefusedError(ValueError):
-    """A body that is too large or has a content coding that is not read. The message completes "answered with …"."""
+    """A body that is too large or cannot be decoded. The message completes "answered with …"."""
+
+    def __init__(self, message: str, *, too_large: bool = False) -> None:
+        super().__init__(message)
+        self.too_large = too_large
 
 
 @functools.cache
@@ -334,12 +338,15 @@ async def read_decoded_body(
         body = _decompress(body, codings[0], limit)
     if body is None or len(body) > limit:
         msg = f"more than {limit} bytes"
-        raise BodyRefusedError(msg)
+        raise BodyRefusedError(msg, too_large=True)
     return body
 
 
 def _decompress(body: bytes, coding: str, limit: int) -> bytes:
-    """Decode one gzip member or deflate stream; the output ends after `limit` + 1 bytes."""
+    """Decode a body; the output ends after `limit` + 1 bytes.
+
+    A second gzip member (RFC 1952 section 2.2) is refused: reading many empty members takes quadratic time.
+    """
     for window_bits in CODINGS[coding]:
         decoder = zlib.decompressobj(window_bits)
         try:
