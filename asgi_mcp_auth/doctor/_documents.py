@@ -137,8 +137,8 @@ def _parse(answer: Answer, kind: DocumentType) -> tuple[dict[str, Any] | None, F
 def _read_leniently(body: bytes, needed: frozenset[str] | None) -> dict[str, Any] | None:
     """Return a JSON object that only strict parsers reject, as the middleware reads it.
 
-    Faulty members are left out; None if one of them is needed. A key set is returned whole, because `read_key_set` skips
-    faulty JWKs.
+    Faulty members are left out; None if one of them is needed. A key set is returned whole: `read_key_set` skips faulty
+    JWKs.
     """
     try:
         document = load_tolerant(body)
