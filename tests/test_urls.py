@@ -20,7 +20,7 @@ from asgi_mcp_auth._oauth.urls import (
     same_resource,
 )
 from asgi_mcp_auth._policy.problems import Referenced, show, show_url
-from asgi_mcp_auth.config import AuthServerType
+from asgi_mcp_auth.config import AuthServerConfig, AuthServerType
 
 OAUTH: Final = "/.well-known/oauth-authorization-server"
 OIDC: Final = "/.well-known/openid-configuration"
@@ -370,4 +370,6 @@ def test_user_information_is_masked_before_a_text_is_cut() -> None:
 )
 def test_a_url_is_shown_without_its_secrets(text: str, shown: str) -> None:
     assert redact_url(text) == show_url(text) == shown
-    assert show_url(Referenced(text, "from_env = 'X'")) == "(from_env = 'X')"
+    referenced = Referenced(text, "from_env = 'X'")
+    assert show_url(referenced) == "(from_env = 'X')"
+    assert repr(AuthServerConfig(jwks_uri=referenced)).count("jwks_uri=<from_env = 'X'>") == 1

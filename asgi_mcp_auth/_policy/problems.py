@@ -18,7 +18,7 @@ SHOWN_CHARACTERS = 128
 
 
 class Referenced(str):
-    """A text that a configuration refers to, in a file or in the environment: perhaps a secret, so never shown."""
+    """A text that a configuration refers to, in a file or in the environment. It may be secret, so it is not shown."""
 
     __slots__ = ("origin",)
     origin: str
@@ -28,6 +28,9 @@ class Referenced(str):
         made = super().__new__(cls, text)
         made.origin = origin
         return made
+
+    def __repr__(self) -> str:
+        return f"<{self.origin}>"
 
 
 def show(value: object) -> str:
