@@ -55,6 +55,17 @@ def at_least(minimum: int, unit: str) -> Check:
     return check
 
 
+def seconds(minimum: float, maximum: float) -> Check:
+    """Accept a number of seconds in a range."""
+
+    def check(value: object, name: str, problems: Problems) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
+            fix = f"Pass a number of seconds, {minimum:g} to {maximum:g}."
+            problems.add(name, f"{show(value)} is not in {minimum:g} … {maximum:g}.", fix)
+
+    return check
+
+
 def a_hook(expected: str) -> Check:
     """Accept a callable or None."""
 
@@ -194,6 +205,24 @@ class MCPAuthOptions(TypedDict, total=False):
             "Bind each `Mcp-Session-Id` (MCP up to 2025-11-25) to the caller that created the session, in this store. "
             "For servers without a binding of their own; the MCP SDK and fastmcp have one.",
             _a_store,
+        ),
+    ]
+    hook_timeout: Annotated[
+        float,
+        Option(
+            5.0,
+            "Seconds that `is_revoked`, `authorize`, a verifier of your own or a store may take for one request; then "
+            "503 `hook_failed`. A function that blocks the event loop cannot be interrupted.",
+            seconds(0.001, 300.0),
+        ),
+    ]
+    post_stream_grace: Annotated[
+        float,
+        Option(
+            3600.0,
+            "Seconds after `exp` that an event stream which answers a POST may stay open, so that the result of a call "
+            "that was authorized in time arrives. Other event streams and websockets end with the token.",
+            seconds(0.0, 86_400.0),
         ),
     ]
     on_decision: Annotated[

@@ -213,6 +213,9 @@ DEFAULT_ALGORITHMS: Final = (
 )
 """Every algorithm that can be allowed: asymmetric only (RFC 8725 section 3.1)."""
 
+MAX_LEEWAY: Final = 300.0
+"""The largest `leeway` of an issuer, in seconds."""
+
 DEFAULT_SCOPE_CLAIMS: Final = ("scope", "scp", "scopes")
 
 TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
@@ -360,28 +363,39 @@ def _no_rules() -> Rules:
 class ScopePolicy:
     """Which scopes a request needs: the baseline, and what the rules for its path and its operation add.
 
-    An exact name wins over patterns, and of patterns (`*` for any characters) the one with more literal characters;
-    two that tie are a configuration error. Rules for operations read the bodies of POSTs, as JSON-RPC.
+    An exact name wins over patterns, and of patterns (`*` for any characters) the pattern with more literal characters;
+    two patterns that tie are a configuration error. Rules for operations read the bodies of POST requests as JSON-RPC.
 
     Args:
         default: The baseline: every request to the resource needs all of these.
         paths: More scopes by path: `"/x"` (exact), `"/x/*"` (`/x` and all below), `"POST /x/*"`. The most
             specific rule wins: the longest path, exact before `/*`, a named method before any.
-        tools: More scopes by tool.
+        tools: More scopes by tool. A call of a fastmcp app's address (`__<hash>_<tool>`) needs the scopes of both
+            names; if neither name is listed exactly, it needs the scopes of all rules.
         resources: More scopes by resource URI; URI templates are patterns too: `{name}` matches within a segment.
+            Rules and requests are compared in canonical form; a URI that servers read in ways with different rules is
+            refused. The rules of a URI and of the URI without query and fragment add up.
         prompts: More scopes by prompt.
-        rpc_methods: More scopes by JSON-RPC method, beside those for the tool, resource or prompt.
+        rpc_methods: More scopes by JSON-RPC method, in addition to those for the tool, resource or prompt.
+        proxies: Tools that reach other targets: by tool, the argument that names a target and its kind (`"tool"`,
+            `"resource"`, `"prompt"`): `{"call_tool": {"name": "tool"}}`, `{"bulk": {"calls[].tool": "tool"}}`. Such a
+            call needs the scopes of its targets too, and is refused if it names none. Kind `"any"` is for a tool that
+            reaches anything (it runs code, say): it needs the scopes of all rules, unless the tool itself is listed
+            exactly. `"*_call_tool"` is for the tool below any namespace. fastmcp's own proxy tools are known while
+            fastmcp is loaded; `{}` says that a tool of such a name is none.
         unlisted: What has no rule needs the `"baseline"`, or is denied (`"deny"`); `initialize`, `ping`, lists,
             notifications and the like need the baseline in either case.
         public_methods: JSON-RPC methods without a target that need no token. A bad token is 401 all the same.
-        non_mcp_paths: Paths below the resource, written as in `paths`, whose bodies are no JSON-RPC and not read.
-        headers_only: Judge by `Mcp-Method` and `Mcp-Name` alone and read no body. Only for an app that refuses
-            bodies that say something else, and only for MCP 2026-07-28: without that version it is a 400.
+        non_mcp_paths: Paths below the resource, written as in `paths`, whose bodies are not JSON-RPC and not read.
+        headers_only: Decide by `Mcp-Method` and `Mcp-Name` alone and read no body. Only for an app that refuses
+            bodies that contradict them, and only for MCP 2026-07-28: without that version it is a 400. A proxy tool
+            needs the scopes of all rules then.
         allow_batches: Accept a batch also without the version header, which clients of 2025-03-26 do not send.
-        scope_strategy: What a challenge names beside what is needed: `"minimal"` nothing, `"cumulative"` the known
-            scopes that the token has, `"auto"` as the client's revision wants it (cumulative before 2026-07-28).
+        scope_strategy: What a challenge names in addition to what is needed: `"minimal"` nothing, `"cumulative"` the
+            known scopes that the token has, `"auto"` as the client's revision expects (cumulative before 2026-07-28).
         filter_lists: Take tools, resources and prompts that the caller may not use out of the app's lists.
-        mark_reachable: With `filter_lists`: keep those that more scopes would open, with the scopes in `_meta`.
+        annotate_lists: What to add to the entries of filtered lists. `"required_scopes"`: keep entries that more
+            scopes would open, with these scopes in `_meta`.
         implies: Scopes that include others, transitively: `{"notes:admin": ["notes:write"]}`.
         request_scope_names: Token scope → the name clients must request, where a provider has two (Entra: `api://…/x`).
         challenge_scopes: What a first 401 asks for; default: the baseline.
@@ -393,6 +407,9 @@ class ScopePolicy:
     resources: Rules = field(default_factory=_no_rules)
     prompts: Rules = field(default_factory=_no_rules)
     rpc_methods: Rules = field(default_factory=_no_rules)
+    proxies: Mapping[str, Mapping[str, Literal["tool", "resource", "prompt", "any"]]] = field(
+        default_factory=dict[str, Mapping[str, Literal["tool", "resource", "prompt", "any"]]]
+    )
     unlisted: Literal["baseline", "deny"] = "baseline"
     public_methods: Sequence[str] = ()
     non_mcp_paths: Sequence[str] = ()
@@ -400,7 +417,7 @@ class ScopePolicy:
     allow_batches: bool = False
     scope_strategy: Literal["auto", "minimal", "cumulative"] = "auto"
     filter_lists: bool = False
-    mark_reachable: bool = False
+    annotate_lists: Iterable[Literal["required_scopes"]] = ()
     implies: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     request_scope_names: Mapping[str, str] = field(default_factory=dict[str, str])
     challenge_scopes: Sequence[str] | None = None

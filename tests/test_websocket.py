@@ -295,7 +295,7 @@ async def test_path_rules_hold(issuer: Issuer) -> None:
 
 @dataclass
 class Socket:
-    """A connected client that says nothing until it is told to leave."""
+    """A connected client that sends nothing until the test lets it leave."""
 
     sent: list[Any] = field(default_factory=list[Any])
     gone: anyio.Event = field(default_factory=anyio.Event)

@@ -84,6 +84,7 @@ class ResourceContext:
     allow_http: bool
     alone_on_origin: bool
     new_issuers_per_minute: int
+    loaded_modules: frozenset[str]
 
 
 def resource_url(text: object, where: str, problems: Problems, *, allow_http: bool) -> Url | None:
@@ -194,7 +195,7 @@ def compile_resource(
     before = len(problems.found)
     metadata = config.metadata
     _check_members(metadata, f"{where}.metadata", problems)
-    policy = compile_policy(config.policy, f"{where}.policy", problems)
+    policy = compile_policy(config.policy, f"{where}.policy", problems, around.loaded_modules)
     listed = policy.baseline.needed
     if metadata.scopes_supported is not None:
         place = f"{where}.metadata.scopes_supported"
@@ -358,6 +359,7 @@ def compile_config(
     allow_http: bool,
     one_issuer: bool,
     new_issuers_per_minute: int,
+    loaded_modules: frozenset[str],
 ) -> CompiledConfig:
     """Compile and check a whole configuration: one `ResourceServerConfig`, or a sequence of them.
 
@@ -390,6 +392,7 @@ def compile_config(
             metadata_signer=metadata_signer,
             allow_http=allow_http,
             new_issuers_per_minute=new_issuers_per_minute,
+            loaded_modules=loaded_modules,
             alone_on_origin=url is not None and on_origin[url.origin] == 1,
         )
         # Without a usable identifier the rest is still checked: every problem is to be reported at once.

@@ -21,7 +21,14 @@ from asgi_mcp_auth._oauth.urls import Url, parse_url
 from asgi_mcp_auth._policy.patterns import ByEnds
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
 from asgi_mcp_auth._values import dataclass
-from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, AuthServerType, IssuerResolver, Profile
+from asgi_mcp_auth.config import (
+    MAX_LEEWAY,
+    AuthorizationServerMetadata,
+    AuthServerConfig,
+    AuthServerType,
+    IssuerResolver,
+    Profile,
+)
 from asgi_mcp_auth.errors import InvalidServerMetadata
 
 __all__ = (
@@ -37,7 +44,6 @@ __all__ = (
     "may_be_issuer",
 )
 
-MAX_LEEWAY = 300.0
 MAX_KEYS_WITHOUT_KID = 4
 PROFILES = get_args(Profile)
 

@@ -10,8 +10,9 @@ from hashlib import sha256
 
 from asgi_mcp_auth._oauth.credentials import Credential, read_credential
 from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.jwt import JWTVerifier
-from asgi_mcp_auth._verify.verifier import IsRevoked, Verified, Verifier, ask_hook, hook_failed
+from asgi_mcp_auth._verify.verifier import IsRevoked, Verified, Verifier
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 
 __all__ = ("Authenticator",)
@@ -26,11 +27,19 @@ class Authenticator:
     Args:
         schemes: The accepted credential schemes, in lower case.
         verifier: A `JWTVerifier`, or a verifier of the user's own.
+        hooks: Calls the user's functions, within their time limit.
         is_revoked: The hook that is asked about every accepted credential, cached ones included; None for no hook.
     """
 
-    def __init__(self, schemes: frozenset[bytes], verifier: Verifier, is_revoked: IsRevoked | None = None) -> None:
+    def __init__(
+        self,
+        schemes: frozenset[bytes],
+        verifier: Verifier,
+        hooks: HookCaller,
+        is_revoked: IsRevoked | None = None,
+    ) -> None:
         self._schemes = schemes
+        self._hooks = hooks
         self._verifier = verifier
         self.jwt = verifier if isinstance(verifier, JWTVerifier) else None
         """The verifier of JWTs; None with a verifier of the user's own."""
@@ -64,16 +73,14 @@ class Authenticator:
         return self._ask_verifier(credential, request)
 
     async def _ask_verifier(self, credential: Credential, request: RequestInfo) -> Identity:
+        name, verify, token = "The verifier", self._verifier.verify, credential.token
         try:
-            identity: object = await self._verifier.verify(credential, request)
-            if isinstance(identity, (Verified, Refusal)):
-                return identity
-            msg = f"verify() returned {type(identity).__name__}"
-            raise TypeError(msg)  # noqa: TRY301 - handled as if the verifier had raised it
+            identity = await self._hooks.call(verify, credential, request, name=name, token=token)
         except Refusal as refusal:
             return refusal.without_traceback()
-        except Exception as error:  # noqa: BLE001 - a verifier's mistake is not a pass, and not the caller's fault
-            return hook_failed("The verifier", error, credential.token)
+        if isinstance(identity, (Verified, Refusal)):
+            return identity
+        return self._hooks.wrong_answer(name, identity, "Verified or a Refusal")
 
     def _check_and_ask(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
         decided = self._check(request)
@@ -86,7 +93,7 @@ class Authenticator:
             return identity
         info = identity.auth_info
         try:
-            answer = await ask_hook(self._is_revoked, info, name="is_revoked", token=request.token)
+            answer = await self._hooks.call(self._is_revoked, info, name="is_revoked", token=request.token)
         except Refusal as refusal:
             return refusal.without_traceback()
         if answer is False:
