@@ -36,6 +36,9 @@ __all__ = (
     "fetch_server_config_by_well_known_url",
 )
 
+NEEDED_METADATA: Final = frozenset({"issuer", "jwks_uri"})
+"""The members of authorization server metadata that decide which tokens are accepted."""
+
 _STRINGS: Final = frozenset(
     {
         "authorization_endpoint",
@@ -72,20 +75,24 @@ _LISTS: Final = frozenset(
 class AuthorizationServerMetadata:
     """An authorization server's metadata (RFC 8414 section 2, OpenID Connect Discovery section 3).
 
-    Only `issuer` is required. Every registered member is an attribute, None when absent; members this
-    library does not know are kept and given back by `to_dict`.
+    Only `issuer` is required. Every registered member is an attribute, which is None if the member is absent. `to_dict`
+    returns unknown members too.
 
     Args:
         issuer: The issuer identifier, exactly as tokens carry it in `iss`.
-        members: Any other member of the document, such as `authorization_endpoint`, `token_endpoint`,
-            `jwks_uri`, `registration_endpoint`, `response_types_supported`, `code_challenge_methods_supported`.
+        members: Other members of the document, such as `authorization_endpoint`, `token_endpoint`, `jwks_uri`,
+            `registration_endpoint`, `response_types_supported`, `code_challenge_methods_supported`.
+
+    Attributes:
+        ignored_members: The names of published members that `from_dict` left out.
 
     Raises:
-        InvalidServerMetadata: A known member has the wrong JSON type; all of them are named.
+        InvalidServerMetadata: Registered members have the wrong JSON type; the message names them.
     """
 
-    __slots__ = ("_members",)
+    __slots__ = ("_members", "ignored_members")
     _members: dict[str, Any]
+    ignored_members: tuple[str, ...]
 
     if TYPE_CHECKING:
         issuer: str
@@ -107,29 +114,43 @@ class AuthorizationServerMetadata:
         client_id_metadata_document_supported: bool | None
 
     def __init__(self, *, issuer: str, **members: Any) -> None:
-        self._fill({"issuer": issuer, **members})
+        document = {"issuer": issuer, **members}
+        self._fill(document, refused=_wrong_types(document))
 
-    def _fill(self, members: Mapping[str, Any]) -> None:
-        document = {str(name): value for name, value in members.items() if value is not None or name == "issuer"}
-        wrong = [name for name in {"issuer"} | _STRINGS if not isinstance(document.get(name, ""), str)]
-        wrong += [name for name in _LISTS if not _is_string_list(document.get(name, []))]
-        if wrong:
-            msg = f"Authorization server metadata: wrong JSON type for {', '.join(sorted(wrong))}."
+    def _fill(self, document: Mapping[str, Any], refused: Iterable[str], ignored: Iterable[str] = ()) -> None:
+        if names := ", ".join(sorted(refused)):
+            msg = f"Authorization server metadata: wrong JSON type for {names}."
             raise InvalidServerMetadata(msg)
-        object.__setattr__(self, "_members", document)
+        ignored = tuple(sorted(ignored))
+        kept = {str(name): value for name, value in document.items() if value is not None and name not in ignored}
+        object.__setattr__(self, "_members", kept)
+        object.__setattr__(self, "ignored_members", ignored)
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> AuthorizationServerMetadata:
-        """Read a metadata document. Raises `InvalidServerMetadata` when `issuer` is missing or a type is wrong."""
+    def from_dict(cls, document: Mapping[str, Any], *, ignored: Iterable[str] = ()) -> AuthorizationServerMetadata:
+        """Read a published metadata document.
+
+        Verification needs only `issuer` and `jwks_uri`. Other members of the wrong JSON type are left out, because they
+        must not stop the verification of tokens.
+
+        Args:
+            document: The document.
+            ignored: Names of members that the caller has left out already.
+
+        Raises:
+            InvalidServerMetadata: `issuer` is missing, or `issuer` or `jwks_uri` has the wrong JSON type.
+        """
         if "issuer" not in document:
             msg = "Authorization server metadata without an issuer."
             raise InvalidServerMetadata(msg)
+        wrong = _wrong_types(document)
         metadata = cls.__new__(cls)
-        metadata._fill(document)  # noqa: SLF001 - our own; a member may be called `self`
+        # Not the constructor: a member may have the name `self`.
+        metadata._fill(document, wrong & NEEDED_METADATA, {*ignored, *wrong})  # noqa: SLF001
         return metadata
 
     def to_dict(self) -> dict[str, Any]:
-        """The document, unknown members included."""
+        """Return the members, unknown members included."""
         return dict(self._members)
 
     def __getattr__(self, name: str) -> Any:
@@ -159,12 +180,18 @@ class AuthorizationServerMetadata:
         return f"AuthorizationServerMetadata(issuer={self.issuer!r}, {len(self._members) - 1} more members)"
 
 
+def _wrong_types(document: Mapping[str, Any]) -> set[str]:
+    wrong = {name for name in _STRINGS if not isinstance(document.get(name), str | None)}
+    wrong |= {name for name in _LISTS if document.get(name) is not None and not _is_string_list(document[name])}
+    return wrong if isinstance(document["issuer"], str) else wrong | {"issuer"}
+
+
 def _is_string_list(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in cast("Sequence[object]", value))
 
 
 class AuthServerType(StrEnum):
-    """Which well-known place an issuer uses: RFC 8414 inserts it before the path, OpenID Connect appends it."""
+    """Where an issuer's metadata is: RFC 8414 inserts the well-known path, OpenID Connect appends it."""
 
     OAUTH = "oauth"
     OIDC = "oidc"

@@ -22,6 +22,7 @@ from asgi_mcp_auth._oauth.resource_metadata import (
     is_language_tag,
 )
 from asgi_mcp_auth._oauth.responses import ChallengeSource
+from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
 from asgi_mcp_auth._policy.issuers import MAX_PUBLISHED, IssuerSet, compile_issuer_set
 from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_canonical, parse_rule
@@ -94,7 +95,7 @@ def resource_url(text: object, where: str, problems: Problems, *, allow_http: bo
         problems.add(where, what, fix)
         return None
     if url.scheme != "https" and not (url.scheme == "http" and (allow_http or is_loopback(url.host))):
-        problems.add(where, f"{show(text)} is not https.", "Only a loopback resource may use http.")
+        problems.add(where, f"{show(text)} is not https.", ALLOW_HTTP)
         return None
     if url.query is not None or url.fragment is not None:
         fix = "Drop it: a fragment is not allowed (RFC 8707 section 2), and official clients disagree about a query."

@@ -15,7 +15,7 @@ from typing import Any, cast, get_args
 from asgi_mcp_auth._oauth.access_token import TokenRules
 from asgi_mcp_auth._oauth.jwk_set import KeySet, parse_key_set
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
-from asgi_mcp_auth._oauth.server_metadata import insecure_url, validate_server_config
+from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url, validate_server_config
 from asgi_mcp_auth._oauth.urls import Url, parse_url
 from asgi_mcp_auth._policy.patterns import ByEnds
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
@@ -78,7 +78,7 @@ def _issuer(config: AuthServerConfig, where: str, problems: Problems, *, allow_h
         problems.add(where, f"{show(issuer)} is the URL of a metadata document.", fix)
         return None
     if why is not None:
-        fix = "An issuer is an https URL without query and fragment (RFC 8414 section 2); http only on loopback."
+        fix = f"An issuer is an https URL without query and fragment (RFC 8414 section 2). {ALLOW_HTTP}"
         problems.add(where, f"The issuer {show(issuer)} {why}.", fix)
         return None
     return issuer
@@ -129,9 +129,10 @@ def _check_locations(config: AuthServerConfig, where: str, problems: Problems, *
         locations["metadata.jwks_uri"] = config.metadata.jwks_uri
     for name, location in locations.items():
         if location is not None and (why := insecure_url(location, allow_http=allow_http)) is not None:
-            problems.add(
-                f"{where}.{name}", f"{show(location)} {why}.", "Keys are fetched over https; http only on loopback."
-            )
+            problems.add(f"{where}.{name}", f"{show(location)} {why}.", ALLOW_HTTP)
+    if config.metadata is not None and config.metadata.ignored_members:
+        names = show(config.metadata.ignored_members)
+        problems.warn(f"{where}.metadata", f"Ignored members, of a wrong type or not valid JSON: {names}.", "Fix them.")
     if config.metadata is not None and config.metadata.authorization_endpoint is not None:
         for error in validate_server_config(config).errors:
             problems.warn(f"{where}.metadata", error.description, "MCP clients will not be able to use it.")
