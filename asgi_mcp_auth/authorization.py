@@ -12,12 +12,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass as standard_dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, cast
-
-from asgi_mcp_auth._values import dataclass
 
 __all__ = ("Allow", "Deny", "NeedScopes", "Operation", "TargetKind")
 
@@ -26,7 +23,7 @@ TargetKind = Literal["tool", "resource", "prompt"]
 _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 
 
-@standard_dataclass(frozen=True, slots=True, kw_only=True)  # a request makes one for each message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One thing that a JSON-RPC message asks the app to do.
 
@@ -92,9 +89,6 @@ class Deny:
     """
 
     reason: str = ""
-
-    def __init__(self, reason: str = "") -> None:
-        object.__setattr__(self, "reason", reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,10 @@ documentation of the library mcpauth uses are the same here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.errors import InvalidServerMetadata
 
 if TYPE_CHECKING:

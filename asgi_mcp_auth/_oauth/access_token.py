@@ -7,11 +7,11 @@ RFC 8707 section 2, RFC 8725 section 3.11 and 3.12.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from asgi_mcp_auth._oauth.jws import Header
 from asgi_mcp_auth._oauth.urls import Url, same_resource
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import DEFAULT_SCOPE_CLAIMS, Profile
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import InvalidToken, Reason

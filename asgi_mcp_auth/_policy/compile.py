@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -29,7 +30,6 @@ from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import CompiledPolicy, compile_policy, compile_scopes
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, cast, get_args
 
@@ -19,7 +19,6 @@ from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url, valid
 from asgi_mcp_auth._oauth.urls import Url, parse_url
 from asgi_mcp_auth._policy.patterns import ByEnds
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import (
     MAX_LEEWAY,
     AuthorizationServerMetadata,

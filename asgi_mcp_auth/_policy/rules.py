@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final, NamedTuple, cast
 
@@ -25,7 +26,6 @@ from asgi_mcp_auth._policy.paths import PathRule, parse_rule
 from asgi_mcp_auth._policy.patterns import Pattern, PatternTable, parse_pattern
 from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, as_strings, show
 from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, StepUpRequirement, is_scope
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.authorization import TargetKind
 from asgi_mcp_auth.config import ScopePolicy, ScopeRule
 from asgi_mcp_auth.errors import Forbidden, Reason

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import NamedTuple
-
-from asgi_mcp_auth._values import dataclass
 
 __all__ = ("Requirement", "ScopeHierarchy", "StepUpRequirement", "is_scope")
 
