@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from asgi_mcp_auth._keys.registry import Issuers, Trusted
 from asgi_mcp_auth._oauth.access_token import check_claims, check_header, unverified_time
@@ -20,9 +19,7 @@ from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.token_cache import Entry, TokenCache, estimate_size
 from asgi_mcp_auth._verify.verifier import Verified, copy_with_token
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
-
-if TYPE_CHECKING:
-    from asgi_mcp_auth.status import ResourceStatus
+from asgi_mcp_auth.status import ResourceStatus
 
 __all__ = ("JWTVerifier",)
 
@@ -157,8 +154,6 @@ class JWTVerifier:
 
     def status(self, resource: str) -> ResourceStatus:
         """Its picture."""
-        from asgi_mcp_auth.status import ResourceStatus  # noqa: PLC0415
-
         return ResourceStatus(
             resource=resource,
             token_cache=self.cache.status(),
