@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = (
     "DEFAULT_ALGORITHMS",
     "DEFAULT_SCOPE_CLAIMS",
+    "DEFAULT_SUBJECT_CLAIMS",
     "AuthServerConfig",
     "AuthServerType",
     "AuthorizationServerMetadata",
@@ -186,6 +187,7 @@ DEFAULT_ALGORITHMS: Final = (
 """Every algorithm that can be allowed: asymmetric only (RFC 8725 section 3.1)."""
 
 DEFAULT_SCOPE_CLAIMS: Final = ("scope", "scp", "scopes")
+DEFAULT_SUBJECT_CLAIMS: Final = ("sub",)
 
 TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 """Turns a provider's metadata document into one that conforms; sync or async."""
@@ -223,6 +225,9 @@ class AuthServerConfig:
         tenants: The tenants to trust of a template. Each has its own issuer; they share the one key set found at
             `metadata_url` (whose document names the template as its issuer) or `jwks_uri`.
         tenant_claim: The claim that has to name the tenant in their tokens.
+        token_issuers: The values of `iss` in its tokens, where they are not the issuer identifier: ADFS writes
+            `http://fs.example.com/adfs/services/trust`. Any strings, compared exactly and never fetched.
+        publish: Name the issuer to clients in the resource's metadata. With False its tokens are accepted all the same.
         type: Which well-known place to use; None probes all, in MCP's order.
         metadata: Metadata given by hand or fetched before; nothing is discovered then, unless it has no `jwks_uri`.
         metadata_url: Where the metadata is, instead of a well-known place.
@@ -235,7 +240,13 @@ class AuthServerConfig:
         require_single_audience: Refuse tokens that are also for someone else (RFC 9700 section 2.3).
         algorithms: Accepted JWS algorithms.
         leeway: Seconds of clock difference to allow, at most 300.
-        scope_claims: Claims to read scopes from, as a string or a list; replaces the default.
+        subject_claims: Claims to read the subject from; the first that is present counts. With
+            `["sub", "client_id"]` tokens of machine clients without `sub` are accepted; their `principal.is_client` is
+            True.
+        scope_claims: Claims to read scopes from, as a string, a list or an object, whose member names are the scopes;
+            replaces the default. `realm_access.roles` is a member of a claim; a dot within the name of a member has a
+            backslash before it.
+        accept_nonce: Accept tokens with a `nonce` and without a scope claim, which otherwise are taken for ID tokens.
         allowed_clients: Accept tokens of these client ids only.
         max_keys_without_kid: How many keys to try for a token without `kid`, at most 4.
         jwks_cache: How long its key set is believed, and how often it is asked for.
@@ -245,6 +256,8 @@ class AuthServerConfig:
     issuer_pattern: str | None = None
     tenants: Sequence[str] = ()
     tenant_claim: str = "tid"
+    token_issuers: Sequence[str] = ()
+    publish: bool = True
     type: AuthServerType | None = None
     metadata: AuthorizationServerMetadata | None = None
     metadata_url: str | None = None
@@ -256,7 +269,9 @@ class AuthServerConfig:
     require_single_audience: bool = False
     algorithms: Sequence[str] = DEFAULT_ALGORITHMS
     leeway: float = 30.0
+    subject_claims: Sequence[str] = DEFAULT_SUBJECT_CLAIMS
     scope_claims: Sequence[str] = DEFAULT_SCOPE_CLAIMS
+    accept_nonce: bool = False
     allowed_clients: Sequence[str] = ()
     max_keys_without_kid: int = 1
     jwks_cache: JWKSCacheSettings = JWKSCacheSettings()

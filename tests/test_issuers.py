@@ -761,7 +761,7 @@ async def test_patterns_and_resolvers_are_not_published(internet: Internet) -> N
         pytest.param([Resolver()], "no issuer to publish", id="a resolver alone"),
         pytest.param([ISS, Resolver(), Resolver()], "more than one resolver", id="two resolvers"),
         pytest.param([ISS, Resolver], "is not an issuer", id="a class for a resolver"),
-        pytest.param([tenants(), tenant("t1")], "stands there twice", id="a tenant twice"),
+        pytest.param([tenants(), tenant("t1")], "listed more than once", id="a tenant twice"),
     ],
 )
 def test_wrong_lists(servers: list[Any], said: str) -> None:

@@ -67,7 +67,7 @@ class KeySets:
         return self._of(trusted, named=False)
 
     def _of(self, trusted: TrustedIssuer, *, named: bool) -> RemoteJWKS:
-        config, issuer = trusted.config, trusted.template or trusted.rules.issuer
+        config, issuer = trusted.config, trusted.template or trusted.identifier
         source = (config.type, config.metadata, config.metadata_url, config.transpile_data, config.jwks_uri)
         key = (issuer, source, id(config.jwks), config.jwks_cache, named)
         keys = self._all.get(key)

@@ -100,14 +100,16 @@ def _trusted(resources: Iterable[CompiledResource]) -> _Trusted:
         found.named.add(resource.identifier)
         tenants: Counter[str] = Counter()
         for issuer in resource.trust.named:
-            name, config = issuer.rules.issuer, replace(issuer.config, issuer=issuer.rules.issuer)
+            name, config = issuer.identifier, replace(issuer.config, issuer=issuer.identifier)
             found.named.update(_places(config))
             if issuer.template is not None:
                 found.templates[issuer.template] = config
                 tenants[issuer.template] += 1
                 config = AuthServerConfig(issuer=name)  # as clients see it
             if tenants[issuer.template or ""] <= MAX_TENANTS:
-                found.issuers.setdefault(name, (config, []))[1].append(resource.identifier)
+                trusting = found.issuers.setdefault(name, (config, []))[1]
+                if resource.identifier not in trusting:  # an issuer with several `token_issuers` is here for each
+                    trusting.append(resource.identifier)
     return found
 
 
