@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from asgi_mcp_auth._oauth.grammar import TOKEN
 from asgi_mcp_auth._oauth.urls import DEFAULT_PORTS, Url, is_loopback, parse_url
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.errors import Misdirected, OriginNotAllowed, Reason
@@ -22,7 +23,7 @@ PREFLIGHT_HEADERS = (
     "mcp-session-id, last-event-id, dpop"
 )
 EXPOSED_HEADERS = b"WWW-Authenticate, Mcp-Session-Id, DPoP-Nonce"
-_PARAM_HEADER = re.compile(r"mcp-param-[!#$%&'*+\-.^_`|~0-9a-z]+")
+_PARAM_HEADER = re.compile(f"mcp-param-{TOKEN}")  # of names in lower case
 
 Headers = tuple[tuple[bytes, bytes], ...]
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, cast
 
 from asgi_mcp_auth._mcp.messages import INVALID_PARAMS, Message, malformed
 from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, TARGETED, Asked, operation
+from asgi_mcp_auth._oauth.grammar import NQCHAR, is_scope
 from asgi_mcp_auth._policy.paths import PathRule, parse_rule
 from asgi_mcp_auth._policy.patterns import Pattern, PatternTable, parse_pattern
 from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, as_strings, show
-from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, StepUpRequirement, is_scope
+from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, StepUpRequirement
 from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.authorization import TargetKind
 from asgi_mcp_auth.config import ScopePolicy, ScopeRule
@@ -27,7 +28,7 @@ __all__ = (
 )
 
 MAX_TEMPLATE_LENGTH = 512
-_ACR = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
+_ACR = re.compile(f"[{NQCHAR}]+")
 COMMON = frozenset((*LISTS, "initialize", "ping", "server/discover", "logging/setLevel", "subscriptions/listen"))
 """What a session needs before it does anything: never denied for having no rule."""
 
