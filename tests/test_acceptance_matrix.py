@@ -100,7 +100,7 @@ def literal(credential: str | bytes) -> Build:
 
 
 def header_only(header: str) -> Build:
-    """An unsigned token: whoever sends it needs no key."""
+    """An unsigned token: any client can send it."""
     return lambda issuer, now: f"{b64(header)}.{b64(json.dumps(good_claims(issuer)))}.AAAA"
 
 
@@ -344,14 +344,14 @@ REJECTED_BY_ALL = [
     pytest.param(parts(lambda p: ".".join(p)[:20] + "\n" + ".".join(p)[20:]), SYNTAX, id="RS-11 newline in token"),
 ]
 
-# Judged from the token alone: no keys are fetched for these (RS-73).
+# These are refused from the token alone: no keys are fetched (RS-73).
 WITHOUT_KEYS: Final = {M, HEAD, ALG, TYP, ISSUER, SYNTAX}
 
 
 @pytest.mark.parametrize("observed", [pytest.param(True, id="observed"), pytest.param(False, id="unobserved")])
 @pytest.mark.parametrize(("build", "reason"), [*MATRIX, *REJECTED_BY_ALL])
 async def test_the_verdict(issuer: Issuer, clock: Clock, build: Build, reason: Reason | None, observed: bool) -> None:
-    """Step by step where somebody observes, else the short way of usual requests."""
+    """With an observer and without one: the same decision."""
     app = RecordingApp()
     decisions: list[Decision] = []
     protected = protect(issuer, app, on_decision=[decisions.append] if observed else [])

@@ -113,7 +113,7 @@ BLAMED_DPOP = f'DPoP error="invalid_token", algs="ES256", resource_metadata="{PR
         pytest.param(
             "invalid_token", b"dpop", [f'Bearer resource_metadata="{PRM}"', BLAMED_DPOP], id="RS-38 DPoP was used"
         ),
-        pytest.param("invalid_token", None, [f"Bearer {INVALID}", BLAMED_DPOP], id="RS-12 RS-38 it cannot be told"),
+        pytest.param("invalid_token", None, [f"Bearer {INVALID}", BLAMED_DPOP], id="RS-12 RS-38 the scheme is unknown"),
         pytest.param(
             "invalid_token", b"basic", [f'Bearer resource_metadata="{PRM}"', DPOP_LINE], id="RS-38 another was used"
         ),

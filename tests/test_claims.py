@@ -68,7 +68,7 @@ def claims(**changes: Any) -> dict[str, Any]:
     return {name: value for name, value in (CLAIMS | changes).items() if value is not ...}
 
 
-def judged(given_claims: dict[str, Any], given_rules: TokenRules, now: float = NOW) -> AuthInfo | Reason:
+def outcome(given_claims: dict[str, Any], given_rules: TokenRules, now: float = NOW) -> AuthInfo | Reason:
     try:
         return check_claims(given_claims, given_rules, now)
     except InvalidToken as refusal:
@@ -453,7 +453,7 @@ def test_claims_in_the_lenient_and_the_strict_profile(
     changes: dict[str, Any], lenient: Reason | None, strict: Reason | None
 ) -> None:
     for profile, expected in (("jwt", lenient), ("at+jwt", strict)):
-        verdict = judged(claims(**changes), rules("at+jwt" if profile == "at+jwt" else "jwt"))
+        verdict = outcome(claims(**changes), rules("at+jwt" if profile == "at+jwt" else "jwt"))
         assert (verdict if isinstance(verdict, Reason) else None) is expected, profile
 
 
@@ -462,7 +462,7 @@ def test_no_aud_is_as_lenient_as_jwt_and_no_more(
     changes: dict[str, Any], lenient: Reason | None, strict: Reason | None
 ) -> None:
     """RS-91: with an `aud` of R the two differ only in the client, which `no-aud` needs."""
-    verdict = judged(claims(**({"scope": OWN} | changes)), rules("no-aud"))
+    verdict = outcome(claims(**({"scope": OWN} | changes)), rules("no-aud"))
     expected = lenient
     if changes in ({"client_id": ...}, {"client_id": None}):
         expected = Reason.CLIENT_NOT_ALLOWED
@@ -492,7 +492,7 @@ NO_AUD_CLAIMS = [
 
 @pytest.mark.parametrize(("changes", "expected"), NO_AUD_CLAIMS)
 def test_claims_in_the_profile_without_audience(changes: dict[str, Any], expected: Reason | None) -> None:
-    verdict = judged(claims(**changes), rules("no-aud"))
+    verdict = outcome(claims(**changes), rules("no-aud"))
     assert (verdict if isinstance(verdict, Reason) else None) is expected
 
 
@@ -516,12 +516,12 @@ CLIENTS = [
 
 @pytest.mark.parametrize(("found", "expected"), CLIENTS)
 def test_the_client(found: dict[str, Any], expected: str | Reason | None) -> None:
-    verdict = judged(claims(client_id=...) | found, rules())
+    verdict = outcome(claims(client_id=...) | found, rules())
     assert (verdict if isinstance(verdict, Reason) else verdict.client_id) == expected
 
 
 def test_the_strict_profile_reads_the_client_from_client_id_only() -> None:
-    assert judged(claims(client_id=..., azp="a"), rules("at+jwt")) is Reason.MISSING_CLAIM
+    assert outcome(claims(client_id=..., azp="a"), rules("at+jwt")) is Reason.MISSING_CLAIM
 
 
 @pytest.mark.parametrize("profile", ["jwt", "at+jwt"])
@@ -534,7 +534,7 @@ def test_the_strict_profile_reads_the_client_from_client_id_only() -> None:
     ],
 )
 def test_a_list_of_clients_holds_for_every_profile(client: str, expected: Reason | None, profile: Profile) -> None:
-    verdict = judged(claims(client_id=client), rules(profile, allowed_clients=frozenset({"c1"})))
+    verdict = outcome(claims(client_id=client), rules(profile, allowed_clients=frozenset({"c1"})))
     assert (verdict if isinstance(verdict, Reason) else None) is expected
 
 
@@ -604,7 +604,7 @@ SCOPES = [
 
 @pytest.mark.parametrize(("found", "names", "expected"), SCOPES)
 def test_scopes(found: dict[str, Any], names: tuple[str, ...], expected: tuple[str, ...] | Reason) -> None:
-    verdict = judged(claims(scope=...) | found, rules(scope_claims=tuple(map(scope_claim, names))))
+    verdict = outcome(claims(scope=...) | found, rules(scope_claims=tuple(map(scope_claim, names))))
     assert (verdict if isinstance(verdict, Reason) else verdict.scopes) == expected
 
 
@@ -618,7 +618,7 @@ def test_scopes(found: dict[str, Any], names: tuple[str, ...], expected: tuple[s
     ],
 )
 def test_scopes_in_the_strict_profile(found: dict[str, Any], expected: tuple[str, ...] | Reason) -> None:
-    verdict = judged(claims(scope=...) | found, rules("at+jwt"))
+    verdict = outcome(claims(scope=...) | found, rules("at+jwt"))
     assert (verdict if isinstance(verdict, Reason) else verdict.scopes) == expected
 
 
@@ -647,7 +647,7 @@ def test_the_subject(
     changes: dict[str, Any], names: tuple[str, ...], expected: tuple[str, bool] | Reason, profile: Profile
 ) -> None:
     clients = frozenset({"c1", "c2"})
-    verdict = judged(claims(**changes), rules(profile, subject_claims=names, allowed_clients=clients))
+    verdict = outcome(claims(**changes), rules(profile, subject_claims=names, allowed_clients=clients))
     found = verdict if isinstance(verdict, Reason) else (verdict.subject, verdict.principal.is_client)
     assert found == expected
 
@@ -662,15 +662,15 @@ def test_the_subject(
 )
 def test_a_nonce_is_accepted_by_option_and_no_other_mark(changes: dict[str, Any], expected: Reason | None) -> None:
     """authentik writes the nonce into access tokens too."""
-    verdict = judged(claims(**changes), rules(accept_nonce=True))
+    verdict = outcome(claims(**changes), rules(accept_nonce=True))
     assert (verdict if isinstance(verdict, Reason) else None) is expected
 
 
 def test_roles_do_not_make_an_access_token_of_an_id_token() -> None:
     """RS-84: ID tokens of Entra ID have roles, and their audience may be an accepted client id."""
     given_rules = rules(scope_claims=(scope_claim("scp"), scope_claim("roles")))
-    assert judged(claims(scope=..., roles=["mcp:read"], nonce="n"), given_rules) is KIND
-    assert not isinstance(judged(claims(scope=..., roles=["mcp:read"]), given_rules), Reason)
+    assert outcome(claims(scope=..., roles=["mcp:read"], nonce="n"), given_rules) is KIND
+    assert not isinstance(outcome(claims(scope=..., roles=["mcp:read"]), given_rules), Reason)
 
 
 @pytest.mark.parametrize(
@@ -748,7 +748,7 @@ NAMES: Final = (
 @example("no-aud", claims(aud=..., scope=[OWN]))
 def test_any_claims_give_an_identity_or_invalid_token(profile: Profile, given_claims: dict[str, Any]) -> None:
     given_rules = rules(profile)
-    verdict = judged(given_claims, given_rules)
+    verdict = outcome(given_claims, given_rules)
     if isinstance(verdict, Reason):
         return
     # What was accepted is what every profile promises, said without the code under test.
