@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import jsonschema
 import pytest
 from harness import ISS, PRM_PATH, Clock, R, RecordingApp, bearer, call, protect, token
+from jsonschema import Draft202012Validator
 
 from asgi_mcp_auth import AuthServerConfig, ConfigurationError, MCPAuth, current_auth
 from asgi_mcp_auth._settings.loader import settings_of
@@ -112,6 +113,7 @@ async def test_an_unpublished_issuer_is_trusted_and_not_named(issuer: Issuer, cl
     assert (await call(protected, headers=bearer(token(other)))).status == 200
 
 
+WRONG_TYPE: Final[Any] = "yes"
 PROBLEMS = [
     pytest.param([AuthServerConfig(issuer=ISS, publish=False)], "no issuer to publish", id="RS-58 none is published"),
     pytest.param(
@@ -157,7 +159,9 @@ PROBLEMS = [
     ),
     pytest.param([AuthServerConfig(issuer=ISS, scope_claims=["a..b"])], "empty member name", id="CK-7 an empty member"),
     *(
-        pytest.param([AuthServerConfig(issuer=ISS, **{name: "yes"})], "is not a bool", id=f"CK-7 {name}, a string")
+        pytest.param(
+            [replace(AuthServerConfig(issuer=ISS), **{name: WRONG_TYPE})], "is not a bool", id=f"CK-7 {name}, a string"
+        )
         for name in ("publish", "accept_nonce", "require_single_audience")
     ),
 ]
@@ -212,20 +216,21 @@ def from_file(folder: Path) -> MCPAuth:
     return MCPAuth.from_toml(file)
 
 
+def from_mapping(_: Path) -> MCPAuth:
+    return MCPAuth.from_mapping(WHOLE)
+
+
+def from_environment(_: Path) -> MCPAuth:
+    servers = json.dumps(WHOLE["authorization_servers"])
+    return MCPAuth.from_env({"MCP_AUTH_RESOURCE": R, "MCP_AUTH_AUTHORIZATION_SERVERS": servers})
+
+
 @pytest.mark.parametrize(
     "read",
     [
         pytest.param(from_file, id="TOML"),
-        pytest.param(lambda _: MCPAuth.from_mapping(WHOLE), id="a mapping"),
-        pytest.param(
-            lambda _: MCPAuth.from_env(
-                {
-                    "MCP_AUTH_RESOURCE": R,
-                    "MCP_AUTH_AUTHORIZATION_SERVERS": json.dumps(WHOLE["authorization_servers"]),
-                }
-            ),
-            id="the environment",
-        ),
+        pytest.param(from_mapping, id="a mapping"),
+        pytest.param(from_environment, id="the environment"),
     ],
 )
 def test_every_notation_has_the_settings_of_python(read: Callable[[Path], MCPAuth], tmp_path: Path) -> None:
@@ -236,7 +241,7 @@ def test_every_notation_has_the_settings_of_python(read: Callable[[Path], MCPAut
 
 def test_the_schema_has_the_settings() -> None:
     """CK-7."""
-    schema = jsonschema.Draft202012Validator(config_schema(settings_of(MCPAuth), shorthand_fields()))
+    schema: Any = Draft202012Validator(config_schema(settings_of(MCPAuth), shorthand_fields()))
     for good in (WHOLE, tomllib.loads(TOML)):
         schema.validate(good)
     for name in ("token_issuers", "publish", "subject_claims", "accept_nonce"):

@@ -59,17 +59,17 @@ def scope_claim(name: str) -> ScopeClaim:
 STRICT_SCOPE_CLAIMS: Final = (scope_claim("scope"),)
 
 
-def claim_at(claims: Mapping[str, Any], claim: ScopeClaim) -> Any:
+def claim_at(claims: Mapping[str, Any], claim: ScopeClaim) -> object:
     """Return the value of a claim that `scope_claim` compiled, or None if it is absent."""
     name, path = claim
-    value = claims.get(name)
+    value: object = claims.get(name)
     if value is not None or len(path) == 1:
         return value
     value = claims
     for member in path:
         if not isinstance(value, Mapping):
             return None
-        value = cast("Mapping[str, Any]", value).get(member)
+        value = cast("Mapping[str, object]", value).get(member)
     return value
 
 
@@ -177,7 +177,7 @@ def check_times(claims: dict[str, Any], leeway: float, now: float) -> float:
     return expires
 
 
-def check_audience(audience: Any, rules: TokenRules, scopes: tuple[str, ...], client_id: str | None) -> None:
+def check_audience(audience: object, rules: TokenRules, scopes: tuple[str, ...], client_id: str | None) -> None:
     """Check that the resource is among `aud` (RFC 9068 section 4; MCP: only tokens issued for this server).
 
     Without `aud`, only the profile `no-aud` accepts a token, from a listed client and with a scope of this resource.
@@ -193,9 +193,8 @@ def check_audience(audience: Any, rules: TokenRules, scopes: tuple[str, ...], cl
         return
     if audience is None:
         raise _missing("aud")
-    values = cast("list[object]", audience) if isinstance(audience, list) else [cast("object", audience)]
-    named = [value for value in values if isinstance(value, str) and value]
-    if not named or len(named) != len(values):
+    named = [audience] if isinstance(audience, str) else _listed(audience)
+    if not named or "" in named:
         raise _malformed("aud", audience)
     if rules.require_single_audience and len(named) > 1:
         raise InvalidToken(Reason.WRONG_AUDIENCE, expected="a single audience", found=named)
@@ -228,11 +227,24 @@ def _subject(claims: dict[str, Any], rules: TokenRules) -> tuple[str, bool]:
     raise _missing(rules.subject_claims[0])
 
 
+def _listed(value: object) -> list[str] | None:
+    """Return the items of a list of strings, else None."""
+    items = cast("list[object]", value) if isinstance(value, list) else [None]
+    return cast("list[str]", items) if all(type(item) is str for item in items) else None
+
+
+def _members(value: object) -> list[str] | None:
+    """Return the member names of an object, else None. A value that is false, null, 0 or empty grants nothing."""
+    if not isinstance(value, dict):
+        return None
+    return [name for name, granted in cast("dict[str, object]", value).items() if granted]
+
+
 def _scopes(claims: dict[str, Any], rules: TokenRules) -> tuple[str, ...]:
     """Return the scopes (RFC 9068 section 2.2.3): a space-delimited string or, but for `at+jwt`, a list of strings.
 
     A claim that is not one of the standard three may be an object, whose member names are the scopes: ZITADEL writes
-    roles so. A member whose value is false, null, 0 or empty grants nothing.
+    roles so.
     """
     strict = rules.profile == "at+jwt"
     found: list[str] = []
@@ -240,14 +252,12 @@ def _scopes(claims: dict[str, Any], rules: TokenRules) -> tuple[str, ...]:
         value = claim_at(claims, claim)
         if value is None:
             continue
-        if type(value) is str:
-            found += value.split(" ")
-        elif isinstance(value, list) and not strict and all(type(item) is str for item in cast("list[object]", value)):
-            found += cast("list[str]", value)
-        elif isinstance(value, dict) and not strict and claim[0] not in DEFAULT_SCOPE_CLAIMS:
-            found += [scope for scope, granted in cast("dict[str, object]", value).items() if granted]
-        else:
+        scopes = value.split(" ") if isinstance(value, str) else None if strict else _listed(value)
+        if scopes is None and claim[0] not in DEFAULT_SCOPE_CLAIMS:
+            scopes = _members(value)
+        if scopes is None:
             raise _malformed(claim[0], value)
+        found += scopes
     return tuple(dict.fromkeys(filter(None, found)))
 
 
