@@ -52,7 +52,7 @@ MAX_EXPECTED = 8  # issuers that a log record names
 
 def _key(trusted: TrustedIssuer) -> Hashable:
     """Return what a key set is made of. Resources that trust an issuer in the same way share one key set."""
-    config, issuer = trusted.config, trusted.template or trusted.rules.issuer
+    config, issuer = trusted.config, trusted.template or trusted.identifier
     # Static keys by value: a resolver may change its JWK Set in place.
     static = None if trusted.static_keys is None else trusted.static_keys.identity
     source = (config.type, config.metadata, config.metadata_url, config.transpile_data, config.jwks_uri)
@@ -126,7 +126,7 @@ class KeySets:
         keys = self._all.get(key)
         if keys is None:
             keys = self._all[key] = RemoteJWKS(
-                trusted.template or trusted.rules.issuer,
+                trusted.template or trusted.identifier,
                 trusted.config,
                 trusted.static_keys,
                 fetcher=self._fetcher,

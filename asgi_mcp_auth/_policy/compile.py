@@ -215,7 +215,7 @@ def compile_resource(
     members = build_members(
         metadata,
         resource=identifier,
-        issuers=[issuer.rules.issuer for issuer in trust.named[:MAX_PUBLISHED]],
+        issuers=trust.published[:MAX_PUBLISHED],
         scopes=policy.hierarchy.require(listed).named,
     )
     members = _sign(members, metadata, around.metadata_signer, f"{where}.metadata", problems)
@@ -396,7 +396,7 @@ def compile_config(
         if resource is not None:
             resources.append(resource)
     _check_rules(resources, problems)
-    issuers = {issuer.rules.issuer for resource in resources for issuer in resource.trust.named}
+    issuers = {issuer.identifier for resource in resources for issuer in resource.trust.named}
     if one_issuer and len(issuers) > 1:
         fix = "Leave it off: a document can speak for one issuer only."
         problems.add("republish_server_metadata", "There is more than one issuer.", fix)
