@@ -1,4 +1,4 @@
-"""`errors`: one tree; each leaf has its status and its wire code; operators read everything, escaped and cut."""
+"""`errors`: one class tree; each class has its status and wire code; `details()` is escaped and cut for operators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from asgi_mcp_auth.errors import (
     InsufficientScope,
     InvalidServerMetadata,
     InvalidToken,
+    MCPAuthBearerAuthException,
     MCPAuthError,
+    MCPAuthTokenVerificationException,
     MessageRefused,
     MessageTooLarge,
     Misdirected,
@@ -45,6 +47,8 @@ TREE = {
     Unauthenticated: Refusal,
     NoCredential: Unauthenticated,
     InvalidToken: Unauthenticated,
+    MCPAuthBearerAuthException: InvalidToken,
+    MCPAuthTokenVerificationException: InvalidToken,
     InsufficientAuthentication: Unauthenticated,
     Forbidden: Refusal,
     OriginNotAllowed: Forbidden,
@@ -164,11 +168,11 @@ def test_details_say_only_what_is_known() -> None:
 
 
 def test_a_configuration_error_lists_every_problem() -> None:
-    problems = [Problem("resource", "It is wrong.", "Mend it."), Problem("public_paths", "They are wrong.", "")]
+    problems = [Problem("resource", "It is wrong.", "Fix it."), Problem("public_paths", "They are wrong.", "")]
     error = ConfigurationError(iter(problems))
     assert error.problems == tuple(problems)
     assert str(error) == (
-        "2 configuration problems\n  - resource: It is wrong. Mend it.\n  - public_paths: They are wrong."
+        "2 configuration problems\n  - resource: It is wrong. Fix it.\n  - public_paths: They are wrong."
     )
     assert str(ConfigurationError(problems[:1])).startswith("1 configuration problem\n")
     assert error.to_json() == {"error": "invalid_server_config", "error_description": str(error)}
