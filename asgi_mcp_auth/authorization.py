@@ -1,11 +1,11 @@
-"""What an `authorize=` hook is given and what it answers: `Operation`, and `Allow`, `Deny` or `NeedScopes`.
+"""The values of an `authorize=` hook: it receives an `Operation` and returns `Allow`, `Deny` or `NeedScopes`.
 
     async def authorize(auth_info, operation, request):
         if operation.tool == "purge" and "admin" not in auth_info.claims.get("roles", []):
-            return Deny("only admins purge")
+            return Deny("only administrators may purge")
         return Allow()
 
-Values only: the policy's own rules are applied before a hook is asked.
+The rules of the scope policy are applied before the hook is called.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from asgi_mcp_auth._values import dataclass
+from asgi_mcp_auth.errors import printable
 
 __all__ = ("Allow", "Deny", "NeedScopes", "Operation", "TargetKind")
 
@@ -28,19 +29,19 @@ _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 
 @standard_dataclass(frozen=True, slots=True, kw_only=True)  # a request makes one for each message
 class Operation:
-    """One thing that a JSON-RPC message asks the app to do.
+    """One operation that a JSON-RPC message requests from the app.
 
-    A message that names several resources (`subscriptions/listen`) is one operation for each.
+    A message that names several resources (`subscriptions/listen`) contains one operation for each.
 
     Args:
         method: The JSON-RPC method.
-        kind: What `name` names, or None for a method without a target.
-        name: The tool, the prompt, or the resource's URI.
-        message_id: The request's id; None for a notification.
-        params: The message's `params` as they are in the body: read them, do not change them. Empty when only
-            header fields were read (`headers_only`).
-        header_params: The `Mcp-Param-*` fields, decoded, by lower-case name without the prefix. They are the
-            client's word: deny on them, never allow because of them.
+        kind: The kind of the target; None for a method without a target.
+        name: The name of the tool or prompt, or the URI of the resource; None for a method without a target.
+        message_id: The id of the message; None for a notification.
+        params: The `params` of the message, as they are in the body. Do not change them. Empty if only header fields
+            were read (`headers_only`).
+        header_params: The decoded `Mcp-Param-*` header fields, by lower-case name without the prefix. Clients choose
+            them freely: a hook may deny because of them, but must never allow because of them.
     """
 
     method: str
@@ -52,22 +53,22 @@ class Operation:
 
     @property
     def tool(self) -> str | None:
-        """The tool's name, if a tool is called."""
+        """The name of the tool; None if the target is not a tool."""
         return self.name if self.kind == "tool" else None
 
     @property
     def resource(self) -> str | None:
-        """The resource's URI, if a resource is read or watched."""
+        """The URI of the resource; None if the target is not a resource."""
         return self.name if self.kind == "resource" else None
 
     @property
     def prompt(self) -> str | None:
-        """The prompt's name, if a prompt is got."""
+        """The name of the prompt; None if the target is not a prompt."""
         return self.name if self.kind == "prompt" else None
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The arguments of a tool or prompt; empty where there are none."""
+        """The arguments of the tool or prompt; empty if there are none."""
         arguments = self.params.get("arguments")
         return cast("dict[str, Any]", arguments) if isinstance(arguments, dict) else {}
 
@@ -77,15 +78,15 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
-    """Nothing against it."""
+    """The operation is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """No, and no scope would change that: a plain 403.
+    """The operation is denied, and another scope would not change that: a 403 without a challenge.
 
     Args:
-        reason: Why, for the log. The caller does not read it.
+        reason: The reason, for the log; it is not sent to the caller.
     """
 
     reason: str = ""
@@ -96,15 +97,15 @@ class Deny:
 
 @dataclass(frozen=True, slots=True)
 class NeedScopes:
-    """Only with these scopes as well: a 403 `insufficient_scope` that names them, beside what the policy asks for.
+    """The operation needs more scopes: a 403 `insufficient_scope` that names them and the scopes of the policy.
 
-    Where the token has them all already, it is a denial: asking again would change nothing.
+    If the token already has all of these scopes, the operation is denied, because requesting them again would not help.
 
     Args:
-        scopes: Names as tokens carry them; a lone string is one scope.
+        scopes: The scopes as tokens carry them; a string is one scope.
 
     Raises:
-        ValueError: There is none, or one of them is not a scope (RFC 6749 section 3.3).
+        ValueError: There is no scope, or a value is not a scope (RFC 6749 section 3.3).
     """
 
     scopes: tuple[str, ...]
@@ -114,6 +115,6 @@ class NeedScopes:
         if not given or not all(
             isinstance(scope, str) and _SCOPE.fullmatch(scope) for scope in cast("tuple[object, ...]", given)
         ):
-            msg = "NeedScopes wants one scope or more, each as RFC 6749 section 3.3 has it"
+            msg = f"NeedScopes: {printable(given)} is not a list of scopes. Pass one or more; a scope has no spaces."
             raise ValueError(msg)
         object.__setattr__(self, "scopes", given)

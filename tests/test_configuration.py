@@ -459,7 +459,7 @@ def test_one_or_several(build: Any) -> None:
 def test_resources_that_share_a_path(second: str, count: int) -> None:
     error = refused(config(), config(second))
     assert places(error) == ["protected_resources[1]"] * count
-    assert "owns the same path as" in error.problems[0].what
+    assert "has the same path as" in error.problems[0].what
 
 
 def test_no_resource_at_all() -> None:
@@ -557,7 +557,7 @@ def test_warnings_are_kept_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "asgi_mcp_auth.config")
     auth = MCPAuth(config(f"{R}/", policy={"default": ["offline_access"]}))
     assert auth.warnings == (
-        f"{META}.resource: '{R}/' ends with a slash. Prefer the identifier without it: some clients drop the slash.",
+        f"{META}.resource: '{R}/' ends with a slash. Remove the slash if possible: some clients drop it.",
         f"{POLICY}.default: offline_access is not asked for. Remove it: clients add it themselves.",
     )
     found = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
@@ -838,4 +838,4 @@ def test_a_signer_that_fails() -> None:
         raise RuntimeError(min(claims))
 
     (problem,) = refused(config(), metadata_signer=fail).problems
-    assert (problem.where, problem.what) == ("metadata_signer", "It failed with RuntimeError: 'authorization_servers'.")
+    assert (problem.where, problem.what) == ("metadata_signer", "The signer raised RuntimeError: 'authorization_servers'.")

@@ -44,14 +44,14 @@ PROFILES = get_args(Profile)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedIssuer:
-    """One issuer of one resource: the rules for its tokens, and where its keys come from."""
+    """One issuer that a resource trusts: the rules for its tokens, and the source of its keys."""
 
     rules: TokenRules
     config: AuthServerConfig
     static_keys: KeySet | None
     max_keys_without_kid: int
     template: str | None = None
-    """For a tenant of a template: the template, which is the issuer of the metadata and of keys for all tenants."""
+    """For a tenant of a template: the template, which the metadata names as its issuer. All tenants share its keys."""
 
 
 def _issuer(config: AuthServerConfig, where: str, problems: Problems, *, allow_http: bool) -> str | None:
@@ -138,7 +138,10 @@ def _check_locations(config: AuthServerConfig, where: str, problems: Problems, *
 def _check_no_aud(
     config: AuthServerConfig, required: Sequence[str], prefixes: Sequence[str], where: str, problems: Problems
 ) -> None:
-    """Without `aud` something else has to say that a token is meant for us (MCP, token audience binding)."""
+    """Check that client ids and a scope of the resource replace the missing `aud` (MCP: token audience binding).
+
+    Without either, a token that the issuer made for another resource would be accepted.
+    """
     if not config.allowed_clients:
         problems.add(f"{where}.allowed_clients", "Profile 'no-aud' needs it.", "List the client ids to trust.")
     if not any(scope.startswith(tuple(prefixes)) for scope in required):
@@ -159,7 +162,7 @@ def compile_issuer(
     own_scope_prefixes: Sequence[str],
     required: Sequence[str],
 ) -> TrustedIssuer | None:
-    """Compile one issuer's rules; None when it has no usable identifier."""
+    """Return one issuer compiled; None if it has no usable identifier. Every problem is added to `problems`."""
     given = cast("object", config.metadata)
     if given is not None and not isinstance(given, AuthorizationServerMetadata):
         fix = "Give AuthorizationServerMetadata(issuer=…, …), or its from_dict(document)."
@@ -203,7 +206,7 @@ LEAST_FIXED_LABELS = 2
 
 
 def may_be_issuer(claimed: object) -> bool:
-    """Whether an `iss` is worth asking anybody about: a URL without query and fragment, of a sane length."""
+    """Return whether an `iss` can be an issuer (RFC 8414 section 2): a URL without query and fragment, not too long."""
     if type(claimed) is not str or len(claimed) > MAX_ISSUER_LENGTH:
         return False
     url = parse_url(claimed)
@@ -212,14 +215,14 @@ def may_be_issuer(claimed: object) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerPattern:
-    """An allow-list pattern, and the rules for whoever matches it."""
+    """An allow-list pattern, and the rules for tokens of the issuers that match it."""
 
     text: str
     expression: re.Pattern[str]
     trusted: TrustedIssuer
 
     def match(self, issuer: str) -> TrustedIssuer | None:
-        """The rules for this issuer's tokens, if it matches."""
+        """Return the rules for this issuer's tokens, or None if the issuer does not match."""
         if self.expression.fullmatch(issuer) is None:
             return None
         return replace(
@@ -230,13 +233,13 @@ class IssuerPattern:
 
 
 class OtherIssuers:
-    """What admits issuers to one resource that its configuration does not name.
+    """The patterns and the resolver that admit issuers which the configuration of a resource does not name.
 
     Args:
-        patterns: Tried in order.
-        resolver: Asked about those that match none.
-        compile: From the issuer and the resolver's configuration to the rules; raises `ConfigurationError`.
-        new_per_minute: How many issuers the patterns may admit in a minute.
+        patterns: The patterns; the first that matches decides.
+        resolver: Called with an issuer that matches no pattern; None for no resolver.
+        compile: Compiles the configuration that the resolver returned for an issuer; raises `ConfigurationError`.
+        new_per_minute: How many issuers the patterns may admit per minute.
     """
 
     __slots__ = ("_by_ends", "compile", "new_per_minute", "patterns", "resolver")
@@ -256,13 +259,13 @@ class OtherIssuers:
         self._by_ends = ByEnds((pattern.text, order) for order, pattern in enumerate(patterns))
 
     def match(self, issuer: str) -> TrustedIssuer | None:
-        """The rules of the first pattern that matches."""
+        """Return the rules of the first pattern that matches, or None."""
         alike = sorted(order for candidates in self._by_ends.candidates(issuer) for order in candidates)
         return next((found for order in alike if (found := self.patterns[order].match(issuer)) is not None), None)
 
 
 class TokenBucket:
-    """So many a minute, saved up for a minute at most."""
+    """A token bucket: `per_minute` tokens are added per minute, and the bucket holds at most that many."""
 
     __slots__ = ("_level", "_per_minute", "_since")
 
@@ -272,7 +275,7 @@ class TokenBucket:
         self._since = float("-inf")
 
     def take(self, now: float) -> float:
-        """Take one: 0, or the seconds until there is one."""
+        """Take one token and return 0; if the bucket is empty, return the seconds until the next token."""
         earned = max(0.0, now - self._since) / MINUTE * self._per_minute
         self._level, self._since = min(self._per_minute, self._level + earned), now
         if self._level < 1.0:
@@ -282,7 +285,10 @@ class TokenBucket:
 
 
 def compile_pattern(pattern: Any, where: str, problems: Problems) -> re.Pattern[str] | None:
-    """An allow-list pattern as an expression: `*` stands for one whole label of the host or one segment of the path."""
+    """Return an allow-list pattern as a regular expression; add a problem and return None if it is not usable.
+
+    `*` matches one whole label of the host or one whole segment of the path.
+    """
     fix = "Write https://*.id.example.com or https://id.example.com/*/oauth: '*' for one whole label or segment."
     if not isinstance(pattern, str) or "*" not in pattern:
         problems.add(where, f"{show(pattern)} is no pattern.", fix)
@@ -312,14 +318,14 @@ PLACEHOLDER = re.compile(r"\{[A-Za-z_]+\}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerSet:
-    """The issuers that a resource names, and what admits others."""
+    """The issuers that a resource trusts: the named issuers, and what admits others."""
 
     named: tuple[TrustedIssuer, ...]
     others: OtherIssuers | None
 
 
 class _Compiler:
-    """Compiles the entries of one list of authorization servers."""
+    """Compiler of the entries of one list of authorization servers."""
 
     def __init__(
         self,
@@ -364,7 +370,7 @@ class _Compiler:
         self.named += issuers
 
     def _add_tenants(self, config: AuthServerConfig, place: str) -> None:
-        """One issuer for each tenant of a template, all over one key set."""
+        """Add one issuer for each tenant of a template; all of them share one key set."""
         template = str(config.issuer)
         holes = PLACEHOLDER.findall(template)
         if len(holes) != 1 or template.count("{") != 1:
@@ -422,7 +428,11 @@ class _Compiler:
             )
 
     def resolved(self, issuer: str, config: AuthServerConfig) -> TrustedIssuer:
-        """The rules for what a resolver named. Raises `ConfigurationError`."""
+        """Return the compiled configuration that a resolver returned for `issuer`.
+
+        Raises:
+            ConfigurationError: The configuration is not usable, or is for another issuer.
+        """
         problems = Problems()
         where = f"the resolver's answer for {show(issuer)}"
         compiled = self._compile_issuer(config, where=where, problems=problems)
@@ -448,7 +458,7 @@ def compile_issuer_set(
     required: Sequence[str],
     new_per_minute: int,
 ) -> IssuerSet:
-    """Compile a list of authorization servers; at least one has to be named, for clients to find."""
+    """Return a list of authorization servers compiled. At least one must be named: clients find it in the metadata."""
     listed = as_list(servers)
     if not listed:
         fix = "List at least one issuer: MCP requires it (authorization server discovery)."

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, show
-from asgi_mcp_auth._settings.reader import Field, Reader, UnusableError, known_or_not, shapes_of
+from asgi_mcp_auth._settings.reader import Field, Reader, UnusableError, shapes_of, suggest
 from asgi_mcp_auth._settings.shorthand import SHORTHAND, from_shorthand
 from asgi_mcp_auth._settings.toml_lines import line_of, statement_lines
 from asgi_mcp_auth.errors import ConfigurationError, Problem
@@ -197,7 +197,7 @@ def _from_variables(variables: Mapping[str, str], fields: Mapping[str, Field], r
     for variable, text in variables.items():
         field = known.get(variable)
         if field is None:
-            reader.problems.add(variable, "Unknown variable.", known_or_not(variable, known))
+            reader.problems.add(variable, "Unknown variable.", suggest(variable, known))
         elif not text.strip():
             reader.problems.add(variable, "The variable is empty.", "Set it to a value, or unset it.")
             reader.unreadable.add(field.name)
