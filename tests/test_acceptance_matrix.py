@@ -100,7 +100,7 @@ def literal(credential: str | bytes) -> Build:
 
 
 def header_only(header: str) -> Build:
-    """An unsigned token: whoever sends it needs no key."""
+    """Return an unsigned token; a client needs no key to make one."""
     return lambda issuer, now: f"{b64(header)}.{b64(json.dumps(good_claims(issuer)))}.AAAA"
 
 
@@ -328,14 +328,14 @@ REJECTED_BY_ALL = [
     pytest.param(parts(lambda p: ".".join(p)[:20] + "\n" + ".".join(p)[20:]), SYNTAX, id="RS-11 newline in token"),
 ]
 
-# Judged from the token alone: no keys are fetched for these (RS-73).
+# Decided by the token alone: no keys are fetched for these reasons (RS-73).
 WITHOUT_KEYS: Final = {M, HEAD, ALG, TYP, ISSUER, SYNTAX}
 
 
 @pytest.mark.parametrize("observed", [pytest.param(True, id="observed"), pytest.param(False, id="unobserved")])
 @pytest.mark.parametrize(("build", "reason"), [*MATRIX, *REJECTED_BY_ALL])
 async def test_the_verdict(issuer: Issuer, clock: Clock, build: Build, reason: Reason | None, observed: bool) -> None:
-    """Step by step where somebody observes, else the short way of usual requests."""
+    """The verdict on every row is the same with and without an observer."""
     app = RecordingApp()
     decisions: list[Decision] = []
     protected = protect(issuer, app, on_decision=[decisions.append] if observed else [])
@@ -360,15 +360,15 @@ async def test_the_verdict(issuer: Issuer, clock: Clock, build: Build, reason: R
     assert dict(issuer.requests) == ({} if reason in WITHOUT_KEYS else {METADATA: 1, "/jwks": 1})
 
 
-async def test_what_the_app_is_told(issuer: Issuer, clock: Clock) -> None:
-    """The accepted rows are not accepted by accident: the app sees the claims of the token."""
+async def test_the_app_receives_the_claims_of_an_accepted_token(issuer: Issuer, clock: Clock) -> None:
+    """The accepted rows are not accepted by accident: the app receives the claims of the token."""
     app = RecordingApp()
     answer = await call(protect(issuer, app), headers=bearer(token(issuer, jti="j1")))
     assert answer.json() == good_claims(issuer, jti="j1")
 
 
 async def test_only_the_resource_that_owns_the_path_counts(issuer: Issuer) -> None:
-    """RS-104: a token for `/a/mcp` is nothing on `/b/mcp`, cached or not, and the challenge names `/b/mcp`."""
+    """RS-104: a token for `/a/mcp` is rejected on `/b/mcp`, cached or not, and the challenge names `/b/mcp`."""
     app = RecordingApp()
     a, b = "https://mcp.example.com/a/mcp", "https://mcp.example.com/b/mcp"
     auth = MCPAuth(

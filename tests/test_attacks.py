@@ -130,7 +130,7 @@ async def test_a_rule_written_without_the_root_path_does_not_fail_open(issuer: I
     ],
 )
 async def test_a_proxy_that_cuts_paths_hides_no_rule(issuer: Issuer, path: str, status: int) -> None:
-    """`location /api/ { proxy_pass http://upstream/; }`, and a server that is not told of it."""
+    """`location /api/ { proxy_pass http://upstream/; }`, and a server that does not know the cut prefix."""
     resource = "https://mcp.example.com/api/mcp"
     rules = {"/api/mcp/export": ["mcp:export"], "/api/mcp": ["mcp:read"], "POST /api/mcp/*": ["mcp:write"]}
     metadata = ResourceServerMetadata(resource=resource, authorization_servers=[ISS])
@@ -158,8 +158,8 @@ async def test_a_proxy_that_cuts_paths_hides_no_rule(issuer: Issuer, path: str, 
         pytest.param("/tools", "/other", {}, True, (400, 400), id="RS-2 a proxy's cut, hidden by another root path"),
         pytest.param("/mcp/tools", "/other", {}, True, (400, 400), id="RS-2 a rule, hidden by another root path"),
         pytest.param("/mcp/tools", "/mcp/mcp", {}, True, (400, 400), id="RS-2 a rule, hidden by a longer root path"),
-        pytest.param("/tools", "/mcp", {}, True, (401, 403), id="RS-2 a proxy's cut, told"),
-        pytest.param("/mcp/export", "/pub", {}, False, (200, 200), id="a server that is told by its operator"),
+        pytest.param("/tools", "/mcp", {}, True, (401, 403), id="RS-2 a prefix that a proxy cut, in the root path"),
+        pytest.param("/mcp/export", "/pub", {}, False, (200, 200), id="a root path that the operator configured"),
     ],
 )
 async def test_a_root_path_that_the_client_chose(  # noqa: PLR0917
@@ -293,8 +293,8 @@ async def test_a_path_that_takes_long_to_read_is_not_read(issuer: Issuer) -> Non
     assert (await call(protect(issuer, app), "GET", path, raw_path=b"/mcp/x")).status == 400
 
 
-async def test_a_public_path_is_for_nobody(issuer: Issuer) -> None:
-    """uvicorn starts a pipelined request in the context of the one before."""
+async def test_a_public_path_has_no_caller(issuer: Issuer) -> None:
+    """uvicorn starts a pipelined request in the context of the previous request."""
     seen: list[AuthInfo | None] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -310,7 +310,7 @@ async def test_a_public_path_is_for_nobody(issuer: Issuer) -> None:
 
 
 @pytest.mark.parametrize("together", [pytest.param(False, id="one by one"), pytest.param(True, id="at once")])
-async def test_republishing_is_under_the_brakes_of_the_key_set(issuer: Issuer, together: bool) -> None:
+async def test_republishing_has_the_rate_limits_of_the_key_set(issuer: Issuer, together: bool) -> None:
     protected = protect(issuer, RecordingApp(), republish_server_metadata=True)
     place = "/.well-known/oauth-authorization-server"
     issuer.metadata["issuer"] = "https://another.example"  # unusable: every probe fails
@@ -361,7 +361,7 @@ async def test_what_is_no_verdict_is_no_pass(issuer: Issuer, result: Any) -> Non
         pytest.param({"client_id": ""}, id="an empty client_id"),
         pytest.param({"expires_at": float("inf")}, id="never"),
         pytest.param({"expires_at": float("nan")}, id="no number"),
-        pytest.param({"subject": ""}, id="nobody"),
+        pytest.param({"subject": ""}, id="no subject"),
         pytest.param({"issuer": None}, id="no issuer"),
     ],
 )
@@ -385,8 +385,8 @@ async def test_a_refusal_leads_to_no_token(issuer: Issuer, verifier: Any) -> Non
     await call(protected, headers=bearer(raw))
     (refusal,) = [decision.refusal for decision in decisions]
     assert refusal is not None
-    told = "".join(traceback.TracebackException.from_exception(refusal, capture_locals=True).format())
-    assert raw not in told
+    formatted = "".join(traceback.TracebackException.from_exception(refusal, capture_locals=True).format())
+    assert raw not in formatted
     assert (refusal.__traceback__, refusal.__context__, refusal.__cause__) == (None, None, None)
 
 
@@ -428,7 +428,7 @@ async def test_keys_under_which_anybody_can_sign_are_weak() -> None:
 
 
 @pytest.mark.parametrize("alg", ["none", "HS256"])
-async def test_metadata_signed_by_nobody(issuer: Issuer, alg: str) -> None:
+async def test_metadata_that_anyone_could_have_signed_is_refused(issuer: Issuer, alg: str) -> None:
     members = {"resource": R}
     signed = issuer.sign({"alg": alg}, {"iss": R, **members})
     assert check_signed_metadata(signed, members) == f"is not signed with an asymmetric algorithm ({alg})"

@@ -1,4 +1,4 @@
-"""`MCPAuth` and `MCPAuthMiddleware`: every problem of a configuration at once, with its place and its mend."""
+"""`MCPAuth` and `MCPAuthMiddleware`: all problems of a configuration at once, each with its option and its fix."""
 
 from __future__ import annotations
 
@@ -580,9 +580,9 @@ def test_a_good_configuration_has_no_warnings(caplog: pytest.LogCaptureFixture) 
 def test_a_public_well_known_path() -> None:
     """A well-known path belongs to no resource unless it is public."""
     auth = MCPAuth(config(), public_paths=["/.well-known/security.txt", "/.well-known/acme-challenge/*"])
-    judge = auth._protection.config.paths.judge
+    table = auth._protection.config.paths
     paths = ("/.well-known/security.txt", "/.well-known/acme-challenge/x", "/.well-known/other")
-    assert [judge("GET", path).public for path in paths] == [True, True, False]
+    assert [table.judge("GET", path).public for path in paths] == [True, True, False]
 
 
 # --- what messages never hold ---------------------------------------------------------------------------------------
@@ -610,8 +610,8 @@ def test_messages_have_no_secrets() -> None:
     second = refused(config(server={"jwks": {"keys": [secret]}}))
     third = refused(config("https://user:hunter2@mcp.example.com/mcp"))
     fourth = refused(config(server={"jwks_uri": "https://user:hunter2@auth.example.com/jwks"}))
-    told = [str(error) for error in (first, second, third, fourth)]
-    assert [("c3VwZXItc2VjcmV0" in text, "hunter2" in text) for text in told] == [(False, False)] * 4
+    messages = [str(error) for error in (first, second, third, fourth)]
+    assert [("c3VwZXItc2VjcmV0" in text, "hunter2" in text) for text in messages] == [(False, False)] * 4
 
 
 def test_messages_are_short() -> None:
@@ -742,10 +742,10 @@ def test_a_loopback_resource_beyond_loopback(
 ) -> None:
     auth = MCPAuth(config(resource))
     caplog.clear()
-    told = auth.check_bind(host)
+    warning = auth.check_bind(host)
     expected = f"{resource} is a loopback resource, but other machines can connect to {host}." if warned else None
-    assert told == expected
-    assert [record.getMessage() for record in caplog.records] == ([told] if warned else [])
+    assert warning == expected
+    assert [record.getMessage() for record in caplog.records] == ([warning] if warned else [])
 
 
 def test_a_resource_that_is_encoded_again_and_again() -> None:
@@ -770,7 +770,7 @@ async def async_observer(decision: Decision) -> None: ...
     [
         pytest.param({"on_decision": print}, "on_decision", id="one callable for a list"),
         pytest.param({"on_decision": [5]}, "on_decision", id="an observer that cannot be called"),
-        pytest.param({"on_decision": [async_observer]}, "on_decision", id="an observer nobody would await"),
+        pytest.param({"on_decision": [async_observer]}, "on_decision", id="an observer that would never be awaited"),
         pytest.param({"is_revoked": MemoryStore()}, "is_revoked", id="RS-88 a store"),
         pytest.param({"is_revoked": RevocationList}, "is_revoked", id="RS-88 the class"),
         pytest.param({"verifier": print}, "verifier", id="RS-9 a function for a verifier"),
@@ -838,4 +838,7 @@ def test_a_signer_that_fails() -> None:
         raise RuntimeError(min(claims))
 
     (problem,) = refused(config(), metadata_signer=fail).problems
-    assert (problem.where, problem.what) == ("metadata_signer", "The signer raised RuntimeError: 'authorization_servers'.")
+    assert (problem.where, problem.what) == (
+        "metadata_signer",
+        "The signer raised RuntimeError: 'authorization_servers'.",
+    )

@@ -86,7 +86,7 @@ class CompiledConfig:
         return connect(url, additional_headers=bearer(token) if token else {}, open_timeout=10, close_timeout=10)
 
     def check_refused(self, token: str, description: str = INVALID) -> None:
-        """Assert a 401 as it has to be, to the letter."""
+        """Assert that the answer is exactly the 401 of the requirements."""
         response = self.call(token)
         assert response.status_code == 401
         assert response.headers["www-authenticate"] == self.challenge("invalid_token", description)
@@ -141,7 +141,7 @@ def own_token(authority: AuthorizationServer, audience: str, **changes: Any) -> 
     return jwt.encode(claims, jwt.PyJWK(key).key, algorithm=key["alg"], headers=header)
 
 
-# What most tests share: authorization servers that nobody rotates, spoils or stops, and apps that trust them.
+# Shared by most tests: authorization servers without rotations, faults and restarts, and apps that trust them.
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_from_a_401_to_the_claims(
     assert refused.headers["cache-control"] == "no-store"
     assert refused.json() == {"detail": "Authentication required"}
 
-    # From here on, what a client knows comes from what it was told.
+    # From here on, the client uses only values from responses.
     (challenge,) = parse_challenges(refused.headers["www-authenticate"])
     document = site.http.get(challenge.params["resource_metadata"])
     assert document.status_code == 200
@@ -319,7 +319,7 @@ def test_a_client_that_leaves_ends_its_stream(
         assert ended() == before
     deadline = time.monotonic() + 10
     while ended() == before:
-        assert time.monotonic() < deadline, "the app was never told that the client had left"
+        assert time.monotonic() < deadline, "the app did not receive a disconnect"
         time.sleep(0.02)
 
 
@@ -476,7 +476,7 @@ def test_missing_scope(sites: dict[Under, CompiledConfig], under: Under, authori
     expected = site.challenge("insufficient_scope", "Additional scope required", scope=needed)
     assert refused.headers["www-authenticate"] == expected
     assert refused.json() == {"error": "insufficient_scope", "error_description": "Additional scope required"}
-    # The client asks for what it was told to ask for.
+    # The client requests the scopes that the challenge named.
     assert site.call(authority.client_credentials(resource=site.resource, scope=needed), "/mcp/admin").is_success
     admin = authority.client_credentials(resource=site.resource, scope="mcp:admin")
     assert site.call(admin, "/mcp/admin").status_code == 403  # the baseline is needed too
@@ -513,10 +513,10 @@ def test_many_at_once_after_a_cold_start(authority: AuthorizationServer) -> None
 
 
 @proves("RS-73")
-def test_nothing_is_fetched_for_a_stranger(authority: AuthorizationServer) -> None:
+def test_nothing_is_fetched_for_an_unknown_issuer(authority: AuthorizationServer) -> None:
     with protected(authority.issuer, warm_up=False) as site:
         authority.reset_stats()
-        site.check_refused(Issuer("https://stranger.example.com").mint(site.resource, scope="mcp:read"))
+        site.check_refused(Issuer("https://unknown.example.com").mint(site.resource, scope="mcp:read"))
         site.check_refused("garbage")
         assert site.call(None).status_code == 401
         assert authority.stats() == {}
@@ -592,7 +592,7 @@ def test_key_set_fails_once(authority: AuthorizationServer, fault: dict[str, Any
         authority.fault(jwks_path(authority), times=1, **fault)
         try:
             wait = site.check_unavailable(token, at_most=2)
-            # Until then nothing is tried, whoever asks.
+            # Until then no request causes a fetch.
             site.check_unavailable(token, at_most=2)
             assert authority.stats()[jwks_path(authority)] == 1
             site.put_clock(wait)
@@ -675,14 +675,14 @@ def test_a_key_rolled_over(rotating: AuthorizationServer) -> None:
 
 @proves("RS-77", "DC-10")
 def test_unknown_kid(rotating: AuthorizationServer) -> None:
-    stranger = Issuer(rotating.issuer)  # a key that nobody publishes
+    unpublished = Issuer(rotating.issuer)  # with a key that is not in the key set
     with protected(rotating.issuer, warm_up=False) as site:
         good = rotating.client_credentials(resource=site.resource)
         assert site.call(good).status_code == 200
         rotating.reset_stats()
         now = int(time.time())
-        older = stranger.mint(site.resource, scope="mcp:read", iat=now - 200)
-        newer = stranger.mint(site.resource, scope="mcp:read", iat=now)
+        older = unpublished.mint(site.resource, scope="mcp:read", iat=now - 200)
+        newer = unpublished.mint(site.resource, scope="mcp:read", iat=now)
         site.check_refused(older)  # it cannot be of a key newer than those we hold
         site.check_unavailable(newer, at_most=30)  # it might be
         assert rotating.stats() == {}

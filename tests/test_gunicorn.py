@@ -26,9 +26,9 @@ async def app(scope, receive, send):
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
-    told = {"pid": os.getpid(), "sub": scope["state"]["claims"]["sub"], "root_path": scope["root_path"]}
+    seen = {"pid": os.getpid(), "sub": scope["state"]["claims"]["sub"], "root_path": scope["root_path"]}
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": json.dumps(told).encode()})
+    await send({"type": "http.response.body", "body": json.dumps(seen).encode()})
 
 def make():
     return app
@@ -175,8 +175,8 @@ def test_usr2_with_a_broken_file_leaves_the_old_master_in_charge(site: Path, iss
     with gunicorn(site, "asgi", preload=True) as server:
         (site / "mcp-auth.toml").write_text("resourc = 3")
         os.kill(server.process.pid, signal.SIGUSR2)
-        told = "mcp-auth.toml:1: resourc: Unknown key."
-        assert until(lambda: told in server.process.output)
+        message = "mcp-auth.toml:1: resourc: Unknown key."
+        assert until(lambda: message in server.process.output)
         assert {get(server, token(issuer)).status_code for _ in range(20)} == {200}
         assert server.process.returncode is None
 
@@ -184,19 +184,19 @@ def test_usr2_with_a_broken_file_leaves_the_old_master_in_charge(site: Path, iss
 @pytest.mark.parametrize("preload", [False, True], ids=["each worker loads", "preload"])
 @pytest.mark.parametrize("worker", WORKERS)
 @pytest.mark.parametrize(
-    ("app", "settings", "told"),
+    ("app", "settings", "message"),
     [
         pytest.param("shopp:app", None, "app: 'shopp:app': there is no module 'shopp'.", id="import string"),
         pytest.param("shop:app", "resourc = 3", "mcp-auth.toml:1: resourc: Unknown key.", id="file"),
     ],
 )
 def test_a_failed_start_is_one_message(  # noqa: PLR0917
-    app: str, settings: str | None, told: str, worker: str, preload: bool, site: Path
+    app: str, settings: str | None, message: str, worker: str, preload: bool, site: Path
 ) -> None:
     if settings is not None:
         (site / "mcp-auth.toml").write_text(settings)
     with pytest.raises(ProcessError) as raised, gunicorn(site, worker, app, preload=preload):
         pass
     assert "exited with status" in str(raised.value)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "asgi_mcp_auth/" not in str(raised.value)  # no traceback of ours; gunicorn may print one of its own halt

@@ -272,13 +272,15 @@ def test_transpile_data(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> 
     assert config.metadata.issuer == provider.url  # the rest is what was fetched
 
 
-def test_transpile_data_mends_what_would_be_refused(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transpile_data_corrects_metadata_that_would_be_refused(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """DC-2: the issuer is compared, and compared after `transpile_data`."""
     monkeypatch.setitem(provider.metadata, "issuer", f"{provider.url}/")
     monkeypatch.setitem(provider.metadata, "scopes_supported", "read write")  # not a list
     with pytest.raises(MCPAuthConfigException):
         fetch_server_config(provider.url, AuthServerType.OIDC)
-    mended = fetch_server_config(
+    corrected = fetch_server_config(
         provider.url,
         AuthServerType.OIDC,
         lambda data: {
@@ -287,8 +289,8 @@ def test_transpile_data_mends_what_would_be_refused(provider: Provider, monkeypa
             "scopes_supported": data["scopes_supported"].split(),
         },
     )
-    assert mended.metadata is not None
-    assert mended.metadata.scopes_supported == ["read", "write"]
+    assert corrected.metadata is not None
+    assert corrected.metadata.scopes_supported == ["read", "write"]
     with pytest.raises(MCPAuthConfigException):
         fetch_server_config(provider.url, AuthServerType.OIDC, lambda data: {**data, "scopes_supported": []})
 
@@ -521,10 +523,10 @@ def test_unknown_resource(mcp_auth: MCPAuth, mode: str) -> None:
 def test_auth_info(provider: Provider, mcp_auth: MCPAuth) -> None:
     bearer_auth = mcp_auth.bearer_auth_middleware("jwt", resource=API, audience=API)
     assert mcp_auth.auth_info is None
-    told: list[AuthInfo | None] = []
+    seen: list[AuthInfo | None] = []
 
     async def endpoint(_: Request) -> JSONResponse:
-        told.append(mcp_auth.auth_info)
+        seen.append(mcp_auth.auth_info)
         return JSONResponse({})
 
     inner = Starlette(routes=[Route("/", endpoint)])
@@ -533,7 +535,7 @@ def test_auth_info(provider: Provider, mcp_auth: MCPAuth) -> None:
     with serving(app) as url, httpx.Client(trust_env=False) as client:
         client.get(f"{url}/", headers=bearer(token))
         client.get(f"{url}/open", headers=bearer(token))
-    info, outside = told
+    info, outside = seen
     assert info is not None
     assert (info.token, info.issuer, info.subject, info.client_id) == (token, provider.url, "bob", "c1")
     assert (list(info.scopes), info.audience) == (["read", "write"], API)
@@ -854,7 +856,7 @@ class TestWhoami:
                 assert await call(client, "whoami") == {"sub": "erin", "name": "Erin"}
 
     def test_unknown_to_userinfo(self, mcp_auth: MCPAuth, auth_server_config: AuthServerConfig) -> None:
-        response = get(self.app(mcp_auth, auth_server_config), "opaque-nobody", "/mcp")
+        response = get(self.app(mcp_auth, auth_server_config), "opaque-unknown", "/mcp")
         assert error_of(response) == (401, "invalid_token")
 
     def test_userinfo_without_a_subject(

@@ -712,8 +712,8 @@ def test_a_scope_that_cannot_be_written_is_a_configuration_error(scope: str, iss
         protect(issuer, RecordingApp(), required_scopes=[scope])
 
 
-class Judge:
-    """A verifier that does what it was told."""
+class FixedVerifier:
+    """A verifier that returns or raises a fixed value."""
 
     def __init__(self, verdict: Verified | Refusal | Exception) -> None:
         self.verdict = verdict
@@ -724,8 +724,10 @@ class Judge:
         return self.verdict
 
 
-def judged(issuer: Issuer, app: Any, verdict: Verified | Refusal | Exception, **options: Any) -> MCPAuthMiddleware:
-    verifier = Judge(verdict)
+def with_verdict(
+    issuer: Issuer, app: Any, verdict: Verified | Refusal | Exception, **options: Any
+) -> MCPAuthMiddleware:
+    verifier = FixedVerifier(verdict)
     auth = MCPAuth(resource(R), http_client=issuer.http_client, clock=issuer.clock, verifier=verifier, **options)
     return auth.wrap(app)
 
@@ -757,7 +759,7 @@ def judged(issuer: Issuer, app: Any, verdict: Verified | Refusal | Exception, **
 )
 async def test_what_a_verifier_says(verdict: Exception, expected: Answer, issuer: Issuer) -> None:
     app = RecordingApp()
-    assert await call(judged(issuer, app, verdict), headers=bearer("abc")) == expected
+    assert await call(with_verdict(issuer, app, verdict), headers=bearer("abc")) == expected
     assert app.calls == 0
 
 
@@ -765,7 +767,7 @@ async def test_what_a_verifier_says(verdict: Exception, expected: Answer, issuer
 async def test_the_traceback_is_in_the_log_and_not_in_the_body(
     issuer: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = await call(judged(issuer, RecordingApp(), RuntimeError("boom")), headers=bearer("abc"))
+    answer = await call(with_verdict(issuer, RecordingApp(), RuntimeError("boom")), headers=bearer("abc"))
     assert answer == unavailable()
     assert "RuntimeError: boom" in caplog.text
     [record] = [record for record in caplog.records if record.name == "asgi_mcp_auth.decisions"]
@@ -920,7 +922,7 @@ async def test_metadata_on_its_own(issuer: Issuer) -> None:
         pytest.param("/api/.well-known/other", "/api", None, 404, id="an unknown well-known path"),
         pytest.param("/x/api" + PRM_PATH, "/api", None, 400, id="the root path further inside"),
         pytest.param("/apix" + PRM_PATH, "/api", None, 400, id="another first segment"),
-        pytest.param("/api" + PRM_PATH, "", None, 401, id="below no mount it is nobody's"),
+        pytest.param("/api" + PRM_PATH, "", None, 401, id="without a root path it belongs to the app"),
     ],
 )
 async def test_the_document_below_a_root_path(
@@ -1323,7 +1325,7 @@ async def test_current_auth_is_reset(issuer: Issuer) -> None:
 @covers("RS-213")
 async def test_streams_are_not_buffered_and_a_disconnect_arrives(issuer: Issuer) -> None:
     arrived = anyio.Event()
-    told: list[Any] = []
+    received: list[Any] = []
     sent: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -1331,7 +1333,7 @@ async def test_streams_are_not_buffered_and_a_disconnect_arrives(issuer: Issuer)
         await send({"type": "http.response.body", "body": b"first", "more_body": True})
         await arrived.wait()
         await send({"type": "http.response.body", "body": b"second", "more_body": True})
-        told.append(await receive())
+        received.append(await receive())
 
     async def receive() -> Any:
         return {"type": "http.disconnect"}
@@ -1344,7 +1346,7 @@ async def test_streams_are_not_buffered_and_a_disconnect_arrives(issuer: Issuer)
     guarded = protect(issuer, app, allowed_origins=[APP])
     with anyio.fail_after(5):
         await guarded(http_scope(headers=lines([("origin", APP)], bearer(token(issuer)))), receive, send)
-    assert told == [{"type": "http.disconnect"}]
+    assert received == [{"type": "http.disconnect"}]
     assert sent == [
         {"type": "http.response.start", "status": 200, "headers": [(b"x-accel-buffering", b"no"), *CORS]},
         {"type": "http.response.body", "body": b"first", "more_body": True},
@@ -1367,11 +1369,11 @@ async def test_an_app_that_answers_401_itself(
     for _ in range(3):
         assert (await call(guarded, headers=bearer(token(issuer)))).status == status
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    told = (
+    expected_warning = (
         "The app answered 401 to an authenticated request. The app may look for the Authorization header, which is "
         "hidden. Set expose_token=True to pass it on, or remove the app's own authentication."
     )
-    assert warnings == [told] * expected
+    assert warnings == [expected_warning] * expected
 
 
 @pytest.mark.parametrize("origin", [[], [("origin", APP)]], ids=["", "CORS"])
@@ -1600,8 +1602,8 @@ async def test_no_token_and_no_query_is_ever_logged(
     await call(guarded, headers=headers(raw), query=query, host=host)
     assert len(seen) == 1
     refusal = seen[0].refusal
-    told = everything_logged(caplog.records) + repr(seen[0]) + (repr(vars(refusal)) if refusal else "")
-    leaked = [piece for secret in (raw, SECRET) for piece in fingerprints(secret) if piece in told.lower()]
+    logged = everything_logged(caplog.records) + repr(seen[0]) + (repr(vars(refusal)) if refusal else "")
+    leaked = [piece for secret in (raw, SECRET) for piece in fingerprints(secret) if piece in logged.lower()]
     assert leaked == []
 
 
@@ -1673,7 +1675,7 @@ def test_any_token68(value: str, parts: list[bytes], issuer: Issuer) -> None:
 @QUICK
 @given(header=HEADERS | WHATEVER, payload=CLAIMS | WHATEVER)
 def test_any_json(header: Any, payload: Any, issuer: Issuer) -> None:
-    """Unsigned, well-formed and not: whatever the JSON says, nobody gets in and nothing breaks."""
+    """An unsigned token with any JSON, well-formed or not, is rejected and causes no server error."""
     raw = issuer.sign(json.dumps(header).encode(), json.dumps(payload).encode(), key=issuer.keys[2])
     app = RecordingApp()
     assert one_request(protect(issuer, app), bearer(raw)).status in (401, 503)

@@ -1,6 +1,6 @@
-"""Whole programs of others as clients: mcp-remote, the MCP Inspector on the command line and in a browser.
+"""Third-party programs as clients: mcp-remote, and the MCP Inspector on the command line and in a browser.
 
-And the conformance suite's scenarios for authorization servers. What they do not manage is told in the README.
+Also the scenarios of the conformance suite for authorization servers. The README lists what does not work.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def challenged(status: int, body: str, challenge: str) -> Response:
         pytest.param(
             InvalidToken(Reason.WRONG_AUDIENCE, expected="a", found="b", issuer="c", kid="d", alg="e"),
             challenged(401, '{"error":"invalid_token","error_description":"The access token is invalid"}', cht()),
-            id="RS-39 wrong audience, nothing told",
+            id="RS-39 wrong audience, no details",
         ),
         pytest.param(
             InvalidToken(Reason.UNKNOWN_ISSUER, found="https://evil.example"),
@@ -104,7 +104,9 @@ def challenged(status: int, body: str, challenge: str) -> Response:
             whole(403, '{"jsonrpc":"2.0","error":{"code":-32600,"message":"Origin not allowed"}}'),
             id="RS-1 RS-220 another origin, no challenge",
         ),
-        pytest.param(NotFound(Reason.NO_SUCH_RESOURCE), whole(404, '{"detail":"Not found"}'), id="RS-54 nobody's path"),
+        pytest.param(
+            NotFound(Reason.NO_SUCH_RESOURCE), whole(404, '{"detail":"Not found"}'), id="RS-54 a path of no resource"
+        ),
         pytest.param(
             Misdirected(Reason.HOST_NOT_ALLOWED), whole(421, '{"detail":"Host not allowed"}'), id="RS-223 another host"
         ),
@@ -146,7 +148,7 @@ def test_before_a_resource_is_known_there_is_no_challenge() -> None:
     [
         pytest.param(b"bearer", {"Bearer"}, id="RS-38 Bearer was used"),
         pytest.param(b"dpop", {"DPoP"}, id="RS-38 DPoP was used"),
-        pytest.param(None, {"Bearer", "DPoP"}, id="RS-12 it cannot be told"),
+        pytest.param(None, {"Bearer", "DPoP"}, id="RS-12 the scheme is not known"),
     ],
 )
 def test_one_line_per_scheme(used: bytes | None, blamed: set[str]) -> None:
@@ -209,10 +211,10 @@ texts = st.none() | st.text(max_size=200)
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(list(Reason)), st.tuples(*[texts] * 5))
 def test_nothing_of_the_details_reaches_the_caller(reason: Reason, details: tuple[str | None, ...]) -> None:
-    """RS-39: whatever a token said, the answer is the same bytes."""
+    """RS-39: the response contains the same bytes for every invalid token."""
     expected, found, issuer, kid, alg = details
-    told = InvalidToken(reason, expected=expected, found=found, issuer=issuer, kid=kid, alg=alg)
-    assert refusal_response(told, SOURCE) == refusal_response(InvalidToken(Reason.BAD_SIGNATURE), SOURCE)
+    detailed = InvalidToken(reason, expected=expected, found=found, issuer=issuer, kid=kid, alg=alg)
+    assert refusal_response(detailed, SOURCE) == refusal_response(InvalidToken(Reason.BAD_SIGNATURE), SOURCE)
 
 
 @pytest.mark.parametrize(

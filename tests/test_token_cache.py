@@ -305,7 +305,7 @@ def _with_static_keys(issuer: Issuer) -> Any:
 # --- What is not remembered ---
 
 
-@covers("RS-110 scopes are judged every time")
+@covers("RS-110 scopes are checked for every request")
 async def test_scopes_are_no_part_of_it(issuer: Issuer) -> None:
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
     policy = ScopePolicy(default=["mcp:read"], paths={"/mcp/admin": ["admin"]})

@@ -43,7 +43,7 @@ async def test_what_cannot_be_known_is_no_none(issuer: Issuer, anyio_backend: st
     assert token(issuer) not in repr(raised.value)
 
 
-def test_a_resource_to_the_letter(issuer: Issuer) -> None:
+def test_a_resource_is_compared_exactly(issuer: Issuer) -> None:
     assert configured(issuer).token_verifier(R).required_scopes == ["mcp:read"]
     with pytest.raises(ConfigurationError, match="is not a configured resource"):
         configured(issuer).token_verifier(R + "/")
