@@ -186,7 +186,7 @@ class AsgiServer:
     """An ASGI app served on 127.0.0.1."""
 
     url: str
-    """Without a slash at the end."""
+    """The base URL without a trailing slash."""
     port: int
     process: Process
 
@@ -295,7 +295,7 @@ class AuthorizationServer:
 
     issuer: str
     metadata: dict[str, Any]
-    """What it publishes (RFC 8414): jwks_uri, token_endpoint, ..."""
+    """Its metadata document (RFC 8414): jwks_uri, token_endpoint, ..."""
     process: Process
     _http: httpx.Client
 

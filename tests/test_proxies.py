@@ -1,4 +1,4 @@
-"""Behind nginx, a real one, with the README's configuration: TLS ends there, and /api is cut off the path.
+"""Servers behind a real nginx with the configuration from the README: nginx ends TLS and cuts /api off the path.
 
 What `test_stacks` asks a server is asked through the proxy: websockets, unbuffered streams and disconnects included.
 """
@@ -56,7 +56,7 @@ ROOT_PATH_OPTIONS = {
 
 
 def configured(directory: Path, port: int, upstream: AsgiServer) -> str:
-    """The README's configuration with ports and files of the test."""
+    """Return the configuration from the README with the ports and files of the test."""
     config = readme_block("nginx", "server_name").replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
     for name in ("server.pem", "server.key"):
         config, replaced = re.subn(rf"/etc/ssl/\S+{Path(name).suffix};", f"{directory / name};", config)
@@ -65,7 +65,7 @@ def configured(directory: Path, port: int, upstream: AsgiServer) -> str:
 
 
 class Proxied:
-    """Servers behind nginx, each started when it is first needed."""
+    """The servers behind nginx; each is started on first use."""
 
     def __init__(self, directory: Path, issuer: Issuer) -> None:
         self.directory = directory
@@ -127,7 +127,9 @@ def asking(stack: Stack) -> Generator[Stack]:
         for app in (APPS if server == "uvicorn" else APPS[:1])
     ],
 )
-def test_through_nginx(server: str, app: str, probe: Callable[[Stack], None], proxied: Proxied) -> None:
+def test_a_server_behind_nginx_passes_every_probe(
+    server: str, app: str, probe: Callable[[Stack], None], proxied: Proxied
+) -> None:
     with asking(proxied(server, app)) as stack:
         probe(stack)
 
@@ -156,7 +158,7 @@ def test_a_rule_does_not_fail_open_if_the_server_has_no_root_path_option(proxied
 
 @pytest.mark.full
 @pytest.mark.parametrize("claimed", ["/evil", "/api/raw-wrap"], ids="RS-2 {}".format)
-def test_no_root_path_of_the_clients_reaches_daphne(claimed: str, proxied: Proxied) -> None:
+def test_a_root_path_that_a_client_sends_does_not_reach_daphne(claimed: str, proxied: Proxied) -> None:
     with asking(proxied("daphne", "raw-wrap")) as stack:
         lie = {"daphne-root-path": claimed}
         assert [stack.get(path, **lie).status_code for path in ("whoami", "admin")] == [200, 403]
@@ -166,7 +168,9 @@ def test_no_root_path_of_the_clients_reaches_daphne(claimed: str, proxied: Proxi
 
 @pytest.mark.parametrize("lies", [*({name: value} for name, value in LIES.items()), LIES], ids=" ".join)
 @pytest.mark.parametrize("app", APPS)
-def test_what_is_published_is_what_is_configured(app: str, lies: dict[str, str], proxied: Proxied) -> None:
+def test_forged_forwarding_fields_do_not_change_published_urls(
+    app: str, lies: dict[str, str], proxied: Proxied
+) -> None:
     with asking(proxied("uvicorn", app)) as stack:
         document = stack.get_document(**lies)
         refused = stack.client.get(f"{stack.url}/whoami", headers=lies)
@@ -184,8 +188,8 @@ def test_what_is_published_is_what_is_configured(app: str, lies: dict[str, str],
 
 
 @pytest.mark.parametrize((), [pytest.param(id="RS-53")])
-def test_the_warning_names_what_to_route(proxied: Proxied, tmp_path: Path) -> None:
-    """Without its second location nginx has no document; the server's log says which path to route."""
+def test_the_log_names_the_path_that_the_proxy_must_route(proxied: Proxied, tmp_path: Path) -> None:
+    """Without its second location nginx does not serve the metadata document; the log names the path to route."""
     with asking(proxied("uvicorn", "raw-wrap")) as stack:
         unauthenticated(stack)
         path = "/.well-known/oauth-protected-resource/api/raw-wrap"
@@ -203,7 +207,7 @@ def test_the_warning_names_what_to_route(proxied: Proxied, tmp_path: Path) -> No
 
 @pytest.mark.parametrize((), [pytest.param(id="RS-18")])
 def test_a_long_token_passes(proxied: Proxied) -> None:
-    """nginx by default, and gunicorn, end at 8 KB."""
+    """The default limit of header fields in nginx and in gunicorn is 8 KB."""
     with asking(proxied("uvicorn", "raw-wrap")) as stack:
         claim: dict[str, Any] = {"groups": ["x" * 100] * 85}
         raw = stack.issuer.mint(stack.resource, scope="mcp:read", **claim)

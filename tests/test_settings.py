@@ -100,7 +100,7 @@ def problems_of(raised: pytest.ExceptionInfo[ConfigurationError]) -> dict[str, s
 # --- the same configuration from every source -------------------------------------------------------------------------
 
 
-def test_a_file_says_what_python_says(tmp_path: Path) -> None:
+def test_a_file_and_a_mapping_give_the_same_configuration_as_python(tmp_path: Path) -> None:
     auth = MCPAuth.from_toml(written(tmp_path, WHOLE))
     assert auth.configs == (CONFIG,)
     options = auth._builder.options
@@ -129,13 +129,13 @@ def short_mapping(folder: Path) -> MCPAuth:
 
 
 @pytest.mark.parametrize("read", [short_mapping, short_file, short_variables, json_variable])
-def test_the_shorthand(read: Callable[[Path], MCPAuth], tmp_path: Path) -> None:
+def test_the_shorthand_works_in_every_source(read: Callable[[Path], MCPAuth], tmp_path: Path) -> None:
     (config,) = read(tmp_path).configs
     assert (config.metadata.resource, list(config.metadata.authorization_servers)) == (R, [ISS])
     assert list(config.policy.default) == ["mcp:read"]
 
 
-def test_an_environment_names_a_file(tmp_path: Path) -> None:
+def test_the_environment_can_name_a_file_and_nothing_else_then(tmp_path: Path) -> None:
     file = written(tmp_path, WHOLE)
     assert MCPAuth.from_env({"MCP_AUTH_CONFIG": str(file), "PATH": "x"}).configs == (CONFIG,)
     with pytest.raises(ConfigurationError) as raised:
@@ -145,7 +145,7 @@ def test_an_environment_names_a_file(tmp_path: Path) -> None:
     }
 
 
-async def test_hooks_by_import_string_and_in_code(issuer: Issuer, anyio_backend: str) -> None:
+async def test_hooks_are_import_strings_or_passed_in_code(issuer: Issuer, anyio_backend: str) -> None:
     auth = MCPAuth.from_mapping(
         SHORT | {"is_revoked": "test_settings_hooks:is_revoked"}, http_client=issuer.http_client, clock=issuer.clock
     )
@@ -176,7 +176,7 @@ def _hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- all problems at once, each with its location ---------------------------------------------------------------------
 
 
-def test_every_problem_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_problem_of_a_file_has_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_SECRET", "hunter2 is secret")
     file = written(
         tmp_path,
@@ -251,7 +251,7 @@ default = ["notes read"]
         ),
     ],
 )
-def test_problems(settings: dict[str, Any], problems: Collection[str]) -> None:
+def test_a_problem_is_reported_at_its_path(settings: dict[str, Any], problems: Collection[str]) -> None:
     with pytest.raises(ConfigurationError) as raised:
         MCPAuth.from_mapping(settings)
     assert sorted(problem.where for problem in raised.value.problems) == sorted(problems)
@@ -272,7 +272,7 @@ def test_problems(settings: dict[str, Any], problems: Collection[str]) -> None:
         ),
     ],
 )
-def test_problems_of_variables(variables: dict[str, str], problems: set[str]) -> None:
+def test_a_problem_is_reported_at_its_variable(variables: dict[str, str], problems: set[str]) -> None:
     good = {"MCP_AUTH_RESOURCE": R, "MCP_AUTH_AUTHORIZATION_SERVERS": ISS}
     with pytest.raises(ConfigurationError) as raised:
         MCPAuth.from_env(good | {f"MCP_AUTH_{name}": text for name, text in variables.items()})
@@ -288,7 +288,7 @@ def test_problems_of_variables(variables: dict[str, str], problems: set[str]) ->
         pytest.param(None, "cannot be read", id="no file"),
     ],
 )
-def test_no_file_to_read(content: bytes | None, what: str, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_a_problem(content: bytes | None, what: str, tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     if content is not None:
         file.write_bytes(content)
@@ -299,7 +299,7 @@ def test_no_file_to_read(content: bytes | None, what: str, tmp_path: Path) -> No
 # --- references -----------------------------------------------------------------------------------------------------
 
 
-def test_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_references_are_replaced_by_their_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHERE", R)
     monkeypatch.setenv("SCOPES", "mcp:read mcp:write")
     monkeypatch.setenv("SIZE", "7")
@@ -335,7 +335,7 @@ def test_a_reference_is_never_shown(
     assert "SOME_SECRET" in str(raised.value)
 
 
-# --- every setting there is -----------------------------------------------------------------------------------------
+# --- all settings -----------------------------------------------------------------------------------------------------
 
 
 def test_every_setting_is_known() -> None:
@@ -532,7 +532,7 @@ def test_a_value_below_the_deepest_path_has_the_line_of_its_ancestor() -> None:
 
 
 @pytest.mark.parametrize("app", ["test_settings_hooks:application", "test_settings_hooks:make()"])
-def test_load_app(app: str, tmp_path: Path) -> None:
+def test_load_app_protects_the_imported_app(app: str, tmp_path: Path) -> None:
     protected = load_app(app, config=written(tmp_path, WHOLE))
     assert type(protected) is MCPAuthMiddleware
     assert protected.auth.configs == (CONFIG,)
@@ -548,27 +548,29 @@ def test_load_app(app: str, tmp_path: Path) -> None:
         pytest.param("test_settings_hooks:number", "is not an ASGI app", id="no app"),
     ],
 )
-def test_load_app_refuses(app: str, what: str, tmp_path: Path) -> None:
+def test_load_app_refuses_an_unusable_import_string(app: str, what: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=what):
         load_app(app, config=written(tmp_path, WHOLE))
 
 
-def test_what_the_apps_module_raises_is_its_own(tmp_path: Path) -> None:
+def test_an_exception_of_the_apps_module_passes_through(tmp_path: Path) -> None:
     with pytest.raises(ModuleNotFoundError, match="there_is_no_such_module_at_all"):
         load_app("test_settings_broken:app", config=written(tmp_path, WHOLE))
 
 
-def test_load_app_without_any_configuration() -> None:
+def test_load_app_without_a_configuration_is_a_problem() -> None:
     with pytest.raises(ConfigurationError, match=r"No MCP_AUTH_… variable is set.*MCP_AUTH_CONFIG"):
         load_app("test_settings_hooks:application")
 
 
-def test_what_is_wrong_with_an_issuer_for_a_list() -> None:
+def test_the_fix_for_a_string_instead_of_a_list_is_the_list() -> None:
     with pytest.raises(ConfigurationError, match=rf"Write \['{ISS}'\]\."):
         MCPAuth.from_mapping(SHORT | {"authorization_servers": ISS})
 
 
-def test_check_config(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_config_prints_the_configuration_or_its_problems(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
     assert main(["check-config", str(written(tmp_path, WHOLE))]) == 0
     shown = capsys.readouterr().out
@@ -586,7 +588,7 @@ def test_the_command_prints_the_schema() -> None:
     assert json.loads(done.stdout) == config_schema(settings_of(Settings), SHORTHAND)
 
 
-def test_the_readmes_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_in_the_readme_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
     text = readme.partition("```toml\n")[2].partition("```")[0]
     monkeypatch.setenv("LOGIN_ISSUER", "https://login.example.com")
@@ -595,7 +597,7 @@ def test_the_readmes_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert schema().is_valid(tomllib.loads(text))
 
 
-def test_check_config_shows_what_is_nested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config_shows_nested_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = f'resource = "{R}"\nauthorization_servers = [{{issuer = "{ISS}", jwks_cache = {{lifetime = 300}}}}]'
     assert main(["check-config", str(written(tmp_path, text))]) == 0
     assert '"lifetime": 300' in capsys.readouterr().out
@@ -627,7 +629,7 @@ def test_check_config_shows_what_is_nested(tmp_path: Path, capsys: pytest.Captur
 def test_check_config_shows_public_values_that_the_file_refers_to(
     text: str, shown: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is published, or sent with every token, is no secret."""
+    """A value that is published or sent with every token is not a secret."""
     public = "https://public.example.com/mcp"
     monkeypatch.setenv("X", public)
     monkeypatch.setenv("J", json.dumps({"a-public": "b-public"}))
