@@ -10,33 +10,34 @@ The rules of the scope policy are applied before the hook is called.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass as standard_dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from asgi_mcp_auth._values import dataclass
+from asgi_mcp_auth._oauth.grammar import is_scope
 from asgi_mcp_auth.errors import printable
 
 __all__ = ("Allow", "Deny", "NeedScopes", "Operation", "TargetKind")
 
 TargetKind = Literal["tool", "resource", "prompt"]
 
-_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 
-
-@standard_dataclass(frozen=True, slots=True, kw_only=True)  # a request makes one for each message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One operation that a JSON-RPC message requests from the app.
 
-    A message that names several resources (`subscriptions/listen`) contains one operation for each.
+    A message that names several resources (`subscriptions/listen`) contains one operation for each. Some operations are
+    followed by the operations that they cause: a call of a tool that reaches other targets (`ScopePolicy.proxies`) by
+    one for each target, a call of a fastmcp app's address by one for the tool, and a resource with a query or a
+    fragment by the resource without them.
 
     Args:
         method: The JSON-RPC method.
         kind: The kind of the target; None for a method without a target.
-        name: The name of the tool or prompt, or the URI of the resource; None for a method without a target.
+        name: The name of the tool or prompt, or the URI of the resource; None for a method without a target. The URI is
+            in the form that servers read, without needless percent-encoding. A URI that servers read in several ways is
+            rejected before the hook is called.
         message_id: The id of the message; None for a notification.
         params: The `params` of the message, as they are in the body. Do not change them. Empty if only header fields
             were read (`headers_only`).
@@ -91,9 +92,6 @@ class Deny:
 
     reason: str = ""
 
-    def __init__(self, reason: str = "") -> None:
-        object.__setattr__(self, "reason", reason)
-
 
 @dataclass(frozen=True, slots=True)
 class NeedScopes:
@@ -112,9 +110,7 @@ class NeedScopes:
 
     def __init__(self, scopes: Iterable[str] | str) -> None:
         given = (scopes,) if isinstance(scopes, str) else tuple(scopes)
-        if not given or not all(
-            isinstance(scope, str) and _SCOPE.fullmatch(scope) for scope in cast("tuple[object, ...]", given)
-        ):
+        if not given or not all(map(is_scope, given)):
             msg = f"NeedScopes: {printable(given)} is not a list of scopes. Pass one or more; a scope has no spaces."
             raise ValueError(msg)
         object.__setattr__(self, "scopes", given)

@@ -6,12 +6,11 @@ The names that the documentation of the library `mcpauth` uses have the same mea
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import field
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.errors import InvalidServerMetadata
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = (
     "DEFAULT_ALGORITHMS",
     "DEFAULT_SCOPE_CLAIMS",
+    "DEFAULT_SUBJECT_CLAIMS",
     "AuthServerConfig",
     "AuthServerType",
     "AuthorizationServerMetadata",
@@ -35,6 +35,9 @@ __all__ = (
     "fetch_server_config",
     "fetch_server_config_by_well_known_url",
 )
+
+NEEDED_METADATA: Final = frozenset({"issuer", "jwks_uri"})
+"""The members of authorization server metadata that decide which tokens are accepted."""
 
 _STRINGS: Final = frozenset(
     {
@@ -80,12 +83,16 @@ class AuthorizationServerMetadata:
         members: Any other members of the document, for example `authorization_endpoint`, `token_endpoint`,
             `jwks_uri`, `registration_endpoint`, `response_types_supported`, `code_challenge_methods_supported`.
 
+    Attributes:
+        ignored_members: The names of published members that `from_dict` left out.
+
     Raises:
         InvalidServerMetadata: Registered members have wrong JSON types; the message names them.
     """
 
-    __slots__ = ("_members",)
+    __slots__ = ("_members", "ignored_members")
     _members: dict[str, Any]
+    ignored_members: tuple[str, ...]
 
     if TYPE_CHECKING:
         issuer: str
@@ -107,29 +114,39 @@ class AuthorizationServerMetadata:
         client_id_metadata_document_supported: bool | None
 
     def __init__(self, *, issuer: str, **members: Any) -> None:
-        self._fill({"issuer": issuer, **members})
+        document = {"issuer": issuer, **members}
+        self._fill(document, refused=_wrong_types(document))
 
-    def _fill(self, members: Mapping[str, Any]) -> None:
-        document = {str(name): value for name, value in members.items() if value is not None or name == "issuer"}
-        wrong = [name for name in {"issuer"} | _STRINGS if not isinstance(document.get(name, ""), str)]
-        wrong += [name for name in _LISTS if not _is_string_list(document.get(name, []))]
-        if wrong:
-            msg = f"The authorization server metadata has wrong JSON types for {', '.join(sorted(wrong))}."
+    def _fill(self, document: Mapping[str, Any], refused: Iterable[str], ignored: Iterable[str] = ()) -> None:
+        if names := ", ".join(sorted(refused)):
+            msg = f"The authorization server metadata has wrong JSON types for {names}."
             raise InvalidServerMetadata(msg)
-        object.__setattr__(self, "_members", document)
+        ignored = tuple(sorted(ignored))
+        kept = {str(name): value for name, value in document.items() if value is not None and name not in ignored}
+        object.__setattr__(self, "_members", kept)
+        object.__setattr__(self, "ignored_members", ignored)
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> AuthorizationServerMetadata:
-        """Return a metadata document as a value.
+    def from_dict(cls, document: Mapping[str, Any], *, ignored: Iterable[str] = ()) -> AuthorizationServerMetadata:
+        """Return a published metadata document as a value.
+
+        Verification needs only `issuer` and `jwks_uri`. Other members of the wrong JSON type are left out, because they
+        must not stop the verification of tokens.
+
+        Args:
+            document: The document.
+            ignored: Names of members that the caller has left out already.
 
         Raises:
-            InvalidServerMetadata: `issuer` is missing, or registered members have wrong JSON types.
+            InvalidServerMetadata: `issuer` is missing, or `issuer` or `jwks_uri` has the wrong JSON type.
         """
         if "issuer" not in document:
             msg = "The authorization server metadata has no issuer."
             raise InvalidServerMetadata(msg)
+        wrong = _wrong_types(document)
         metadata = cls.__new__(cls)
-        metadata._fill(document)  # noqa: SLF001 - a member may be called `self`
+        # Not the constructor: a member may have the name `self`.
+        metadata._fill(document, wrong & NEEDED_METADATA, {*ignored, *wrong})  # noqa: SLF001
         return metadata
 
     def to_dict(self) -> dict[str, Any]:
@@ -161,6 +178,12 @@ class AuthorizationServerMetadata:
 
     def __repr__(self) -> str:
         return f"AuthorizationServerMetadata(issuer={self.issuer!r}, {len(self._members) - 1} more members)"
+
+
+def _wrong_types(document: Mapping[str, Any]) -> set[str]:
+    wrong = {name for name in _STRINGS if not isinstance(document.get(name), str | None)}
+    wrong |= {name for name in _LISTS if document.get(name) is not None and not _is_string_list(document[name])}
+    return wrong if isinstance(document["issuer"], str) else wrong | {"issuer"}
 
 
 def _is_string_list(value: object) -> bool:
@@ -198,8 +221,13 @@ DEFAULT_ALGORITHMS: Final = (
 )
 """Every JWS algorithm that can be allowed; only asymmetric algorithms (RFC 8725 section 3.1)."""
 
+MAX_LEEWAY: Final = 300.0
+"""The largest `leeway` of an issuer, in seconds."""
+
 DEFAULT_SCOPE_CLAIMS: Final = ("scope", "scp", "scopes")
 """The claims that contain scopes: RFC 9068 section 2.2.3, Microsoft Entra ID and Okta, and other providers."""
+DEFAULT_SUBJECT_CLAIMS: Final = ("sub",)
+"""The claims that contain the subject (RFC 9068 section 2.2)."""
 
 TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 """A sync or async function that takes a fetched metadata document and returns one that conforms to RFC 8414."""
@@ -215,7 +243,6 @@ class JWKSCacheSettings:
         max_lifetime: The upper bound of the lifetime that the server states. Default: 86,400 (one day).
         stale_if_error: How long an expired key set is still used while refreshing fails (RFC 5861 section 4); then
             requests get 503. Default: 86,400 (one day).
-        cool_down: The time after a fetch in which an unknown key id does not cause another fetch. Default: 30.
         max_backoff: The longest pause after failed fetches. The first pause is 1 s; each further failure doubles it.
             Default: 30.
     """
@@ -224,7 +251,6 @@ class JWKSCacheSettings:
     min_lifetime: float = 60.0
     max_lifetime: float = 86_400.0
     stale_if_error: float = 86_400.0
-    cool_down: float = 30.0
     max_backoff: float = 30.0
 
 
@@ -239,10 +265,18 @@ class AuthServerConfig:
         issuer_pattern: Instead of `issuer`: a pattern, for example `https://*.id.example.com`. Every issuer that
             matches is trusted and none is published to clients. `*` matches one whole label of the host or one whole
             segment of the path. Default: None.
+        preload: With `issuer_pattern`: matching issuers whose keys are fetched at start, a list of URLs. Their tokens
+            are accepted from the first request on, even while many unknown issuers are tried. Default: empty.
         tenants: The trusted tenants of a template, a list of ids without `/`. Each tenant has its own issuer; all share
             the key set found at `metadata_url` (whose document names the template as its issuer) or `jwks_uri`.
             Default: empty.
         tenant_claim: The name of the claim that must contain the tenant. Default: `"tid"` (Microsoft Entra ID).
+        token_issuers: The accepted values of `iss`, a list of strings, if tokens do not contain the issuer identifier:
+            ADFS writes `http://fs.example.com/adfs/services/trust`. Any strings are allowed (RFC 7519 section 2). They
+            are compared exactly and never fetched. They replace `issuer` in the check of `iss`: list `issuer` too if
+            some tokens contain it. Default: empty, for `issuer`.
+        publish: Whether the resource's metadata names the issuer to clients. Its tokens are accepted in either case. At
+            least one issuer of a resource must be published. Default: True.
         type: The well-known URL of the metadata, an `AuthServerType` (in a file: `"oauth"` or `"oidc"`). Default:
             None, which tries every URL in the order of the MCP specification.
         metadata: The metadata, written by hand or fetched before. There is no discovery then, unless it has no
@@ -261,8 +295,14 @@ class AuthServerConfig:
         algorithms: The accepted JWS algorithms, a list of names from `DEFAULT_ALGORITHMS` (RFC 8725 section 3.1).
             Default: all of them.
         leeway: The allowed clock difference in seconds, from 0 to 300 (RFC 7519 section 4.1.4). Default: 30.
-        scope_claims: The claims that contain scopes, a list of names; a claim is a string or a list. The list replaces
-            the default. Default: `scope`, `scp` and `scopes`.
+        subject_claims: The claims that contain the subject, a list of names; the first that is present counts.
+            `["sub", "client_id"]` accepts the tokens of machine clients without `sub`, and their `principal.is_client`
+            is True. Default: `sub`.
+        scope_claims: The claims that contain scopes, a list of names. A claim is a string, a list, or an object whose
+            member names are the scopes. `realm_access.roles` is a member of a claim; write a backslash before a dot
+            that belongs to a member's name. A claim that has the whole name wins. Default: `scope`, `scp` and `scopes`.
+        accept_nonce: Whether to accept tokens that have a `nonce` and no scope claim, as authentik issues them. They
+            are rejected as ID tokens otherwise. Default: False.
         allowed_clients: The accepted client ids, a list of strings. Default: empty, which accepts all clients.
         max_keys_without_kid: How many keys are tried for a token without `kid`, from 1 to 4. Default: 1.
         jwks_cache: The cache settings of the key set, a `JWKSCacheSettings` (in a file: a table of its fields).
@@ -271,8 +311,11 @@ class AuthServerConfig:
 
     issuer: str | None = None
     issuer_pattern: str | None = None
+    preload: Sequence[str] = ()
     tenants: Sequence[str] = ()
     tenant_claim: str = "tid"
+    token_issuers: Sequence[str] = ()
+    publish: bool = True
     type: AuthServerType | None = None
     metadata: AuthorizationServerMetadata | None = None
     metadata_url: str | None = None
@@ -284,7 +327,9 @@ class AuthServerConfig:
     require_single_audience: bool = False
     algorithms: Sequence[str] = DEFAULT_ALGORITHMS
     leeway: float = 30.0
+    subject_claims: Sequence[str] = DEFAULT_SUBJECT_CLAIMS
     scope_claims: Sequence[str] = DEFAULT_SCOPE_CLAIMS
+    accept_nonce: bool = False
     allowed_clients: Sequence[str] = ()
     max_keys_without_kid: int = 1
     jwks_cache: JWKSCacheSettings = JWKSCacheSettings()
@@ -384,12 +429,20 @@ class ScopePolicy:
         default: The baseline: the scopes that every request to the resource needs, a list of strings. Default: empty.
         paths: More scopes by path: `"/x"` (exact), `"/x/*"` (`/x` and all paths below it), `"POST /x/*"`. The most
             specific rule wins: the longest path, exact before `/*`, a named method before any. Default: empty.
-        tools: More scopes by tool. Default: empty.
+        tools: More scopes by tool. A call of a fastmcp app's address (`__<hash>_<tool>`) needs the scopes of both
+            names; if neither name is listed exactly, it needs the scopes of all rules. Default: empty.
         resources: More scopes by resource URI. URI templates are patterns too: `{name}` matches within a segment.
-            Default: empty.
+            Rules and requests are compared in canonical form. A URI that servers read in several ways with different
+            rules is rejected. The rules of a URI and of the URI without query and fragment add up. Default: empty.
         prompts: More scopes by prompt. Default: empty.
         rpc_methods: More scopes by JSON-RPC method, in addition to those for the tool, resource or prompt.
             Default: empty.
+        proxies: Tools that reach other targets: by tool, the argument that names a target and its kind (`"tool"`,
+            `"resource"`, `"prompt"`): `{"call_tool": {"name": "tool"}}`, `{"bulk": {"calls[].tool": "tool"}}`. A call
+            needs the scopes of its targets too, and is rejected if it names no target. Kind `"any"` is for a tool that
+            can reach every target, for example because it runs code: it needs the scopes of all rules, unless the tool
+            itself is listed exactly. `"*_call_tool"` means the tool below any namespace. The proxy tools of fastmcp
+            are known while fastmcp is loaded; `{}` means that a tool with such a name is not a proxy. Default: empty.
         unlisted: What an operation without a rule needs: `"baseline"`, or nothing suffices (`"deny"`). `initialize`,
             `ping`, lists and notifications need the baseline in either case. Default: `"baseline"`.
         public_methods: The JSON-RPC methods without a target that need no token, a list of names. An invalid token is
@@ -398,7 +451,7 @@ class ScopePolicy:
             `paths`. Default: empty.
         headers_only: Whether to decide by `Mcp-Method` and `Mcp-Name` alone and read no body. Only for an app that
             rejects bodies that contradict them, and only for MCP 2026-07-28: a request without that version is
-            answered 400. Default: False.
+            answered 400. A proxy tool needs the scopes of all rules then. Default: False.
         allow_batches: Whether to accept a batch without the version header, which clients of MCP 2025-03-26 do not
             send. Default: False.
         scope_strategy: What a challenge names in addition to the required scopes: nothing (`"minimal"`), the known
@@ -406,8 +459,8 @@ class ScopePolicy:
             before 2026-07-28). Default: `"auto"`.
         filter_lists: Whether to remove tools, resources and prompts that the caller may not use from the app's lists.
             Default: False.
-        mark_reachable: With `filter_lists`: whether to keep entries that more scopes would allow, with these scopes in
-            `_meta`. Default: False.
+        annotate_lists: What to add to the entries of filtered lists, a list. `"required_scopes"` keeps entries that
+            more scopes would allow, with these scopes in `_meta`. Default: empty.
         implies: The scopes that include others, transitively: `{"notes:admin": ["notes:write"]}`. Default: empty.
         request_scope_names: The name that clients must request, by scope, if the provider has two names for a scope
             (Microsoft Entra ID: `api://…/x`). Default: empty.
@@ -421,6 +474,9 @@ class ScopePolicy:
     resources: Rules = field(default_factory=_no_rules)
     prompts: Rules = field(default_factory=_no_rules)
     rpc_methods: Rules = field(default_factory=_no_rules)
+    proxies: Mapping[str, Mapping[str, Literal["tool", "resource", "prompt", "any"]]] = field(
+        default_factory=dict[str, Mapping[str, Literal["tool", "resource", "prompt", "any"]]]
+    )
     unlisted: Literal["baseline", "deny"] = "baseline"
     public_methods: Sequence[str] = ()
     non_mcp_paths: Sequence[str] = ()
@@ -428,7 +484,7 @@ class ScopePolicy:
     allow_batches: bool = False
     scope_strategy: Literal["auto", "minimal", "cumulative"] = "auto"
     filter_lists: bool = False
-    mark_reachable: bool = False
+    annotate_lists: Iterable[Literal["required_scopes"]] = ()
     implies: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     request_scope_names: Mapping[str, str] = field(default_factory=dict[str, str])
     challenge_scopes: Sequence[str] | None = None

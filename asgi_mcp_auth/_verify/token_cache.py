@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth.context import AuthInfo
+from asgi_mcp_auth.status import TokenCacheStatus
 
 if TYPE_CHECKING:
     from asgi_mcp_auth._verify.verifier import Verified
-    from asgi_mcp_auth.status import TokenCacheStatus
 
 __all__ = ("Entry", "TokenCache", "estimate_size")
 
@@ -101,17 +101,8 @@ class TokenCache:
         entry = self._entries.get(digest)
         if entry is None:
             return None
-        now, keys = self._clock(), entry.keys.document
-        snapshot, state = keys.value, keys.state
-        if entry.not_before <= now < entry.valid_until and (
-            # `keys.usable` for fresh keys without a call (benchmarks: in_process)
-            (
-                snapshot is not None
-                and snapshot.generation is entry.generation
-                and state.fetched_at <= now < state.refresh_from
-            )
-            or entry.keys.usable(entry.generation, now)
-        ):
+        now = self._clock()
+        if entry.not_before <= now < entry.valid_until and entry.keys.usable(entry.generation, now):
             try:  # noqa: SIM105 - contextlib.suppress() is slower (benchmarks: in_process)
                 self._entries.move_to_end(digest)
             except KeyError:  # the event loop of another thread evicted the entry meanwhile
@@ -146,8 +137,6 @@ class TokenCache:
         """Return the status; None if the cache is disabled. With several threads the counts are approximate."""
         if not self._size:
             return None
-        from asgi_mcp_auth.status import TokenCacheStatus  # noqa: PLC0415
-
         return TokenCacheStatus(
             entries=len(self._entries),
             size=self._size,
