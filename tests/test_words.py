@@ -33,13 +33,10 @@ EXCLUDED = ("tests/counterparts/", "tests/test_words.py")
 EXEMPT: frozenset[str] = frozenset(
     {
         "README.md",
-        "asgi_mcp_auth/_asgi/small_apps.py",
         "asgi_mcp_auth/_oauth/origin.py",
         "asgi_mcp_auth/_policy/paths.py",
         "tests/test_cross_origin.py",
-        "tests/test_mcp_stacks.py",
         "tests/test_paths.py",
-        "tests/test_placement.py",
         "tests/test_readme.py",
     }
 )
