@@ -31,6 +31,7 @@ from asgi_mcp_auth import (
     load_app,
 )
 from asgi_mcp_auth._options import MCPAuthOptions, Settings
+from asgi_mcp_auth._policy.problems import as_list, as_mapping
 from asgi_mcp_auth._settings.loader import settings_of
 from asgi_mcp_auth._settings.reader import fields_of
 from asgi_mcp_auth._settings.schema import config_schema
@@ -453,8 +454,8 @@ def documents(draw: st.DrawFn) -> str:
     return text
 
 
-def paths_of(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
-    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+def paths_of(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    members: list[tuple[str | int, object]] = [*(as_mapping(value) or {}).items(), *enumerate(as_list(value) or ())]
     return [path, *(inner for key, member in members for inner in paths_of(member, (*path, key)))]
 
 
