@@ -171,7 +171,11 @@ class Problem(NamedTuple):
 
 
 class ConfigurationError(MCPAuthError, ValueError):
-    """A configuration that cannot be used: `problems` holds everything that is wrong with it."""
+    """A configuration that cannot be used.
+
+    Args:
+        problems: Everything that is wrong with the configuration; also an attribute.
+    """
 
     code = "invalid_server_config"
 
@@ -335,7 +339,12 @@ class OriginNotAllowed(Forbidden):
 
 
 class InsufficientScope(Forbidden):
-    """A valid token that lacks scopes: 403 `insufficient_scope`, which names all required scopes."""
+    """A valid token that lacks scopes: 403 `insufficient_scope`, which names all required scopes.
+
+    Args:
+        required: All scopes that the operation needs.
+        log: As for `Refusal`.
+    """
 
     wire_code = "insufficient_scope"
     default_description = "Additional scope required"
@@ -433,7 +442,15 @@ class BearerAuthExceptionCode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MCPAuthBearerAuthExceptionDetails:
-    """Details of an `MCPAuthBearerAuthException`; the challenge of the 403 names `missing_scopes`."""
+    """Details of an `MCPAuthBearerAuthException`.
+
+    Args:
+        cause: The exception or value that caused the rejection.
+        uri: The URL of a page about the rejection.
+        missing_scopes: The scopes that the challenge of the 403 names.
+        expected: The value that would have been accepted.
+        actual: The value that was received.
+    """
 
     cause: Any = None
     uri: str | None = None
@@ -457,6 +474,10 @@ class MCPAuthBearerAuthException(InvalidToken):
     """A rejection by a verify function: 401, or 403 for the code MISSING_REQUIRED_SCOPES.
 
     `message` explains the code, for an app that shows it. The response contains the description of a `Refusal`.
+
+    Args:
+        code: The code of the rejection.
+        cause: The details of the rejection.
     """
 
     def __init__(self, code: BearerAuthExceptionCode, cause: MCPAuthBearerAuthExceptionDetails | None = None) -> None:
@@ -476,7 +497,12 @@ class MCPAuthTokenVerificationExceptionCode(StrEnum):
 
 
 class MCPAuthTokenVerificationException(InvalidToken):
-    """A rejection by a verify function: 401."""
+    """A rejection by a verify function: 401.
+
+    Args:
+        code: The code of the rejection.
+        cause: The exception or value that caused the rejection.
+    """
 
     def __init__(self, code: MCPAuthTokenVerificationExceptionCode, cause: object = None) -> None:
         super().__init__(Reason.REJECTED_BY_VERIFIER, found=str(code))

@@ -58,7 +58,12 @@ class DocumentStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyStatus:
-    """A key that is used, and the algorithms that it may verify."""
+    """A key that is used.
+
+    Attributes:
+        kid: The key id; None if there is none.
+        algorithms: The algorithms that the key may verify.
+    """
 
     kid: str | None
     algorithms: tuple[str, ...]
