@@ -68,7 +68,7 @@ def litestar(auth: MCPAuth, *inside: Any) -> Litestar:
 
 
 async def start(app: Any) -> None:
-    """The lifespan, up to the point where the app is told to stop."""
+    """Run the lifespan up to its shutdown message."""
     events = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
 
     async def receive() -> Any:

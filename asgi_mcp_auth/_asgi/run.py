@@ -1,6 +1,6 @@
-"""Running the app for a verified caller: on a copied scope, with its responses and its websocket watched.
+"""Running the app for a verified caller, with a copy of the scope and a wrapped `send`.
 
-The app's own errors pass through, and its streams are not buffered.
+The exceptions of the app pass through, and its streams are not buffered.
 """
 
 from __future__ import annotations
@@ -27,7 +27,16 @@ __all__ = ("AppContext", "run_app", "run_public")
 
 
 class AppContext:
-    """What running an app needs beside the request; slots are read in a third of a named tuple's time, or less."""
+    """The values that running the app needs in addition to the request.
+
+    Args:
+        app: The ASGI app.
+        bridge: Sets the identity of the MCP SDK; None if the SDK is not loaded.
+        clock: Seconds since the epoch.
+        app_answered_401: Called if the app answers 401 to a verified caller; None to ignore it.
+        expose_token: Whether the app receives the raw token.
+        post_stream_grace: Seconds for which the stream of a POST may outlive its token.
+    """
 
     __slots__ = ("app", "app_answered_401", "bridge", "clock", "expose_token", "post_stream_grace")
 
@@ -49,7 +58,7 @@ class AppContext:
         self.post_stream_grace = post_stream_grace
 
 
-async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
+async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     context: AppContext,
     verified: Verified,
     cors: Cors | None,
@@ -69,7 +78,7 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
     child["state"] = {**state, **identity} if state else identity
     child["user"] = user
     child["auth"] = Credentials(info.scopes)
-    if not context.expose_token:  # an app that cannot see the token cannot pass it on (MCP: token passthrough)
+    if not context.expose_token:  # MCP forbids token passthrough, so the app does not get the token
         child["headers"] = request.forwarded
     if removed_fields:
         child["headers"] = [field for field in child["headers"] if canonical_name(field[0]) not in removed_fields]
@@ -95,7 +104,7 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
             bridge.context_var.reset(reset_bridge)
 
 
-async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
+async def run_public(  # noqa: PLR0917 - the three arguments of ASGI and our own
     context: AppContext,
     cors: Cors | None,
     scope: Any,
@@ -103,7 +112,10 @@ async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
     send: Any,
     wrap_send: Callable[[Any], Any] | None = None,
 ) -> None:
-    """Run the app for nobody: servers start a pipelined request in the context of the one before."""
+    """Run the app without an identity.
+
+    The context variables are reset, because a server may start a pipelined request in the context of the previous one.
+    """
     reset_bridge = None if context.bridge is None else context.bridge.context_var.set(None)
     reset = current_auth_var.set(None)
     try:
@@ -116,7 +128,7 @@ async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
 
 
 def _as_coroutine_function(send: Any) -> Any:
-    """`send`, for those who ask: `async_to_sync` of asgiref warns of a function that seems to be none."""
+    """Return `send` marked as a coroutine function: `async_to_sync` of asgiref warns if it is not."""
     mark: Any = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
     if mark is not None:
         return mark(send)
@@ -128,7 +140,7 @@ def _as_coroutine_function(send: Any) -> Any:
 
 
 class _WatchedResponse:
-    """Notices that the app answers 401, and ends an event stream with the token."""
+    """A `send` that reports a 401 of the app and ends an event stream when the token expires."""
 
     __slots__ = ("_context", "_listens", "_scope", "_send", "_stream", "_verified")
 
@@ -147,7 +159,7 @@ class _WatchedResponse:
 
     @_as_coroutine_function
     def send(self, message: Any) -> Awaitable[None]:
-        """Hand on what the server's `send` returns: that saves a coroutine for each message."""
+        """Return the awaitable of the server's `send`, which saves one coroutine per message."""
         send = self._send
         if message["type"] == "http.response.start":
             if message["status"] == 401 and self._context.app_answered_401 is not None:  # noqa: PLR2004
@@ -163,7 +175,7 @@ class _WatchedResponse:
 
 
 def _adding_fields(send: Any, fields: tuple[Header, ...], cors: Cors | None) -> Any:
-    """`send`, adding fields to the response's start."""
+    """Return a `send` that adds header fields to the start of the response."""
 
     async def adding(message: Any) -> None:
         await send(add_fields(message, fields, cors) if message["type"] == "http.response.start" else message)
@@ -172,7 +184,7 @@ def _adding_fields(send: Any, fields: tuple[Header, ...], cors: Cors | None) -> 
 
 
 def add_fields(message: Any, fields: tuple[Header, ...], cors: Cors | None) -> Any:
-    """A response's start with fields added; CORS only where the app does not do it itself."""
+    """Return the start of a response with more header fields; CORS fields only if the app does not set its own."""
     headers = list(message.get("headers", ()))
     names = {bytes(name).lower() for name, _ in headers}
     headers += fields

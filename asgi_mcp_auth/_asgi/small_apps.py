@@ -37,13 +37,13 @@ RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
 class ReadinessApp:
-    """Answers every request 200 when tokens can be verified, and 503 with the issuers whose keys are missing.
+    """An ASGI app that answers 200 if tokens can be verified, and 503 with the issuers whose keys are missing.
 
-    Asking is enough to have missing keys fetched in the background, within the usual brakes: a server without a
-    lifespan becomes ready by being asked.
+    A request starts to fetch missing keys in the background, within the rate limits of fetching. A server without a
+    lifespan therefore becomes ready after readiness requests.
 
     Args:
-        unusable: The issuers whose keys cannot be used now.
+        unusable: Returns the issuers whose keys cannot be used now.
     """
 
     def __init__(self, unusable: Callable[[], tuple[str, ...]]) -> None:
