@@ -31,6 +31,7 @@ MESSAGE_FIELDS: Final = REQUEST_FIELDS | {
     b"last-event-id",
 }
 WELL_KNOWN = b"/.well-known/"
+MAX_ROOT_PATH = 512  # characters of a root path that may precede a well-known path; clients of Daphne choose it
 
 
 def _spellings(name: bytes) -> Iterable[bytes]:
@@ -126,9 +127,8 @@ class RequestInfo:
         Well-known paths belong to the host root (RFC 8615 section 3). Servers with a configured root path, for example
         uvicorn, prepend the root path to every path that a proxy sends, whether or not the proxy has stripped it.
         """
-        raw = self.raw_path
-        if self.root_path:
-            root = self.root_path.rstrip("/")
+        raw, root = self.raw_path, self.root_path.rstrip("/")
+        if 0 < len(root) <= MAX_ROOT_PATH:
             for spelling in (
                 root.encode("utf-8", "surrogatepass"),
                 quote(root, errors="surrogatepass").encode("ascii"),

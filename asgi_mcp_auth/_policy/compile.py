@@ -316,7 +316,7 @@ def _check_owners(urls: Sequence[tuple[str, Url]], public: Sequence[PathRule], p
             fix = "Give each resource a path of its own, or protect them with two middlewares."
             problems.add(where, f"{url} owns the same path as {owners[prefix]}.", fix)
         owners[prefix] = url
-        if table.judge("GET", prefix).public:
+        if table.resolve("GET", prefix).public:
             problems.add("public_paths", f"They make the resource {url} itself public.", "Remove its path.")
 
 
@@ -326,7 +326,7 @@ def _check_rules(resources: Sequence[CompiledResource], problems: Problems) -> N
     for index, resource in enumerate(resources):
         below = resource.owned_prefix.rstrip("/") + "/"
         for rule in resource.policy.rules:
-            if table.judge("GET", rule.path).owner != index:
+            if table.resolve("GET", rule.path).owner != index:
                 fix = "Move the rule to the resource that owns the path."
                 problems.add("policy.paths", f"{show(rule.path)} is not below {resource.identifier}.", fix)
             elif not (rule.path + "/").startswith(below):

@@ -118,14 +118,14 @@ class RouteTable:
                 return document
         root_path = self._own_root_path or request.root_path
         try:
-            verdict = self._paths.judge(request.method, request.path, root_path, claimed_root_path)
+            verdict = self._paths.resolve(request.method, request.path, root_path, claimed_root_path)
         except BadRequest as ambiguous:
             return Route(refusal=ambiguous.without_traceback())
         if verdict.public:
             return PUBLIC
         if verdict.owner is None or is_well_known(request.path, request.root_path):
             return NOT_FOUND
-        return self._protected[verdict.owner, verdict.rule, not verdict.plain]
+        return self._protected[verdict.owner, verdict.rule, not verdict.is_non_mcp]
 
     def _remember(self, key: tuple[object, ...], route: Route) -> None:
         """Put a path into the table. Emptying a full table costs each path that is in use one run of the algorithm."""
