@@ -140,18 +140,23 @@ def check_fields(fields: MCPFields, message: Message) -> None:
 
 
 def header_params(headers: Iterable[tuple[bytes, bytes]], message_id: str | int | None) -> dict[str, str]:
-    """The `Mcp-Param-*` fields, decoded, by lower-case name without the prefix.
+    """Return the `Mcp-Param-*` fields, decoded, by lower-case name without the prefix.
+
+    CGI and WSGI adapters cannot tell `_` from `-` (RFC 3875 section 4.1.18), so both spellings of the prefix are read,
+    and two names that differ only there are one repeated field.
 
     Raises:
-        MessageRefused: -32020, for one that is repeated or malformed.
+        MessageRefused: -32020, for a field that is repeated or malformed.
     """
     params: dict[str, str] = {}
+    folded: set[bytes] = set()
     for name, value in headers:
-        if name.startswith(_PARAM):
-            short = name[len(_PARAM) :].decode("latin-1").lower()
-            text = decode_value(value.strip(b" \t"))
-            if short in params or text is None:
+        canonical = name.replace(b"_", b"-").lower()
+        if canonical.startswith(_PARAM):
+            text = decode_value(value.strip(WHITE))
+            if canonical in folded or text is None:
                 field = "Mcp-Param"
                 raise mismatch(field, message_id)
-            params[short] = text
+            folded.add(canonical)
+            params[name[len(_PARAM) :].decode("latin-1").lower()] = text
     return params
