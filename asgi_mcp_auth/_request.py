@@ -18,6 +18,7 @@ REQUEST_FIELDS: Final = CREDENTIAL_FIELDS | {
     b"origin",
     b"access-control-request-method",
     b"access-control-request-headers",
+    b"access-control-request-private-network",
     b"if-none-match",
 }
 MESSAGE_FIELDS: Final = REQUEST_FIELDS | {

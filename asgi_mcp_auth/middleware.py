@@ -120,7 +120,9 @@ class ProtectedApp:
             await self._refuse(cors, request, receive, send, resource)
             return True, None
         if cors is not None and is_preflight(request):
-            await self._answer("preflight", Response(204, cors.preflight(request)), request, receive, send, resource)
+            await self._answer(
+                "preflight", Response(204, resource.origins.preflight(request, cors)), request, receive, send, resource
+            )
             return True, cors
         refused: Refusal | None = None
         if not self._protection.websockets and request.is_websocket:

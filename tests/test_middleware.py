@@ -1176,7 +1176,7 @@ async def test_origin_on_loopback(origin: str, status: int, issuer: Issuer) -> N
 
 PREFLIGHT_HEADERS = (
     b"authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, "
-    b"mcp-session-id, last-event-id, dpop"
+    b"mcp-session-id, last-event-id, dpop, traceparent, tracestate, baggage, x-request-id"
 )
 
 

@@ -103,7 +103,7 @@ class Document(NamedTuple):
             return self.response
         if request.method == "OPTIONS":
             wanted = b", ".join(request.fields.get(b"access-control-request-headers", ()))
-            echo = wanted if _FIELD_NAMES.fullmatch(wanted) else PREFLIGHT_HEADERS.encode("ascii")
+            echo = wanted if _FIELD_NAMES.fullmatch(wanted) else ", ".join(PREFLIGHT_HEADERS).encode("ascii")
             preflight = (_ANY_ORIGIN, (b"access-control-allow-methods", ALLOWED_METHODS))
             more = ((b"access-control-allow-headers", echo), (b"access-control-max-age", b"86400"))
             return Response(204, (*preflight, *more, (b"allow", ALLOWED_METHODS)))

@@ -12,7 +12,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from asgi_mcp_auth._oauth.challenge import BEARER
-from asgi_mcp_auth._oauth.origin import HostCheck, OriginCheck, normal_origin, parse_authority
+from asgi_mcp_auth._oauth.origin import HostCheck, OriginCheck, is_field_name, normal_origin, parse_authority
 from asgi_mcp_auth._oauth.resource_metadata import (
     LANGUAGE_MEMBERS,
     Document,
@@ -79,6 +79,8 @@ class ResourceContext:
     """What a resource takes from the whole configuration."""
 
     allowed_origins: Sequence[str]
+    cors_methods: Sequence[str]
+    cors_headers: Sequence[str]
     metadata_signer: MetadataSigner | None
     allow_http: bool
     alone_on_origin: bool
@@ -228,7 +230,7 @@ def compile_resource(
         owned_prefix=canonical_path(url.path or "/"),
         metadata_url=metadata_url,
         document=compile_document(members),
-        origins=OriginCheck(url, around.allowed_origins),
+        origins=OriginCheck(url, around.allowed_origins, around.cors_methods, around.cors_headers),
         schemes=frozenset(scheme.key for scheme in schemes),
         challenge=challenge,
         trust=trust,
@@ -288,6 +290,15 @@ def _origins(origins: object, problems: Problems) -> tuple[str, ...]:
             fix = "Write scheme://host[:port] without a path, or '*'."
             problems.add("allowed_origins", f"{show(origin)} is not an origin.", fix)
     return tuple(known for known in normal.values() if known is not None)
+
+
+def _tokens(names: object, where: str, example: str, problems: Problems) -> tuple[str, ...]:
+    """Check methods or field names for preflights."""
+    listed = problems.strings(names, where)
+    for name in listed:
+        if not is_field_name(name):
+            problems.add(where, f"{show(name)} is not a token (RFC 9110 section 5.6.2).", f"Write {example}, or '*'.")
+    return tuple(listed)
 
 
 def _hosts(hosts: object, problems: Problems) -> tuple[tuple[str, int | None], ...]:
@@ -353,6 +364,8 @@ def compile_config(
     public_paths: object,
     allowed_origins: object,
     allowed_hosts: object,
+    cors_methods: object,
+    cors_headers: object,
     metadata_signer: MetadataSigner | None,
     allow_http: bool,
     one_issuer: bool,
@@ -366,6 +379,8 @@ def compile_config(
     public = _public_paths(public_paths, problems)
     origins = _origins(allowed_origins, problems)
     hosts = _hosts(allowed_hosts, problems)
+    methods = _tokens(cors_methods, "cors_methods", "'PATCH'", problems)
+    headers = _tokens(cors_headers, "cors_headers", "'x-tenant-id'", problems)
     configs = _configs(given)
     if not configs:
         fix = "Give at least one ResourceServerConfig."
@@ -386,6 +401,8 @@ def compile_config(
     for where, url, config in known:
         around = ResourceContext(
             allowed_origins=origins,
+            cors_methods=[method.upper() for method in methods],
+            cors_headers=[name.lower() for name in headers],
             metadata_signer=metadata_signer,
             allow_http=allow_http,
             new_issuers_per_minute=new_issuers_per_minute,
