@@ -127,7 +127,15 @@ class MCPAuth:
         return MetadataApp(self._protection.config)
 
     def readiness_app(self) -> ReadinessApp:
-        """Return an ASGI app for a health path: 200 if the keys of every named issuer can be used, else 503."""
+        """Return an ASGI app for a health path: 200 if the keys of every named issuer can be used, else 503.
+
+        Serve the app with a `Route`, and list its path in `public_paths`: health checks then need no token, and may
+        call by address, because the `Host` of public paths is not checked.
+
+            Route("/readyz", endpoint=auth.readiness_app())  # in Starlette(routes=[...]) or FastAPI(routes=[...])
+
+        A `Mount` redirects `/readyz` to `/readyz/`, which is another path and not public.
+        """
         from asgi_mcp_auth._asgi.small_apps import ReadinessApp  # noqa: PLC0415 - rarely used
 
         return ReadinessApp(self._protection.key_sets.missing)

@@ -580,7 +580,7 @@ def test_a_good_configuration_has_no_warnings(caplog: pytest.LogCaptureFixture) 
 def test_a_public_well_known_path() -> None:
     """A well-known path belongs to no resource unless it is public."""
     auth = MCPAuth(config(), public_paths=["/.well-known/security.txt", "/.well-known/acme-challenge/*"])
-    judge = auth._protection.config.paths.judge
+    judge = auth._protection.config.paths.resolve
     paths = ("/.well-known/security.txt", "/.well-known/acme-challenge/x", "/.well-known/other")
     assert [judge("GET", path).public for path in paths] == [True, True, False]
 

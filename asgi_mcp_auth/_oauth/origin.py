@@ -104,7 +104,7 @@ class Cors(NamedTuple):
 
     @property
     def response(self) -> Headers:
-        """The fields of every response, the app's included: else no browser can read a challenge (RFC 9449 section 8)."""
+        """The fields of every response, so that browsers can read challenges (RFC 9449 section 8)."""
         return (*self.allowed, (b"access-control-expose-headers", EXPOSED_HEADERS))
 
 
