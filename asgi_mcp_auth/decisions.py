@@ -55,14 +55,14 @@ class Decision(NamedTuple):
     """What was decided about one request.
 
     `outcome` is `allowed` (with `auth_info`), `refused` (with `refusal`), or an answer that needs no token:
-    `public`, `metadata`, `preflight`. `url` is the public URL without the query; `resource` the identifier of
-    the owning resource, if one owns the path; `operations` what an admitted body asks for, where it was read.
+    `public`, `metadata`, `preflight`. `path` is the path as received, without the query: behind a proxy or a mount the
+    client's URL may differ. `resource` is the identifier of the owning resource, if one owns the path; `operations` what an admitted body asks for, where it was read.
     Nothing here holds a token.
     """
 
     outcome: Outcome
     method: str
-    url: str
+    path: str
     resource: str | None = None
     status: int | None = None
     auth_info: AuthInfo | None = None
@@ -93,7 +93,7 @@ class RefusalLog:
     """Writes refusals to the logger `asgi_mcp_auth.decisions`, at most `most` per reason and `seconds`.
 
     A request without a credential is DEBUG (every client starts so), 503 is ERROR, the rest WARNING. The record
-    has the attributes `reason`, `issuer`, `kid`, `alg`, `client_id`, `operation`, `expected`, `found`
+    has the attributes `reason`, `resource`, `issuer`, `kid`, `alg`, `client_id`, `operation`, `expected`, `found`
     and `suppressed`.
     """
 
@@ -122,7 +122,8 @@ class RefusalLog:
         if count >= self._most:
             return
         details = refusal.details()
-        told = " ".join(f"{name}={_quoted(value)}" for name, value in details.items())
+        fields = details if decision.resource is None else {"resource": decision.resource, **details}
+        listed = " ".join(f"{name}={_quoted(value)}" for name, value in fields.items())
         more = f" ({suppressed} more like it before)" if suppressed else ""
         if count + 1 == self._most:
             more += f" (no more of these for {self._seconds - (now - start):.0f} s)"
@@ -132,8 +133,14 @@ class RefusalLog:
             refusal.status,
             refusal.reason.value,
             printable(decision.method),
-            printable(decision.url),
-            told,
+            printable(decision.path),
+            listed,
             more,
-            extra={"reason": refusal.reason.value, "suppressed": suppressed, **UNKNOWN, **details},
+            extra={
+                "reason": refusal.reason.value,
+                "resource": decision.resource,
+                "suppressed": suppressed,
+                **UNKNOWN,
+                **details,
+            },
         )

@@ -216,7 +216,7 @@ class ProtectedApp:
         decision = Decision(
             outcome=outcome,
             method=request.method,
-            url=request.public_url((resource or self._resources[0]).url.origin),
+            path=request.raw_path.decode("ascii", "backslashreplace"),
             resource=None if resource is None else resource.identifier,
             status=status,
             auth_info=None if verified is None else verified.auth_info,
