@@ -55,8 +55,9 @@ class Decision(NamedTuple):
     """What was decided about one request.
 
     `outcome` is `allowed` (with `auth_info`), `refused` (with `refusal`), or an answer that needs no token:
-    `public`, `metadata`, `preflight`. `path` is the path as received, without the query: behind a proxy or a mount the
-    client's URL may differ. `resource` is the identifier of the owning resource, if one owns the path; `operations` what an admitted body asks for, where it was read.
+    `public`, `metadata`, `preflight`. `path` is the path as received, without the query: behind a proxy or a mount,
+    the client's path may differ. `resource` is the identifier of the owning resource, if one owns the path;
+    `operations` what an admitted body asks for, where it was read.
     Nothing here holds a token.
     """
 
