@@ -157,9 +157,9 @@ class MCPAuth:
         )
 
     async def warm_up(self) -> tuple[str, ...]:
-        """Fetch the key sets of all named issuers now instead of at the first token.
+        """Fetch the key sets of all named and preloaded issuers now instead of at the first token.
 
-        Return the issuers whose keys cannot be used. Failures are logged, and are tried again at the first token.
+        Return the named issuers whose keys cannot be used. Failures are logged, and are tried again at the first token.
         """
         return await self._protection.key_sets.warm_up()
 

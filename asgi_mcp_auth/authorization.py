@@ -30,12 +30,15 @@ _SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 class Operation:
     """One thing that a JSON-RPC message asks the app to do.
 
-    A message that names several resources (`subscriptions/listen`) is one operation for each.
+    A message that names several resources (`subscriptions/listen`) is one operation for each. A call of a tool that
+    reaches other targets (`ScopePolicy.proxies`) is followed by an operation for each target, a call of a fastmcp
+    app's address by an operation for the tool, and a resource with a query or a fragment by the resource without them.
 
     Args:
         method: The JSON-RPC method.
         kind: What `name` names, or None for a method without a target.
-        name: The tool, the prompt, or the resource's URI.
+        name: The tool, the prompt, or the resource's URI. The URI is as servers read it, without needless
+            percent-encoding; a URI that servers read in several ways is refused before the hook is asked.
         message_id: The request's id; None for a notification.
         params: The message's `params` as they are in the body: read them, do not change them. Empty when only
             header fields were read (`headers_only`).

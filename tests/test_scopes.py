@@ -1,4 +1,4 @@
-"""`_protocol.scopes`: the grammar of a scope, the hierarchy, what a request needs."""
+"""`_policy.scopes`: the grammar of a scope, the hierarchy, what a request needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, is_scope
+from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, StepUpRequirement, is_scope
 
 FILES = ScopeHierarchy({"admin": ["files:write"], "files:write": ["files:read"], "owner": ["admin"]}, {})
 
@@ -169,3 +169,29 @@ def test_a_hierarchy_keeps_no_reference_to_what_it_was_given() -> None:
     names["read"] = "x"
     assert hierarchy.satisfying("write") == {"write"}
     assert hierarchy.request_name("read") == "r"
+
+
+NOW = 1_800_000_000
+
+
+@pytest.mark.parametrize(
+    ("authenticated", "expected"),
+    [
+        pytest.param(NOW, True, id="RS-122 now"),
+        pytest.param(NOW - 330, True, id="RS-122 the age and the leeway"),
+        pytest.param(NOW - 331, False, id="RS-122 a second more"),
+        pytest.param(NOW + 30, True, id="RS-122 a clock that is fast"),
+        pytest.param(NOW + 31, False, id="RS-122 the future"),
+        pytest.param(NOW + 3600, False, id="RS-122 an hour ahead"),
+        pytest.param(NOW * 1000, False, id="RS-122 milliseconds"),
+        pytest.param(10**400, False, id="RS-122 more than a float holds"),
+        pytest.param(-(10**400), False, id="RS-122 less than a float holds"),
+        pytest.param(float("nan"), False, id="RS-122 no number"),
+        pytest.param(True, False, id="RS-122 a boolean"),
+        pytest.param(str(NOW), False, id="RS-122 text"),
+        pytest.param(None, False, id="RS-122 null"),
+    ],
+)
+def test_how_long_ago_a_user_authenticated(authenticated: object, expected: bool) -> None:
+    strength = StepUpRequirement(max_age=300)
+    assert strength.met_by({"auth_time": authenticated}, float(NOW), 30.0) is expected

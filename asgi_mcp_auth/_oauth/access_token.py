@@ -13,7 +13,7 @@ from asgi_mcp_auth._oauth.jws import Header
 from asgi_mcp_auth._oauth.urls import Url, same_resource
 from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import DEFAULT_SCOPE_CLAIMS, Profile
-from asgi_mcp_auth.context import AuthInfo, verified_auth_info
+from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import InvalidToken, Reason
 
 __all__ = ("TokenRules", "check_audience", "check_claims", "check_header", "check_times", "unverified_time")
@@ -237,8 +237,15 @@ def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthI
                 return check_one_by_one(claims, rules, now)
             several = " " in value or not value
             scopes = tuple(dict.fromkeys(filter(None, value.split(" ")))) if several else (value,)
-    return verified_auth_info(
-        rules.issuer, subject, client_id, scopes, rules.resource, rules.resource, float(expires), claims
+    return AuthInfo(
+        issuer=rules.issuer,
+        subject=subject,
+        client_id=client_id,
+        scopes=scopes,
+        audience=rules.resource,
+        resource=rules.resource,
+        expires_at=float(expires),
+        claims=claims,
     )
 
 
@@ -268,4 +275,13 @@ def check_one_by_one(claims: dict[str, Any], rules: TokenRules, now: float) -> A
         check_audience(audience, rules, scopes, client_id)
     if rules.allowed_clients is not None and client_id not in rules.allowed_clients:
         raise InvalidToken(Reason.CLIENT_NOT_ALLOWED, expected="a listed client", found=client_id)
-    return verified_auth_info(rules.issuer, subject, client_id, scopes, audience, rules.resource, expires_at, claims)
+    return AuthInfo(
+        issuer=rules.issuer,
+        subject=subject,
+        client_id=client_id,
+        scopes=scopes,
+        audience=audience,
+        resource=rules.resource,
+        expires_at=expires_at,
+        claims=claims,
+    )

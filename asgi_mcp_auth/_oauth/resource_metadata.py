@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from asgi_mcp_auth._oauth.jws import ALGORITHMS, parse_compact
 from asgi_mcp_auth._oauth.origin import PREFLIGHT_HEADERS
-from asgi_mcp_auth._policy.responses import Response, json_response
+from asgi_mcp_auth._oauth.responses import Response, json_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.config import ResourceServerMetadata
 from asgi_mcp_auth.errors import InvalidToken, printable

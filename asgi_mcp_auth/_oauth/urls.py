@@ -11,6 +11,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
 from asgi_mcp_auth.config import AuthServerType, ServerMetadataPaths
+from asgi_mcp_auth.errors import printable
 
 __all__ = (
     "PROTECTED_RESOURCE",
@@ -18,7 +19,9 @@ __all__ = (
     "discovery_urls",
     "insert_well_known",
     "is_loopback",
+    "mask_userinfo",
     "parse_url",
+    "redact_url",
     "same_place",
     "same_resource",
 )
@@ -35,6 +38,9 @@ PORT = r"(?::(?P<port>[0-9]{1,5}))?"
 PATH = r"(?P<path>(?:/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@]|%[0-9A-Fa-f]{2})*)*)"
 REST = r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*"
 _URL = re.compile(rf"{SCHEME}://{HOST}{PORT}{PATH}(?:\?(?P<query>{REST}))?(?:#(?P<fragment>{REST}))?")
+
+_USERINFO = re.compile(r"(//|:/*).*@", re.DOTALL)
+_QUERY_OR_FRAGMENT = re.compile(r"[?#].*", re.DOTALL)
 
 
 class Url(NamedTuple):
@@ -86,6 +92,16 @@ def parse_url(text: str) -> Url | None:
     if port == DEFAULT_PORTS.get(scheme):
         port = None
     return Url(scheme, match["host"].lower(), port, match["path"], match["query"], match["fragment"])
+
+
+def mask_userinfo(text: str) -> str:
+    """Return `text` without user information, which ends at the last `@`: passwords may contain `/` and `@`."""
+    return _USERINFO.sub(r"\1...@", text, count=1)
+
+
+def redact_url(text: str) -> str:
+    """Return a URL for a message or a log record: without user information, query and fragment, which may be secret."""
+    return printable(_QUERY_OR_FRAGMENT.sub("?...", mask_userinfo(text)), 256)
 
 
 def is_loopback(host: str) -> bool:
