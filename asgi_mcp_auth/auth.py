@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
+from asgi_mcp_auth._asgi.app_check import check_app
 from asgi_mcp_auth._oauth.urls import is_loopback
 from asgi_mcp_auth._options import MCPAuthOptions, MiddlewareOptions, Settings, check_options, documentation
 from asgi_mcp_auth._policy.problems import Problems, show
@@ -291,14 +292,12 @@ class MCPAuthMiddleware(ProtectedApp):
         if auth is not None and options:
             fix = "Put everything into MCPAuth(...)."
             raise ConfigurationError([Problem("auth", "Pass either auth= or the shorthand arguments, not both.", fix)])
-        if not callable(cast("object", app)):
-            raise ConfigurationError([Problem("app", f"{show(app)} is not an ASGI app.", "Pass the app to protect.")])
         if auth is None:
             auth = from_shorthand(MCPAuth, options)
         elif not isinstance(cast("object", auth), MCPAuth):
             raise ConfigurationError([Problem("auth", f"{show(auth)} is not an MCPAuth.", "Pass auth=MCPAuth(...).")])
         self.auth = auth
-        super().__init__(app, protection_of(auth))
+        super().__init__(check_app(app), protection_of(auth))
 
 
 MCPAuthMiddleware.__doc__ = cleandoc(cast("str", MCPAuthMiddleware.__doc__)).replace(

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from asgi_mcp_auth._asgi.asgi_types import Message, Send
 from asgi_mcp_auth._asgi.streams import is_event_stream
 from asgi_mcp_auth._mcp.operations import LISTS
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_value
@@ -98,17 +99,17 @@ class _Filter:
 class _Sender:
     """The `send` of one response. It holds a JSON body, or an event of a stream, until that is complete."""
 
-    def __init__(self, send: Any, rewriting: _Filter) -> None:
+    def __init__(self, send: Send, rewriting: _Filter) -> None:
         self._send = send
         self._rewriting = rewriting
-        self._start: Any = None
+        self._start: Message = {}
         self._held = bytearray()
-        self._next: Callable[[Any], Awaitable[None]] = self._decide
+        self._next: Send = self._decide
 
-    async def send(self, message: Any) -> None:
+    async def send(self, message: Message) -> None:
         await self._next(message)
 
-    async def _decide(self, message: Any) -> None:
+    async def _decide(self, message: Message) -> None:
         names = {bytes(name).lower(): bytes(value).lower() for name, value in message.get("headers", ())}
         readable = names.get(b"content-encoding", b"identity") == b"identity"
         if readable and names.get(b"content-type", b"").partition(b";")[0].strip() == b"application/json":
@@ -117,7 +118,7 @@ class _Sender:
         self._next = self._events if readable and is_event_stream(message) else self._send
         await self._send(message)
 
-    async def _whole(self, message: Any) -> None:
+    async def _whole(self, message: Message) -> None:
         self._held += message.get("body", b"")
         if message["type"] != "http.response.body" or len(self._held) > MAX_HELD:
             self._next = self._send  # an extension (http.response.pathsend), or too much to hold
@@ -135,7 +136,7 @@ class _Sender:
             await self._send(self._start)
             await self._send({**message, "body": whole if body is None else body})
 
-    async def _events(self, message: Any) -> None:
+    async def _events(self, message: Message) -> None:
         last = not message.get("more_body")
         searched = max(0, len(self._held) - MAX_END_LENGTH)
         self._held += message.get("body", b"")
@@ -152,6 +153,6 @@ class _Sender:
             await self._send({**message, "body": b"".join(out)})
 
 
-def filter_lists(send: Any, lists: Mapping[Any, str] | None, lacks: Lacks, *, mark: bool, modern: bool) -> Any:
+def filter_lists(send: Send, lists: Mapping[Any, str] | None, lacks: Lacks, *, mark: bool, modern: bool) -> Send:
     """Return a `send` that filters a JSON response as a whole, and an event stream event by event."""
     return _Sender(send, _Filter(lists, lacks, mark=mark, modern=modern)).send

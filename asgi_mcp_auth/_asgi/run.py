@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Send, WrapSend
 from asgi_mcp_auth._asgi.identity import AuthenticatedUser, Credentials, SDKBridge
 from asgi_mcp_auth._asgi.streams import (
     ExpiringStream,
@@ -29,14 +30,14 @@ __all__ = ("AppContext", "run_app", "run_public")
 class AppContext:
     """What running an app needs beside the request; slots are read in a third of a named tuple's time, or less."""
 
-    __slots__ = ("app", "app_answered_401", "bridge", "clock", "expose_token", "post_stream_grace")
+    __slots__ = ("app", "bridge", "check_response", "clock", "expose_token", "post_stream_grace")
 
     def __init__(
         self,
-        app: Any,
+        app: ASGIApp,
         bridge: SDKBridge | None,
         clock: Callable[[], float],
-        app_answered_401: Callable[[], None] | None,
+        check_response: Callable[[Message, Scope, Send], Send],
         *,
         expose_token: bool,
         post_stream_grace: float,
@@ -44,7 +45,7 @@ class AppContext:
         self.app = app
         self.bridge = bridge
         self.clock = clock
-        self.app_answered_401 = app_answered_401
+        self.check_response = check_response
         self.expose_token = expose_token
         self.post_stream_grace = post_stream_grace
 
@@ -54,9 +55,9 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
     verified: Verified,
     cors: Cors | None,
     request: RequestInfo,
-    receive: Any,
-    send: Any,
-    wrap_send: Callable[[Any], Any] | None = None,
+    receive: Receive,
+    send: Send,
+    wrap_send: WrapSend | None = None,
     removed_fields: frozenset[bytes] = frozenset(),
     listens: bool | None = None,
 ) -> None:
@@ -98,10 +99,10 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
 async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
     context: AppContext,
     cors: Cors | None,
-    scope: Any,
-    receive: Any,
-    send: Any,
-    wrap_send: Callable[[Any], Any] | None = None,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    wrap_send: WrapSend | None = None,
 ) -> None:
     """Run the app for nobody: servers start a pipelined request in the context of the one before."""
     reset_bridge = None if context.bridge is None else context.bridge.context_var.set(None)
@@ -121,18 +122,18 @@ def _as_coroutine_function(send: Any) -> Any:
     if mark is not None:
         return mark(send)
 
-    async def sending(self: Any, message: Any) -> None:
+    async def sending(self: Any, message: Message) -> None:
         await send(self, message)
 
     return sending
 
 
 class _WatchedResponse:
-    """Notices that the app answers 401, and ends an event stream with the token."""
+    """Passes redirects and errors of the app to a check, and ends an event stream with the token."""
 
     __slots__ = ("_context", "_listens", "_scope", "_send", "_stream", "_verified")
 
-    def __init__(self, send: Any, context: AppContext, verified: Verified, scope: Any, listens: bool | None) -> None:
+    def __init__(self, send: Send, context: AppContext, verified: Verified, scope: Scope, listens: bool | None) -> None:
         self._send = send
         self._context = context
         self._verified = verified
@@ -146,12 +147,12 @@ class _WatchedResponse:
             self._stream.close()
 
     @_as_coroutine_function
-    def send(self, message: Any) -> Awaitable[None]:
+    def send(self, message: Message) -> Awaitable[None]:
         """Hand on what the server's `send` returns: that saves a coroutine for each message."""
         send = self._send
         if message["type"] == "http.response.start":
-            if message["status"] == 401 and self._context.app_answered_401 is not None:  # noqa: PLR2004
-                self._context.app_answered_401()
+            if message["status"] >= 300:  # noqa: PLR2004 - a redirect or an error
+                self._send = send = self._context.check_response(message, self._scope, send)
             if self._verified.valid_until is not None and is_event_stream(message):
                 grace = self._context.post_stream_grace
                 until = stream_deadline(self._scope, self._verified, grace, listens=self._listens)
@@ -162,16 +163,16 @@ class _WatchedResponse:
         return sent
 
 
-def _adding_fields(send: Any, fields: tuple[Header, ...], cors: Cors | None) -> Any:
+def _adding_fields(send: Send, fields: tuple[Header, ...], cors: Cors | None) -> Send:
     """`send`, adding fields to the response's start."""
 
-    async def adding(message: Any) -> None:
+    async def adding(message: Message) -> None:
         await send(add_fields(message, fields, cors) if message["type"] == "http.response.start" else message)
 
     return adding
 
 
-def add_fields(message: Any, fields: tuple[Header, ...], cors: Cors | None) -> Any:
+def add_fields(message: Message, fields: tuple[Header, ...], cors: Cors | None) -> Message:
     """A response's start with fields added; CORS only where the app does not do it itself."""
     headers = list(message.get("headers", ()))
     names = {bytes(name).lower() for name, _ in headers}

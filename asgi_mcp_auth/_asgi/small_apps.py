@@ -1,10 +1,10 @@
-"""Small ASGI apps to mount beside a protected app: the metadata documents, and readiness for health checks."""
+"""Small ASGI apps to serve in addition to a protected app: metadata documents, and readiness for health checks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+from asgi_mcp_auth._asgi.asgi_types import Receive, Scope, Send
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
 from asgi_mcp_auth._oauth.responses import json_response
 from asgi_mcp_auth._policy.compile import CompiledConfig
@@ -17,13 +17,13 @@ __all__ = (
 
 
 class MetadataApp:
-    """An ASGI app that answers the metadata paths of a configuration and 404 to everything else."""
+    """An ASGI app that answers the metadata paths of a configuration, and 404 for any other path."""
 
-    def __init__(self, site: CompiledConfig) -> None:
-        self._documents = site.documents
+    def __init__(self, config: CompiledConfig) -> None:
+        self._documents = config.documents
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request; a lifespan is completed at once."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or complete a lifespan."""
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
             return
@@ -37,20 +37,20 @@ RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
 class ReadinessApp:
-    """Answers every request 200 when tokens can be verified, and 503 with the issuers whose keys are missing.
+    """An ASGI app that answers 200 if tokens can be verified, else 503 with the issuers whose keys are missing.
 
-    Asking is enough to have missing keys fetched in the background, within the usual brakes: a server without a
-    lifespan becomes ready by being asked.
+    Each request starts a fetch of missing keys in the background, within the limits of all fetches. A server without a
+    lifespan thereby becomes ready.
 
     Args:
-        unusable: The issuers whose keys cannot be used now.
+        unusable: Returns the issuers whose keys cannot be used now.
     """
 
     def __init__(self, unusable: Callable[[], tuple[str, ...]]) -> None:
         self._unusable = unusable
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request; a lifespan is completed at once."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or complete a lifespan."""
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
             return

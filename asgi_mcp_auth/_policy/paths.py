@@ -144,10 +144,11 @@ def is_canonical(path: str) -> bool:
 
 
 def full_path(path: str, root_path: str) -> str:
-    """Return the public path. Servers and frameworks disagree on whether `path` starts with the `root_path`.
+    """Return the public path. Servers disagree on whether `path` starts with the `root_path` (`PREPENDS_ROOT_PATH`).
 
     Raises:
-        BadRequest: The root path occurs later in the path, where some routers cut it off.
+        BadRequest: The root path occurs later in the path, where a router may cut it off
+            (`_compat.asgi_servers.SEARCHES_ROOT_PATH`).
     """
     root = root_path.rstrip("/")
     if not root or path == root or path.startswith(root + "/"):
