@@ -292,12 +292,13 @@ class MCPAuthMiddleware(ProtectedApp):
         if auth is not None and options:
             fix = "Put everything into MCPAuth(...)."
             raise ConfigurationError([Problem("auth", "Pass either auth= or the shorthand arguments, not both.", fix)])
+        checked = check_app(app)
         if auth is None:
             auth = from_shorthand(MCPAuth, options)
         elif not isinstance(cast("object", auth), MCPAuth):
             raise ConfigurationError([Problem("auth", f"{show(auth)} is not an MCPAuth.", "Pass auth=MCPAuth(...).")])
         self.auth = auth
-        super().__init__(check_app(app), protection_of(auth))
+        super().__init__(checked, protection_of(auth))
 
 
 MCPAuthMiddleware.__doc__ = cleandoc(cast("str", MCPAuthMiddleware.__doc__)).replace(

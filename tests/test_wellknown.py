@@ -10,10 +10,10 @@ import pytest
 from fastapi import FastAPI
 from harness import ISS, PRM_PATH, R, RecordingApp, call, websocket
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount, Route
 
 from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata
+from asgi_mcp_auth.auth import protection_of
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
@@ -40,7 +40,7 @@ async def test_the_metadata_app(auth: MCPAuth, method: str, path: str, status: i
     answer = await call(auth.metadata_app(), method, path)
     assert answer.status == status
     if status == 200:
-        assert answer.body == auth._protection.config.resources[0].document.response.body
+        assert answer.body == protection_of(auth).config.resources[0].document.response.body
 
 
 async def test_the_metadata_app_refuses_websockets(auth: MCPAuth) -> None:
@@ -92,8 +92,8 @@ PROBE = "http://10.0.0.7:8000"
 def health(auth: MCPAuth) -> list[BaseRoute]:
     return [
         Route("/readyz", endpoint=auth.readiness_app()),
-        Route("/healthz", endpoint=lambda _: PlainTextResponse("ok")),
-        Route("/mcp", endpoint=lambda _: PlainTextResponse("mcp")),
+        Route("/healthz", endpoint=RecordingApp()),
+        Route("/mcp", endpoint=RecordingApp()),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Receive, Scope, Send
 from asgi_mcp_auth._compat.asgi_servers import SERVERS_WITH_FACTORIES
@@ -34,12 +34,12 @@ def check_app(app: object) -> ASGIApp:
                 break
         raise ConfigurationError([Problem("app", f"{show(app)} is not an ASGI app.", fix)])
     if _accepts(app, 3):
-        return app
+        return cast("ASGIApp", app)
     if _accepts(app, 1):  # ASGI 2: app(scope) returns what is called with receive and send
-        from asgiref.compatibility import double_to_single_callable  # noqa: PLC0415 - imports asyncio; rarely used
+        from asgiref import compatibility  # noqa: PLC0415 - imports asyncio; rarely used
 
-        adapted: ASGIApp = double_to_single_callable(app)  # type: ignore[no-untyped-call]
-        return adapted
+        adapted: ASGIApp = compatibility.double_to_single_callable(app)  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]
+        return adapted  # pyright: ignore[reportUnknownVariableType]
     if _accepts(app, 2):
         fix = "Pass an ASGI app; a WSGI app can be adapted, for example with a2wsgi.WSGIMiddleware(app)."
         raise ConfigurationError([Problem("app", f"{show(app)} is a WSGI app.", fix)])
@@ -48,7 +48,7 @@ def check_app(app: object) -> ASGIApp:
 
 
 def _accepts(app: Callable[..., object], count: int) -> bool:
-    """Return whether an app can be called with `count` positional arguments; if nobody can know, whether `count` is 3.
+    """Return whether an app can be called with `count` positional arguments; of an unknown signature, three.
 
     asgiref's own test takes a plain function that returns an awaitable for ASGI 2.
     """
@@ -61,9 +61,6 @@ def _accepts(app: Callable[..., object], count: int) -> bool:
     except TypeError:
         return False
     return True
-
-
-AppCall = Callable[[Any, Scope, Receive, Send], Awaitable[None]]
 
 
 def refuse_wsgi_call(call: Any) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from asgi_mcp_auth._asgi.asgi_types import Receive, Scope, Send
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
 from asgi_mcp_auth._oauth.responses import json_response
 from asgi_mcp_auth._policy.compile import CompiledConfig
@@ -22,7 +22,7 @@ class MetadataApp:
     def __init__(self, config: CompiledConfig) -> None:
         self._documents = config.documents
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, or complete a lifespan."""
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
@@ -49,7 +49,7 @@ class ReadinessApp:
     def __init__(self, unusable: Callable[[], tuple[str, ...]]) -> None:
         self._unusable = unusable
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answer one request, or complete a lifespan."""
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
