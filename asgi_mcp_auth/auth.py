@@ -12,23 +12,25 @@ from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from asgi_mcp_auth._asgi.app_check import check_app
+from asgi_mcp_auth._asgi.small_apps import MetadataApp, ReadinessApp
+from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
+from asgi_mcp_auth._compat.mcpauth import bearer_auth_middleware, resource_metadata_router
 from asgi_mcp_auth._oauth.urls import is_loopback
 from asgi_mcp_auth._options import MCPAuthOptions, MiddlewareOptions, Settings, check_options, documentation
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._protection import Protection, ProtectionBuilder
+from asgi_mcp_auth._settings.loader import from_env, from_mapping, from_toml
 from asgi_mcp_auth._settings.shorthand import from_shorthand
 from asgi_mcp_auth._verify.verifier import VerifyFunction
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo, current_auth
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 from asgi_mcp_auth.middleware import ProtectedApp
+from asgi_mcp_auth.status import Status
 
 if TYPE_CHECKING:
     from starlette.routing import Router
 
-    from asgi_mcp_auth._asgi.small_apps import MetadataApp, ReadinessApp
-    from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
-    from asgi_mcp_auth.status import Status
 
 __all__ = ("MCPAuth", "MCPAuthMiddleware", "MCPAuthOptions", "options_of", "protection_of")
 
@@ -83,8 +85,6 @@ class MCPAuth:
         Raises:
             ConfigurationError: Unknown keys, wrong types and wrong values, all at once, each with its key.
         """
-        from asgi_mcp_auth._settings.loader import from_mapping  # noqa: PLC0415 - few servers read plain values
-
         return from_mapping(cls, Settings, settings, options)
 
     @classmethod
@@ -94,8 +94,6 @@ class MCPAuth:
         Raises:
             ConfigurationError: The file cannot be read; or as `from_mapping`, each problem with its line.
         """
-        from asgi_mcp_auth._settings.loader import from_toml  # noqa: PLC0415 - few servers read plain values
-
         return from_toml(cls, Settings, path, options)
 
     @classmethod
@@ -112,8 +110,6 @@ class MCPAuth:
         Raises:
             ConfigurationError: As `from_mapping`; an unknown or empty `MCP_AUTH_` variable is a problem too.
         """
-        from asgi_mcp_auth._settings.loader import from_env  # noqa: PLC0415 - few servers read plain values
-
         return from_env(cls, Settings, environ, options)
 
     def wrap(self, app: Any) -> MCPAuthMiddleware:
@@ -122,8 +118,6 @@ class MCPAuth:
 
     def metadata_app(self) -> MetadataApp:
         """Return the metadata documents as an ASGI app, to serve at the host root above a mounted, protected app."""
-        from asgi_mcp_auth._asgi.small_apps import MetadataApp  # noqa: PLC0415 - rarely used
-
         self._protection.warnings.documents_served_separately = True
         return MetadataApp(self._protection.config)
 
@@ -137,8 +131,6 @@ class MCPAuth:
 
         A `Mount` redirects `/readyz` to `/readyz/`, which is another path and not public.
         """
-        from asgi_mcp_auth._asgi.small_apps import ReadinessApp  # noqa: PLC0415 - rarely used
-
         return ReadinessApp(self._protection.key_sets.missing)
 
     def token_verifier(self, resource: str | None = None) -> TokenVerifier:
@@ -150,8 +142,6 @@ class MCPAuth:
         Raises:
             ConfigurationError: The resource is not configured.
         """
-        from asgi_mcp_auth._asgi.token_verifier import TokenVerifier  # noqa: PLC0415 - rarely used
-
         index, protection = self._index_of(resource), self._protection
         return TokenVerifier(
             protection.config.resources[index], protection.authenticators[index], protection.refusal_log
@@ -166,8 +156,6 @@ class MCPAuth:
 
     def status(self) -> Status:
         """Return a snapshot of this process: issuers, keys, caches and counts."""
-        from asgi_mcp_auth.status import Status  # noqa: PLC0415 - few servers ask
-
         protection = self._protection
         resources = zip(protection.config.resources, protection.authenticators, strict=True)
         return Status(
@@ -212,8 +200,6 @@ class MCPAuth:
 
     def resource_metadata_router(self) -> Router:
         """Return the metadata documents as a Starlette router; add its `.routes` to an app (needs `starlette`)."""
-        from asgi_mcp_auth._compat.mcpauth import resource_metadata_router  # noqa: PLC0415 - needs an optional package
-
         return resource_metadata_router(self._protection)
 
     def bearer_auth_middleware(  # noqa: PLR0917 - mcpauth's signature
@@ -238,8 +224,6 @@ class MCPAuth:
         Raises:
             ConfigurationError: The resource is not configured, or the mode is wrong.
         """
-        from asgi_mcp_auth._compat.mcpauth import bearer_auth_middleware  # noqa: PLC0415 - few servers use it
-
         return bearer_auth_middleware(
             self._builder,
             self.configs[self._index_of(resource)],

@@ -7,11 +7,10 @@ documentation of the library mcpauth uses are the same here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.errors import InvalidServerMetadata
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = (
     "DEFAULT_ALGORITHMS",
     "DEFAULT_SCOPE_CLAIMS",
+    "DEFAULT_SUBJECT_CLAIMS",
     "AuthServerConfig",
     "AuthServerType",
     "AuthorizationServerMetadata",
@@ -217,6 +217,7 @@ MAX_LEEWAY: Final = 300.0
 """The largest `leeway` of an issuer, in seconds."""
 
 DEFAULT_SCOPE_CLAIMS: Final = ("scope", "scp", "scopes")
+DEFAULT_SUBJECT_CLAIMS: Final = ("sub",)
 
 TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 """Turns a provider's metadata document into one that conforms; sync or async."""
@@ -255,6 +256,11 @@ class AuthServerConfig:
         tenants: The tenants to trust of a template. Each has its own issuer; they share the one key set found at
             `metadata_url` (whose document names the template as its issuer) or `jwks_uri`.
         tenant_claim: The claim that has to name the tenant in their tokens.
+        token_issuers: The accepted values of `iss`, if tokens do not carry the issuer identifier: ADFS writes
+            `http://fs.example.com/adfs/services/trust`. They may be any strings (RFC 7519 section 2), are compared
+            exactly and never fetched. They replace `issuer` there: list it too if some tokens carry it.
+        publish: Name the issuer to clients in the resource's metadata. With False, clients do not learn of the issuer,
+            and its tokens are accepted. At least one issuer of a resource is published.
         type: Which well-known place to use; None probes all, in MCP's order.
         metadata: Metadata given by hand or fetched before; nothing is discovered then, unless it has no `jwks_uri`.
         metadata_url: Where the metadata is, instead of a well-known place.
@@ -263,12 +269,19 @@ class AuthServerConfig:
         jwks: A static key set, `{"keys": [...]}`; nothing is fetched then.
         profile: `"jwt"` (what most providers send), `"at+jwt"` (strict RFC 9068) or `"no-aud"` (tokens without
             `aud`; needs `allowed_clients` and a required scope that names the resource).
-        extra_audiences: More accepted `aud` values, compared as exact strings (Entra's client id, say).
-        require_single_audience: Refuse tokens that are also for someone else (RFC 9700 section 2.3).
-        algorithms: Accepted JWS algorithms.
-        leeway: Seconds of clock difference to allow, at most 300.
-        scope_claims: Claims to read scopes from, as a string or a list; replaces the default.
-        allowed_clients: Accept tokens of these client ids only.
+        extra_audiences: Accepted `aud` values in addition to the resource, compared exactly: the client id of an
+            Entra ID application, for example.
+        require_single_audience: Refuse tokens that have other audiences too (RFC 9700 section 2.3).
+        algorithms: The accepted JWS algorithms.
+        leeway: The allowed clock difference in seconds, at most 300.
+        subject_claims: The claims that name the subject; the first that is present counts. `["sub", "client_id"]`
+            accepts the tokens of machine clients without `sub`, and their `principal.is_client` is True.
+        scope_claims: The claims that hold scopes, as a string, a list, or an object whose member names are the scopes.
+            They replace the default. `realm_access.roles` is a member of a claim; write a backslash before a dot that
+            belongs to a member's name. A claim that has the whole name wins.
+        accept_nonce: Accept tokens that have a `nonce` and no scope claim: authentik issues such access tokens. Without
+            this setting they are refused as ID tokens.
+        allowed_clients: The accepted client ids; without a list, tokens of every client are accepted.
         max_keys_without_kid: How many keys to try for a token without `kid`, at most 4.
         jwks_cache: How long its key set is believed, and how often it is asked for.
     """
@@ -278,6 +291,8 @@ class AuthServerConfig:
     preload: Sequence[str] = ()
     tenants: Sequence[str] = ()
     tenant_claim: str = "tid"
+    token_issuers: Sequence[str] = ()
+    publish: bool = True
     type: AuthServerType | None = None
     metadata: AuthorizationServerMetadata | None = None
     metadata_url: str | None = None
@@ -289,7 +304,9 @@ class AuthServerConfig:
     require_single_audience: bool = False
     algorithms: Sequence[str] = DEFAULT_ALGORITHMS
     leeway: float = 30.0
+    subject_claims: Sequence[str] = DEFAULT_SUBJECT_CLAIMS
     scope_claims: Sequence[str] = DEFAULT_SCOPE_CLAIMS
+    accept_nonce: bool = False
     allowed_clients: Sequence[str] = ()
     max_keys_without_kid: int = 1
     jwks_cache: JWKSCacheSettings = JWKSCacheSettings()

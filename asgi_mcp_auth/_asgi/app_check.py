@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+from asgiref.compatibility import double_to_single_callable  # pyright: ignore[reportUnknownVariableType]
+
 from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Receive, Scope, Send
 from asgi_mcp_auth._compat.asgi_servers import SERVERS_WITH_FACTORIES
 from asgi_mcp_auth._policy.problems import show
@@ -36,10 +38,8 @@ def check_app(app: object) -> ASGIApp:
     if _accepts(app, 3):
         return cast("ASGIApp", app)
     if _accepts(app, 1):  # ASGI 2: app(scope) returns what is called with receive and send
-        from asgiref import compatibility  # noqa: PLC0415 - imports asyncio; rarely used
-
-        adapted: ASGIApp = compatibility.double_to_single_callable(app)  # type: ignore[no-untyped-call]  # pyright: ignore[reportUnknownMemberType]
-        return adapted  # pyright: ignore[reportUnknownVariableType]
+        adapt = cast("Callable[[object], ASGIApp]", double_to_single_callable)
+        return adapt(app)
     if _accepts(app, 2):
         fix = "Pass an ASGI app; a WSGI app can be adapted, for example with a2wsgi.WSGIMiddleware(app)."
         raise ConfigurationError([Problem("app", f"{show(app)} is a WSGI app.", fix)])

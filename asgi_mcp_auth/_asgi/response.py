@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
+
 from asgi_mcp_auth._asgi.asgi_types import Message, Receive, Send
 from asgi_mcp_auth._oauth.responses import Response
 from asgi_mcp_auth._request import RequestInfo
@@ -31,8 +33,6 @@ class Incoming:
 
     async def drain(self) -> None:
         """Drain the request body, for at most `MAX_WAIT` seconds (`_compat.asgi_servers.BREAKS_ON_LATE_BODY`)."""
-        import anyio  # noqa: PLC0415
-
         with anyio.move_on_after(MAX_WAIT):
             while self._unread:
                 await self()

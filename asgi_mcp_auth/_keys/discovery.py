@@ -5,8 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
+
+import anyio
 
 from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, accept_metadata, insecure_url, split_faulty
@@ -155,10 +158,6 @@ async def fetch_server_config_by_well_known_url_async(
 
 def _run(work: Callable[[], Any]) -> Any:
     """Run async work from synchronous code, in a thread of its own, which works inside a running event loop too."""
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - servers do not need it
-
-    import anyio  # noqa: PLC0415
-
     with ThreadPoolExecutor(1, "asgi_mcp_auth") as pool:
         return pool.submit(anyio.run, work).result()
 

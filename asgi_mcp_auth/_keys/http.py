@@ -20,6 +20,9 @@ from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import anyio
+import anyio.lowlevel
+
 from asgi_mcp_auth._keys.addresses import is_public
 from asgi_mcp_auth._oauth.http_cache import stated_lifetime
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object, load_tolerant
@@ -173,8 +176,6 @@ def _is_loopback(address: str) -> bool:
 
 async def _public_addresses(host: str, shown: str, untrusted_limits: UntrustedLimits | None) -> list[str]:
     """Resolve a host name; raise `DiscoveryError` unless all its addresses are public, or loopback where allowed."""
-    import anyio  # noqa: PLC0415
-
     loopback = untrusted_limits is not None and untrusted_limits.loopback
     found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
@@ -197,7 +198,6 @@ class Fetcher:
     """
 
     def __init__(self, new_client: ClientFactory | None = None) -> None:
-        import anyio.lowlevel  # noqa: PLC0415 - keeps the package quick to import, here and in all modules that wait
         import httpx  # noqa: PLC0415
 
         _import_client()
@@ -242,8 +242,6 @@ class Fetcher:
         Raises:
             DiscoveryError: For every failure; `transient` for time-outs, refused connections and 5xx.
         """
-        import anyio  # noqa: PLC0415
-
         shown = show_url(url)
         token = _shown_url.set(shown)
         try:
@@ -316,8 +314,6 @@ class Fetcher:
 
 async def read_body(response: Any, limit: int | None = None) -> bytes | None:
     """Return the body of a response as sent, or None if the body has more than `limit` (default: `MAX_BYTES`) bytes."""
-    import anyio  # noqa: PLC0415
-
     limit = MAX_BYTES if limit is None else limit
     # A transport that answers from memory has read and decoded the body (httpx.MockTransport).
     chunks = response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.cached_document import CachedDocument
@@ -30,12 +31,11 @@ from asgi_mcp_auth._oauth.urls import same_place
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, JWKSCacheSettings
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import DiscoveryError, InvalidServerMetadata, Reason, Unavailable, printable
+from asgi_mcp_auth.status import IssuerStatus, KeyStatus, SkippedKey
 
 if TYPE_CHECKING:
     from anyio import CapacityLimiter
-    from anyio.lowlevel import RunVar
 
-    from asgi_mcp_auth.status import IssuerStatus
 
 __all__ = ("MAX_FETCHES_AT_ONCE", "RemoteJWKS", "Snapshot")
 
@@ -58,8 +58,6 @@ class _FetchLimits(NamedTuple):
 
 @functools.cache
 def _fetch_limits() -> RunVar[_FetchLimits]:
-    from anyio.lowlevel import RunVar  # noqa: PLC0415
-
     return RunVar("asgi_mcp_auth_fetches")
 
 
@@ -68,8 +66,6 @@ async def _fetch_slot(*, proven: bool) -> AsyncGenerator[None]:
     """Wait until one more fetch may run. Fetches for unproven issuers leave half of the slots to the others."""
     limits = _fetch_limits().get(None)
     if limits is None:
-        import anyio  # noqa: PLC0415
-
         every, unproven = anyio.CapacityLimiter(MAX_FETCHES_AT_ONCE), anyio.CapacityLimiter(MAX_FETCHES_AT_ONCE // 2)
         limits = _FetchLimits(every, unproven)
         _fetch_limits().set(limits)
@@ -369,8 +365,6 @@ class RemoteJWKS:
 
     def status(self) -> IssuerStatus:
         """Return a snapshot of what is known of the issuer."""
-        from asgi_mcp_auth.status import IssuerStatus, KeyStatus, SkippedKey  # noqa: PLC0415
-
         now, held = self._clock(), self.document.value
         needs_metadata = not (self.document.is_static or self._config.jwks_uri)
         keys = () if held is None else held.keys.keys

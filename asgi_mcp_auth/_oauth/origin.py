@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from asgi_mcp_auth._oauth.grammar import TCHAR
 from asgi_mcp_auth._oauth.urls import DEFAULT_PORTS, Url, is_loopback, parse_url
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.errors import Misdirected, OriginNotAllowed, Reason
@@ -26,7 +27,7 @@ EXPOSED_HEADERS = b"WWW-Authenticate, Mcp-Session-Id, DPoP-Nonce"
 FIX = "the host of a resource, or a host in allowed_hosts"
 TEST_FIX = "the host of the resource: pass base_url=asgi_mcp_auth.testing.base_url(auth) to the test client"
 """For the default host of Starlette's `TestClient`: the log names the fix; the check itself has no exception."""
-_FIELD_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,128}")
+_FIELD_NAME = re.compile(f"[{TCHAR}]{{1,128}}")
 _PARAM_FIELD = "mcp-param-"
 
 Headers = tuple[tuple[bytes, bytes], ...]

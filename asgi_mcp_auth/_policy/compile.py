@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -29,7 +30,6 @@ from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import CompiledPolicy, compile_policy, compile_scopes
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
 
@@ -217,7 +217,7 @@ def compile_resource(
     members = build_members(
         metadata,
         resource=identifier,
-        issuers=[issuer.rules.issuer for issuer in trust.named[:MAX_PUBLISHED]],
+        issuers=trust.published[:MAX_PUBLISHED],
         scopes=policy.hierarchy.require(listed).named,
     )
     members = _sign(members, metadata, around.metadata_signer, f"{where}.metadata", problems)
@@ -413,7 +413,7 @@ def compile_config(
         if resource is not None:
             resources.append(resource)
     _check_rules(resources, problems)
-    issuers = {issuer.rules.issuer for resource in resources for issuer in resource.trust.named}
+    issuers = {issuer.identifier for resource in resources for issuer in resource.trust.named}
     if one_issuer and len(issuers) > 1:
         fix = "Leave it off: a document can speak for one issuer only."
         problems.add("republish_server_metadata", "There is more than one issuer.", fix)
