@@ -596,7 +596,7 @@ def test_a_well_known_path_can_be_public() -> None:
     auth = MCPAuth(config(), public_paths=["/.well-known/security.txt", "/.well-known/acme-challenge/*"])
     table = auth._protection.config.paths
     paths = ("/.well-known/security.txt", "/.well-known/acme-challenge/x", "/.well-known/other")
-    assert [table.judge("GET", path).public for path in paths] == [True, True, False]
+    assert [table.resolve("GET", path).public for path in paths] == [True, True, False]
 
 
 # --- the content of messages ----------------------------------------------------------------------------------------

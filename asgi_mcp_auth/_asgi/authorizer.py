@@ -7,8 +7,9 @@ verified (before that for public methods), and only if a rule, a hook or a list 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from asgi_mcp_auth._asgi.asgi_types import Receive, WrapSend
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import filter_lists
 from asgi_mcp_auth._asgi.sessions import SESSION_ID, SessionBinding
@@ -53,9 +54,9 @@ class Admission(NamedTuple):
         listens: Whether the body asks for `subscriptions/listen`. None: the body was not read.
     """
 
-    receive: Any = None
+    receive: Receive | None = None
     operations: tuple[Operation, ...] = ()
-    wrap_send: Callable[[Any], Any] | None = None
+    wrap_send: WrapSend | None = None
     removed_fields: frozenset[bytes] = frozenset()
     needed: Sequence[Requirement] = ()
     listens: bool | None = None
@@ -115,7 +116,7 @@ class Authorizer:
         return self._lacking(request, [requirement], verified) or UNCHANGED
 
     async def admit_message(
-        self, route: Route, request: RequestInfo, receive: Any, verified: Verified
+        self, route: Route, request: RequestInfo, receive: Receive, verified: Verified
     ) -> Admission | Refusal:
         """Return the decision that the path, the operations in the body, the hook and the session make."""
         if request.is_websocket:
@@ -139,7 +140,7 @@ class Authorizer:
         return admission._replace(wrap_send=wrap_send, removed_fields=bound.removed_fields)
 
     def _admit_without_message(
-        self, route: Route, request: RequestInfo, receive: Any, verified: Verified, fields: MCPFields
+        self, route: Route, request: RequestInfo, receive: Receive, verified: Verified, fields: MCPFields
     ) -> Admission | Refusal:
         lacking = self._lacking(request, [route.requirement], verified)
         if lacking is not None:
@@ -148,7 +149,7 @@ class Authorizer:
         return Admission(receive=without_body(receive), wrap_send=filtering)
 
     async def _admit_body(
-        self, route: Route, request: RequestInfo, receive: Any, verified: Verified, fields: MCPFields
+        self, route: Route, request: RequestInfo, receive: Receive, verified: Verified, fields: MCPFields
     ) -> Admission | Refusal:
         """Apply the rules to the operations in the body, then call the hook."""
         path = route.requirement
@@ -196,7 +197,7 @@ class Authorizer:
         fields: MCPFields,
         asked: list[Asked],
         params: Mapping[str, str],
-        receive: Any,
+        receive: Receive,
         needed: Sequence[Requirement] = (),
     ) -> Admission:
         shown = tuple(each for one in asked for each in operations(one, params)) if self._shows else ()
@@ -204,7 +205,7 @@ class Authorizer:
         listens = LISTEN in [method for method, *_ in asked]
         return Admission(receive=receive, operations=shown, wrap_send=filtering, needed=needed, listens=listens)
 
-    async def admit_anonymous(self, route: Route, request: RequestInfo, receive: Any) -> Admission | None:
+    async def admit_anonymous(self, route: Route, request: RequestInfo, receive: Receive) -> Admission | None:
         """Return the admission of a request without a credential; None unless its body has public methods only."""
         if not self.has_public_methods or not route.checks_message or request.is_websocket or request.method != "POST":
             return None
@@ -220,8 +221,8 @@ class Authorizer:
         return self._admission(None, fields, asked, params, receive)
 
     async def _read(
-        self, request: RequestInfo, receive: Any, fields: MCPFields, limit: int
-    ) -> tuple[list[Asked], Mapping[str, str], Any]:
+        self, request: RequestInfo, receive: Receive, fields: MCPFields, limit: int
+    ) -> tuple[list[Asked], Mapping[str, str], Receive]:
         """Return the operations of a request, its `Mcp-Param-*` fields, and a `receive` for the app.
 
         Raises:
@@ -290,9 +291,7 @@ class Authorizer:
         found = "NeedScopes names only scopes that are granted"  # asking for them again would be a loop
         return Forbidden(Reason.DENIED_BY_HOOK, found=found, client_id=verified.auth_info.client_id)
 
-    def _filtering(
-        self, info: AuthInfo | None, fields: MCPFields, asked: Iterable[Asked] | None
-    ) -> Callable[[Any], Any] | None:
+    def _filtering(self, info: AuthInfo | None, fields: MCPFields, asked: Iterable[Asked] | None) -> WrapSend | None:
         """Return a wrapper of `send` that removes unusable entries from lists; None if no list is filtered.
 
         Without `info` the caller is unauthenticated and has no scopes.
@@ -310,7 +309,7 @@ class Authorizer:
         now, leeway = self._clock(), self._leeways.get(issuer, 0.0)
         baseline = self._resource.policy.baseline
 
-        def lacks(kind: Any, name: str) -> tuple[str, ...] | None:
+        def lacks(kind: TargetKind, name: str) -> tuple[str, ...] | None:
             listed = self._rules.listed(kind, name)
             if isinstance(listed, Forbidden):
                 return None
@@ -325,7 +324,7 @@ class Authorizer:
         return lambda send: filter_lists(send, lists, lacks, mark=mark, modern=fields.modern)
 
 
-def _both(inner: Callable[[Any], Any] | None, outer: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+def _both(inner: WrapSend | None, outer: WrapSend | None) -> WrapSend | None:
     if inner is None or outer is None:
         return inner or outer
     return lambda send: inner(outer(send))

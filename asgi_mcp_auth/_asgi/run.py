@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Send, WrapSend
 from asgi_mcp_auth._asgi.identity import AuthenticatedUser, Credentials, SDKBridge
 from asgi_mcp_auth._asgi.streams import (
     ExpiringStream,
@@ -33,19 +34,19 @@ class AppContext:
         app: The ASGI app.
         bridge: Sets the identity of the MCP SDK; None if the SDK is not loaded.
         clock: Seconds since the epoch.
-        app_answered_401: Called if the app answers 401 to a verified caller; None to ignore it.
+        check_response: Called with the start of a redirect or an error of the app; returns the `send` to go on with.
         expose_token: Whether the app receives the raw token.
         post_stream_grace: Seconds for which the stream of a POST may outlive its token.
     """
 
-    __slots__ = ("app", "app_answered_401", "bridge", "clock", "expose_token", "post_stream_grace")
+    __slots__ = ("app", "bridge", "check_response", "clock", "expose_token", "post_stream_grace")
 
     def __init__(
         self,
-        app: Any,
+        app: ASGIApp,
         bridge: SDKBridge | None,
         clock: Callable[[], float],
-        app_answered_401: Callable[[], None] | None,
+        check_response: Callable[[Message, Scope, Send], Send],
         *,
         expose_token: bool,
         post_stream_grace: float,
@@ -53,7 +54,7 @@ class AppContext:
         self.app = app
         self.bridge = bridge
         self.clock = clock
-        self.app_answered_401 = app_answered_401
+        self.check_response = check_response
         self.expose_token = expose_token
         self.post_stream_grace = post_stream_grace
 
@@ -63,9 +64,9 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     verified: Verified,
     cors: Cors | None,
     request: RequestInfo,
-    receive: Any,
-    send: Any,
-    wrap_send: Callable[[Any], Any] | None = None,
+    receive: Receive,
+    send: Send,
+    wrap_send: WrapSend | None = None,
     removed_fields: frozenset[bytes] = frozenset(),
     listens: bool | None = None,
 ) -> None:
@@ -107,10 +108,10 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
 async def run_public(  # noqa: PLR0917 - the three arguments of ASGI and our own
     context: AppContext,
     cors: Cors | None,
-    scope: Any,
-    receive: Any,
-    send: Any,
-    wrap_send: Callable[[Any], Any] | None = None,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    wrap_send: WrapSend | None = None,
 ) -> None:
     """Run the app without an identity.
 
@@ -133,18 +134,18 @@ def _as_coroutine_function(send: Any) -> Any:
     if mark is not None:
         return mark(send)
 
-    async def sending(self: Any, message: Any) -> None:
+    async def sending(self: Any, message: Message) -> None:
         await send(self, message)
 
     return sending
 
 
 class _WatchedResponse:
-    """A `send` that reports a 401 of the app and ends an event stream when the token expires."""
+    """A `send` that passes redirects and errors of the app to a check, and ends an event stream with the token."""
 
     __slots__ = ("_context", "_listens", "_scope", "_send", "_stream", "_verified")
 
-    def __init__(self, send: Any, context: AppContext, verified: Verified, scope: Any, listens: bool | None) -> None:
+    def __init__(self, send: Send, context: AppContext, verified: Verified, scope: Scope, listens: bool | None) -> None:
         self._send = send
         self._context = context
         self._verified = verified
@@ -158,12 +159,12 @@ class _WatchedResponse:
             self._stream.close()
 
     @_as_coroutine_function
-    def send(self, message: Any) -> Awaitable[None]:
+    def send(self, message: Message) -> Awaitable[None]:
         """Return the awaitable of the server's `send`, which saves one coroutine per message."""
         send = self._send
         if message["type"] == "http.response.start":
-            if message["status"] == 401 and self._context.app_answered_401 is not None:  # noqa: PLR2004
-                self._context.app_answered_401()
+            if message["status"] >= 300:  # noqa: PLR2004 - a redirect or an error
+                self._send = send = self._context.check_response(message, self._scope, send)
             if self._verified.valid_until is not None and is_event_stream(message):
                 grace = self._context.post_stream_grace
                 until = stream_deadline(self._scope, self._verified, grace, listens=self._listens)
@@ -174,16 +175,16 @@ class _WatchedResponse:
         return sent
 
 
-def _adding_fields(send: Any, fields: tuple[Header, ...], cors: Cors | None) -> Any:
+def _adding_fields(send: Send, fields: tuple[Header, ...], cors: Cors | None) -> Send:
     """Return a `send` that adds header fields to the start of the response."""
 
-    async def adding(message: Any) -> None:
+    async def adding(message: Message) -> None:
         await send(add_fields(message, fields, cors) if message["type"] == "http.response.start" else message)
 
     return adding
 
 
-def add_fields(message: Any, fields: tuple[Header, ...], cors: Cors | None) -> Any:
+def add_fields(message: Message, fields: tuple[Header, ...], cors: Cors | None) -> Message:
     """Return the start of a response with more header fields; CORS fields only if the app does not set its own."""
     headers = list(message.get("headers", ()))
     names = {bytes(name).lower() for name, _ in headers}

@@ -1,4 +1,4 @@
-"""Small ASGI apps to mount beside a protected app: the metadata documents, and readiness for health checks."""
+"""Small ASGI apps to serve in addition to a protected app: metadata documents, and readiness for health checks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = (
 
 
 class MetadataApp:
-    """An ASGI app that answers the metadata paths of a configuration and 404 to everything else."""
+    """An ASGI app that answers the metadata paths of a configuration, and 404 for any other path."""
 
-    def __init__(self, site: CompiledConfig) -> None:
-        self._documents = site.documents
+    def __init__(self, config: CompiledConfig) -> None:
+        self._documents = config.documents
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request; a lifespan is completed at once."""
+        """Answer one request, or complete a lifespan."""
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
             return
@@ -50,7 +50,7 @@ class ReadinessApp:
         self._unusable = unusable
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request; a lifespan is completed at once."""
+        """Answer one request, or complete a lifespan."""
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
             return

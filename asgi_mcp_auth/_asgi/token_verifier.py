@@ -46,8 +46,8 @@ class TokenVerifier:
             bridge = sdk_bridge()
             return None if bridge is None else bridge.make_user(info).access_token
         if self._log.wants(found):
-            url = self._resource.identifier
-            self._log(Decision("refused", "POST", url, url, status=found.status, auth_info=None, refusal=found))
+            path, resource = self._scope["path"], self._resource.identifier
+            self._log(Decision("refused", "POST", path, resource, status=found.status, auth_info=None, refusal=found))
         if isinstance(found, Unavailable):
             raise _not_now()(found.reason, retry_after=found.retry_after)
         return None

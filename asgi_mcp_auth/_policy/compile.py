@@ -13,7 +13,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from asgi_mcp_auth._oauth.challenge import BEARER
-from asgi_mcp_auth._oauth.origin import HostCheck, OriginCheck, normal_origin, parse_authority
+from asgi_mcp_auth._oauth.origin import HostCheck, OriginCheck, is_field_name, normal_origin, parse_authority
 from asgi_mcp_auth._oauth.resource_metadata import (
     LANGUAGE_MEMBERS,
     Document,
@@ -80,6 +80,8 @@ class ResourceContext:
     """The values of the whole configuration that compiling one resource needs."""
 
     allowed_origins: Sequence[str]
+    cors_methods: Sequence[str]
+    cors_headers: Sequence[str]
     metadata_signer: MetadataSigner | None
     allow_http: bool
     alone_on_origin: bool
@@ -236,7 +238,7 @@ def compile_resource(
         owned_prefix=canonical_path(url.path or "/"),
         metadata_url=metadata_url,
         document=compile_document(members),
-        origins=OriginCheck(url, context.allowed_origins),
+        origins=OriginCheck(url, context.allowed_origins, context.cors_methods, context.cors_headers),
         schemes=frozenset(scheme.key for scheme in schemes),
         challenge=challenge,
         trust=trust,
@@ -303,6 +305,15 @@ def _origins(origins: object, problems: Problems) -> tuple[str, ...]:
     return tuple(known for known in normal.values() if known is not None)
 
 
+def _tokens(names: object, where: str, example: str, problems: Problems) -> tuple[str, ...]:
+    """Check methods or field names for preflights."""
+    listed = problems.strings(names, where)
+    for name in listed:
+        if not is_field_name(name):
+            problems.add(where, f"{show(name)} is not a token (RFC 9110 section 5.6.2).", f"Write {example}, or '*'.")
+    return tuple(listed)
+
+
 def _hosts(hosts: object, problems: Problems) -> tuple[tuple[str, int | None], ...]:
     parsed = {host: parse_authority(host) for host in problems.strings(hosts, "allowed_hosts")}
     for host, known in parsed.items():
@@ -332,7 +343,7 @@ def _check_owners(urls: Sequence[tuple[str, Url]], public: Sequence[PathRule], p
             fix = "Use a different path for each resource, or protect them with two middlewares."
             problems.add(where, f"{url} has the same path as {owners[prefix]}.", fix)
         owners[prefix] = url
-        if table.judge("GET", prefix).public:
+        if table.resolve("GET", prefix).public:
             what = f"The resource {url} itself would be public."
             problems.add("public_paths", what, f"Remove the entry that matches {show(prefix)}.")
 
@@ -346,7 +357,7 @@ def _check_rules(resources: Sequence[CompiledResource], problems: Problems) -> N
     for index, resource in enumerate(resources):
         below = resource.owned_prefix.rstrip("/") + "/"
         for rule in resource.policy.rules:
-            if table.judge("GET", rule.path).owner != index:
+            if table.resolve("GET", rule.path).owner != index:
                 fix = "Move the rule to the resource that owns the path."
                 problems.add("policy.paths", f"{show(rule.path)} is not a path of {resource.identifier}.", fix)
             elif not (rule.path + "/").startswith(below):
@@ -376,6 +387,8 @@ def compile_config(
     public_paths: object,
     allowed_origins: object,
     allowed_hosts: object,
+    cors_methods: object,
+    cors_headers: object,
     metadata_signer: MetadataSigner | None,
     allow_http: bool,
     one_issuer: bool,
@@ -389,6 +402,8 @@ def compile_config(
     public = _public_paths(public_paths, problems)
     origins = _origins(allowed_origins, problems)
     hosts = _hosts(allowed_hosts, problems)
+    methods = _tokens(cors_methods, "cors_methods", "'PATCH'", problems)
+    headers = _tokens(cors_headers, "cors_headers", "'x-tenant-id'", problems)
     configs = _configs(given)
     if not configs:
         fix = "Pass at least one ResourceServerConfig."
@@ -409,6 +424,8 @@ def compile_config(
     for where, url, config in known:
         context = ResourceContext(
             allowed_origins=origins,
+            cors_methods=[method.upper() for method in methods],
+            cors_headers=[name.lower() for name in headers],
             metadata_signer=metadata_signer,
             allow_http=allow_http,
             loaded_modules=loaded_modules,
