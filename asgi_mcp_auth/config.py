@@ -272,20 +272,25 @@ Text = str | Mapping[str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceServerMetadata:
-    """A protected resource's metadata (RFC 9728 section 2): what is published at its well-known place.
+    """The metadata of a protected resource (RFC 9728 section 2), which is published at its well-known URL.
 
     Args:
-        resource: The resource identifier: the URL clients use, and the `aud` tokens must carry.
-        authorization_servers: Issuers to trust and to publish, in the order clients should try them; the first 100 are
-            published. Beside them an `AuthServerConfig` with an `issuer_pattern`, or one function that is asked about
-            issuers nobody named, and answers with an `AuthServerConfig` or None: for thousands of tenants.
-        scopes_supported: Default: the required scopes. Keep it to the baseline: clients may ask for all of it.
-        jwks_uri: This resource's own keys, for what it signs (`signed_metadata`); not the issuer's.
-        bearer_methods_supported: Only `["header"]`, which is what is enforced.
-        resource_name, resource_documentation, resource_policy_uri, resource_tos_uri: For people; a text or
+        resource: The resource identifier: the URL that clients use, and the `aud` that tokens must contain.
+        authorization_servers: Issuers to trust and to publish, in the order in which clients should try them; the first
+            100 are published. In addition, an `AuthServerConfig` with an `issuer_pattern`, and one function that is
+            called about issuers that are not named here and returns an `AuthServerConfig` or None.
+        scopes_supported: The scopes to publish. Default: the required scopes. Clients may request all of them.
+        jwks_uri: The key set of this resource, for what the resource signs (`signed_metadata`).
+        bearer_methods_supported: Only `["header"]` is accepted, because only the header is read.
+        resource_signing_alg_values_supported: The algorithms of what the resource signs.
+        resource_name, resource_documentation, resource_policy_uri, resource_tos_uri: Texts for people: one text, or
             texts by language tag (RFC 9728 section 2.1).
-        signed_metadata: A JWT you signed; its claims must equal the plain members. See also `metadata_signer`.
-        extra: Members this library does not know, published as they are.
+        tls_client_certificate_bound_access_tokens, dpop_bound_access_tokens_required: True is an error, because
+            neither is enforced.
+        authorization_details_types_supported: The types of `authorization_details` (RFC 9396) that the app reads.
+        dpop_signing_alg_values_supported: An error unless None, because DPoP is not implemented.
+        signed_metadata: A JWT that you signed; its claims must equal the plain members. See also `metadata_signer`.
+        extra: Other members, which are published unchanged.
     """
 
     resource: str
@@ -308,12 +313,12 @@ class ResourceServerMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeRule:
-    """What a rule asks for, where a list of scopes does not say it all.
+    """A rule that needs more than a list of scopes.
 
     Args:
-        scopes: Scopes beside the baseline.
+        scopes: Scopes in addition to the baseline.
         acr_values: Accepted authentication context classes (`acr`), in order of preference (RFC 9470).
-        max_age: Seconds since the user authenticated (`auth_time`), at most; the issuer's leeway is added.
+        max_age: The largest number of seconds since the user signed in (`auth_time`); the issuer's leeway is added.
     """
 
     scopes: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""Call a tool of a protected MCP server as the user who signs in with the browser.
+"""A client that signs in with the browser and calls a tool.
 
     python client.py http://127.0.0.1:8000/mcp add_note '{"text": "milk"}'
 

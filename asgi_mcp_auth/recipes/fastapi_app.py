@@ -1,4 +1,4 @@
-"""A FastAPI app with an API of its own, an MCP server below /mcp, and a health check that needs no token.
+"""A FastAPI app with an API, an MCP server and a health check.
 
     uvicorn fastapi_app:app
 

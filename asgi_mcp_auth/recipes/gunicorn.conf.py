@@ -1,4 +1,4 @@
-"""gunicorn with its own ASGI worker and an app that mcp-auth.toml protects.
+"""gunicorn for server.py, protected by mcp-auth.toml.
 
     RESOURCE=https://api.example.com/mcp ISSUER=https://auth.example.com gunicorn
 

@@ -1,4 +1,4 @@
-"""A protected app that logs JSON lines, with the records to alert on.
+"""A protected app with JSON logs, and the records to alert on.
 
     uvicorn json_logs:app --no-access-log
 

@@ -1,4 +1,6 @@
-"""A protected app with probes for Kubernetes: liveness at /healthz, readiness at /readyz, both without a token.
+"""A protected app with probes for Kubernetes.
+
+Liveness is at /healthz, readiness at /readyz, both without a token.
 
     uvicorn probes:app
 

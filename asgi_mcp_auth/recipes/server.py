@@ -1,6 +1,6 @@
-"""An MCP server without authorization code, for gunicorn.conf.py and mcp-auth.toml, which protect it.
+"""An MCP server without authorization code.
 
-Needs fastmcp.
+gunicorn.conf.py and mcp-auth.toml protect it. Needs fastmcp.
 """
 
 from fastmcp import FastMCP

@@ -1,4 +1,6 @@
-"""Tests of the tools of fastmcp_scopes.py, in process: no server, no network, no authorization server.
+"""Tests of the tools of fastmcp_scopes.py, in process.
+
+They need no server, no network and no authorization server.
 
     pytest test_tools.py
 
