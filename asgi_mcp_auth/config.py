@@ -386,7 +386,12 @@ class ScopePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceServerConfig:
-    """One protected resource: its metadata and its scope policy."""
+    """One protected resource.
+
+    Args:
+        metadata: What is published about the resource, and its issuers.
+        policy: The scopes that requests need.
+    """
 
     metadata: ResourceServerMetadata
     policy: ScopePolicy = field(default_factory=ScopePolicy)

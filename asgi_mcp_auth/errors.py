@@ -139,7 +139,13 @@ class MCPAuthError(Exception):
 
 
 class Problem(NamedTuple):
-    """One thing wrong with a configuration: where, what, and how to mend it."""
+    """One problem of a configuration.
+
+    Attributes:
+        where: The option or the key, with file and line if there is a file.
+        what: What is wrong, with the value.
+        fix: How to fix the problem.
+    """
 
     where: str
     what: str
@@ -150,7 +156,11 @@ class Problem(NamedTuple):
 
 
 class ConfigurationError(MCPAuthError, ValueError):
-    """Every problem found in a configuration, reported together at construction."""
+    """Every problem of a configuration, reported together at construction.
+
+    Args:
+        problems: The problems; they are also an attribute.
+    """
 
     code = "invalid_server_config"
 
@@ -310,7 +320,12 @@ class OriginNotAllowed(Forbidden):
 
 
 class InsufficientScope(Forbidden):
-    """A good token that lacks scopes: 403 `insufficient_scope`, naming all that are needed."""
+    """A valid token that lacks scopes: 403 `insufficient_scope`, with all scopes that are needed.
+
+    Args:
+        required: All scopes that are needed.
+        log: As for `Refusal`.
+    """
 
     wire_code = "insufficient_scope"
     default_description = "Additional scope required"

@@ -52,7 +52,15 @@ class BearerAuthExceptionCode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MCPAuthBearerAuthExceptionDetails:
-    """More about a bearer error; `missing_scopes` are named in the 403's challenge."""
+    """More about a bearer error.
+
+    Args:
+        cause: What raised the error.
+        uri: A page about the error.
+        missing_scopes: The scopes that the challenge of the 403 names.
+        expected: The expected value.
+        actual: The value of the token.
+    """
 
     cause: Any = None
     uri: str | None = None

@@ -54,7 +54,12 @@ class DocumentStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyStatus:
-    """A key that is used, and the algorithms it may verify."""
+    """A key that is used.
+
+    Attributes:
+        kid: Its key id, if it has one.
+        algorithms: The algorithms that it may verify.
+    """
 
     kid: str | None
     algorithms: tuple[str, ...]
@@ -62,7 +67,13 @@ class KeyStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedKey:
-    """An entry of a key set that is not used: its place, its kid (escaped) and why."""
+    """A key that is not used.
+
+    Attributes:
+        position: Its index in the key set.
+        kid: Its key id, escaped, if it has one.
+        reason: Why it is not used.
+    """
 
     position: int
     kid: str | None
@@ -119,7 +130,13 @@ class TokenCacheStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatus:
-    """The issuers that were admitted by a pattern or a resolver."""
+    """The pool of issuers that a pattern or a resolver admitted.
+
+    Attributes:
+        entries: How many issuers are in the pool.
+        size: How many can be.
+        evictions: How many were removed to make room.
+    """
 
     entries: int
     size: int
@@ -128,7 +145,14 @@ class PoolStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceStatus:
-    """One protected resource: its caches, and by reason the tokens it refused before an issuer was known."""
+    """One protected resource.
+
+    Attributes:
+        resource: The resource identifier.
+        token_cache: Its cache of verified tokens; None if it is disabled.
+        pool: Its pool of admitted issuers; None if there are only named issuers.
+        refusals: The tokens that were refused before their issuer was known, by reason code.
+    """
 
     resource: str
     token_cache: TokenCacheStatus | None

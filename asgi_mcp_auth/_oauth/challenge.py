@@ -75,7 +75,12 @@ _SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s++(?!=)|\s*(?=,|$))")
 
 
 class Challenge(NamedTuple):
-    """A challenge read from a response: the scheme as sent, parameters by lower-case name."""
+    """A challenge read from a response.
+
+    Attributes:
+        scheme: The scheme as sent.
+        params: The parameters by lower-case name.
+    """
 
     scheme: str
     params: dict[str, str]
