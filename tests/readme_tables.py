@@ -99,7 +99,7 @@ def _dev_options() -> str:
     parameters = dict(inspect.signature(DevServer.__init__).parameters)
     del parameters["self"]
     rows = (
-        (f"`{name}`", DEV_FLAGS.get(name, "–"), _shown(parameter.default), meanings[name])
+        (f"`{name}`", DEV_FLAGS.get(name, "none"), _shown(parameter.default), meanings[name])
         for name, parameter in parameters.items()
     )
     return _table(("option of `DevServer`", "option of the command", "default", "meaning"), rows)

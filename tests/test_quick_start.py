@@ -38,7 +38,9 @@ def shell(commands: str, directory: Path, **more: str) -> str:
 def test_the_quick_start(tmp_path: Path) -> None:
     server, issuer = free_port(), free_port()
     [file] = blocks("python")
-    _, services, calls, client = (block.replace("8000", str(server)).replace("9000", str(issuer)) for block in blocks("sh"))
+    _, services, calls, client = (
+        block.replace("8000", str(server)).replace("9000", str(issuer)) for block in blocks("sh")
+    )
     [challenge] = blocks("text")
     assert file.startswith("# server.py\n")
     (tmp_path / "server.py").write_text(file.replace("8000", str(server)).replace("9000", str(issuer)))

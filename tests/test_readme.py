@@ -141,7 +141,9 @@ def test_nothing_is_left_to_fill_in(path: Path) -> None:
 
 def anchors(path: Path) -> set[str]:
     """The fragments that GitHub gives to the headings of a document."""
-    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL), re.MULTILINE)
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL), re.MULTILINE
+    )
     return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
 
 
@@ -232,7 +234,9 @@ def test_the_table_of_the_development_server_names_every_flag() -> None:
 
 
 def test_the_table_of_commands_is_complete() -> None:
-    documented = re.findall(r"^\| `asgi-mcp-auth ([\w-]+)`", DOCUMENTS["cli/README.md"].read_text("utf-8"), re.MULTILINE)
+    documented = re.findall(
+        r"^\| `asgi-mcp-auth ([\w-]+)`", DOCUMENTS["cli/README.md"].read_text("utf-8"), re.MULTILINE
+    )
     assert sorted(documented) == sorted(commands.commands)
 
 

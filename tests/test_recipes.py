@@ -223,7 +223,9 @@ def nginx_command(directory: Path, port: int, upstream: int) -> list[str]:
     text, replaced = re.subn(r"/etc/ssl/\S+\.(pem|key);", rf"{directory}/server.\1;", text)
     assert replaced == 2
     temporary = " ".join(f"{name}_temp_path {directory}/{name};" for name in TEMPORARY)
-    text = text.replace("http {", f"http {{ {temporary} access_log off;").replace("127.0.0.1:8000", f"127.0.0.1:{upstream}")
+    text = text.replace("http {", f"http {{ {temporary} access_log off;").replace(
+        "127.0.0.1:8000", f"127.0.0.1:{upstream}"
+    )
     (directory / "nginx.conf").write_text(text)
     user = "user root;" if os.geteuid() == 0 else ""
     program = require_program("nginx", "nginx-light")

@@ -18,7 +18,7 @@ notes: dict[str, list[str]] = {}
 def caller() -> str:
     """Return the key of the caller: it covers issuer, subject and client, so callers never share data."""
     auth = current_auth()
-    assert auth is not None  # the middleware lets no request without a token reach a tool
+    assert auth is not None  # a request without a token reaches no tool
     return auth.principal.key
 
 

@@ -20,7 +20,7 @@ server = MCPServer("notes")
 def whoami() -> str:
     """Return the subject of the caller's token and the issuer that vouches for it."""
     auth = current_auth()
-    assert auth is not None  # the middleware lets no request without a token reach a tool
+    assert auth is not None  # a request without a token reaches no tool
     return f"{auth.subject} of {auth.issuer}"
 
 

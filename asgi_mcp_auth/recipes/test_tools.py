@@ -44,8 +44,9 @@ async def test_callers_see_their_own_notes(app: Any, mcp_url: str, mcp_token: Ca
     alice = mcp_token("notes:read notes:write", sub="alice")
     bob = mcp_token("notes:read", sub="bob")
     await call_tool(app, mcp_url, "create_note", {"text": "milk"}, token=alice)
-    assert (await call_tool(app, mcp_url, "list_notes", token=alice)).result["structuredContent"] == {"result": ["milk"]}
-    assert (await call_tool(app, mcp_url, "list_notes", token=bob)).result["structuredContent"] == {"result": []}
+    for token, notes in ((alice, ["milk"]), (bob, [])):
+        call = await call_tool(app, mcp_url, "list_notes", token=token)
+        assert call.result["structuredContent"] == {"result": notes}
 
 
 async def test_purge_needs_its_own_scope(app: Any, mcp_url: str, mcp_token: Callable[..., str]) -> None:
