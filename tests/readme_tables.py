@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import asgi_mcp_auth
 from asgi_mcp_auth import AuthServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth._options import MCPAuthOptions, ShorthandOptions, declared
 from asgi_mcp_auth.config import DEFAULT_ALGORITHMS, JWKSCacheSettings, ScopeRule
@@ -22,7 +21,8 @@ from asgi_mcp_auth.dev import DevServer, Switch
 
 __all__ = ("DEV_FLAGS", "PACKAGE", "TABLES", "arguments", "filled")
 
-PACKAGE = Path(str(asgi_mcp_auth.__file__)).parent
+PACKAGE = Path(__file__).parent.parent / "asgi_mcp_auth"
+"""The sources; the tests may run with the installed package."""
 
 DEV_FLAGS: Mapping[str, str] = {
     "issuer": "`--host`, `--port`, `--path`, `--issuer`",

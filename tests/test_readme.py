@@ -167,6 +167,17 @@ def test_every_document_can_be_reached_from_the_readme() -> None:
     assert folders <= {path.parent for path in DOCUMENTS.values()}
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(PACKAGE.rglob("*")) if path.suffix == ".md" or path.parent.name == "recipes"],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_the_installed_package_has_its_documents_and_recipes(path: Path) -> None:
+    if path.is_file():
+        installed = Path(str(asgi_mcp_auth.__file__)).parent / path.relative_to(PACKAGE)
+        assert installed.read_text("utf-8") == path.read_text("utf-8")
+
+
 @pytest.mark.parametrize("path", EACH)
 def test_every_section_opens_with_a_line_of_prose(path: Path) -> None:
     """Which says when a reader needs the section. Sections of a changelog have none."""
@@ -252,7 +263,7 @@ def test_the_help_of_a_command_has_an_example(command: str) -> None:
 def public_classes() -> dict[str, type[Any]]:
     """The classes that a module without an underscore in its name exports."""
     found: dict[str, type[Any]] = {}
-    for info in pkgutil.walk_packages([str(PACKAGE)], "asgi_mcp_auth."):
+    for info in pkgutil.walk_packages(asgi_mcp_auth.__path__, "asgi_mcp_auth."):
         if any(part.startswith("_") for part in info.name.split(".")) or ".recipes" in info.name:
             continue
         module: ModuleType = import_module(info.name)

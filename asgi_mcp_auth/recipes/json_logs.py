@@ -2,8 +2,8 @@
 
     uvicorn json_logs:app --no-access-log
 
-Needs fastmcp and uvicorn. Each line has `level`, `logger` and `message`; records of decisions have `reason`, and records
-of key sets and metadata have `event`. Alert on these lines:
+Needs fastmcp and uvicorn. Each line has `level`, `logger` and `message`. Records of decisions also have `reason`, and
+records of key sets and metadata have `event`. Alert on these lines:
 
     event = "keys_unavailable"      no keys of an issuer: its tokens get 503
     event = "keys_stale"            expired keys are used while their refresh fails
