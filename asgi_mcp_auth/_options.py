@@ -55,6 +55,17 @@ def at_least(minimum: int, unit: str) -> Check:
     return check
 
 
+def seconds(minimum: float, maximum: float) -> Check:
+    """Accept a number of seconds in a range."""
+
+    def check(value: object, name: str, problems: Problems) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
+            fix = f"Pass a number of seconds, {minimum:g} to {maximum:g}."
+            problems.add(name, f"{show(value)} is not in {minimum:g} … {maximum:g}.", fix)
+
+    return check
+
+
 def a_hook(expected: str) -> Check:
     """Accept a callable or None."""
 
@@ -196,6 +207,24 @@ class MCPAuthOptions(TypedDict, total=False):
             _a_store,
         ),
     ]
+    hook_timeout: Annotated[
+        float,
+        Option(
+            5.0,
+            "Seconds that `is_revoked`, `authorize`, a verifier of your own or a store may take for one request; then "
+            "503 `hook_failed`. A function that blocks the event loop cannot be interrupted.",
+            seconds(0.001, 300.0),
+        ),
+    ]
+    post_stream_grace: Annotated[
+        float,
+        Option(
+            3600.0,
+            "Seconds after `exp` that an event stream which answers a POST may stay open, so that the result of a call "
+            "that was authorized in time arrives. Other event streams and websockets end with the token.",
+            seconds(0.0, 86_400.0),
+        ),
+    ]
     on_decision: Annotated[
         Sequence[Observer],
         Option((), "Observers; each is called with one `Decision` per request and must not block.", _observers),
@@ -228,16 +257,33 @@ class MCPAuthOptions(TypedDict, total=False):
             at_least(1, "issuers"),
         ),
     ]
-    new_issuers_per_minute: Annotated[
+    unproven_fetches_per_minute: Annotated[
         int,
         Option(
             60,
-            "How many issuers the patterns of a resource may admit per minute. Further issuers are answered 503.",
-            at_least(1, "issuers"),
+            "Fetches per minute, in total, for issuers that match a pattern and whose keys were never fetched. If it "
+            "is used up, their tokens are answered 503. An issuer takes 2 to 4 fetches.",
+            at_least(4, "fetches"),
         ),
     ]
     require_warm_up: Annotated[
-        bool, Option(False, "Fail the app's lifespan start-up if the keys of an issuer are not available.", a_bool)
+        bool,
+        Option(
+            False,
+            "Delay the app's lifespan start-up until the keys of every named issuer are fetched, for at most "
+            "`warm_up_timeout`. Then the app starts without them, and the readiness app answers 503.",
+            a_bool,
+        ),
+    ]
+    warm_up_timeout: Annotated[float, Option(30.0, "Seconds that `require_warm_up` waits.", seconds(1, 3600))]
+    dangerously_exit_when_cold: Annotated[
+        bool,
+        Option(
+            False,
+            "With `require_warm_up`: fail the start-up after `warm_up_timeout`. Gunicorn and `uvicorn --workers` then "
+            "stop all workers as soon as one of them cannot fetch the keys.",
+            a_bool,
+        ),
     ]
     clock: Annotated[
         Callable[[], float],
@@ -319,6 +365,9 @@ def check_options(options: Mapping[str, object], problems: Problems) -> MCPAuthO
     complete: dict[str, Any] = {name: options.get(name, option.default) for name, (_, option) in known.items()}
     for name, (_, option) in known.items():
         option.check(complete[name], name, problems)
+    if complete["dangerously_exit_when_cold"] is True and complete["require_warm_up"] is False:
+        fix = "Set require_warm_up=True too, or remove it."
+        problems.add("dangerously_exit_when_cold", "It has no effect without require_warm_up=True.", fix)
     return cast("MCPAuthOptions", complete)
 
 

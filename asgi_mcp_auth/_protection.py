@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from asgi_mcp_auth._asgi.authorizer import Authorizer
 from asgi_mcp_auth._asgi.mount_check import Warnings
+from asgi_mcp_auth._compat.servers import MODULES
 from asgi_mcp_auth._keys.http import Fetcher
 from asgi_mcp_auth._keys.registry import Issuers, KeySets
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
@@ -17,6 +19,7 @@ from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._verify.authenticator import Authenticator
+from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import Verifier
 from asgi_mcp_auth.decisions import Observer, RefusalLog
@@ -39,11 +42,14 @@ class Protection:
         clock: Seconds since the epoch.
         observers: Called with one `Decision` for each request.
         refusal_log: Logs refusals.
+        hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
+        post_stream_grace: Seconds that an event stream which answers a POST may outlive its token.
         websockets: Whether websockets are accepted.
         expose_token: Whether the app sees the raw token.
         reject_query_token: Whether a token in the query is answered 400.
-        require_warm_up: Whether the app starts only when the keys of every issuer are held.
+        warm_up_timeout: How long the app's start-up waits for the keys of named issuers; None to start at once.
+        exit_when_cold: Whether the start-up fails if they are missing then.
         show_error_details: Whether callers see what only the operator should see. For debugging.
     """
 
@@ -55,11 +61,14 @@ class Protection:
     clock: Callable[[], float]
     observers: tuple[Observer, ...]
     refusal_log: RefusalLog
+    hooks: HookCaller
     warnings: Warnings
+    post_stream_grace: float
     websockets: bool
     expose_token: bool
     reject_query_token: bool
-    require_warm_up: bool
+    warm_up_timeout: float | None
+    exit_when_cold: bool
     show_error_details: bool = False
 
 
@@ -71,13 +80,17 @@ class ProtectionBuilder:
         options: The options of `MCPAuth`, complete.
         key_sets: The key sets.
         refusal_log: Logs refusals.
+        hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
+        loaded_modules: The server packages that the process has imported, which decide the defaults of `proxies`.
     """
 
     options: MCPAuthOptions
     key_sets: KeySets
     refusal_log: RefusalLog
+    hooks: HookCaller
     warnings: Warnings
+    loaded_modules: frozenset[str]
 
     @classmethod
     def of(cls, options: MCPAuthOptions) -> ProtectionBuilder:
@@ -87,8 +100,11 @@ class ProtectionBuilder:
             clock=options["clock"],
             allow_http=options["dangerously_allow_http"],
             allow_private=options["dangerously_allow_private_addresses"],
+            unproven_fetches_per_minute=options["unproven_fetches_per_minute"],
         )
-        return cls(options, key_sets, RefusalLog(options["clock"]), Warnings())
+        hooks = HookCaller(options["hook_timeout"], options["clock"])
+        modules = frozenset(MODULES & sys.modules.keys())
+        return cls(options, key_sets, RefusalLog(options["clock"]), hooks, Warnings(), modules)
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -115,7 +131,7 @@ class ProtectionBuilder:
             metadata_signer=options["metadata_signer"],
             allow_http=options["dangerously_allow_http"],
             one_issuer=options["republish_server_metadata"],
-            new_issuers_per_minute=options["new_issuers_per_minute"],
+            loaded_modules=self.loaded_modules,
         )
 
     def build(
@@ -129,7 +145,8 @@ class ProtectionBuilder:
         return Protection(
             config=config,
             authenticators=tuple(
-                Authenticator(resource.schemes, make(resource), options["is_revoked"]) for resource in config.resources
+                Authenticator(resource.schemes, make(resource), self.hooks, options["is_revoked"])
+                for resource in config.resources
             ),
             authorizers=tuple(map(self._make_authorizer, config.resources)),
             key_sets=self.key_sets,
@@ -137,11 +154,14 @@ class ProtectionBuilder:
             clock=options["clock"],
             observers=tuple(options["on_decision"]),
             refusal_log=self.refusal_log,
+            hooks=self.hooks,
             warnings=self.warnings,
+            post_stream_grace=options["post_stream_grace"],
             websockets=options["websockets"],
             expose_token=options["expose_token"],
             reject_query_token=options["reject_query_token"],
-            require_warm_up=options["require_warm_up"],
+            warm_up_timeout=options["warm_up_timeout"] if options["require_warm_up"] else None,
+            exit_when_cold=options["dangerously_exit_when_cold"],
             show_error_details=show_error_details,
         )
 
@@ -156,12 +176,14 @@ class ProtectionBuilder:
             cache_size=options["token_cache_size"],
             cache_bytes=options["token_cache_bytes"],
             expose_token=options["expose_token"],
+            hooks=self.hooks,
         )
 
     def _make_authorizer(self, resource: CompiledResource) -> Authorizer:
         options = self.options
         return Authorizer(
             resource,
+            hooks=self.hooks,
             authorize=options["authorize"],
             session_store=options["session_store"],
             clock=options["clock"],

@@ -6,12 +6,11 @@ documentation of the library mcpauth uses are the same here.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import field
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.errors import InvalidServerMetadata
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = (
     "DEFAULT_ALGORITHMS",
     "DEFAULT_SCOPE_CLAIMS",
+    "DEFAULT_SUBJECT_CLAIMS",
     "AuthServerConfig",
     "AuthServerType",
     "AuthorizationServerMetadata",
@@ -35,6 +35,9 @@ __all__ = (
     "fetch_server_config",
     "fetch_server_config_by_well_known_url",
 )
+
+NEEDED_METADATA: Final = frozenset({"issuer", "jwks_uri"})
+"""The members of authorization server metadata that decide which tokens are accepted."""
 
 _STRINGS: Final = frozenset(
     {
@@ -72,20 +75,24 @@ _LISTS: Final = frozenset(
 class AuthorizationServerMetadata:
     """An authorization server's metadata (RFC 8414 section 2, OpenID Connect Discovery section 3).
 
-    Only `issuer` is required. Every registered member is an attribute, None when absent; members this
-    library does not know are kept and given back by `to_dict`.
+    Only `issuer` is required. Every registered member is an attribute, which is None if the member is absent. `to_dict`
+    returns unknown members too.
 
     Args:
         issuer: The issuer identifier, exactly as tokens carry it in `iss`.
-        members: Any other member of the document, such as `authorization_endpoint`, `token_endpoint`,
-            `jwks_uri`, `registration_endpoint`, `response_types_supported`, `code_challenge_methods_supported`.
+        members: Other members of the document, such as `authorization_endpoint`, `token_endpoint`, `jwks_uri`,
+            `registration_endpoint`, `response_types_supported`, `code_challenge_methods_supported`.
+
+    Attributes:
+        ignored_members: The names of published members that `from_dict` left out.
 
     Raises:
-        InvalidServerMetadata: A known member has the wrong JSON type; all of them are named.
+        InvalidServerMetadata: Registered members have the wrong JSON type; the message names them.
     """
 
-    __slots__ = ("_members",)
+    __slots__ = ("_members", "ignored_members")
     _members: dict[str, Any]
+    ignored_members: tuple[str, ...]
 
     if TYPE_CHECKING:
         issuer: str
@@ -107,29 +114,43 @@ class AuthorizationServerMetadata:
         client_id_metadata_document_supported: bool | None
 
     def __init__(self, *, issuer: str, **members: Any) -> None:
-        self._fill({"issuer": issuer, **members})
+        document = {"issuer": issuer, **members}
+        self._fill(document, refused=_wrong_types(document))
 
-    def _fill(self, members: Mapping[str, Any]) -> None:
-        document = {str(name): value for name, value in members.items() if value is not None or name == "issuer"}
-        wrong = [name for name in {"issuer"} | _STRINGS if not isinstance(document.get(name, ""), str)]
-        wrong += [name for name in _LISTS if not _is_string_list(document.get(name, []))]
-        if wrong:
-            msg = f"Authorization server metadata: wrong JSON type for {', '.join(sorted(wrong))}."
+    def _fill(self, document: Mapping[str, Any], refused: Iterable[str], ignored: Iterable[str] = ()) -> None:
+        if names := ", ".join(sorted(refused)):
+            msg = f"Authorization server metadata: wrong JSON type for {names}."
             raise InvalidServerMetadata(msg)
-        object.__setattr__(self, "_members", document)
+        ignored = tuple(sorted(ignored))
+        kept = {str(name): value for name, value in document.items() if value is not None and name not in ignored}
+        object.__setattr__(self, "_members", kept)
+        object.__setattr__(self, "ignored_members", ignored)
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> AuthorizationServerMetadata:
-        """Read a metadata document. Raises `InvalidServerMetadata` when `issuer` is missing or a type is wrong."""
+    def from_dict(cls, document: Mapping[str, Any], *, ignored: Iterable[str] = ()) -> AuthorizationServerMetadata:
+        """Read a published metadata document.
+
+        Verification needs only `issuer` and `jwks_uri`. Other members of the wrong JSON type are left out, because they
+        must not stop the verification of tokens.
+
+        Args:
+            document: The document.
+            ignored: Names of members that the caller has left out already.
+
+        Raises:
+            InvalidServerMetadata: `issuer` is missing, or `issuer` or `jwks_uri` has the wrong JSON type.
+        """
         if "issuer" not in document:
             msg = "Authorization server metadata without an issuer."
             raise InvalidServerMetadata(msg)
+        wrong = _wrong_types(document)
         metadata = cls.__new__(cls)
-        metadata._fill(document)  # noqa: SLF001 - our own; a member may be called `self`
+        # Not the constructor: a member may have the name `self`.
+        metadata._fill(document, wrong & NEEDED_METADATA, {*ignored, *wrong})  # noqa: SLF001
         return metadata
 
     def to_dict(self) -> dict[str, Any]:
-        """The document, unknown members included."""
+        """Return the members, unknown members included."""
         return dict(self._members)
 
     def __getattr__(self, name: str) -> Any:
@@ -159,12 +180,18 @@ class AuthorizationServerMetadata:
         return f"AuthorizationServerMetadata(issuer={self.issuer!r}, {len(self._members) - 1} more members)"
 
 
+def _wrong_types(document: Mapping[str, Any]) -> set[str]:
+    wrong = {name for name in _STRINGS if not isinstance(document.get(name), str | None)}
+    wrong |= {name for name in _LISTS if document.get(name) is not None and not _is_string_list(document[name])}
+    return wrong if isinstance(document["issuer"], str) else wrong | {"issuer"}
+
+
 def _is_string_list(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in cast("Sequence[object]", value))
 
 
 class AuthServerType(StrEnum):
-    """Which well-known place an issuer uses: RFC 8414 inserts it before the path, OpenID Connect appends it."""
+    """Where an issuer's metadata is: RFC 8414 inserts the well-known path, OpenID Connect appends it."""
 
     OAUTH = "oauth"
     OIDC = "oidc"
@@ -186,7 +213,11 @@ DEFAULT_ALGORITHMS: Final = (
 )
 """Every algorithm that can be allowed: asymmetric only (RFC 8725 section 3.1)."""
 
+MAX_LEEWAY: Final = 300.0
+"""The largest `leeway` of an issuer, in seconds."""
+
 DEFAULT_SCOPE_CLAIMS: Final = ("scope", "scp", "scopes")
+DEFAULT_SUBJECT_CLAIMS: Final = ("sub",)
 
 TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 """Turns a provider's metadata document into one that conforms; sync or async."""
@@ -194,21 +225,20 @@ TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JWKSCacheSettings:
-    """How long an issuer's key set is believed, and how often it is asked for; all in seconds.
+    """Cache settings of an issuer's key set; all in seconds.
 
     Args:
-        lifetime: How long a key set is fresh when its server does not say (RFC 9111 section 4.2).
-        min_lifetime, max_lifetime: The bounds of what its server may say.
-        stale_if_error: How long after that it still serves while refreshing fails; then tokens are answered 503.
-        cool_down: The time after a fetch in which an unknown key id causes no other.
-        max_backoff: The longest pause after failures in a row, which begins at 1 and doubles.
+        lifetime: How long a key set is fresh if its server states no lifetime (RFC 9111 section 4.2).
+        min_lifetime, max_lifetime: The bounds of the lifetime that its server states.
+        stale_if_error: How long an expired key set is still used while refreshing fails (RFC 5861 section 4); then
+            requests get 503.
+        max_backoff: The longest pause after failed fetches. The first pause is 1 s; each further failure doubles it.
     """
 
     lifetime: float = 600.0
     min_lifetime: float = 60.0
     max_lifetime: float = 86_400.0
     stale_if_error: float = 86_400.0
-    cool_down: float = 30.0
     max_backoff: float = 30.0
 
 
@@ -221,9 +251,16 @@ class AuthServerConfig:
             With `tenants` a template: `https://login.example.com/{tenantid}/v2.0`.
         issuer_pattern: Instead of `issuer`: trust every issuer that matches, `https://*.id.example.com` say, where
             `*` stands for one whole label of the host or one segment of the path. Not published to clients.
+        preload: With `issuer_pattern`: issuers that match it and whose keys are fetched at start. They are served from
+            the first request on, however many unknown issuers are tried meanwhile.
         tenants: The tenants to trust of a template. Each has its own issuer; they share the one key set found at
             `metadata_url` (whose document names the template as its issuer) or `jwks_uri`.
         tenant_claim: The claim that has to name the tenant in their tokens.
+        token_issuers: The accepted values of `iss`, if tokens do not carry the issuer identifier: ADFS writes
+            `http://fs.example.com/adfs/services/trust`. They may be any strings (RFC 7519 section 2), are compared
+            exactly and never fetched. They replace `issuer` there: list it too if some tokens carry it.
+        publish: Name the issuer to clients in the resource's metadata. With False, clients do not learn of the issuer,
+            and its tokens are accepted. At least one issuer of a resource is published.
         type: Which well-known place to use; None probes all, in MCP's order.
         metadata: Metadata given by hand or fetched before; nothing is discovered then, unless it has no `jwks_uri`.
         metadata_url: Where the metadata is, instead of a well-known place.
@@ -232,20 +269,30 @@ class AuthServerConfig:
         jwks: A static key set, `{"keys": [...]}`; nothing is fetched then.
         profile: `"jwt"` (what most providers send), `"at+jwt"` (strict RFC 9068) or `"no-aud"` (tokens without
             `aud`; needs `allowed_clients` and a required scope that names the resource).
-        extra_audiences: More accepted `aud` values, compared as exact strings (Entra's client id, say).
-        require_single_audience: Refuse tokens that are also for someone else (RFC 9700 section 2.3).
-        algorithms: Accepted JWS algorithms.
-        leeway: Seconds of clock difference to allow, at most 300.
-        scope_claims: Claims to read scopes from, as a string or a list; replaces the default.
-        allowed_clients: Accept tokens of these client ids only.
+        extra_audiences: Accepted `aud` values in addition to the resource, compared exactly: the client id of an
+            Entra ID application, for example.
+        require_single_audience: Refuse tokens that have other audiences too (RFC 9700 section 2.3).
+        algorithms: The accepted JWS algorithms.
+        leeway: The allowed clock difference in seconds, at most 300.
+        subject_claims: The claims that name the subject; the first that is present counts. `["sub", "client_id"]`
+            accepts the tokens of machine clients without `sub`, and their `principal.is_client` is True.
+        scope_claims: The claims that hold scopes, as a string, a list, or an object whose member names are the scopes.
+            They replace the default. `realm_access.roles` is a member of a claim; write a backslash before a dot that
+            belongs to a member's name. A claim that has the whole name wins.
+        accept_nonce: Accept tokens that have a `nonce` and no scope claim: authentik issues such access tokens. Without
+            this setting they are refused as ID tokens.
+        allowed_clients: The accepted client ids; without a list, tokens of every client are accepted.
         max_keys_without_kid: How many keys to try for a token without `kid`, at most 4.
         jwks_cache: How long its key set is believed, and how often it is asked for.
     """
 
     issuer: str | None = None
     issuer_pattern: str | None = None
+    preload: Sequence[str] = ()
     tenants: Sequence[str] = ()
     tenant_claim: str = "tid"
+    token_issuers: Sequence[str] = ()
+    publish: bool = True
     type: AuthServerType | None = None
     metadata: AuthorizationServerMetadata | None = None
     metadata_url: str | None = None
@@ -257,7 +304,9 @@ class AuthServerConfig:
     require_single_audience: bool = False
     algorithms: Sequence[str] = DEFAULT_ALGORITHMS
     leeway: float = 30.0
+    subject_claims: Sequence[str] = DEFAULT_SUBJECT_CLAIMS
     scope_claims: Sequence[str] = DEFAULT_SCOPE_CLAIMS
+    accept_nonce: bool = False
     allowed_clients: Sequence[str] = ()
     max_keys_without_kid: int = 1
     jwks_cache: JWKSCacheSettings = JWKSCacheSettings()
@@ -338,28 +387,39 @@ def _no_rules() -> Rules:
 class ScopePolicy:
     """Which scopes a request needs: the baseline, and what the rules for its path and its operation add.
 
-    An exact name wins over patterns, and of patterns (`*` for any characters) the one with more literal characters;
-    two that tie are a configuration error. Rules for operations read the bodies of POSTs, as JSON-RPC.
+    An exact name wins over patterns, and of patterns (`*` for any characters) the pattern with more literal characters;
+    two patterns that tie are a configuration error. Rules for operations read the bodies of POST requests as JSON-RPC.
 
     Args:
         default: The baseline: every request to the resource needs all of these.
         paths: More scopes by path: `"/x"` (exact), `"/x/*"` (`/x` and all below), `"POST /x/*"`. The most
             specific rule wins: the longest path, exact before `/*`, a named method before any.
-        tools: More scopes by tool.
+        tools: More scopes by tool. A call of a fastmcp app's address (`__<hash>_<tool>`) needs the scopes of both
+            names; if neither name is listed exactly, it needs the scopes of all rules.
         resources: More scopes by resource URI; URI templates are patterns too: `{name}` matches within a segment.
+            Rules and requests are compared in canonical form; a URI that servers read in ways with different rules is
+            refused. The rules of a URI and of the URI without query and fragment add up.
         prompts: More scopes by prompt.
-        rpc_methods: More scopes by JSON-RPC method, beside those for the tool, resource or prompt.
+        rpc_methods: More scopes by JSON-RPC method, in addition to those for the tool, resource or prompt.
+        proxies: Tools that reach other targets: by tool, the argument that names a target and its kind (`"tool"`,
+            `"resource"`, `"prompt"`): `{"call_tool": {"name": "tool"}}`, `{"bulk": {"calls[].tool": "tool"}}`. Such a
+            call needs the scopes of its targets too, and is refused if it names none. Kind `"any"` is for a tool that
+            reaches anything (it runs code, say): it needs the scopes of all rules, unless the tool itself is listed
+            exactly. `"*_call_tool"` is for the tool below any namespace. fastmcp's own proxy tools are known while
+            fastmcp is loaded; `{}` says that a tool of such a name is none.
         unlisted: What has no rule needs the `"baseline"`, or is denied (`"deny"`); `initialize`, `ping`, lists,
             notifications and the like need the baseline in either case.
         public_methods: JSON-RPC methods without a target that need no token. A bad token is 401 all the same.
-        non_mcp_paths: Paths below the resource, written as in `paths`, whose bodies are no JSON-RPC and not read.
-        headers_only: Judge by `Mcp-Method` and `Mcp-Name` alone and read no body. Only for an app that refuses
-            bodies that say something else, and only for MCP 2026-07-28: without that version it is a 400.
+        non_mcp_paths: Paths below the resource, written as in `paths`, whose bodies are not JSON-RPC and not read.
+        headers_only: Decide by `Mcp-Method` and `Mcp-Name` alone and read no body. Only for an app that refuses
+            bodies that contradict them, and only for MCP 2026-07-28: without that version it is a 400. A proxy tool
+            needs the scopes of all rules then.
         allow_batches: Accept a batch also without the version header, which clients of 2025-03-26 do not send.
-        scope_strategy: What a challenge names beside what is needed: `"minimal"` nothing, `"cumulative"` the known
-            scopes that the token has, `"auto"` as the client's revision wants it (cumulative before 2026-07-28).
+        scope_strategy: What a challenge names in addition to what is needed: `"minimal"` nothing, `"cumulative"` the
+            known scopes that the token has, `"auto"` as the client's revision expects (cumulative before 2026-07-28).
         filter_lists: Take tools, resources and prompts that the caller may not use out of the app's lists.
-        mark_reachable: With `filter_lists`: keep those that more scopes would open, with the scopes in `_meta`.
+        annotate_lists: What to add to the entries of filtered lists. `"required_scopes"`: keep entries that more
+            scopes would open, with these scopes in `_meta`.
         implies: Scopes that include others, transitively: `{"notes:admin": ["notes:write"]}`.
         request_scope_names: Token scope → the name clients must request, where a provider has two (Entra: `api://…/x`).
         challenge_scopes: What a first 401 asks for; default: the baseline.
@@ -371,6 +431,9 @@ class ScopePolicy:
     resources: Rules = field(default_factory=_no_rules)
     prompts: Rules = field(default_factory=_no_rules)
     rpc_methods: Rules = field(default_factory=_no_rules)
+    proxies: Mapping[str, Mapping[str, Literal["tool", "resource", "prompt", "any"]]] = field(
+        default_factory=dict[str, Mapping[str, Literal["tool", "resource", "prompt", "any"]]]
+    )
     unlisted: Literal["baseline", "deny"] = "baseline"
     public_methods: Sequence[str] = ()
     non_mcp_paths: Sequence[str] = ()
@@ -378,7 +441,7 @@ class ScopePolicy:
     allow_batches: bool = False
     scope_strategy: Literal["auto", "minimal", "cumulative"] = "auto"
     filter_lists: bool = False
-    mark_reachable: bool = False
+    annotate_lists: Iterable[Literal["required_scopes"]] = ()
     implies: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     request_scope_names: Mapping[str, str] = field(default_factory=dict[str, str])
     challenge_scopes: Sequence[str] | None = None

@@ -1,4 +1,4 @@
-"""The record of one decision, the observers that receive it, the log of refusals, and the names of log events."""
+"""One `Decision` per request, its observers, and the log of refusals, which is always on. Records are rate-limited."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ __all__ = (
     "Event",
     "Observer",
     "Outcome",
+    "RecordBudget",
+    "RecordGrant",
     "RefusalLog",
 )
 
 
 class Event(StrEnum):
-    """What happened to what we hold of an issuer: the `event` of log records, stable for alerts."""
+    """The `event` of log records about the keys and the metadata of an issuer. The values are stable, for alerts."""
 
     KEYS_FETCHED = "keys_fetched"
     KEYS_CHANGED = "keys_changed"
@@ -45,19 +47,25 @@ class Event(StrEnum):
 logger = logging.getLogger("asgi_mcp_auth.decisions")
 
 
-# Every record has these attributes, so that a formatter may name them.
+# Every record has these attributes, so that a formatter may use them.
 UNKNOWN = dict.fromkeys(("issuer", "kid", "alg", "client_id", "operation", "expected", "found"))
 
 Outcome = Literal["allowed", "refused", "public", "metadata", "preflight"]
 
 
 class Decision(NamedTuple):
-    """What was decided about one request.
+    """The decision about one request. No attribute holds a token.
 
-    `outcome` is `allowed` (with `auth_info`), `refused` (with `refusal`), or an answer that needs no token:
-    `public`, `metadata`, `preflight`. `url` is the public URL without the query; `resource` the identifier of
-    the owning resource, if one owns the path; `operations` what an admitted body asks for, where it was read.
-    Nothing here holds a token.
+    Attributes:
+        outcome: `allowed` (with `auth_info`), `refused` (with `refusal`), or an answer that needs no token: `public`,
+            `metadata`, `preflight`.
+        method: The request method.
+        url: The public URL without the query.
+        resource: The identifier of the resource that owns the path, or None.
+        status: The status of an answer of the middleware.
+        auth_info: The caller of an allowed request.
+        refusal: The refusal.
+        operations: The operations of an admitted request, if its body was read.
     """
 
     outcome: Outcome
@@ -71,7 +79,7 @@ class Decision(NamedTuple):
 
     @property
     def reason(self) -> Reason | None:
-        """The stable code of a refusal."""
+        """The stable reason code of a refusal, or None."""
         return None if self.refusal is None else self.refusal.reason
 
 
@@ -79,53 +87,96 @@ Observer = Callable[[Decision], None]
 
 
 def _level(refusal: Refusal) -> int:
-    if isinstance(refusal, Unavailable) and refusal.reason is not Reason.KEY_NOT_YET_KNOWN:  # which anybody can cause
+    # Any client can cause KEY_NOT_YET_KNOWN, so it is no error of this server.
+    if isinstance(refusal, Unavailable) and refusal.reason is not Reason.KEY_NOT_YET_KNOWN:
         return logging.ERROR
     return logging.DEBUG if isinstance(refusal, NoCredential) else logging.WARNING
 
 
 def _quoted(value: str) -> str:
-    """A value that cannot be taken for two fields, whatever a token says."""
+    """Return a value that cannot be read as two fields, whatever a token contains."""
     return value if not {" ", "=", '"'} & set(value) else '"' + value.replace('"', "'") + '"'
 
 
-class RefusalLog:
-    """Writes refusals to the logger `asgi_mcp_auth.decisions`, at most `most` per reason and `seconds`.
+class RecordGrant(NamedTuple):
+    """The permission to write one record: how many like it were suppressed, and what to append to its text."""
 
-    A request without a credential is DEBUG (every client starts so), 503 is ERROR, the rest WARNING. The record
-    has the attributes `reason`, `issuer`, `kid`, `alg`, `client_id`, `operation`, `expected`, `found`
-    and `suppressed`.
+    suppressed: int
+    note: str
+
+
+class RecordBudget:
+    """Limits log records to `most` for each kind and window.
+
+    Args:
+        clock: Seconds.
+        most: Records of one kind in a window.
+        seconds: The length of a window, which begins with its first record.
     """
 
     def __init__(self, clock: Callable[[], float], *, most: int = 20, seconds: float = 60.0) -> None:
         self._clock = clock
         self._most = most
         self._seconds = seconds
-        self._windows: dict[Reason, tuple[float, int]] = {}
+        self._windows: dict[str, tuple[float, int]] = {}
 
-    def wants(self, refusal: Refusal | None) -> bool:
-        """Whether anybody listens to records of this refusal: asked before a decision is put together."""
-        return refusal is not None and logger.isEnabledFor(_level(refusal))
+    def suppress(self, kind: str) -> bool:
+        """Return whether no record of this kind may be written now. Count the record that is not written."""
+        window = self._windows.get(kind)
+        if window is None or window[1] < self._most or not 0 <= self._clock() - window[0] < self._seconds:
+            return False
+        self._windows[kind] = window[0], window[1] + 1
+        return True
 
-    def __call__(self, decision: Decision) -> None:
-        """Observe a decision."""
-        refusal = decision.refusal
-        if refusal is None or not self.wants(refusal):
-            return
+    def take(self, kind: str) -> RecordGrant | None:
+        """Take one record of this kind out of the budget. Return None, and count the record, if nothing is left."""
+        if self.suppress(kind):
+            return None
         now = self._clock()
-        start, count = self._windows.get(refusal.reason, (now, 0))
+        start, count = self._windows.get(kind, (now, 0))
         suppressed = 0
         if not 0 <= now - start < self._seconds:
             suppressed = max(0, count - self._most)
             start, count = now, 0
-        self._windows[refusal.reason] = (start, count + 1)
-        if count >= self._most:
+        self._windows[kind] = start, count + 1
+        note = f" ({suppressed} more like it before)" if suppressed else ""
+        if count + 1 == self._most:
+            note += f" (no more of these for {self._seconds - (now - start):.0f} s)"
+        return RecordGrant(suppressed, note)
+
+
+class RefusalLog:
+    """Writes refusals to the logger `asgi_mcp_auth.decisions`, at most `most` for each reason and window.
+
+    A request without a credential is DEBUG, because every client begins with one. 503 is ERROR, all else is WARNING.
+    A record has the attributes `reason`, `issuer`, `kid`, `alg`, `client_id`, `operation`, `expected`, `found` and
+    `suppressed`.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, most: int = 20, seconds: float = 60.0) -> None:
+        self._budget = RecordBudget(clock, most=most, seconds=seconds)
+
+    def wants(self, refusal: Refusal | None) -> bool:
+        """Return whether a record of this refusal would be written now. If the budget is spent, count the refusal.
+
+        Ask before building a decision: most of a flood of refusals needs none.
+        """
+        return (
+            refusal is not None
+            and logger.isEnabledFor(_level(refusal))
+            and not self._budget.suppress(refusal.reason.value)
+        )
+
+    def __call__(self, decision: Decision) -> None:
+        """Write the record of a refusal, if the budget allows it."""
+        refusal = decision.refusal
+        if refusal is None or not logger.isEnabledFor(_level(refusal)):
+            return
+        grant = self._budget.take(refusal.reason.value)
+        if grant is None:
             return
         details = refusal.details()
-        told = " ".join(f"{name}={_quoted(value)}" for name, value in details.items())
-        more = f" ({suppressed} more like it before)" if suppressed else ""
-        if count + 1 == self._most:
-            more += f" (no more of these for {self._seconds - (now - start):.0f} s)"
+        fields = " ".join(f"{name}={_quoted(value)}" for name, value in details.items())
         logger.log(
             _level(refusal),
             "%d %s: %s %s %s%s",
@@ -133,7 +184,7 @@ class RefusalLog:
             refusal.reason.value,
             printable(decision.method),
             printable(decision.url),
-            told,
-            more,
-            extra={"reason": refusal.reason.value, "suppressed": suppressed, **UNKNOWN, **details},
+            fields,
+            grant.note,
+            extra={"reason": refusal.reason.value, "suppressed": grant.suppressed, **UNKNOWN, **details},
         )

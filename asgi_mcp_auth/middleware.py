@@ -12,7 +12,6 @@ kept on `self`.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from asgi_mcp_auth._asgi.identity import sdk_bridge
@@ -23,8 +22,8 @@ from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.credentials import has_query_token, read_credential
 from asgi_mcp_auth._oauth.origin import Cors, is_preflight
+from asgi_mcp_auth._oauth.responses import Response, json_response, refusal_response
 from asgi_mcp_auth._policy.compile import CompiledResource
-from asgi_mcp_auth._policy.responses import Response, json_response, refusal_response
 from asgi_mcp_auth._policy.routes import NO_RESOURCE, Route
 from asgi_mcp_auth._protection import Protection
 from asgi_mcp_auth._request import RequestInfo
@@ -34,8 +33,6 @@ from asgi_mcp_auth.decisions import Decision, Outcome
 from asgi_mcp_auth.errors import BadRequest, DiscoveryError, Forbidden, NoCredential, Reason, Refusal, Unavailable
 
 __all__ = ("ProtectedApp",)
-
-logger = logging.getLogger("asgi_mcp_auth")
 
 ANY_ORIGIN = ((b"access-control-allow-origin", b"*"),)
 
@@ -61,7 +58,14 @@ class ProtectedApp:
         checks_messages = [authorizer.looks_inside for authorizer in protection.authorizers]
         self._routes = protection.config.routes(checks_messages, self._mount_check.own_root_path)
         on_401 = None if protection.expose_token else self._warn_of_app_401
-        self._context = AppContext(app, sdk_bridge(), protection.clock, on_401, expose_token=protection.expose_token)
+        self._context = AppContext(
+            app,
+            sdk_bridge(),
+            protection.clock,
+            on_401,
+            expose_token=protection.expose_token,
+            post_stream_grace=protection.post_stream_grace,
+        )
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle one ASGI connection."""
@@ -85,11 +89,11 @@ class ProtectedApp:
             if is_answered:
                 return
         identity = self._authenticators[route.resource].check(request)  # 6, 7, 8
-        if not isinstance(identity, (Verified, Refusal)):
-            identity = await identity
-        if isinstance(identity, Refusal):
-            await self._serve_unauthenticated(identity, route, request, receive, send, cors)
-            return
+        if not isinstance(identity, Verified):
+            identity = identity if isinstance(identity, Refusal) else await identity
+            if isinstance(identity, Refusal):
+                await self._serve_unauthenticated(identity, route, request, receive, send, cors)
+                return
         authorizer = self._authorizers[route.resource]
         if route.checks_message:  # 9
             admission = await authorizer.admit_message(route, request, receive, identity)
@@ -100,9 +104,10 @@ class ProtectedApp:
             return
         if self._has_observers:
             self._observe("allowed", request, resource, identity, operations=admission.operations)
-        receive, wrap_send, removed_fields = admission.receive or receive, admission.wrap_send, admission.removed_fields
+        receive, wrap_send = admission.receive or receive, admission.wrap_send
+        removed_fields, listens = admission.removed_fields, admission.listens
         del admission  # holds the parsed body
-        await run_app(self._context, identity, cors, request, receive, send, wrap_send, removed_fields)  # 10
+        await run_app(self._context, identity, cors, request, receive, send, wrap_send, removed_fields, listens)  # 10
 
     async def _check_transport(
         self, resource: CompiledResource, request: RequestInfo, receive: Any, send: Any
@@ -226,8 +231,8 @@ class ProtectedApp:
         for observe in observers:
             try:
                 observe(decision)
-            except Exception:  # an observer decides nothing, so its failure must not fail the request
-                logger.exception("An on_decision observer failed")
+            except Exception as error:  # noqa: BLE001 - an observer decides nothing, so it cannot fail the request
+                self._protection.hooks.failed("An on_decision observer", error)
 
     async def _run_lifespan(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass the lifespan through. Key sets warm up in the background of the app's own start-up, never around it."""
@@ -237,9 +242,9 @@ class ProtectedApp:
         self._context.bridge = sdk_bridge()
         if scope.get("root_path"):  # set by a framework above; servers do not report it before the first request
             self._mount_check.check_request(scope)
-        if self._protection.require_warm_up:
-            failed = await self._protection.key_sets.warm_up()
-            if failed:  # before the app starts anything that it would have to stop
+        if self._protection.warm_up_timeout is not None:
+            failed = await self._protection.key_sets.warm_up_within(self._protection.warm_up_timeout)
+            if failed and self._protection.exit_when_cold:  # before the app starts anything that it would have to stop
                 await receive()
                 message = f"asgi_mcp_auth: no keys of {', '.join(failed)}"
                 await send({"type": "lifespan.startup.failed", "message": message})

@@ -54,8 +54,8 @@ class App(NamedTuple):
 
 
 APPS = {
-    "hello": App("hello world", "/mcp", {}, None, "ok", 92, 1),
-    "mcp": App("MCP SDK tool call", "/mcp", CALL_FIELDS, CALL, "1x", 99, 3),
+    "hello": App("hello world", "/mcp", {}, None, "ok", 88, 1),
+    "mcp": App("MCP SDK tool call", "/mcp", CALL_FIELDS, CALL, "1x", 94, 3),
 }
 
 

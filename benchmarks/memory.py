@@ -95,7 +95,7 @@ def issuers(*, kept: bool) -> Made:
         http_client=lambda: httpx.AsyncClient(transport=httpx.MockTransport(answer)),
         token_cache_size=0,
         issuer_pool_size=ISSUERS,
-        new_issuers_per_minute=1_000_000,
+        unproven_fetches_per_minute=3_000_000,
     )
 
     def mint(number: int) -> str:

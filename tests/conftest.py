@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import signal
+import sys
 from collections import Counter
 from collections.abc import Generator
 from importlib import import_module
@@ -67,9 +69,34 @@ def blocking_calls(_no_blocking_calls: BlockBuster) -> Generator[None]:
     _no_blocking_calls.activate()
 
 
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
+    "asyncio": ("asyncio", {}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
+}
+if sys.version_info >= (3, 12):
+    LOOPS["eager tasks"] = ("asyncio", {"loop_factory": eager_loop})
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests on asyncio; tests marked `every_loop` on every event loop and with eager tasks."""
+    own = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "anyio_backend" not in metafunc.fixturenames or any("anyio_backend" in names for names in own):
+        return
+    marked = metafunc.definition.get_closest_marker("every_loop") is not None
+    names = list(LOOPS) if marked else ["asyncio"]
+    metafunc.parametrize("anyio_backend", names, indirect=True, scope="function")
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    return LOOPS[getattr(request, "param", "asyncio")]
 
 
 @pytest.fixture

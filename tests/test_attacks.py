@@ -437,13 +437,13 @@ async def test_metadata_signed_by_nobody(issuer: Issuer, alg: str) -> None:
 async def test_a_revocation_is_of_one_token_and_lasts() -> None:
     clock = Clock()
     revocations = RevocationList(MemoryStore(3, clock=clock))
-    await revocations.revoke_token("https://a.example", "8443:x", ttl=60)
+    await revocations.revoke_token("https://a.example", "8443:x", ttl=600)
     other = AuthInfo(issuer="https://a.example:8443", subject="alice", claims={"jti": "x"})
     assert not await revocations(other)
     for n in range(2):
         await revocations.revoke_token("https://b.example", str(n), ttl=1)
-    clock.now += 2
-    await revocations.revoke_token("https://b.example", "more", ttl=60)  # what is over makes room first
+    clock.now += 302  # the ttl and the largest leeway
+    await revocations.revoke_token("https://b.example", "more", ttl=60)  # revocations whose time is over make room
     assert await revocations(AuthInfo(issuer="https://a.example", subject="alice", claims={"jti": "8443:x"}))
 
 

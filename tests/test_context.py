@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
+import math
 import pickle
 import sys
+import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from typing import Any, cast
@@ -16,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth import AuthInfo, Principal, current_auth
+from asgi_mcp_auth._asgi.identity import AuthenticatedUser
 from asgi_mcp_auth.context import copy_json, current_auth_var
 
 NOTHING: list[str] = []
@@ -193,6 +197,40 @@ def test_equal_values_are_equal_and_hash_alike() -> None:
     assert hash(info()) == hash(info())
     assert hash(info(claims={})) == hash(info())
     assert info() != "alice"
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        *(("issuer", value) for value in ("", None, 5, b"x")),
+        *(("subject", value) for value in ("", None, 5)),
+        *(("client_id", value) for value in ("", 5)),
+        ("scopes", ["a", None]),
+        *(("expires_at", value) for value in ("5", math.nan, math.inf, -math.inf, 10**400)),
+    ],
+)
+def test_an_identity_that_cannot_be_right_is_not_made(change: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=change):
+        info(**{change: value})
+
+
+def test_an_identity_and_its_user_are_freed_without_the_garbage_collector() -> None:
+    """A cycle between the two would keep tokens that left the cache until the collector runs."""
+
+    class Claim(str):
+        __slots__ = ("__weakref__",)
+
+    claim = Claim("x")
+    freed = weakref.ref(claim)
+    gc.disable()
+    try:
+        user = AuthenticatedUser(info(claims={"a": claim}))
+        del claim
+        assert freed() is not None
+        del user
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 # --- principals -----------------------------------------------------------------------------------------------------

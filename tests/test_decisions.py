@@ -6,12 +6,12 @@ import logging
 from typing import Any
 
 import pytest
-from harness import ISS, Clock
+from harness import ISS, Clock, RecordingApp, bearer, call, protect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth import Decision
-from asgi_mcp_auth.decisions import RefusalLog
+from asgi_mcp_auth.decisions import RecordBudget, RefusalLog
 from asgi_mcp_auth.errors import (
     BadRequest,
     InsufficientScope,
@@ -23,6 +23,7 @@ from asgi_mcp_auth.errors import (
     Refusal,
     Unavailable,
 )
+from asgi_mcp_auth.testing import Issuer
 
 NAME = "asgi_mcp_auth.decisions"
 URL = "https://mcp.example.com/mcp"
@@ -178,6 +179,80 @@ def test_a_clock_that_is_set_back_does_not_silence_the_log(caplog: pytest.LogCap
     clock.now -= 86_400
     log(refused(InvalidToken(Reason.BAD_SIGNATURE)))
     assert len(told(caplog)) == 2
+
+
+def test_a_spent_budget_is_asked_before_a_record_is_built(caplog: pytest.LogCaptureFixture, clock: Clock) -> None:
+    """What is asked about and not written is counted, and once."""
+    log = RefusalLog(clock, most=2)
+    refusal = InvalidToken(Reason.BAD_SIGNATURE)
+    built = 0
+    for _ in range(10):
+        if log.wants(refusal):
+            built += 1
+            log(refused(refusal))
+    assert built == len(told(caplog)) == 2
+    clock.now += 60
+    assert log.wants(refusal)
+    log(refused(refusal))
+    assert told(caplog)[2] == f"401 bad_signature: POST {URL}  (8 more like it before)"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "level", "expected"),
+    [
+        pytest.param(None, logging.DEBUG, False, id="no refusal"),
+        pytest.param(NoCredential(Reason.NO_CREDENTIAL), logging.INFO, False, id="a level that is off"),
+        pytest.param(NoCredential(Reason.NO_CREDENTIAL), logging.DEBUG, True, id="a level that is on"),
+    ],
+)
+def test_no_record_is_wanted_that_would_not_be_written(
+    refusal: Refusal | None, level: int, expected: bool, caplog: pytest.LogCaptureFixture, clock: Clock
+) -> None:
+    caplog.set_level(level, NAME)
+    assert RefusalLog(clock).wants(refusal) is expected
+
+
+@pytest.mark.anyio
+async def test_a_flood_of_garbage_builds_twenty_decisions(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+
+    class Counted(Decision):
+        def __new__(cls, *args: Any, **fields: Any) -> Any:
+            built.append(fields["outcome"])
+            return Decision(*args, **fields)
+
+    monkeypatch.setattr("asgi_mcp_auth.middleware.Decision", Counted)
+    guarded = protect(issuer, RecordingApp())
+    for number in range(100):
+        assert (await call(guarded, headers=bearer(f"garbage{number}"))).status == 401
+    assert built == ["refused"] * 20
+
+
+# --- The budget of records ---
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 30), st.booleans()), max_size=80))
+def test_a_budget_grants_at_most_so_many_records_in_a_window_and_counts_the_rest(
+    steps: list[tuple[str, float, bool]],
+) -> None:
+    clock = Clock(0.0)
+    budget = RecordBudget(clock, most=3, seconds=60)
+    granted: dict[str, list[float]] = {"a": [], "b": []}
+    asked, reported = dict.fromkeys("ab", 0), dict.fromkeys("ab", 0)
+    for kind, pause, asks_first in steps:
+        clock.now += pause
+        asked[kind] += 1
+        grant = None if asks_first and budget.suppress(kind) else budget.take(kind)
+        if grant is not None:
+            granted[kind].append(clock.now)
+            reported[kind] += grant.suppressed
+            if grant.suppressed:  # a new window: all that was suppressed is reported
+                assert len(granted[kind]) + reported[kind] == asked[kind]
+    for kind, times in granted.items():
+        assert len(times) + reported[kind] <= asked[kind]
+        for first in times:
+            assert sum(first <= time < first + 60 for time in times) <= 2 * 3  # the ends of two windows
 
 
 @settings(max_examples=100, deadline=None)

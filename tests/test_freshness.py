@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from asgi_mcp_auth._oauth.http_cache import (
     Freshness,
     State,
+    TokenBucket,
     seconds_until_fetch_allowed,
     stage,
     stated_lifetime,
@@ -70,53 +71,39 @@ def test_stages(state: State, now: float, expected: Freshness) -> None:
 
 
 WAITS = [
-    pytest.param(State(), T, 0.0, 0.0, id="DC-9 first fetch at once"),
-    pytest.param(State(), T, 30.0, 0.0, id="DC-10 no cool-down before the first success"),
-    pytest.param(held(), T, 30.0, 30.0, id="DC-10 cool-down begins"),
-    pytest.param(held(), T + 12, 30.0, 18.0, id="DC-10 cool-down runs"),
-    pytest.param(held(), T + 30, 30.0, 0.0, id="DC-10 cool-down over"),
-    pytest.param(held(), T, 0.0, 0.0, id="DC-8 a refresh of stale keys has no cool-down"),
-    pytest.param(held(), T - 3600, 30.0, 0.0, id="DC-10 clock set back: no cool-down"),
-    pytest.param(after_failures(1), T, 0.0, 1.0, id="DC-9 back-off of 1 s"),
-    pytest.param(after_failures(1), T + 1, 0.0, 0.0, id="DC-9 back-off over"),
-    pytest.param(after_failures(2), T, 0.0, 2.0, id="DC-9 back-off of 2 s"),
-    pytest.param(after_failures(3), T, 0.0, 4.0, id="DC-9 back-off of 4 s"),
-    pytest.param(after_failures(5), T, 0.0, 16.0, id="DC-9 back-off of 16 s"),
-    pytest.param(after_failures(6), T, 0.0, 30.0, id="DC-9 back-off of 30 s at most"),
-    pytest.param(after_failures(5000), T, 0.0, 30.0, id="DC-9 back-off after 5000 failures"),
-    pytest.param(after_failures(1, 0.5), T, 0.0, 1.05, id="DC-9 jitter of a half adds a twentieth"),
-    pytest.param(
-        held().failed(T + 40, 0, LIVES), T + 41, 30.0, 0.0, id="DC-10 a failure does not use up the cool-down"
-    ),
-    pytest.param(held().failed(T + 1, 0, LIVES), T + 1, 30.0, 29.0, id="DC-10 the longer of the two"),
-    pytest.param(held().failed(T + 40, 0, LIVES), T + 40, 30.0, 1.0, id="DC-10 the longer of the two, back-off"),
-    pytest.param(
-        after_failures(9).succeeded(T + 5, None, 0, LIVES), T + 5, 0.0, 0.0, id="DC-9 a success ends the back-off"
-    ),
+    pytest.param(State(), T, 0.0, id="DC-9 first fetch at once"),
+    pytest.param(held(), T, 0.0, id="DC-8 no pause after a success"),
+    pytest.param(after_failures(1), T, 1.0, id="DC-9 back-off of 1 s"),
+    pytest.param(after_failures(1), T + 1, 0.0, id="DC-9 back-off over"),
+    pytest.param(after_failures(2), T, 2.0, id="DC-9 back-off of 2 s"),
+    pytest.param(after_failures(3), T, 4.0, id="DC-9 back-off of 4 s"),
+    pytest.param(after_failures(5), T, 16.0, id="DC-9 back-off of 16 s"),
+    pytest.param(after_failures(6), T, 30.0, id="DC-9 back-off of 30 s at most"),
+    pytest.param(after_failures(5000), T, 30.0, id="DC-9 back-off after 5000 failures"),
+    pytest.param(after_failures(1, 0.5), T, 1.05, id="DC-9 jitter of a half adds a twentieth"),
+    pytest.param(held().failed(T + 40, 0, LIVES), T + 40, 1.0, id="DC-10 a failed refresh backs off"),
+    pytest.param(after_failures(9).succeeded(T + 5, None, 0, LIVES), T + 5, 0.0, id="DC-9 a success ends the back-off"),
     pytest.param(
         after_failures(9).succeeded(T + 5, None, 0, LIVES).failed(T + 6, 0, LIVES),
         T + 6,
-        0.0,
         1.0,
         id="DC-9 a success resets the back-off",
     ),
 ]
 
 
-@pytest.mark.parametrize(("state", "now", "cool_down", "expected"), WAITS)
-def test_seconds_until_a_fetch_is_allowed(state: State, now: float, cool_down: float, expected: float) -> None:
-    assert seconds_until_fetch_allowed(state, now, cool_down=cool_down) == pytest.approx(expected, abs=1e-6)
+@pytest.mark.parametrize(("state", "now", "expected"), WAITS)
+def test_seconds_until_a_fetch_is_allowed(state: State, now: float, expected: float) -> None:
+    assert seconds_until_fetch_allowed(state, now) == pytest.approx(expected, abs=1e-6)
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.integers(1, 40), JITTER, st.floats(0, 1e7), st.sampled_from([0.0, 30.0]))
-def test_a_clock_set_back_never_makes_the_pause_longer(
-    failures: int, jitter: float, back: float, cool_down: float
-) -> None:
-    """DC-9: whoever corrects a clock by an hour must not lose the keys for an hour."""
+@given(st.integers(1, 40), JITTER, st.floats(0, 1e7))
+def test_a_clock_set_back_never_makes_the_pause_longer(failures: int, jitter: float, back: float) -> None:
+    """DC-9: a clock that is corrected by an hour does not stop fetches for an hour."""
     longest = LIVES.max_backoff * 1.1
-    assert seconds_until_fetch_allowed(after_failures(failures, jitter), T - back, cool_down=cool_down) <= longest
-    assert seconds_until_fetch_allowed(held().failed(T, jitter, LIVES), T - back, cool_down=cool_down) <= longest
+    assert seconds_until_fetch_allowed(after_failures(failures, jitter), T - back) <= longest
+    assert seconds_until_fetch_allowed(held().failed(T, jitter, LIVES), T - back) <= longest
 
 
 @settings(deadline=None, max_examples=100)
@@ -171,18 +158,24 @@ def test_an_outage_is_asked_at_most_six_times_in_the_first_minute_then_twice_a_m
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(st.floats(0.0, 20.0), min_size=10, max_size=200))
-def test_a_flood_of_unknown_kids_is_worth_two_fetches_a_minute(gaps: list[float]) -> None:
-    """RS-77, DC-10: the cool-down counts from the last success."""
-    now, state, fetched = T, State(), list[float]()
-    for gap in [0.0, *gaps]:
+@given(st.integers(1, 5), st.lists(st.tuples(st.floats(0.0, 20.0), st.booleans()), min_size=10, max_size=200))
+def test_a_token_bucket_allows_its_rate_and_a_burst_of_one_minute(
+    per_minute: int, steps: list[tuple[float, bool]]
+) -> None:
+    """RS-77, DC-10: 2 fetches a minute, burst 2, is at most 4 in any minute; unused tokens may be given back."""
+    bucket, now, taken = TokenBucket(per_minute), T, list[float]()
+    for gap, used in steps:
         now += gap
-        if not seconds_until_fetch_allowed(state, now, cool_down=LIVES.cool_down):
-            fetched.append(now)
-            state = state.succeeded(now, None, 0.0, LIVES)
-    assert fetched[0] == T
-    for start in fetched:
-        assert sum(start <= time < start + 60 - 1e-3 for time in fetched) <= 2
+        wait = bucket.take(now)
+        if wait:
+            assert 0 < wait <= 60 / per_minute
+        elif used:
+            taken.append(now)
+        else:
+            bucket.give_back()
+    for index, start in enumerate(taken):
+        for count, time in enumerate(taken[index:], 1):
+            assert count <= per_minute + (time - start) * per_minute / 60 + 1e-3
 
 
 @settings(deadline=None, max_examples=200)

@@ -19,8 +19,8 @@ from asgi_mcp_auth._oauth.resource_metadata import (
     compile_document,
     is_language_tag,
 )
+from asgi_mcp_auth._oauth.responses import Response
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, insert_well_known, parse_url
-from asgi_mcp_auth._policy.responses import Response
 from asgi_mcp_auth._request import RequestInfo
 
 EMPTY: dict[str, Any] = {}

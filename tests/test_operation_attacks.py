@@ -1,4 +1,4 @@
-"""Requests that a server might run as something else than was judged (RS-180 ff.): each is judged so, or refused."""
+"""Requests that a server might run as something else than was checked (RS-180 ff.): each is checked so, or refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_charset(issuer: Issuer, content_type: str, status: int) -> None:
 @pytest.mark.parametrize(
     "method", ["post", "PUT", "PATCH", "QUERY", "TRACE", "get", "LINK", ""], ids="RS-180 {}".format
 )
-async def test_any_method_with_a_body_is_judged(issuer: Issuer, method: str) -> None:
+async def test_any_method_with_a_body_is_checked(issuer: Issuer, method: str) -> None:
     app = EchoApp()
     answer = await post(guarded(issuer, app), token(issuer), call_tool("delete_file"), method=method)
     assert (answer.status, app.calls) == (403, 0)
@@ -147,7 +147,7 @@ async def test_nothing_that_is_read_in_two_ways(issuer: Issuer, body: Any) -> No
     assert (answer.status, app.calls) == (400, 0)
 
 
-async def test_notifications_in_a_batch_are_judged(issuer: Issuer) -> None:
+async def test_notifications_in_a_batch_are_checked(issuer: Issuer) -> None:
     body = [rpc("notifications/initialized", None), rpc("tools/call", None, name="delete_file")]
     answer = await post(guarded(issuer, scope_strategy="minimal"), token(issuer), body, "2025-03-26")
     assert (answer.status, answer.challenge) == (403, chs("mcp:read files:write"))

@@ -36,7 +36,7 @@ from asgi_mcp_auth import (
 )
 from asgi_mcp_auth._mcp.headers import MCPFields
 from asgi_mcp_auth._mcp.messages import parse, read_messages
-from asgi_mcp_auth._mcp.operations import asks, asks_of, operation, step_by_step, usual_call
+from asgi_mcp_auth._mcp.operations import asks, asks_of, operations
 from asgi_mcp_auth.errors import MessageRefused
 from asgi_mcp_auth.testing import Issuer
 
@@ -390,6 +390,8 @@ def step_up(*params: str) -> str:
         pytest.param(ScopeRule(max_age=300), {"auth_time": -900}, ['max_age="300"'], id="RS-120 too old"),
         pytest.param(ScopeRule(max_age=300), {"auth_time": -310}, None, id="RS-120 within the leeway"),
         pytest.param(ScopeRule(max_age=300), {}, ['max_age="300"'], id="RS-120 no auth_time"),
+        pytest.param(ScopeRule(max_age=300), {"auth_time": 10**400}, ['max_age="300"'], id="RS-122 a huge auth_time"),
+        pytest.param(ScopeRule(max_age=300), {"auth_time": 3600}, ['max_age="300"'], id="RS-122 in the future"),
         pytest.param(
             {"scopes": ["files:write"], "acr_values": ["urn:mfa"]},
             {},
@@ -581,7 +583,15 @@ async def test_observers_see_the_operation(issuer: Issuer) -> None:
         pytest.param({"unlisted": "allow"}, "unlisted", id="no such value"),
         pytest.param({"public_methods": ["tools/call"]}, "public_methods", id="RS-196 a target cannot be public"),
         pytest.param({"non_mcp_paths": ["upload"]}, "non_mcp_paths", id="no path"),
-        pytest.param({"mark_reachable": True}, "mark_reachable", id="without filter_lists"),
+        pytest.param({"annotate_lists": ["required_scopes"]}, "annotate_lists", id="without filter_lists"),
+        pytest.param({"filter_lists": True, "annotate_lists": {"x"}}, "annotate_lists", id="no such annotation"),
+        pytest.param({"filter_lists": True, "headers_only": True}, "filter_lists", id="RS-214 lists of headers_only"),
+        pytest.param({"resources": {"c://a": ["a"], "c://a/": ["b"]}}, "resources", id="RS-192 one resource twice"),
+        pytest.param({"tools": {"a": {"max_age": 10**400}}}, "tools['a'].max_age", id="RS-122 too long an age"),
+        pytest.param({"proxies": {"a*b": {"x": "tool"}}}, "proxies['a*b']", id="no tool"),
+        pytest.param({"proxies": {"a": {"x": ["tool"]}}}, "proxies['a']['x']", id="a list of kinds"),
+        pytest.param({"proxies": {"a": {"x": "url"}}}, "proxies['a']['x']", id="no kind of target"),
+        pytest.param({"proxies": {"a": {"x[": "tool"}}}, "proxies['a']", id="no argument"),
     ],
 )
 def test_configuration(issuer: Issuer, policy: Any, where: str) -> None:
@@ -622,10 +632,10 @@ def runs(value: object) -> list[tuple[str, str | None]]:
 
 @settings(max_examples=500, deadline=None)
 @given(bodies() | st.binary(max_size=40))
-def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
+def test_what_the_sdk_runs_is_what_was_checked(body: bytes) -> None:
     try:
         messages, batch = read_messages(parse(body))
-        judged = [operation(one, {}) for one in asks_of(messages)]
+        checked = [operations(one, {})[0] for one in asks_of(messages)]
     except MessageRefused:
         return
     assert not batch
@@ -633,16 +643,16 @@ def test_what_the_sdk_runs_is_what_was_judged(body: bytes) -> None:
         run = runs(pydantic_core.from_json(body))
     except ValueError:
         return  # it runs nothing
-    assert [(operation.method, operation.tool) for operation in judged] == run
+    assert [(operation.method, operation.tool) for operation in checked] == run
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(bodies(), max_size=4))
-def test_of_a_batch_everything_was_judged(elements: list[bytes]) -> None:
+def test_of_a_batch_everything_was_checked(elements: list[bytes]) -> None:
     body = b"[" + b",".join(elements) + b"]"
     try:
         messages, batch = read_messages(parse(body))
-        judged = [operation(one, {}) for one in asks_of(messages)]
+        checked = [operations(one, {})[0] for one in asks_of(messages)]
     except MessageRefused:
         return
     assert batch
@@ -650,7 +660,7 @@ def test_of_a_batch_everything_was_judged(elements: list[bytes]) -> None:
     for value in pydantic_core.from_json(body):  # SDKs that knew batches took the elements one by one
         with contextlib.suppress(ValueError):
             run += runs(value)
-    assert not Counter(run) - Counter((operation.method, operation.tool) for operation in judged)
+    assert not Counter(run) - Counter((operation.method, operation.tool) for operation in checked)
 
 
 META: dict[str, Any] = {VERSION: MODERN, "io.modelcontextprotocol/clientCapabilities": {}}
@@ -675,11 +685,11 @@ def modern_posts(draw: Callable[[Any], Any]) -> tuple[bytes, dict[str, str]]:
 
 @settings(max_examples=500, deadline=None)
 @given(modern_posts())
-def test_what_the_modern_sdk_runs_is_what_was_judged(sent: tuple[bytes, dict[str, str]]) -> None:
+def test_what_the_modern_sdk_runs_is_what_was_checked(sent: tuple[bytes, dict[str, str]]) -> None:
     body, given_fields = sent
     fields = fields_of((name.encode(), value.encode()) for name, value in given_fields.items())
     try:
-        judged = [operation(one, {}) for one in asks(body, fields)]
+        checked = [operations(one, {})[0] for one in asks(body, fields)]
     except MessageRefused:
         event("refused")
         return
@@ -691,86 +701,9 @@ def test_what_the_modern_sdk_runs_is_what_was_judged(sent: tuple[bytes, dict[str
     if isinstance(classify_inbound_request(decoded, headers=given_fields), InboundLadderRejection):
         return
     event("run")
-    assert [operation.method for operation in judged] == [request.method]
+    assert [operation.method for operation in checked] == [request.method]
     if request.method == "tools/call":
-        assert judged[0].tool == (request.params or {})["name"]
-
-
-CALLED = st.sampled_from(
-    ["tools/call"] * 4 + ["prompts/get", "resources/read"] * 2 + ["resources/subscribe", "tools/list", "é", 1]
-)
-SAID = st.sampled_from([MODERN] * 4 + [LEGACY] * 4 + ["2025-03-26", "9999-01-01", "é", "", 1, None])
-TARGETS = st.sampled_from(["add"] * 6 + ["file:///a", "é", "=?base64?eA==?=", "x", "", "y" * 8193, 1, None])
-LINES = st.sampled_from(
-    [
-        b"add",
-        b"prompts/get",
-        b" add\t",
-        "é".encode(),
-        b"=?base64?eA==?=",
-        b"=?base64?eA=?=",
-        b"=?base64?w6k=?=",
-        b"",
-        b"tools/call",
-    ]
-)
-
-
-@st.composite
-def calls(draw: Callable[[Any], Any]) -> tuple[Any, list[tuple[bytes, bytes]]]:
-    """A call and the header fields that describe it, where the revision wants any; a thing or two may be odd."""
-    version, method = draw(SAID), draw(CALLED)
-    member = "uri" if method == "resources/read" else "name"
-    params: dict[str, Any] = {member: draw(TARGETS), "arguments": {}}
-    params |= draw(st.sampled_from([{}, {"_meta": {VERSION: version}}, {"_meta": {}}]))
-    lines = [(b"mcp-method", method), (b"mcp-name", params[member])] if version == MODERN or draw(st.booleans()) else []
-    described: list[tuple[bytes, Any]] = [(b"mcp-protocol-version", version), *lines]
-    fields = [(name, str(line).encode()) for name, line in described]
-    request: dict[str, Any] = {"jsonrpc": "2.0", "id": draw(st.sampled_from([1, "a"])), "method": method}
-    request["params"] = params
-    for _ in range(draw(st.integers(0, 2))):
-        odd = draw(st.integers(0, 6))
-        if odd == 0:
-            request[draw(st.sampled_from([*request, "Method", "result", "x"]))] = draw(VALUES)
-        elif odd == 1:
-            request.pop(draw(st.sampled_from(sorted(request))), None)
-        elif odd == 2:
-            params[draw(st.sampled_from([member, "_meta", "Name", "uri", "x"]))] = draw(VALUES | TARGETS)
-        elif odd == 3:
-            params["_meta"] = {VERSION: draw(SAID)}
-        elif odd == 4 and fields:
-            fields.pop(draw(st.integers(0, len(fields) - 1)))
-        elif odd == 5 and fields:
-            place = draw(st.integers(0, len(fields) - 1))
-            fields[place] = (fields[place][0], draw(LINES))
-        elif fields:
-            fields.append(draw(st.sampled_from(fields)))
-    return draw(st.sampled_from([request] * 9 + [[request]])), fields
-
-
-@settings(max_examples=800, deadline=None)
-@given(calls())
-def test_a_usual_call_is_what_the_steps_find(sent: tuple[Any, list[tuple[bytes, bytes]]]) -> None:
-    """What is told at a look is told the same step by step, and never what those refuse."""
-    value, given_fields = sent
-    fields = fields_of(given_fields)
-    call = usual_call(value, fields)
-    event("none" if call is None else f"modern {fields.modern}")
-    if call is not None:
-        assert [call] == step_by_step(value, fields, allow_batches=False)
-
-
-@pytest.mark.parametrize("version", [MODERN, LEGACY])
-def test_most_calls_are_usual(version: str) -> None:
-    for method, member, name in (("tools/call", "name", "add"), ("resources/read", "uri", "file:///a")):
-        params = {member: name, "arguments": {}, **({"_meta": META} if version == MODERN else {})}
-        value = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        described = [(b"mcp-method", method.encode()), (b"mcp-name", name.encode())] if version == MODERN else []
-        fields = fields_of([(b"mcp-protocol-version", version.encode()), *described])
-        call = usual_call(value, fields)
-        assert call is not None
-        assert call[0] == method
-        assert call[2] == name
+        assert checked[0].tool == (request.params or {})["name"]
 
 
 @pytest.mark.parametrize(
@@ -782,24 +715,25 @@ def test_most_calls_are_usual(version: str) -> None:
         pytest.param({}, {"mcp-method": None}, id="a name without a method"),
         pytest.param({}, {"mcp-name": None}, id="a method without a name"),
         pytest.param({}, {"mcp-protocol-version": LEGACY}, id="another revision in its field"),
-        pytest.param({"method": "tools/list"}, {"mcp-method": "tools/list"}, id="no target"),
         pytest.param({"jsonrpc": "1.0"}, {}, id="no jsonrpc 2.0"),
         pytest.param({"id": True}, {}, id="no id"),
         pytest.param({"result": {}}, {}, id="a response at once"),
         pytest.param({"params": {"name": "add", "Name": "purge"}}, {}, id="a look-alike"),
     ],
 )
-def test_what_is_no_usual_call(message: dict[str, Any], fields: dict[str, str | None]) -> None:
+def test_a_call_that_its_fields_contradict_is_refused(message: dict[str, Any], fields: dict[str, str | None]) -> None:
     request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add", "_meta": META}}
     described = {"mcp-protocol-version": MODERN, "mcp-method": "tools/call", "mcp-name": "add", **fields}
     lines = [(name.encode(), line.encode()) for name, line in described.items() if line is not None]
-    assert usual_call(request | message, fields_of(lines)) is None
+    with pytest.raises(MessageRefused):
+        asks(json.dumps(request | message).encode(), fields_of(lines))
 
 
-def test_a_name_alone_describes_no_usual_call() -> None:
-    """MCP up to 2025-11-25: a field that nobody asked for is held to the body all the same."""
+def test_a_name_alone_is_compared_with_the_body() -> None:
+    """MCP up to 2025-11-25: a field that the revision does not require has to agree with the body all the same."""
     request = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "add"}}
-    assert usual_call(request, fields_of([(b"mcp-name", b"purge")])) is None
+    with pytest.raises(MessageRefused):
+        asks(json.dumps(request).encode(), fields_of([(b"mcp-name", b"purge")]))
 
 
 @pytest.mark.parametrize(

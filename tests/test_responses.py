@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth._oauth.challenge import BEARER, CredentialScheme
-from asgi_mcp_auth._policy.responses import (
+from asgi_mcp_auth._oauth.responses import (
     ChallengeSource,
     Response,
     in_band_denied,

@@ -26,7 +26,7 @@ from asgi_mcp_auth.testing import SigningKey
 
 pytestmark = pytest.mark.anyio
 
-COOL_DOWN = 31.0  # seconds, and one more
+REFILL = 31.0  # seconds until an empty bucket for unknown kids allows a fetch, and one more
 
 
 def covers(ids: str) -> pytest.MarkDecorator:
@@ -41,7 +41,7 @@ def new_key() -> dict[str, Any]:
 
 
 class Server:
-    """The authorization server, as whoever operates it sees it."""
+    """The authorization server, from its operator's point of view."""
 
     def __init__(self, stack: contextlib.ExitStack, keys: Sequence[dict[str, Any]]) -> None:
         self._port = free_port()
@@ -136,11 +136,11 @@ async def test_no_good_token_is_refused_while_keys_change(server: Server, first:
             await anyio.to_thread.run_sync(server.restart, keys, site.ahead)
             tokens = [await server.mint() for _ in range(5)]
             assert {await site.ask(token) for token in tokens} <= {200, 503}
-            site.ahead += COOL_DOWN
-            assert await site.ask(tokens[0]) == 200  # the first one outside the cool-down
+            site.ahead += REFILL
+            assert await site.ask(tokens[0]) == 200  # the first one that the bucket allows
             goods += tokens
             assert {await site.ask(token) for token in tokens} == {200}
-            assert await server.fetches() <= 2  # once after the restart, as the cool-down may end then, and now
+            assert await server.fetches() <= 3  # two of the bucket after the restart, and one now
         before = load.total()
         with anyio.fail_after(10):
             while load.total() < before + 100:  # noqa: ASYNC110 - nothing to wait for
@@ -173,9 +173,5 @@ async def test_a_new_key_passes_on_its_first_request(server: Server) -> None:
     assert await site.ask(await server.mint()) == 200
     for _ in range(2):
         await anyio.to_thread.run_sync(server.restart, [new_key()], site.ahead)
-        token = await server.mint()
-        assert await site.ask(token) == 503
-        assert await server.fetches() == 0
-        site.ahead += COOL_DOWN
-        assert await site.ask(token) == 200
+        assert await site.ask(await server.mint()) == 200
         assert await server.fetches() == 1

@@ -1,4 +1,4 @@
-"""`_protocol.scopes`: the grammar of a scope, the hierarchy, what a request needs."""
+"""`_policy.scopes`: the hierarchy of scopes, and what a request needs."""
 
 from __future__ import annotations
 
@@ -6,42 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, is_scope
+from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, StepUpRequirement
 
 FILES = ScopeHierarchy({"admin": ["files:write"], "files:write": ["files:read"], "owner": ["admin"]}, {})
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        pytest.param("mcp:read", True, id="RS-117 ordinary"),
-        pytest.param("!", True, id="RS-117 the first allowed character"),
-        pytest.param("~", True, id="RS-117 the last allowed character"),
-        pytest.param("https://mcp.example.com/read?a=b&c=[d]", True, id="RS-117 a URL"),
-        pytest.param("", False, id="RS-117 empty"),
-        pytest.param("a b", False, id="RS-117 space"),
-        pytest.param("é", False, id="RS-117 not ASCII"),
-        pytest.param('a"b', False, id="RS-117 quote"),
-        pytest.param("a\\b", False, id="RS-117 backslash"),
-        pytest.param("a\tb", False, id="RS-117 tab"),
-        pytest.param("a\n", False, id="RS-117 newline at the end"),
-        pytest.param("a\x7f", False, id="RS-117 DEL"),
-        pytest.param("a\x00", False, id="RS-117 NUL"),
-        pytest.param(None, False, id="RS-117 None"),
-        pytest.param(5, False, id="RS-117 a number"),
-        pytest.param(b"mcp:read", False, id="RS-117 bytes"),
-        pytest.param(["mcp:read"], False, id="RS-117 a list"),
-    ],
-)
-def test_is_scope(text: object, expected: bool) -> None:
-    assert is_scope(text) is expected
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.text(max_size=8))
-def test_is_scope_is_the_grammar(text: str) -> None:
-    allowed = {0x21, *range(0x23, 0x5C), *range(0x5D, 0x7F)}  # RFC 6749, appendix A.4
-    assert is_scope(text) is (text != "" and all(ord(char) in allowed for char in text))
 
 
 @pytest.mark.parametrize(
@@ -169,3 +136,29 @@ def test_a_hierarchy_keeps_no_reference_to_what_it_was_given() -> None:
     names["read"] = "x"
     assert hierarchy.satisfying("write") == {"write"}
     assert hierarchy.request_name("read") == "r"
+
+
+NOW = 1_800_000_000
+
+
+@pytest.mark.parametrize(
+    ("authenticated", "expected"),
+    [
+        pytest.param(NOW, True, id="RS-122 now"),
+        pytest.param(NOW - 330, True, id="RS-122 the age and the leeway"),
+        pytest.param(NOW - 331, False, id="RS-122 a second more"),
+        pytest.param(NOW + 30, True, id="RS-122 a clock that is fast"),
+        pytest.param(NOW + 31, False, id="RS-122 the future"),
+        pytest.param(NOW + 3600, False, id="RS-122 an hour ahead"),
+        pytest.param(NOW * 1000, False, id="RS-122 milliseconds"),
+        pytest.param(10**400, False, id="RS-122 more than a float holds"),
+        pytest.param(-(10**400), False, id="RS-122 less than a float holds"),
+        pytest.param(float("nan"), False, id="RS-122 no number"),
+        pytest.param(True, False, id="RS-122 a boolean"),
+        pytest.param(str(NOW), False, id="RS-122 text"),
+        pytest.param(None, False, id="RS-122 null"),
+    ],
+)
+def test_how_long_ago_a_user_authenticated(authenticated: object, expected: bool) -> None:
+    strength = StepUpRequirement(max_age=300)
+    assert strength.met_by({"auth_time": authenticated}, float(NOW), 30.0) is expected

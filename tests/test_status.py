@@ -25,7 +25,7 @@ from asgi_mcp_auth import (
     ResourceServerMetadata,
     Verified,
 )
-from asgi_mcp_auth._oauth.http_cache import WEEK
+from asgi_mcp_auth._policy.issuers import WEEK
 from asgi_mcp_auth.config import JWKSCacheSettings
 from asgi_mcp_auth.status import (
     DocumentStatus,
@@ -132,7 +132,7 @@ async def down_from_the_start(stage: Stage) -> None:
 async def down_for_a_while(stage: Stage) -> None:
     await stage.warm()
     stage.internet.down = True
-    for seconds in (55, 10, 10):  # due, stale, and stale is told once
+    for seconds in (55, 10, 10):  # one record for all attempts of an outage
         stage.clock.now += seconds
         assert await stage.use() == 200
     stage.internet.down = False
@@ -140,9 +140,9 @@ async def down_for_a_while(stage: Stage) -> None:
     assert await stage.use() == 200
 
 
-async def nobody_asked_for_a_while(stage: Stage) -> None:
+async def no_request_for_a_while(stage: Stage) -> None:
     await stage.warm()
-    stage.clock.now += 200
+    stage.clock.now += 100
     assert await stage.use() == 200
     stage.clock.now += 1
     assert await stage.use() == 200
@@ -169,12 +169,14 @@ async def metadata_that_is_republished(stage: Stage) -> None:
     assert (await call(stage.guarded, "GET", place)).status == 200
     stage.caplog.clear()
     stage.internet.down = True
-    for seconds in (290, 20, 20):
+    for seconds in (290, 20, 20, 86_400):
         stage.clock.now += seconds
-        assert (await call(stage.guarded, "GET", place)).status == 200
+        assert (await call(stage.guarded, "GET", place)).status == (503 if seconds == DAY else 200)
         await anyio.wait_all_tasks_blocked()
     stage.internet.down = False
-    stage.clock.now += 20
+    stage.clock.now += 40
+    assert (await call(stage.guarded, "GET", place)).status == 200
+    stage.clock.now += 310
     assert (await call(stage.guarded, "GET", place)).status == 200
     await anyio.wait_all_tasks_blocked()
 
@@ -211,26 +213,20 @@ SCENARIOS: list[tuple[Callable[[Stage], Awaitable[None]], list[str]]] = [
     (first_fetch, FETCHED),
     (rotation, ["INFO unknown_kid", "INFO keys_changed"]),
     (unusable_entries, ["INFO metadata_fetched", "INFO key_skipped", "INFO key_skipped", "INFO keys_fetched"]),
-    (down_from_the_start, ["WARNING metadata_unavailable", "ERROR keys_unavailable"]),
-    (
-        down_for_a_while,
-        [
-            *("WARNING keys_refresh_failed", "WARNING keys_stale", "WARNING keys_refresh_failed"),
-            *("WARNING keys_refresh_failed", "INFO keys_recovered"),
-        ],
-    ),
-    (nobody_asked_for_a_while, ["INFO keys_stale"]),
-    (down_for_too_long, ["WARNING metadata_refresh_failed", "ERROR keys_unavailable"]),
+    (down_from_the_start, ["ERROR keys_unavailable"]),
+    (down_for_a_while, ["WARNING keys_refresh_failed", "INFO keys_recovered"]),
+    (no_request_for_a_while, ["INFO keys_stale"]),
+    (down_for_too_long, ["ERROR keys_unavailable"]),
     (a_wrong_document, ["WARNING keys_refresh_failed"]),
     (
         metadata_that_is_republished,
         [
-            *("WARNING metadata_refresh_failed", "WARNING metadata_stale", "WARNING metadata_refresh_failed"),
-            *("WARNING metadata_refresh_failed", "INFO metadata_recovered"),
+            *("WARNING metadata_refresh_failed", "WARNING metadata_unavailable", "INFO metadata_recovered"),
+            "INFO metadata_stale",
         ],
     ),
     (unfit_metadata, ["WARNING metadata_unfit", *FETCHED]),
-    (a_small_pool, ["INFO issuer_admitted", *FETCHED, "INFO issuer_admitted", "INFO issuer_evicted", *FETCHED]),
+    (a_small_pool, [*FETCHED, "INFO issuer_admitted", *FETCHED, "INFO issuer_admitted", "INFO issuer_evicted"]),
     (a_resolver_that_changes_its_mind, ["INFO issuer_admitted", *FETCHED, "INFO issuer_withdrawn"]),
 ]
 
@@ -422,12 +418,12 @@ async def test_counts_of_hits_and_refusals(issuer: Issuer, internet: Internet, c
     asked = [
         *(good, good, other, good),
         *(token(issuer, exp=1), token(issuer, aud="https://other.example"), token(issuer, exp=1, sub="x")),
-        *(token(issuer, iss="https://stranger.example"), "opaque"),
+        *(token(issuer, iss="https://unknown.example"), "opaque"),
     ]
     assert [(await ask(guarded, raw)).status for raw in asked] == expected
-    assert (await ask(guarded, token(issuer, header={"kid": "nobody"}, iat=1))).status == 401
+    assert (await ask(guarded, token(issuer, header={"kid": "unpublished"}, iat=1))).status == 401
     clock.now += 31
-    assert (await ask(guarded, token(issuer, header={"kid": "nobody"}, iat=1))).status == 401
+    assert (await ask(guarded, token(issuer, header={"kid": "unpublished"}, iat=1))).status == 401
     status = guarded.auth.status()
     assert only(guarded).hits == 6
     assert only(guarded).unknown_kids == 1
@@ -456,7 +452,7 @@ async def test_a_picture_does_not_change_afterwards(issuer: Issuer, internet: In
 
 async def test_nothing_in_it_is_secret(issuer: Issuer, internet: Internet, clock: Clock) -> None:
     guarded = guard(internet, expose_token=True)
-    tokens = [token(issuer), token(issuer, exp=1), token(issuer, header={"kid": "nobody"}), "opaque-secret"]
+    tokens = [token(issuer), token(issuer, exp=1), token(issuer, header={"kid": "unpublished"}), "opaque-secret"]
     for raw in tokens:
         await ask(guarded, raw)
     for text in (dump(guarded), repr(guarded.auth.status())):
@@ -601,37 +597,77 @@ class Started(RecordingApp):
 COMPLETE = [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}]
 
 
+FAILED_START = [{"type": "lifespan.startup.failed", "message": f"asgi_mcp_auth: no keys of {ISS}"}]
+REQUIRED: dict[str, Any] = {"require_warm_up": True, "warm_up_timeout": 1}
+EXIT: dict[str, Any] = REQUIRED | {"dangerously_exit_when_cold": True}
+
+
 @pytest.mark.parametrize(
-    ("required", "down", "expected", "begun"),
+    ("options", "down", "expected", "begun"),
     [
-        pytest.param(False, False, COMPLETE, True, id="DC-9 not required"),
-        pytest.param(False, True, COMPLETE, True, id="DC-9 not required, and down"),
-        pytest.param(True, False, COMPLETE, True, id="required"),
-        pytest.param(
-            True,
-            True,
-            [{"type": "lifespan.startup.failed", "message": f"asgi_mcp_auth: no keys of {ISS}"}],
-            False,
-            id="required, and down",
-        ),
+        pytest.param({}, False, COMPLETE, True, id="DC-9 not required"),
+        pytest.param({}, True, COMPLETE, True, id="DC-9 not required, and down"),
+        pytest.param(REQUIRED, False, COMPLETE, True, id="required"),
+        pytest.param(REQUIRED, True, COMPLETE, True, id="required, and down: starts unready"),
+        pytest.param(EXIT, False, COMPLETE, True, id="exit when cold"),
+        pytest.param(EXIT, True, FAILED_START, False, id="exit when cold, and down"),
     ],
 )
-async def test_start_up(required: bool, down: bool, expected: list[Any], begun: bool, issuer: Issuer) -> None:
+async def test_start_up(options: dict[str, Any], down: bool, expected: list[Any], begun: bool, issuer: Issuer) -> None:
     internet, app = Internet(issuer), Started()
     internet.down = down
-    guarded = protect(issuer, app, http_client=internet.client, require_warm_up=required)
+    guarded = protect(issuer, app, http_client=internet.client, **options)
     with anyio.fail_after(5):
         assert await lifespan(guarded) == expected
     assert app.begun is begun
     await anyio.wait_all_tasks_blocked()
     assert internet.asked != []
     assert guarded.auth.status().ready is not down
+    assert (await call(guarded.auth.readiness_app(), "GET", "/")).status == (503 if down else 200)
 
 
-async def test_a_failed_start_names_only_who_failed(internet: Internet) -> None:
-    guarded = guard(internet, "https://down.example", require_warm_up=True)
+async def test_warm_up_tries_again_until_the_keys_are_there(
+    issuer: Issuer, internet: Internet, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    internet.down = True
+    guarded = guard(internet, require_warm_up=True, warm_up_timeout=20)
+
+    async def repair() -> None:
+        for _ in range(3):
+            await anyio.sleep(0.2)
+            clock.now += 4
+        internet.down = False
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(repair)
+            assert await lifespan(guarded) == COMPLETE
+    assert guarded.auth.status().ready
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [vars(record)["event"] for record in told] == ["keys_unavailable"], "one record per outage"
+
+
+async def test_start_up_names_only_issuers_whose_keys_are_missing(internet: Internet) -> None:
+    guarded = guard(internet, "https://down.example", **EXIT)
     (sent,) = await lifespan(guarded)
     assert sent["message"] == "asgi_mcp_auth: no keys of https://down.example"
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        pytest.param({"warm_up_timeout": 0}, "warm_up_timeout", id="no time"),
+        pytest.param({"warm_up_timeout": 3601}, "warm_up_timeout", id="more than an hour"),
+        pytest.param({"warm_up_timeout": True}, "warm_up_timeout", id="a bool"),
+        pytest.param({"warm_up_timeout": float("nan")}, "warm_up_timeout", id="not a number"),
+        pytest.param({"dangerously_exit_when_cold": 1}, "dangerously_exit_when_cold", id="not a bool"),
+        pytest.param({"dangerously_exit_when_cold": True}, "dangerously_exit_when_cold", id="without warm-up"),
+    ],
+)
+def test_warm_up_options_that_are_refused(options: dict[str, Any], where: str, internet: Internet) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        guard(internet, **options)
+    assert [problem.where for problem in caught.value.problems] == [where]
 
 
 async def test_an_app_without_a_lifespan(issuer: Issuer, internet: Internet) -> None:
@@ -645,7 +681,7 @@ async def test_an_app_without_a_lifespan(issuer: Issuer, internet: Internet) -> 
         await lifespan(guarded)
     assert (await ask(guarded, token(issuer))).status == 200
     internet.down = True
-    cold = protect(issuer, app, http_client=internet.client, require_warm_up=True)
+    cold = protect(issuer, app, http_client=internet.client, **EXIT)
     assert [message["type"] for message in await lifespan(cold)] == ["lifespan.startup.failed"]
 
 
@@ -695,7 +731,7 @@ def test_what_is_no_clocks(clocks: Any) -> None:
     "clocks",
     [
         pytest.param(JWKSCacheSettings(lifetime=10, min_lifetime=10, max_lifetime=10), id="the least life"),
-        pytest.param(JWKSCacheSettings(stale_if_error=0, cool_down=5, max_backoff=1), id="the least of the rest"),
+        pytest.param(JWKSCacheSettings(stale_if_error=0, max_backoff=1), id="the least of the rest"),
         pytest.param(JWKSCacheSettings(*(), lifetime=WEEK, max_lifetime=WEEK, stale_if_error=WEEK), id="a week"),
     ],
 )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 import pytest
 from harness import ISS, Clock
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from asgi_mcp_auth import AuthInfo, MemoryStore, Principal, RevocationList, Store
+from asgi_mcp_auth.stores import StoreFullError
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 
 async def test_a_value_lasts_for_its_time(clock: Clock) -> None:
@@ -49,13 +55,20 @@ async def test_any_clock_will_do(now: float) -> None:
     assert await store.add_if_absent("b", 10) is True
 
 
-@pytest.mark.parametrize("ttl", [0, -1])
-async def test_no_time_is_no_entry(clock: Clock, ttl: float) -> None:
+@pytest.mark.parametrize("ttl", [0, -1, -0.0, math.inf, -math.inf, math.nan])
+async def test_a_time_to_live_is_positive_and_finite(clock: Clock, ttl: float) -> None:
     store = MemoryStore(clock=clock)
-    await store.put("a", b"1", ttl)
-    assert await store.get("a") is None
-    assert await store.add_if_absent("b", ttl) is True
-    assert await store.add_if_absent("b", ttl) is True
+    with pytest.raises(ValueError, match="ttl"):
+        await store.put("a", b"1", ttl)
+    with pytest.raises(ValueError, match="ttl"):
+        await store.add_if_absent("b", ttl)
+    assert [await store.get(key) for key in "ab"] == [None, None]
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, None])
+def test_a_size_is_a_positive_integer(size: Any) -> None:
+    with pytest.raises(ValueError, match="max_entries"):
+        MemoryStore(size)
 
 
 async def test_add_if_absent(clock: Clock) -> None:
@@ -85,17 +98,108 @@ async def test_add_if_absent_is_atomic() -> None:
     assert len(won) == 1
 
 
-async def test_bounded(clock: Clock) -> None:
+async def test_a_full_store_drops_the_session_that_was_not_used_for_longest(clock: Clock) -> None:
     store = MemoryStore(3, clock=clock)
+
+    async def found(keys: str) -> list[bytes | None]:
+        return [await store.get(f"session:{key}") for key in keys]
+
     for key in "abcd":
-        await store.put(key, key.encode(), 10)
-    assert [await store.get(key) for key in "abcd"] == [None, b"b", b"c", b"d"]
-    await store.put("b", b"again", 10)
-    await store.put("e", b"e", 10)
-    assert [await store.get(key) for key in "abcde"] == [None, b"again", None, b"d", b"e"]
+        await store.put(f"session:{key}", key.encode(), 10)
+    assert await found("abcd") == [None, b"b", b"c", b"d"]
+    await store.put("session:b", b"again", 10)
+    await store.put("session:e", b"e", 10)
+    assert await found("abcde") == [None, b"again", None, b"d", b"e"]
     for number in range(1000):
-        await store.add_if_absent(str(number), 10)
-    assert len(vars(store)["_entries"]) == 3
+        await store.add_if_absent(f"session:{number}", 10)
+    assert sum([await store.get(f"session:{number}") is not None for number in range(1000)]) == 3
+
+
+@pytest.mark.parametrize("use", ["revoked:", "replay:", ""], ids=["revocations", "another use", "no use"])
+async def test_a_full_store_drops_nothing_else_before_its_time(use: str, clock: Clock) -> None:
+    store = MemoryStore(3, clock=clock)
+    for number in range(3):
+        await store.put(f"{use}{number}", b"", 10 + number)
+    for put in (store.put(f"{use}3", b"", 10), store.add_if_absent(f"{use}4", 10)):
+        with pytest.raises(StoreFullError, match="max_entries"):
+            await put
+    await store.put(f"{use}0", b"", 30)  # what is there can be written
+    assert [await store.get(f"{use}{number}") for number in range(4)] == [b"", b"", b"", None]
+    clock.now += 11
+    await store.put(f"{use}3", b"", 10)  # takes the room of 1, which is over, and not of 0
+    assert [await store.get(f"{use}{number}") for number in range(4)] == [b"", None, b"", b""]
+    with pytest.raises(StoreFullError):
+        await store.put(f"{use}5", b"", 10)
+
+
+async def test_sessions_never_displace_a_revocation(clock: Clock) -> None:
+    store = MemoryStore(100, clock=clock)
+    revocations = RevocationList(store)
+    await revocations.revoke_token(ISS, "j1", ttl=600)
+    for number in range(1000):
+        await store.put(f"session:{number}", b"alice", 86_400)
+    assert await revocations(caller()) is True
+
+
+async def test_a_session_that_is_in_use_outlives_others_at_capacity(clock: Clock) -> None:
+    store = MemoryStore(50, clock=clock)
+    for number in range(500):
+        clock.now += 1
+        await store.put("session:kept", b"alice", 86_400)
+        await store.put(f"session:{number}", b"bob", 86_400)
+    assert await store.get("session:kept") == b"alice"
+
+
+@pytest.mark.parametrize("use", ["session:", "revoked:"])
+@pytest.mark.parametrize("again", [False, True], ids=["new keys", "every key is written again"])
+async def test_a_write_at_capacity_takes_a_bounded_number_of_steps(use: str, again: bool) -> None:
+    """100,000 entries: 30 to 50 ms a write is what a scan of all of them would take."""
+    clock = Clock()
+    store = MemoryStore(20_000, clock=clock)
+    for _ in range(2 if again else 1):
+        for number in range(20_000):
+            await store.put(f"{use}{number}", b"", 60)
+    clock.now += 30 if use == "session:" else 61
+    longest = 0.0
+    for number in range(1000):
+        begin = time.thread_time()
+        await store.put(f"{use}new{number}", b"", 60)
+        longest = max(longest, time.thread_time() - begin)
+    assert longest < (0.02 if again and use == "revoked:" else 0.005)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abcdef"), st.floats(0.1, 20), st.floats(0, 8)),
+        max_size=60,
+    )
+)
+def test_a_store_never_says_what_was_not_written_and_forgets_nothing_that_it_must_keep(
+    writes: list[tuple[str, float, float]],
+) -> None:
+    clock = Clock(0.0)
+    store = MemoryStore(4, clock=clock)
+    kept: dict[str, tuple[bytes, float]] = {}
+    takes_room: dict[str, float] = {}  # for the longest time that was written
+
+    async def run() -> None:
+        for number, (key, ttl, pause) in enumerate(writes):
+            value = str(number).encode()
+            try:
+                await store.put(f"revoked:{key}", value, ttl)
+                kept[key] = value, clock() + ttl
+                takes_room[key] = max(takes_room.get(key, 0.0), clock() + ttl)
+            except StoreFullError:
+                full = [name for name, until in takes_room.items() if clock() < until]
+                assert len(full) >= 4
+                assert clock() >= kept.get(key, (b"", 0.0))[1]
+            for name in "abcdef":
+                written, until = kept.get(name, (b"", 0.0))
+                assert await store.get(f"revoked:{name}") == (written if clock() < until else None)
+            clock.now += pause
+
+    asyncio.run(run())
 
 
 async def test_a_full_store_may_be_written_again(clock: Clock) -> None:
@@ -152,8 +256,16 @@ async def test_revocation(revoke: Revoke, info: AuthInfo, expected: bool, clock:
     assert await revocations(info) is False
     await revoke(revocations)
     assert await revocations(info) is expected
-    clock.now += 60
+    clock.now += 60 + 299
+    assert await revocations(info) is expected
+    clock.now += 1  # the ttl and the largest leeway are over
     assert await revocations(info) is False
+
+
+@pytest.mark.parametrize("ttl", [math.inf, math.nan])
+async def test_a_revocation_has_a_finite_time(ttl: float) -> None:
+    with pytest.raises(ValueError, match="ttl"):
+        await RevocationList(MemoryStore()).revoke_token(ISS, "j1", ttl=ttl)
 
 
 class BrokenStore:

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import json
+import logging
+import sys
+import weakref
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anyio
 import pytest
-from harness import Answer, Clock, bearer, http_scope, send_scope, token
+from harness import Answer, Clock, bearer, http_scope, protect, send_scope, token
+from starlette.responses import StreamingResponse
 from test_operations import LEGACY, MODERN, call_tool, guarded, modern, post, rpc
 
-from asgi_mcp_auth import MemoryStore
+from asgi_mcp_auth import Allow, MemoryStore
+from asgi_mcp_auth._mcp.messages import Message
+from asgi_mcp_auth.authorization import Operation
 from asgi_mcp_auth.testing import Issuer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
+
+EVENTS = b"text/event-stream"
+
+
+def allow(*_: object) -> Allow:
+    return Allow()
+
+
+def ignore(_: object) -> None:
+    pass
+
 
 TOOLS = {"tools": [{"name": "delete_file"}, {"name": "x"}], "cacheScope": "public", "nextCursor": "n"}
 
@@ -56,7 +77,7 @@ def names(answer: Answer) -> list[str]:
         pytest.param("mcp:read", {}, ["x"], id="RS-214 hidden"),
         pytest.param("mcp:read files:write", {}, ["delete_file", "x"], id="RS-214 enough"),
         pytest.param("mcp:read", {"unlisted": "deny"}, [], id="RS-214 unlisted"),
-        pytest.param("mcp:read", {"mark_reachable": True}, ["delete_file", "x"], id="RS-214 marked"),
+        pytest.param("mcp:read", {"annotate_lists": {"required_scopes"}}, ["delete_file", "x"], id="RS-214 marked"),
     ],
 )
 async def test_a_json_list(issuer: Issuer, scope: str, policy: Any, expected: list[str]) -> None:
@@ -67,7 +88,7 @@ async def test_a_json_list(issuer: Issuer, scope: str, policy: Any, expected: li
     result = answer.json()["result"]
     assert (result["cacheScope"], result["nextCursor"]) == ("private", "n")
     marks = [tool.get("_meta") for tool in result["tools"]]
-    if "mark_reachable" in policy:
+    if "annotate_lists" in policy:
         assert marks == [{"asgi-mcp-auth/requiredScopes": ["mcp:read", "files:write"]}, None]
     else:
         assert set(marks) <= {None}
@@ -150,6 +171,62 @@ async def test_later_revisions_have_no_sessions(issuer: Issuer) -> None:
     assert {b"mcp-session-id", b"last-event-id"}.isdisjoint(dict(app.scopes[0]["headers"]))
 
 
+@pytest.mark.parametrize("name", ["mcp-session-id", "mcp_session_id", "mcp-session_id", "mcp_session-id"])
+async def test_a_session_field_counts_however_a_wsgi_app_would_read_it(name: str, issuer: Issuer) -> None:
+    app = Replies(b"{}", mcp_session_id=b"s1")
+    guard = guarded(issuer, app, {"session_store": MemoryStore()}, public_methods=["ping"])
+    assert (await post(guard, token(issuer), rpc("initialize"))).status == 200
+    bob, session = token(issuer, sub="bob"), (name, "s1")
+    assert (await post(guard, bob, rpc("ping"), LEGACY, session)).status == 404
+    assert (await post(guard, bob, rpc("ping"), LEGACY, session, ("mcp-session-id", "s2"))).status == 404
+    assert (await post(guard, None, rpc("ping"), LEGACY, session)).status == 401
+    modern_fields = [(name, "s1"), ("last_event-id", "1"), ("mcp-method", "ping")]
+    assert (await post(guard, bob, modern(rpc("ping")), MODERN, *modern_fields)).status == 200
+    assert b"s1" not in [value for _, value in app.scopes[-1]["headers"]]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param([("mcp_param_a", "1")], id="with an underscore"),
+        pytest.param([("mcp-param-a-b", "1"), ("mcp-param-a_b", "2")], id="two that a WSGI app cannot tell apart"),
+    ],
+)
+async def test_a_parameter_field_that_a_wsgi_app_would_read_otherwise_is_refused(
+    fields: list[tuple[str, str]], issuer: Issuer
+) -> None:
+    guard = guarded(issuer, None, {"authorize": allow})
+    answer = await post(guard, token(issuer), call_tool("x"), None, *fields)
+    assert (answer.status, answer.json()["error"]["code"]) == (400, -32020)
+
+
+async def test_a_principal_cannot_fill_the_store_with_sessions(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._asgi.sessions.MAX_SESSIONS", 3)
+    monkeypatch.setattr("asgi_mcp_auth._asgi.sessions.MAX_COUNTED", 5)
+    app = Replies(b"{}")
+    guard = guarded(issuer, app, {"session_store": MemoryStore()})
+    alice, bob = token(issuer), token(issuer, sub="bob")
+
+    async def begin(who: str, name: bytes) -> None:
+        app.headers = [(b"mcp-session-id", name)]
+        assert (await post(guard, who, rpc("initialize"))).status == 200
+
+    async def live(who: str, *names: str) -> list[int]:
+        app.headers = []
+        return [(await post(guard, who, rpc("ping"), LEGACY, ("mcp-session-id", name))).status for name in names]
+
+    await begin(bob, b"b")
+    for name in (b"1", b"2", b"3"):
+        await begin(alice, name)
+    assert await live(alice, "1") == [200]
+    await begin(alice, b"4")
+    assert await live(alice, "1", "2", "3", "4") == [200, 404, 200, 200]  # 2 was not used for longest
+    for name in (b"5", b"6", b"7"):
+        await begin(bob, name)
+    assert await live(bob, "b", "5", "6", "7") == [404, 200, 200, 200]
+    assert await live(alice, "1", "3", "4") == [200] * 3
+
+
 async def test_a_store_that_fails(issuer: Issuer) -> None:
     class Broken(MemoryStore):
         async def get(self, key: str) -> bytes | None:
@@ -196,11 +273,265 @@ async def test_a_stream_ends_with_its_token(  # noqa: PLR0917
     assert (answer.body, sent) == (expected, ["late"])
 
 
-async def test_the_app_is_told_where_asgi_has_words_for_it(
+async def test_sending_after_the_end_is_an_oserror_for_the_app_and_no_traceback_for_the_server(
     issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
-    app = guarded(issuer, streaming([], clock, chunks=[b"data: 1\n\n"]))
-    scope = http_scope("GET", headers=bearer(token(issuer)), asgi={"version": "3.0", "spec_version": "2.4"})
-    with pytest.raises(OSError, match="expired"):
-        await send_scope(app, scope)
+    raised: list[str] = []
+    streams = streaming([], clock, chunks=[b"data: 1\n\n"])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await streams(scope, receive, send)
+        except OSError as error:
+            raised.append(str(error))
+            raise
+
+    scope = http_scope("GET", headers=bearer(token(issuer)), asgi=ASGI_24)
+    answer = await send_scope(guarded(issuer, app), scope)
+    assert (answer.body, raised) == (b"data: 1\n\n", ["The access token expired"])
+
+
+ASGI_24 = {"version": "3.0", "spec_version": "2.4"}
+
+
+async def test_frameworks_that_replace_the_oserror_cause_no_traceback_either(
+    issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starlette raises ClientDisconnect instead, a task group an ExceptionGroup."""
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
+
+    async def events() -> AsyncIterator[bytes]:
+        yield b"data: 1\n\n"
+        clock.now += 1000
+        await anyio.sleep(0.05)
+        yield STAYS
+
+    async def grouped(scope: Any, receive: Any, send: Any) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(streaming([], clock, chunks=[b"data: 1\n\n"]), scope, receive, send)
+
+    scope = http_scope("GET", headers=bearer(token(issuer)), asgi=ASGI_24)
+    answer = await send_scope(protect(issuer, StreamingResponse(events(), media_type="text/event-stream")), scope)
+    assert answer.body == b"data: 1\n\n"
+    clock.now -= 1000
+    assert (await send_scope(protect(issuer, grouped), scope)).body == b"data: 1\n\n"
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.4"])
+async def test_an_error_of_the_app_that_is_not_the_end_of_the_stream_passes(
+    version: str, issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await streaming([], clock, chunks=[b"data: 1\n\n"])(scope, receive, send)
+
+    async def failing(scope: Any, receive: Any, send: Any) -> None:
+        async def fail() -> None:
+            raise KeyError("own")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(app, scope, receive, send)
+            group.start_soon(fail)
+
+    scope = http_scope("GET", headers=bearer(token(issuer)), asgi={"version": "3.0", "spec_version": version})
+    with pytest.raises(ExceptionGroup) as raised:
+        await send_scope(protect(issuer, failing), scope)
+    assert raised.group_contains(KeyError, match="own")
+
+
+LISTEN = rpc("subscriptions/listen", notifications={"resourcesListChanged": True})
+TOOL = call_tool("x")
+STAYS, ENDS = b"data: late\n\n", b""
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "fields", "late", "options", "expected"),
+    [
+        pytest.param("POST", TOOL, [], 1000, {}, STAYS, id="RS-212 a call past expiry"),
+        pytest.param("POST", TOOL, [], 3899, {}, STAYS, id="RS-212 a call, 3599 s past exp"),
+        pytest.param("POST", TOOL, [], 3901, {}, ENDS, id="RS-212 a call, 3601 s past exp"),
+        pytest.param("POST", TOOL, [], 320, {"post_stream_grace": 0}, STAYS, id="RS-212 no grace, within the leeway"),
+        pytest.param("POST", TOOL, [], 331, {"post_stream_grace": 0}, ENDS, id="RS-212 no grace, past the leeway"),
+        pytest.param("POST", TOOL, [], 370, {"post_stream_grace": 60}, ENDS, id="RS-212 a shorter grace"),
+        pytest.param("GET", b"", [], 1000, {}, ENDS, id="RS-212 GET"),
+        pytest.param("POST", LISTEN, [("mcp-method", "subscriptions/listen")], 1000, {}, ENDS, id="RS-212 listen"),
+    ],
+)
+@pytest.mark.parametrize("read", [True, False], ids=["body read", "body not read"])
+async def test_a_stream_that_answers_a_post_outlives_the_token(  # noqa: PLR0917
+    method: str,
+    body: bytes,
+    fields: list[tuple[str, str]],
+    late: float,
+    options: dict[str, Any],
+    expected: bytes,
+    read: bool,
+    issuer: Issuer,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", EVENTS)]})
+        clock.now += late
+        await anyio.sleep(0.05)
+        await send({"type": "http.response.body", "body": STAYS, "more_body": False})
+
+    guard = guarded(issuer, app, options) if read else protect(issuer, app, **options)
+    answer = await post(guard, token(issuer), body, None, *fields, method=method)
+    assert (answer.status, answer.body) == (200, expected)
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "read", "expected"),
+    [
+        pytest.param(LISTEN, None, True, ENDS, id="RS-212 the body says listen"),
+        pytest.param(LISTEN, None, False, STAYS, id="RS-212 nothing says listen"),
+        pytest.param(TOOL, "subscriptions/listen", False, ENDS, id="RS-212 a false field shortens the caller's stream"),
+        pytest.param(TOOL, "tools/call", False, STAYS, id="RS-212 the field says call"),
+    ],
+)
+@pytest.mark.parametrize("name", ["mcp-method", "mcp_method"])
+async def test_listening_is_recognised_by_the_body_where_it_is_read(  # noqa: PLR0917
+    body: bytes,
+    field: str | None,
+    read: bool,
+    expected: bytes,
+    name: str,
+    issuer: Issuer,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", EVENTS)]})
+        clock.now += 1000
+        await anyio.sleep(0.05)
+        await send({"type": "http.response.body", "body": STAYS, "more_body": False})
+
+    guard = guarded(issuer, app) if read else protect(issuer, app)
+    answer = await post(guard, token(issuer), body, None, *([] if field is None else [(name, field)]))
+    assert answer.body == expected
+
+
+async def test_a_stream_without_a_body_yet_ends_with_its_token(
+    issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
+    sent: list[Any] = []
+    ended = anyio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", EVENTS)]})
+        clock.now += 1000
+        await ended.wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            ended.set()
+
+    with anyio.fail_after(5):
+        await protect(issuer, app)(http_scope("GET", headers=bearer(token(issuer))), no_body, send)
+    assert sent[1:] == [{"type": "http.response.body", "body": b"", "more_body": False}]
+
+
+async def test_a_client_that_left_before_expiry_causes_no_record(
+    issuer: Issuer, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Granian raises on a connection that is closed; the app has not noticed yet."""
+    monkeypatch.setattr("asgi_mcp_auth._asgi.streams.MAX_SLEEP", 0.005)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", EVENTS)]})
+        clock.now += 1000
+        await anyio.sleep(0.05)
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.body":
+            raise RuntimeError("closed")
+
+    await protect(issuer, app)(http_scope("GET", headers=bearer(token(issuer))), no_body, send)
+    assert [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG] == []
+
+
+async def no_body() -> Any:
+    await anyio.sleep_forever()
+
+
+def tasks_running() -> int:
+    trio: Any = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        return int(trio.lowlevel.current_statistics().tasks_living)
+    return len(asyncio.all_tasks())
+
+
+@pytest.mark.parametrize("way", ["returns", "raises", "is cancelled"])
+async def test_aborted_streams_leave_neither_tasks_nor_requests(way: str, issuer: Issuer) -> None:
+    """1,000 streams with 20 kB of header fields each, whose clients leave long before the token expires."""
+    held: list[weakref.ref[Any]] = []
+    raw = token(issuer)
+
+    class Field(bytes):
+        """A value that can be watched."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", EVENTS)]})
+        await send({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
+        if way == "raises":
+            raise OSError
+        if way == "is cancelled":
+            await anyio.sleep_forever()
+
+    async def send(message: Any) -> None:
+        pass
+
+    guard = protect(issuer, app)
+
+    async def one() -> None:
+        field = Field(b"x" * 20_000)
+        scope = http_scope("GET", headers=[*bearer(raw), ("x-long", field)])
+        watched = Watched()
+        scope["watched"] = watched
+        held.append(weakref.ref(watched))
+        with contextlib.suppress(OSError):
+            await guard(scope, no_body, send)
+
+    await one() if way != "is cancelled" else None  # fetches the keys
+    before = tasks_running()
+    async with anyio.create_task_group() as group:
+        for _ in range(1000):
+            group.start_soon(one)
+        await anyio.sleep(0.05)
+        group.cancel_scope.cancel()
+    with anyio.fail_after(10):
+        while tasks_running() > before:  # noqa: ASYNC110 - nothing announces the end of a task
+            await anyio.sleep(0.01)
+    gc.collect()
+    assert [ref for ref in held if ref() is not None] == []
+
+
+class Watched:
+    """An object in a scope that can be referred to weakly."""
+
+
+async def test_a_request_in_flight_does_not_hold_its_parsed_body(issuer: Issuer) -> None:
+    """With an observer, whose decisions have the operations: 1 MiB of JSON may take 30 MB when parsed."""
+    body = json.dumps(call_tool("x")).encode()
+    alive: list[int] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert (await receive())["body"] == body
+        gc.collect()
+        objects = gc.get_objects()
+        alive.append(sum(isinstance(value, (Operation, Message)) for value in objects))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    guard = guarded(issuer, app, {"on_decision": [ignore]})
+    assert (await post(guard, token(issuer), body)).status == 200
+    assert alive == [0]

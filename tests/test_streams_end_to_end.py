@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Literal
@@ -45,3 +46,21 @@ def test_a_stream_ends_with_its_token_and_the_app_wakes(under: Under) -> None:
             assert time.monotonic() < until, server.process.output
             time.sleep(0.05)
         assert "Traceback" not in server.process.output
+
+
+def test_a_stream_that_was_aborted_logs_nothing_at_the_expiry_of_its_token() -> None:
+    """Granian raises when a message is sent on a connection that is closed."""
+    port = processes.free_port()
+    argv = [sys.executable, "-m", "granian", "--interface", "asgi", "--port", str(port), "expiring:app"]
+    env = processes.importing_from(COUNTERPARTS, {"RESOURCE": f"http://127.0.0.1:{port}/mcp"})
+    url = f"http://127.0.0.1:{port}"
+    with (
+        processes.running(argv, ready_url=f"{url}/control/woken", env=env) as process,
+        httpx.Client(base_url=url, trust_env=False, timeout=10.0) as client,
+    ):
+        headers = {"authorization": f"Bearer {client.get('/control/token').text}"}
+        with client.stream("GET", "/mcp", headers=headers) as response:
+            next(response.iter_raw())
+        time.sleep(3)  # the token lives for 2 s
+        assert client.get("/mcp", headers=headers).status_code == 401
+        assert "Traceback" not in process.output

@@ -19,7 +19,6 @@ from asgi_mcp_auth import AuthInfo, MCPAuth, ResourceServerConfig, ResourceServe
 from asgi_mcp_auth._oauth.strict_json import load_object
 from asgi_mcp_auth._verify.token_cache import Entry, TokenCache, estimate_size
 from asgi_mcp_auth._verify.verifier import Verified
-from asgi_mcp_auth.context import verified_auth_info
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
@@ -128,7 +127,7 @@ def taken_by(payload: bytes) -> tuple[int, int]:
     try:
         claims = load_object(payload)
         scopes = tuple(str(claims.get("scope", "")).split(" "))
-        info = verified_auth_info(
+        info = AuthInfo(
             issuer="i",
             subject="s",
             client_id=None,
@@ -138,11 +137,13 @@ def taken_by(payload: bytes) -> tuple[int, int]:
             expires_at=1.5,
             claims=claims,
         )
+        estimate = estimate_size(payload, claims, info)
+        del claims  # the identity has its own
         kept: dict[bytes, object] = {b"x" * 32: (info, 1.0, 2.0, None, None, 1)}
         blocks = tracemalloc.take_snapshot().traces if kept else ()
     finally:
         tracemalloc.stop()
-    return sum((block.size + 15) & ~15 for block in blocks), estimate_size(payload, claims, info)
+    return sum((block.size + 15) & ~15 for block in blocks), estimate
 
 
 @settings(max_examples=40, deadline=None)
@@ -245,7 +246,7 @@ async def test_tokens_of_a_removed_key(issuer: Issuer, clock: Clock) -> None:
     for raw in kept:
         assert (await ask(protected, raw)).status == 200
     issuer.keys = [SigningKey("ES256")]
-    clock.now += 700  # past the life of the key set: the next request has it refreshed beside
+    clock.now += 90  # 30 s past the lifetime of the key set: the next request refreshes it in the background
     assert (await ask(protected, kept[0])).status == 200
     assert await protected.auth.warm_up() == ()
     for raw in kept:
@@ -341,6 +342,7 @@ async def test_a_hook_is_asked_every_time(issuer: Issuer) -> None:
 def vandalise(scope: Any) -> list[str]:
     """Change whatever a handler can reach of its caller; returns what could be changed."""
     done: list[str] = []
+    scope["auth"].scopes.append("admin")
     info = scope["state"]["mcp_auth"]
     for target, name in [
         *((info, name) for name in ("issuer", "subject", "client_id", "scopes", "resource", "expires_at", "token")),
@@ -365,7 +367,6 @@ def vandalise(scope: Any) -> list[str]:
         deep["object"]["sub"] = "mallory"
         claims["sub"] = claims["scope"] = "mallory"
         claims.pop("aud", None)
-    scope["auth"].scopes.append("admin")
     scope["headers"].append((b"x-evil", b"1"))
     scope["state"].clear()
     scope["user"] = scope["auth"] = None

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +15,13 @@ import pytest
 from harness import EXPIRED, INVALID, ISS, Answer, Clock, R, RecordingApp, bearer, call, chs, cht, protect, token
 
 from asgi_mcp_auth import (
+    Allow,
     AuthInfo,
+    Decision,
     MCPAuth,
     MCPAuthMiddleware,
     MemoryStore,
+    Operation,
     Principal,
     Reason,
     Refusal,
@@ -198,17 +204,39 @@ async def test_revocation_list(
 ) -> None:
     revocations = RevocationList(MemoryStore(clock=clock))
     guarded = protect(issuer, RecordingApp(), is_revoked=revocations)
+    exp = clock() + 1000
     tokens = {
-        "t1": token(issuer, jti="t1", sid="s1"),
-        "t2": token(issuer, jti="t2", sid="s1"),
-        "t3": token(issuer, jti="t3", sid="s2"),
-        "t4": token(issuer, jti="t4", sub="bob"),
+        "t1": token(issuer, jti="t1", sid="s1", exp=exp),
+        "t2": token(issuer, jti="t2", sid="s1", exp=exp),
+        "t3": token(issuer, jti="t3", sid="s2", exp=exp),
+        "t4": token(issuer, jti="t4", sub="bob", exp=exp),
     }
     assert [await ask(guarded, raw) for raw in tokens.values()] == [PASSED] * 4
     await revoke(revocations)
     assert [name for name, raw in tokens.items() if await ask(guarded, raw) == REFUSED] == expected
-    clock.now += 60
+    clock.now += 60 + 300  # the ttl and the largest leeway
     assert [await ask(guarded, raw) for raw in tokens.values()] == [PASSED] * 4
+
+
+@pytest.mark.parametrize("ttl", [pytest.param(300, id="before exp"), pytest.param(-10, id="10 s after exp")])
+@pytest.mark.parametrize(
+    ("after_exp", "expected"),
+    [(0, INVALID), (1, INVALID), (29, INVALID), (30, EXPIRED)],
+    ids="RS-88 exp + {} s".format,
+)
+async def test_a_revocation_does_not_lapse_before_its_token(
+    ttl: float, after_exp: float, expected: str, issuer: Issuer, clock: Clock
+) -> None:
+    """The token is accepted for 30 s of leeway after its `exp`."""
+    revocations = RevocationList(MemoryStore(clock=clock))
+    guarded = protect(issuer, RecordingApp(), is_revoked=revocations)
+    raw = token(issuer, jti="t1")
+    assert await ask(guarded, raw) == PASSED
+    clock.now += 300 - ttl
+    if expected != EXPIRED or ttl > 0:
+        await revocations.revoke_token(ISS, "t1", ttl=ttl)
+    clock.now = 1_800_000_300 + max(after_exp, -ttl)
+    assert await ask(guarded, raw) == (401, cht(expected))
 
 
 class BrokenStore(MemoryStore):
@@ -442,3 +470,201 @@ async def test_the_resource_that_a_function_names_is_kept(issuer: Issuer) -> Non
     app = RecordingApp()
     await ask(owned(issuer, app, by(lambda _: info(resource="https://mcp.example.com/mcp/x"), issuer)), "opaque")
     assert app.scopes[0]["state"]["mcp_auth"].resource == "https://mcp.example.com/mcp/x"
+
+
+# --- Time limits and records of failures ---
+
+
+Fields = list[tuple[str, str | bytes]]
+
+
+async def hangs(*_: Any) -> Any:
+    await anyio.sleep_forever()
+
+
+class HangingVerifier:
+    verify = staticmethod(hangs)
+
+
+class HangingStore(MemoryStore):
+    async def get(self, key: str) -> bytes | None:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+
+def hangs_on_a_thread(raw: str) -> AuthInfo:
+    time.sleep(0.5)
+    raise AssertionError(raw)
+
+
+def hanging(kind: str, issuer: Issuer) -> tuple[Any, Fields]:
+    """An app whose hook hangs, and the header fields of a request that has the hook called."""
+    headers: Fields = [*bearer(token(issuer)), ("content-type", "application/json")]
+    metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
+    config = ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"]))
+    options: dict[str, Any] = {"http_client": issuer.http_client, "clock": issuer.clock, "hook_timeout": 0.05}
+    if kind == "is_revoked":
+        options["is_revoked"] = hangs
+    elif kind == "authorize":
+        options["authorize"] = hangs
+    elif kind == "verifier":
+        options["verifier"] = HangingVerifier()
+    elif kind == "session_store":
+        options["session_store"] = HangingStore()
+        headers.append(("mcp-session-id", "s1"))
+    elif kind == "revocations":
+        options["is_revoked"] = RevocationList(HangingStore())
+    auth = MCPAuth(config, **options)
+    if kind.startswith("function"):
+        return _with_function(auth, hangs if kind == "function" else hangs_on_a_thread), headers
+    return auth.wrap(RecordingApp()), headers
+
+
+def _with_function(auth: MCPAuth, function: Any) -> Any:
+    return auth.bearer_auth_middleware(function)(RecordingApp())
+
+
+BODY = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{}}'
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["is_revoked", "revocations", "authorize", "verifier", "session_store", "function", "function on a thread"],
+)
+async def test_a_hook_that_hangs_is_503_after_its_time_limit(
+    kind: str, issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, headers = hanging(kind, issuer)
+    with anyio.fail_after(3):
+        answer = await call(app, headers=headers, body=BODY)
+    assert outcome(answer) == FAILED
+    [decision] = [record for record in caplog.records if record.name == "asgi_mcp_auth.decisions"]
+    assert (vars(decision)["reason"], vars(decision)["found"]) == ("hook_failed", "TimeoutError")
+
+
+async def test_the_time_limit_is_for_all_operations_of_a_request_together(issuer: Issuer) -> None:
+    """A batch must not multiply the limit by the number of its messages."""
+    asked: list[str] = []
+
+    async def slow(info: AuthInfo, operation: Operation, request: RequestInfo) -> Allow:
+        asked.append(operation.method)
+        await anyio.sleep(0.02)
+        return Allow()
+
+    guarded = protect(issuer, RecordingApp(), authorize=slow, hook_timeout=0.1)
+    headers: Fields = [*bearer(token(issuer)), ("content-type", "application/json")]
+    headers.append(("mcp-protocol-version", "2025-03-26"))
+    batch = b"[" + b",".join([BODY] * 100) + b"]"
+    assert outcome(await call(guarded, headers=headers, body=batch)) == FAILED
+    assert len(asked) < 20
+
+
+async def test_a_store_that_hangs_does_not_hold_the_response_that_makes_a_session(issuer: Issuer) -> None:
+    app = RecordingApp(headers=[(b"mcp-session-id", b"s1")])
+    guarded = protect(issuer, app, session_store=HangingStore(), hook_timeout=0.05)
+    with anyio.fail_after(3):
+        assert (await call(guarded, headers=bearer(token(issuer)))).status == 200
+
+
+SHUTDOWN = """
+import asyncio, time
+from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata
+from asgi_mcp_auth.testing import Issuer
+
+issuer = Issuer()
+metadata = ResourceServerMetadata(resource="https://mcp.example.com/mcp", authorization_servers=[issuer.url])
+auth = MCPAuth(ResourceServerConfig(metadata=metadata), http_client=issuer.http_client, hook_timeout=0.1)
+guarded = auth.bearer_auth_middleware(lambda raw: time.sleep(1000))(lambda *_: None)
+scope = {
+    "type": "http", "method": "POST", "path": "/mcp", "raw_path": b"/mcp", "query_string": b"",
+    "headers": [(b"authorization", b"Bearer abc")],
+}
+
+async def receive():
+    await asyncio.sleep(1000)
+
+async def send(message):
+    if message["type"] == "http.response.start":
+        print(message["status"])
+
+asyncio.run(guarded(scope, receive, send))
+"""
+
+
+def test_a_function_that_hangs_on_its_thread_does_not_hold_the_end_of_the_process() -> None:
+    ran = subprocess.run([sys.executable, "-c", SHUTDOWN], capture_output=True, text=True, timeout=20, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "503\n")
+
+
+async def test_threads_that_hang_are_bounded_and_a_waiting_request_is_503(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._verify.hooks.MAX_THREADS", 2)
+    running: list[str] = []
+
+    def function(raw: str) -> AuthInfo:
+        running.append(raw)
+        time.sleep(0.3)
+        return info()
+
+    metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
+    config = ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=["mcp:read"]))
+    auth = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock, hook_timeout=0.05)
+    guarded = _with_function(auth, function)
+    statuses: list[int] = []
+
+    async def one() -> None:
+        statuses.append((await ask(guarded, "abc"))[0])
+
+    async with anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(one)
+    assert (statuses, len(running)) == ([503] * 10, 2)
+    await anyio.sleep(0.5)
+    await one()
+    assert len(running) == 3
+
+
+def answers_none(*_: object) -> None:
+    pass
+
+
+def observer_fails(decision: Decision) -> None:
+    raise KeyError("the observer")
+
+
+@pytest.mark.parametrize(
+    ("options", "headers", "status"),
+    [
+        pytest.param({"is_revoked": fails}, [], 503, id="is_revoked"),
+        pytest.param({"is_revoked": RevocationList(BrokenStore())}, [], 503, id="a revocation store"),
+        pytest.param({"authorize": fails}, [], 503, id="authorize"),
+        pytest.param({"authorize": answers_none}, [], 503, id="a wrong answer of authorize"),
+        pytest.param({"session_store": BrokenStore()}, [("mcp-session-id", "s1")], 503, id="a session store"),
+        pytest.param({"session_store": BrokenStore()}, [], 200, id="a session store that cannot bind"),
+        pytest.param({"on_decision": [observer_fails]}, [], 200, id="an observer"),
+        pytest.param({"verifier": Own(KeyError("the verifier"))}, [], 503, id="a verifier"),
+        pytest.param({"verifier": HangingVerifier(), "hook_timeout": 0.001}, [], 503, id="a verifier that hangs"),
+    ],
+)
+async def test_records_of_failures_are_limited_like_those_of_refusals(  # noqa: PLR0917
+    options: dict[str, Any],
+    headers: list[tuple[str, str]],
+    status: int,
+    issuer: Issuer,
+    clock: Clock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    guarded = protect(issuer, RecordingApp(headers=[(b"mcp-session-id", b"s2")]), **options)
+    fields: Fields = [*bearer(token(issuer)), ("content-type", "application/json"), *headers]
+
+    def records() -> int:
+        return sum(record.name == "asgi_mcp_auth.verifiers" for record in caplog.records)
+
+    for _ in range(50):
+        assert (await call(guarded, headers=fields, body=BODY)).status == status
+    assert records() == 20
+    clock.now += 61
+    assert (await call(guarded, headers=fields, body=BODY)).status == status
+    assert records() == 21
+    assert "(30 more like it before)" in caplog.records[-2 if status != 200 else -1].getMessage()  # then the refusal

@@ -46,7 +46,7 @@ from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.testing import Issuer
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 Lines = Iterable[tuple[str, str | bytes]]
 Maker = Callable[[Issuer], Lines]
@@ -295,7 +295,7 @@ async def test_path_rules_hold(issuer: Issuer) -> None:
 
 @dataclass
 class Socket:
-    """A connected client that says nothing until it is told to leave."""
+    """A connected client that sends nothing until the test lets it leave."""
 
     sent: list[Any] = field(default_factory=list[Any])
     gone: anyio.Event = field(default_factory=anyio.Event)

@@ -7,19 +7,19 @@ methods), once, and only where a rule, a hook or a list needs it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from asgi_mcp_auth._asgi.admission import UNCHANGED, Admission
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import filter_lists
-from asgi_mcp_auth._asgi.sessions import SessionBinding
+from asgi_mcp_auth._asgi.sessions import SESSION_ID, SessionBinding
+from asgi_mcp_auth._asgi.streams import LISTEN
 from asgi_mcp_auth._mcp.headers import MCPFields, header_params
-from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operation
+from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operations
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import Route
 from asgi_mcp_auth._policy.scopes import Requirement
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._verify.hooks import Authorize, ask_authorize
+from asgi_mcp_auth._verify.hooks import Authorize, HookCaller
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.authorization import Operation, TargetKind
 from asgi_mcp_auth.context import AuthInfo
@@ -33,7 +33,7 @@ from asgi_mcp_auth.errors import (
 )
 from asgi_mcp_auth.stores import Store
 
-__all__ = ("Authorizer",)
+__all__ = ("Admission", "Authorizer")
 
 WITHOUT_MESSAGE = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
 MAX_PUBLIC_BODY = 65_536  # read for somebody without a token
@@ -41,11 +41,35 @@ MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 256  # operations whose requirements are rem
 NO_PARAMS: Mapping[str, str] = {}
 
 
+class Admission(NamedTuple):
+    """The changes for one admitted request. None means: as the server passed it.
+
+    Attributes:
+        receive: Replays a body that was read.
+        operations: What the body asks for, if a hook or an observer wants to know.
+        wrap_send: Wraps `send`, to filter lists or to watch for a new session id.
+        removed_fields: Header fields, by canonical name, that the app does not get.
+        needed: The scopes that the rules for the body require.
+        listens: Whether the body asks for `subscriptions/listen`. None: the body was not read.
+    """
+
+    receive: Any = None
+    operations: tuple[Operation, ...] = ()
+    wrap_send: Callable[[Any], Any] | None = None
+    removed_fields: frozenset[bytes] = frozenset()
+    needed: Sequence[Requirement] = ()
+    listens: bool | None = None
+
+
+UNCHANGED = Admission()
+
+
 class Authorizer:
     """The scope policy of one resource, with the hook and the session binding of the configuration.
 
     Args:
         resource: The resource.
+        hooks: Calls the hook and the store, within their time limit.
         authorize: The hook that is asked about operations; None for no hook.
         session_store: Where sessions are bound to their callers; None for no binding.
         clock: Seconds since the epoch.
@@ -57,6 +81,7 @@ class Authorizer:
         self,
         resource: CompiledResource,
         *,
+        hooks: HookCaller,
         authorize: Authorize | None,
         session_store: Store | None,
         clock: Callable[[], float],
@@ -65,10 +90,11 @@ class Authorizer:
     ) -> None:
         self._resource = resource
         self._rules = resource.policy.operations
+        self._hooks = hooks
         self._authorize = authorize
         self._clock = clock
         self._max_body = max_body_size
-        self._sessions = None if session_store is None else SessionBinding(session_store, resource.identifier)
+        self._sessions = None if session_store is None else SessionBinding(session_store, resource.identifier, hooks)
         self._reads = self._rules.any or self._rules.filter_lists or authorize is not None
         self._leeways = {trusted.rules.issuer: trusted.rules.leeway for trusted in resource.trust.named}
         self._order = {scope: place for place, scope in enumerate(resource.policy.known)}
@@ -126,23 +152,23 @@ class Authorizer:
         needed = [path]
         try:
             asked, params, receive = await self._read(request, receive, fields, self._max_body)
-            for one in asked:
+            for one in asked if len(asked) == 1 else {one[:3]: one for one in asked}.values():  # each target once
                 more = self._requirements(one)
                 if isinstance(more, Forbidden):
-                    more.client_id, more.operation = verified.auth_info.client_id, str(operation(one, params))
+                    more.client_id, more.operation = verified.auth_info.client_id, str(operations(one, params)[0])
                     return self._lacking(request, [path], verified) or more
                 needed += more
         except MessageRefused as refused:  # a missing scope of the path is reported first, whatever the body is
             return self._lacking(request, [path], verified) or refused.without_traceback()
         granted = verified.auth_info.scopes
         if not all(requirement.strength is None and requirement.met_by(granted) for requirement in needed):
-            lacking = self._lacking(request, needed, verified, (operation(one, params) for one in asked))
+            lacking = self._lacking(request, needed, verified, (operations(one, params)[0] for one in asked))
             if lacking is not None:
                 return lacking
         admission = self._admission(verified.auth_info, fields, asked, params, receive, needed)
         if self._authorize is None:
             return admission
-        more_scopes = await ask_authorize(
+        more_scopes = await self._hooks.authorize(
             self._authorize, verified.auth_info, admission.operations, request, request.token
         )
         if isinstance(more_scopes, Refusal):
@@ -170,15 +196,16 @@ class Authorizer:
         receive: Any,
         needed: Sequence[Requirement] = (),
     ) -> Admission:
-        operations = tuple(operation(one, params) for one in asked) if self._shows else ()
+        shown = tuple(each for one in asked for each in operations(one, params)) if self._shows else ()
         filtering = self._filtering(info, fields, asked) if self._rules.filter_lists else None
-        return Admission(receive=receive, operations=operations, wrap_send=filtering, needed=needed)
+        listens = LISTEN in [method for method, *_ in asked]
+        return Admission(receive=receive, operations=shown, wrap_send=filtering, needed=needed, listens=listens)
 
     async def admit_anonymous(self, route: Route, request: RequestInfo, receive: Any) -> Admission | None:
         """Admit a request without a credential if the body asks for public methods only; return None otherwise."""
         if not self.has_public_methods or not route.checks_message or request.is_websocket or request.method != "POST":
             return None
-        if self._sessions is not None and b"mcp-session-id" in request.fields:
+        if self._sessions is not None and SESSION_ID in request.fields:
             return None  # a session belongs to a caller
         fields = MCPFields.read(request.fields)
         try:
@@ -198,12 +225,14 @@ class Authorizer:
             MessageRefused: There is no telling.
         """
         params = NO_PARAMS if self._authorize is None else header_params(request.scope["headers"], None)
+        hooked = self._authorize is not None
         if self._rules.headers_only:
             asked = asked_by_fields(fields)
             if asked[0] not in IN_BODY_ONLY:
-                return [asked], params, receive
+                return self._rules.resolve([asked], hooked=hooked), params, receive
         body = await read_body(receive, fields, limit)
-        return asks(body, fields, allow_batches=self._rules.allow_batches), params, replay(body, receive)
+        whole = asks(body, fields, allow_batches=self._rules.allow_batches)
+        return self._rules.resolve(whole, hooked=hooked), params, replay(body, receive)
 
     def _lacking(
         self, request: RequestInfo, needed: Iterable[Requirement], verified: Verified, asked: Iterable[Operation] = ()
@@ -274,17 +303,18 @@ class Authorizer:
         baseline = self._resource.policy.baseline
 
         def lacks(kind: Any, name: str) -> tuple[str, ...] | None:
-            needed = self._rules.listed(kind, name)
-            if isinstance(needed, Forbidden):
+            listed = self._rules.listed(kind, name)
+            if isinstance(listed, Forbidden):
                 return None
-            if needed is None:
-                needed = baseline
-            weak = needed.strength is not None and not needed.strength.met_by(claims, now, leeway)
-            if needed.met_by(granted) and baseline.met_by(granted) and not weak:
+            needed = [baseline, *listed]
+            strengths = [one.strength for one in needed if one.strength is not None]
+            strong = all(strength.met_by(claims, now, leeway) for strength in strengths)
+            if strong and all(one.met_by(granted) for one in needed):
                 return ()
-            return tuple(dict.fromkeys((*baseline.named, *needed.named))) or None
+            return tuple(dict.fromkeys(scope for one in needed for scope in one.named)) or None
 
-        return lambda send: filter_lists(send, lists, lacks, mark=self._rules.mark_reachable, modern=fields.modern)
+        mark = "required_scopes" in self._rules.annotate_lists
+        return lambda send: filter_lists(send, lists, lacks, mark=mark, modern=fields.modern)
 
 
 def _both(inner: Callable[[Any], Any] | None, outer: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:

@@ -1,25 +1,29 @@
-"""Reading a request's body before the app does, bounded, and handing it the same bytes again."""
+"""Reading the body of a request before the app does, within bounds, and giving the app the same bytes."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from asgi_mcp_auth._asgi.limits import within
 from asgi_mcp_auth._mcp.headers import WHITE, MCPFields
 from asgi_mcp_auth._mcp.messages import malformed
+from asgi_mcp_auth._verify.limits import within
 from asgi_mcp_auth.errors import MessageRefused, MessageTooLarge, Reason, UnsupportedContent
 
 __all__ = ("read_body", "replay", "without_body")
 
-MAX_WAIT = 30.0  # for a whole body
+MAX_WAIT = 30.0  # seconds for a whole body, as gunicorn's default `timeout` for a worker and Heroku's router have it
 JSON = b"application/json"
-# JSON is UTF-8 (RFC 8259 section 8.1), but an app may heed the parameter: in UTF-7, ASCII hides other JSON.
+# JSON is UTF-8 (RFC 8259 section 8.1), but an app may follow the parameter: in UTF-7, ASCII hides other JSON.
 _CHARSET = re.compile(rb"(?:\A|;)[ \t]*charset=(?:utf-?8|\"utf-?8\")[ \t]*(?=;|\Z)")
 
 
 def _check_content(fields: MCPFields, limit: int) -> int | None:
-    """What can be told before anything is read: the length, where it is declared."""
+    """Check the `Content-*` fields. Return the declared length, or None without one.
+
+    Raises:
+        MessageRefused: The body is not JSON, compressed, longer than `limit`, or a field is repeated or malformed.
+    """
     if fields.repeated is not None and fields.repeated.startswith("Content-"):
         what = f"two {fields.repeated} lines"
         raise malformed(what)
@@ -46,17 +50,17 @@ def _is_json(content_type: bytes) -> bool:
 
 
 async def read_body(receive: Any, fields: MCPFields, limit: int) -> bytes:
-    """The whole body.
+    """Return the whole body.
 
     Raises:
-        MessageRefused: Not JSON by its header fields, longer than `limit`, of another length than declared, too
+        MessageRefused: The body is not JSON by its header fields, longer than `limit`, not as long as declared, too
             slow, or cut off.
     """
-    body = await within(MAX_WAIT, _read(receive, fields, limit))
-    if body is None:
+    try:
+        return await within(MAX_WAIT, _read(receive, fields, limit))
+    except TimeoutError:
         what = f"a body that took more than {MAX_WAIT:.0f} s"
-        raise MessageRefused(Reason.MALFORMED_MESSAGE, found=what)
-    return body
+        raise MessageRefused(Reason.MALFORMED_MESSAGE, found=what) from None
 
 
 async def _read(receive: Any, fields: MCPFields, limit: int) -> bytes:
@@ -82,21 +86,19 @@ async def _read(receive: Any, fields: MCPFields, limit: int) -> bytes:
 
 
 def replay(body: bytes, receive: Any) -> Any:
-    """`receive`, giving the body that was read, and then what is still to come: the disconnect."""
-    given = False
+    """Return a `receive` that gives the body once, and then what the server still sends: the disconnect."""
+    pending: list[bytes] = [body]
 
     async def again() -> Any:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        if pending:  # popped, so that a long response does not hold the body
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
 
     return again
 
 
 def without_body(receive: Any) -> Any:
-    """`receive` for a request that carries no message (GET, DELETE): a body it has all the same is left out."""
+    """Return a `receive` for a request that carries no message (GET, DELETE), without the body that it may have."""
 
     async def emptied() -> Any:
         message = await receive()

@@ -1,6 +1,7 @@
-"""Taking what a caller may not use out of the app's lists, in JSON responses and in event streams.
+"""Removing entries that the caller may not use from the app's lists, in JSON responses and in event streams.
 
-A convenience for the caller, not the enforcement: that is at the call. What is not understood passes unchanged.
+Filtering is a convenience for the caller: the rules are enforced when an entry is called. A response or event that
+cannot be read passes unchanged.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_value
 
 __all__ = ("filter_lists",)
 
-MAX_HELD = 4_194_304  # bytes of one response or event; a longer one passes unchanged
+MAX_HELD = 4_194_304  # bytes of a response or event; a longer one passes unchanged
 REQUIRED_SCOPES = "asgi-mcp-auth/requiredScopes"
-_EVENT_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r\r\n?")  # a \r at the end may be half of one
+_EVENT_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r\r\n?")  # a \r at the end may be half of a line end
 MAX_END_LENGTH = 4
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 Lacks = Callable[[Any, str], tuple[str, ...] | None]
-"""From an entry's kind and name to nothing (it may be used), all scopes it needs, or None (no scope would help)."""
+"""From the kind and the name of an entry to (): usable; to all scopes it needs; or to None: no scope would help."""
 
 
 class _Filter:
-    """Rewrites one response; `lists` are the list methods by request id, or None for any list."""
+    """Rewrites one response. `lists` holds the list methods by request id; None means any list."""
 
     def __init__(self, lists: Mapping[Any, str] | None, lacks: Lacks, *, mark: bool, modern: bool) -> None:
         self._lists = lists
@@ -36,13 +37,14 @@ class _Filter:
         self._modern = modern
 
     def data(self, data: bytes) -> bytes | None:
-        """JSON data rewritten, or None where it stays as it is."""
+        """Return the rewritten JSON data, or None if nothing changes."""
         try:
-            value = load_value(data, max_depth=128)
+            # The app's own output: its length is bounded, and the number of its values need not be.
+            value = load_value(data, max_depth=128, max_values=len(data), max_containers=len(data))
         except JSONRefused:
             return None
         messages = cast("list[object]", value if isinstance(value, list) else [value])
-        if True not in [self._message(message) for message in messages]:  # all of them, not up to the first
+        if True not in [self._message(message) for message in messages]:  # a list, so that every message is rewritten
             return None
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
@@ -68,7 +70,7 @@ class _Filter:
             members = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
             name = members.get(key)
             if not isinstance(name, str):
-                return False  # no list of ours
+                return False  # not a list of named entries
             lacking = self._lacks(kind, name)
             if lacking and self._mark:
                 meta: object = members.get("_meta")
@@ -78,11 +80,11 @@ class _Filter:
                 kept.append(members)
         result[member] = kept
         if self._modern or "cacheScope" in result:
-            result["cacheScope"] = "private"  # it differs by caller
+            result["cacheScope"] = "private"  # the list differs by caller
         return True
 
     def event(self, event: bytes) -> bytes:
-        """One server-sent event, with its end, rewritten where its data is a list."""
+        """Return a server-sent event, including its end, rewritten if its data is a list."""
         lines = _LINE.split(event)
         data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
         changed = self.data(b"\n".join(data)) if data else None
@@ -94,7 +96,7 @@ class _Filter:
 
 
 class _Sender:
-    """The `send` of one response: a JSON body is held until it is whole, an event stream until each event is."""
+    """The `send` of one response. It holds a JSON body, or an event of a stream, until that is complete."""
 
     def __init__(self, send: Any, rewriting: _Filter) -> None:
         self._send = send
@@ -118,7 +120,7 @@ class _Sender:
     async def _whole(self, message: Any) -> None:
         self._held += message.get("body", b"")
         if message["type"] != "http.response.body" or len(self._held) > MAX_HELD:
-            self._next = self._send  # a way of sending a body that we do not know, or too much to hold
+            self._next = self._send  # an extension (http.response.pathsend), or too much to hold
             await self._send(self._start)
             await self._send({"type": "http.response.body", "body": bytes(self._held), "more_body": True})
             await self._send({**message, "body": b""} if "body" in message else message)
@@ -151,5 +153,5 @@ class _Sender:
 
 
 def filter_lists(send: Any, lists: Mapping[Any, str] | None, lacks: Lacks, *, mark: bool, modern: bool) -> Any:
-    """`send`, filtering what it can: a JSON response as a whole, an event stream event by event."""
+    """Return a `send` that filters a JSON response as a whole, and an event stream event by event."""
     return _Sender(send, _Filter(lists, lacks, mark=mark, modern=modern)).send

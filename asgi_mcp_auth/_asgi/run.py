@@ -1,6 +1,6 @@
 """Running the app for a verified caller: on a copied scope, with its responses and its websocket watched.
 
-The app's own errors are never caught, its streams never buffered.
+The app's own errors pass through, and its streams are not buffered.
 """
 
 from __future__ import annotations
@@ -9,10 +9,16 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from asgi_mcp_auth._asgi.identity import SDKBridge, forms_of
-from asgi_mcp_auth._asgi.streams import StreamEnd, is_event_stream, run_until_expiry
+from asgi_mcp_auth._asgi.identity import AuthenticatedUser, Credentials, SDKBridge
+from asgi_mcp_auth._asgi.streams import (
+    ExpiringStream,
+    is_caused_by_expiry,
+    is_event_stream,
+    run_until_expiry,
+    stream_deadline,
+)
 from asgi_mcp_auth._oauth.origin import Cors
-from asgi_mcp_auth._policy.responses import Header
+from asgi_mcp_auth._oauth.responses import Header
 from asgi_mcp_auth._request import RequestInfo, canonical_name
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.context import current_auth_var
@@ -23,7 +29,7 @@ __all__ = ("AppContext", "run_app", "run_public")
 class AppContext:
     """What running an app needs beside the request; slots are read in a third of a named tuple's time, or less."""
 
-    __slots__ = ("app", "app_answered_401", "bridge", "clock", "expose_token")
+    __slots__ = ("app", "app_answered_401", "bridge", "clock", "expose_token", "post_stream_grace")
 
     def __init__(
         self,
@@ -33,12 +39,14 @@ class AppContext:
         app_answered_401: Callable[[], None] | None,
         *,
         expose_token: bool,
+        post_stream_grace: float,
     ) -> None:
         self.app = app
         self.bridge = bridge
         self.clock = clock
         self.app_answered_401 = app_answered_401
         self.expose_token = expose_token
+        self.post_stream_grace = post_stream_grace
 
 
 async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
@@ -50,16 +58,17 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
     send: Any,
     wrap_send: Callable[[Any], Any] | None = None,
     removed_fields: frozenset[bytes] = frozenset(),
+    listens: bool | None = None,
 ) -> None:
     """Run the app with the caller's identity in its scope and in `current_auth()`."""
     info, bridge, scope = verified.auth_info, context.bridge, request.scope
-    user, auth = forms_of(info)
+    user = AuthenticatedUser(info) if bridge is None else bridge.make_user(info)
     child: dict[str, Any] = dict(scope)
     identity = {"mcp_auth": info, "claims": info.claims}
     state = child.get("state")
     child["state"] = {**state, **identity} if state else identity
-    child["user"] = user = user if bridge is None else bridge.make_user(info)
-    child["auth"] = auth
+    child["user"] = user
+    child["auth"] = Credentials(info.scopes)
     if not context.expose_token:  # an app that cannot see the token cannot pass it on (MCP: token passthrough)
         child["headers"] = request.forwarded
     if removed_fields:
@@ -72,8 +81,14 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
         else:
             if cors is not None or verified.response_headers:
                 send = _adding_fields(send, verified.response_headers, cors)
-            watched = _WatchedResponse(send, context, verified.valid_until, child).send
-            await context.app(child, receive, watched if wrap_send is None else wrap_send(watched))
+            watched = _WatchedResponse(send, context, verified, child, listens)
+            try:
+                await context.app(child, receive, watched.send if wrap_send is None else wrap_send(watched.send))
+            except Exception as error:
+                if not is_caused_by_expiry(error):  # else the stream has ended as it should: no traceback in the log
+                    raise
+            finally:
+                watched.close()
     finally:
         current_auth_var.reset(reset)
         if bridge is not None and reset_bridge is not None:
@@ -115,13 +130,20 @@ def _as_coroutine_function(send: Any) -> Any:
 class _WatchedResponse:
     """Notices that the app answers 401, and ends an event stream with the token."""
 
-    __slots__ = ("_context", "_scope", "_send", "_valid_until")
+    __slots__ = ("_context", "_listens", "_scope", "_send", "_stream", "_verified")
 
-    def __init__(self, send: Any, context: AppContext, valid_until: float | None, scope: Any) -> None:
+    def __init__(self, send: Any, context: AppContext, verified: Verified, scope: Any, listens: bool | None) -> None:
         self._send = send
         self._context = context
-        self._valid_until = valid_until
+        self._verified = verified
         self._scope = scope
+        self._listens = listens
+        self._stream: ExpiringStream | None = None
+
+    def close(self) -> None:
+        """Stop what was started for the response: the app has ended."""
+        if self._stream is not None:
+            self._stream.close()
 
     @_as_coroutine_function
     def send(self, message: Any) -> Awaitable[None]:
@@ -130,8 +152,12 @@ class _WatchedResponse:
         if message["type"] == "http.response.start":
             if message["status"] == 401 and self._context.app_answered_401 is not None:  # noqa: PLR2004
                 self._context.app_answered_401()
-            if self._valid_until is not None and is_event_stream(message):
-                self._send = StreamEnd(send, self._context.clock, self._valid_until, self._scope).send
+            if self._verified.valid_until is not None and is_event_stream(message):
+                grace = self._context.post_stream_grace
+                until = stream_deadline(self._scope, self._verified, grace, listens=self._listens)
+                if until is not None:
+                    self._stream = ExpiringStream(send, self._context.clock, until, self._scope)
+                    self._send = send = self._stream.send
         sent: Awaitable[None] = send(message)
         return sent
 

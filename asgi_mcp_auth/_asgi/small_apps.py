@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
+from asgi_mcp_auth._oauth.responses import json_response
 from asgi_mcp_auth._policy.compile import CompiledConfig
-from asgi_mcp_auth._policy.responses import json_response
 from asgi_mcp_auth._request import RequestInfo
 
 __all__ = (

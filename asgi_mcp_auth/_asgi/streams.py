@@ -1,48 +1,107 @@
-"""What outlives a request ends with its token: websockets, and event streams.
+"""Ending what outlives a request: websockets and event streams end with the access token.
 
-A request is authorized when it begins; nothing in MCP bounds what follows. An ordinary response costs nothing here.
+A request is authorized when it begins, and MCP does not bound what follows. Responses that are no event streams are
+not watched.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
+import anyio
+
 from asgi_mcp_auth._asgi.response import POLICY_VIOLATION
 from asgi_mcp_auth._keys.background import Background, spawn
+from asgi_mcp_auth._request import canonical_name
+from asgi_mcp_auth._verify.verifier import Verified
 
-__all__ = ("StreamEnd", "is_event_stream", "run_until_expiry")
+__all__ = (
+    "ExpiringStream",
+    "StreamExpiredError",
+    "is_caused_by_expiry",
+    "is_event_stream",
+    "run_until_expiry",
+    "stream_deadline",
+)
+
+logger = logging.getLogger("asgi_mcp_auth.streams")
 
 EXPIRED = "The access token expired"
-MAX_SLEEP = 60.0  # a wall clock may be set
-GRACE = 5.0  # for an event that is half sent
+MAX_SLEEP = 60.0  # the wall clock may be changed while a stream sleeps
+HALF_EVENT_GRACE = 5.0  # seconds for the app to complete an event
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
-OSERROR_SINCE = (2, 4)  # the ASGI revision in which send() may say that the client has gone
+OSERROR_SINCE = (2, 4)  # the ASGI revision that lets send() raise OSError for a client that has left
+MAX_CAUSES = 10
+LISTEN = "subscriptions/listen"
+
+
+class StreamExpiredError(OSError):
+    """Raised into an app that sends to an event stream after its end (ASGI 2.4: the client has left)."""
+
+
+def is_caused_by_expiry(error: BaseException | None) -> bool:
+    """Return whether an error goes back to a `StreamExpiredError`, which frameworks replace or put into groups."""
+    for _ in range(MAX_CAUSES):
+        if error is None or isinstance(error, StreamExpiredError):
+            break
+        if isinstance(error, BaseExceptionGroup):
+            grouped: Any = error  # pyright: ignore[reportUnknownVariableType] - a group of any errors
+            return all(map(is_caused_by_expiry, grouped.exceptions))
+        error = error.__cause__ or error.__context__
+    return isinstance(error, StreamExpiredError)
 
 
 async def _sleep_until(time: float, clock: Callable[[], float]) -> None:
-    import anyio  # noqa: PLC0415
-
     while (left := time - clock()) > 0:  # noqa: ASYNC110 - waits for a time, not for an event
         await anyio.sleep(min(left, MAX_SLEEP))
 
 
 def is_event_stream(start: Any) -> bool:
-    """Whether a response's start announces server-sent events."""
+    """Return whether the start of a response announces server-sent events."""
     for name, value in start.get("headers", ()):
-        if len(name) == 12 and bytes(name).lower() == b"content-type":  # noqa: PLR2004 - its length, told quickly
+        if len(name) == 12 and bytes(name).lower() == b"content-type":  # noqa: PLR2004 - the length of the name
             return bytes(value).lower().startswith(b"text/event-stream")
     return False
 
 
-class StreamEnd:
-    """The `send` of an event stream that ends, after the event under way, when the token does.
+def stream_deadline(scope: Any, verified: Verified, grace: float, *, listens: bool | None) -> float | None:
+    """Return the time at which the event stream of a response has to end. Return None if the token has no end.
+
+    A stream that answers a POST may outlive the token by `grace` seconds: cutting it would lose the result of a call
+    that was authorized when it began, and clients repeat such calls. GET streams and `subscriptions/listen` have no
+    result to lose, so they end with the token.
 
     Args:
-        send: Where messages go.
+        scope: The scope of the request.
+        verified: The verified credential of the request.
+        grace: Seconds after `exp` at which a stream that answers a POST ends at the latest.
+        listens: Whether the body asks for `subscriptions/listen`. None if the body was not read: then `Mcp-Method`
+            decides, because a false field can only shorten the caller's own stream.
+    """
+    until = verified.valid_until
+    if until is None or scope["method"] != "POST":
+        return until
+    if listens is None:
+        fields = [value for name, value in scope["headers"] if canonical_name(name) == b"mcp-method"]
+        listens = any(value.strip() == LISTEN.encode() for value in fields)
+    if listens:
+        return until
+    expires_at = verified.auth_info.expires_at
+    return max(until, (until if expires_at is None else expires_at) + grace)
+
+
+class ExpiringStream:
+    """The `send` of an event stream that ends at a deadline, after the event that is half sent.
+
+    Close the stream when its app has ended, however the app has ended: the timer holds the whole request.
+
+    Args:
+        send: The `send` of the server.
         clock: Seconds since the epoch.
-        until: The end.
-        scope: The request's, for the ASGI revision.
+        until: The deadline.
+        scope: The scope of the request, for the ASGI revision.
     """
 
     def __init__(self, send: Any, clock: Callable[[], float], until: float, scope: Any) -> None:
@@ -57,53 +116,56 @@ class StreamEnd:
         self._timer: Background | None = None
 
     async def send(self, message: Any) -> None:
-        """Pass a message on, unless the stream is over: then the client has gone, as far as the app is concerned."""
+        """Pass a message on. After the end of the stream the app learns that the client has left."""
         if self._over:
             if self._raises:
-                raise OSError(EXPIRED)
+                raise StreamExpiredError(EXPIRED)
             return
+        if self._timer is None:  # with the first message, the start: a stream without a body ends as well
+            self._timer = spawn(self._expire)
         if message["type"] == "http.response.body":
             if not message.get("more_body"):
-                self._over = True
-                if self._timer is not None:
-                    self._timer.cancel()
-            elif self._timer is None:
-                self._timer = spawn(self._expire)
+                self.close()
             body = message.get("body", b"")
             if body:
                 self._between_events = body.endswith(EVENT_ENDS)
         self._sending = True
         try:
             await self._send(message)
-        except BaseException:  # the client has gone: nobody is left to wait for
-            self._over = True
-            if self._timer is not None:
-                self._timer.cancel()
+        except BaseException:  # the client has left
+            self.close()
             raise
         finally:
             self._sending = False
         if self._due and not self._over:
             await self._end()
 
+    def close(self) -> None:
+        """Stop the timer. Nothing more is sent."""
+        self._over = True
+        if self._timer is not None:
+            self._timer.cancel()
+
     async def _end(self) -> None:
         self._over = True
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        try:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        except Exception as error:  # noqa: BLE001 - servers raise various errors for a client that has left
+            logger.debug("The client left before its stream ended: %s", type(error).__name__)
 
     async def _expire(self) -> None:
         await _sleep_until(self._until, self._clock)
         if not self._between_events or self._sending:
-            self._due = True  # the app's next message, or the one under way, is the last
-            import anyio  # noqa: PLC0415
-
-            await anyio.sleep(GRACE)
+            self._due = True  # the next message of the app, or the one under way, is the last
+            await anyio.sleep(HALF_EVENT_GRACE)
         if not self._over and not self._sending:
             await self._end()
 
 
-async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and ours
+async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and the token's end
     app: Any, clock: Callable[[], float], until: float | None, scope: Any, receive: Any, send: Any
 ) -> None:
-    """Run a websocket app; close the socket when the token has expired."""
+    """Run a websocket app. Close the websocket when the token has expired."""
     if until is None:
         await app(scope, receive, send)
         return
@@ -112,7 +174,7 @@ async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and ours
     async def watched_receive() -> Any:
         nonlocal over
         message = await receive()
-        if expired:  # not every server stops delivering what a client goes on sending
+        if expired:  # some servers go on delivering what the client sends
             return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": EXPIRED}
         over = over or message["type"] == "websocket.disconnect"
         return message
@@ -120,7 +182,7 @@ async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and ours
     async def watched_send(message: Any) -> None:
         nonlocal over
         if over and message["type"].startswith("websocket."):
-            return  # closed under the app, or by the client: swallow what it still says, as servers do
+            return  # the websocket is closed: drop the message, as servers do
         over = message["type"] == "websocket.close"
         await send(message)
 
@@ -128,7 +190,10 @@ async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and ours
         nonlocal expired
         await _sleep_until(until, clock)
         expired = True
-        await watched_send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": EXPIRED})
+        try:
+            await watched_send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": EXPIRED})
+        except Exception as error:  # noqa: BLE001 - servers raise various errors for a client that has left
+            logger.debug("The client left before its websocket was closed: %s", type(error).__name__)
 
     expiry = spawn(expire)
     try:

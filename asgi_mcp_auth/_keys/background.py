@@ -1,20 +1,24 @@
-"""The only owner of background work, on asyncio and on trio.
+"""Background work on asyncio and on trio; this module is its only owner.
 
-Work runs in an empty context (a request's identity must not leak into it), is held by a strong reference
-(asyncio keeps only weak ones), and its failure is logged, never lost. Nothing here exists before it runs.
+Work runs in an empty context, so that the identity of a request cannot leak into it. A strong reference keeps it alive
+(asyncio keeps only weak ones), and its failure is logged. Nothing exists before the first work starts.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
 import sys
+import weakref
 from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-if TYPE_CHECKING:  # who runs asyncio has it loaded, and whoever makes a `Fetcher` loads anyio
-    import asyncio
+import anyio
+from anyio.lowlevel import RunVar, current_token
 
+if TYPE_CHECKING:  # importing the package loads neither asyncio nor anyio; a `Fetcher` loads anyio
     from anyio.lowlevel import EventLoopToken
 
 __all__ = ("Background", "SingleFlight", "spawn", "trio_here")
@@ -23,78 +27,106 @@ logger = logging.getLogger("asgi_mcp_auth.background")
 
 T = TypeVar("T")
 
-_running: set[asyncio.Task[None]] = set()
-
 
 def trio_here() -> Any:
-    """The module trio where the caller runs on it, else None; without importing it."""
+    """Return the module trio if the caller runs on trio, else None. Trio is never imported for it."""
     trio = sys.modules.get("trio")
-    # Without it trio is not there, or still being imported by another thread: nothing runs on it.
+    # While another thread imports trio, the module is in sys.modules before it has its attributes.
     lowlevel = getattr(trio, "lowlevel", None)
     return trio if lowlevel is not None and lowlevel.in_trio_run() else None
 
 
-def _this_loop() -> EventLoopToken:
-    from anyio.lowlevel import current_token  # noqa: PLC0415
-
-    return current_token()
-
-
 class Background:
-    """A piece of work that is under way."""
+    """A piece of work in the background."""
 
     __slots__ = ("_scope", "_work")
 
     def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
-        import anyio  # noqa: PLC0415
-
         self._work = work
         self._scope = anyio.CancelScope()
 
     async def run(self) -> None:
-        """Run to the end, to the cancellation, or to a logged failure."""
+        """Run until the work ends, is cancelled, or fails; a failure is logged."""
         with self._scope:
             try:
                 await self._work()
-            except Exception:  # nobody waits for it, and on trio it would end the whole run
+            except Exception:  # no caller awaits it, and on trio an exception ends the whole run
                 logger.exception("Background work failed")
 
     def cancel(self) -> None:
-        """Stop the work, from the event loop it runs on."""
+        """Cancel the work. Call it on the event loop that runs the work."""
         self._scope.cancel()
 
 
+class _Tasks:
+    """The running tasks of one asyncio event loop."""
+
+    __slots__ = ("loop", "running")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = weakref.ref(loop)
+        self.running: set[asyncio.Task[None]] = set()
+
+    def forget_if_closed(self) -> bool:
+        """Return whether the loop is closed, and let its tasks go: a closed loop never runs their last lines."""
+        loop = self.loop()
+        if loop is not None and not loop.is_closed():
+            return False
+        self.running.clear()
+        return True
+
+
+_loops: list[_Tasks] = []
+
+
+@functools.cache
+def _tasks_of_loop() -> RunVar[_Tasks]:
+    return RunVar("asgi_mcp_auth_tasks")
+
+
+def _tasks(loop: asyncio.AbstractEventLoop) -> _Tasks:
+    """Return the tasks of the running event loop. Only a new loop pays for a look at the others."""
+    tasks_of_loop = _tasks_of_loop()
+    tasks = tasks_of_loop.get(None)
+    if tasks is None:
+        tasks = _Tasks(loop)
+        tasks_of_loop.set(tasks)
+        _loops[:] = [*(other for other in _loops if not other.forget_if_closed()), tasks]
+    return tasks
+
+
 def spawn(work: Callable[[], Awaitable[None]]) -> Background:
-    """Start `work` beside the caller on the running event loop; the caller's cancellation does not touch it."""
+    """Start `work` in the background on the running event loop. Cancelling the caller does not cancel the work."""
     background = Background(work)
     trio = trio_here()
     if trio is not None:
         trio.lowlevel.spawn_system_task(background.run, context=Context())
-    else:
-        import asyncio  # noqa: PLC0415
-
-        task = asyncio.get_running_loop().create_task(background.run(), context=Context())
-        _running.difference_update([other for other in _running if other.get_loop().is_closed()])
-        _running.add(task)
-        task.add_done_callback(_running.discard)
+        return background
+    loop = asyncio.get_running_loop()
+    running = _tasks(loop).running
+    task = loop.create_task(background.run(), context=Context())
+    running.add(task)
+    task.add_done_callback(running.discard)
     return background
 
 
+def _this_loop() -> EventLoopToken:
+    return current_token()
+
+
 class _Flight(Generic[T]):
-    """One run of the work on one event loop; `results` has its result once it is done, unless it was cut off."""
+    """One run of the work on one event loop; `results` has its result once it is done, unless it was cancelled."""
 
     def __init__(self) -> None:
-        import anyio  # noqa: PLC0415
-
         self.done = anyio.Event()
         self.results: list[T] = []
 
 
 class SingleFlight(Generic[T]):
-    """Work that runs once at a time on each event loop, in the background; whoever needs its result waits for it.
+    """Work that runs at most once at a time on each event loop, in the background; all callers share its result.
 
     Args:
-        work: What to run. It bounds its own time and returns its failure as a result.
+        work: What to run. It limits its own time and returns its failure as a result.
     """
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:
@@ -103,11 +135,11 @@ class SingleFlight(Generic[T]):
 
     @property
     def under_way(self) -> bool:
-        """Whether it is running on this event loop."""
+        """Whether the work is running on this event loop."""
         return _this_loop() in self._flights
 
     def start(self) -> _Flight[T]:
-        """The run under way on this event loop, begun if there is none."""
+        """Return the run that is under way on this event loop; start one if there is none."""
         loop = _this_loop()
         flight = self._flights.get(loop)
         if flight is None:
@@ -125,15 +157,16 @@ class SingleFlight(Generic[T]):
         return flight
 
     def _forget_closed_loops(self) -> None:
-        """An asyncio loop that is closed before its tasks have ended never runs their last lines."""
-        import asyncio  # noqa: PLC0415
-
+        """Drop the runs of asyncio loops that were closed before their tasks had ended."""
         for token in tuple(self._flights):
             if isinstance(loop := token.native_token, asyncio.AbstractEventLoop) and loop.is_closed():
                 self._flights.pop(token, None)
 
     async def join(self) -> T | None:
-        """The result of that run; None when it was cut off. The caller's cancellation does not touch it."""
+        """Wait for that run and return its result, or None if the run was cancelled.
+
+        Cancelling the caller does not cancel the run.
+        """
         flight = self.start()
         await flight.done.wait()
         return flight.results[0] if flight.results else None

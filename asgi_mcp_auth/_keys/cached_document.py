@@ -1,8 +1,11 @@
-"""A remote document that is kept alive: fetched on first use, refreshed as `_protocol.freshness` decides.
+"""A remote document with a cache: fetched on first use, refreshed at the times that `_oauth.http_cache` computes.
 
-One fetch at a time per event loop, in the background: whoever needs its result waits for it, and a waiter's
-cancellation does not touch it. A document that cannot be used never replaces one that can. No lock, client or
-task exists before the first request.
+Each event loop runs one fetch at a time. It runs in the background: callers wait for its result, and a cancelled caller
+does not cancel it. A response that cannot be used never replaces a document that can. No lock, client or task exists
+before the first request.
+
+Where an event loop does not run between requests (AWS Lambda, one loop per request), background work starves. So a
+refresh that is overdue, or follows one that was cancelled, happens in the foreground of a request.
 """
 
 from __future__ import annotations
@@ -12,8 +15,10 @@ import os
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from weakref import WeakSet
+
+import anyio
 
 from asgi_mcp_auth._keys.background import SingleFlight
 from asgi_mcp_auth._keys.http import TOTAL_SECONDS
@@ -21,9 +26,7 @@ from asgi_mcp_auth._oauth.http_cache import Freshness, State, seconds_until_fetc
 from asgi_mcp_auth.config import JWKSCacheSettings
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import DiscoveryError
-
-if TYPE_CHECKING:
-    from asgi_mcp_auth.status import DocumentStatus
+from asgi_mcp_auth.status import DocumentStatus
 
 __all__ = ("CachedDocument",)
 
@@ -31,23 +34,32 @@ logger = logging.getLogger("asgi_mcp_auth.keys")
 
 T = TypeVar("T")
 
-WHAT = {"keys": "key set", "metadata": "metadata"}
+NAMES = {"keys": "key set", "metadata": "metadata"}
+MAX_BACKGROUND_SECONDS = 60.0  # past expiry, for background refreshes to end in
+MAX_FOREGROUND_SECONDS = 3.0  # of a request that holds a stale document and waits for its refresh
 
-OVERDUE = DiscoveryError(f"Metadata and key set took more than {TOTAL_SECONDS:.0f} s.", transient=True)
-FOREVER = State(
-    fetched_at=float("-inf"), refresh_from=float("inf"), fresh_until=float("inf"), usable_until=float("inf")
-)
+TIMED_OUT = DiscoveryError(f"Metadata and key set took more than {TOTAL_SECONDS:.0f} s.", transient=True)
+CUT_OFF = DiscoveryError("The fetch was cancelled, because its event loop ended.", transient=True)
+STATIC = State(fetched_at=float("-inf"), refresh_from=float("inf"), fresh_until=float("inf"), usable_until=float("inf"))
 
 
 class CachedDocument(Generic[T]):
     """One document of one issuer.
 
     Args:
-        what: For log records and their event names.
+        what: Which document, for log records and the names of their events.
         issuer: The issuer identifier.
-        fetch: Gets the document and the lifetime that its server states; raises `DiscoveryError`.
+        fetch: Fetches the document, and the lifetime that its server states; raises `DiscoveryError`.
         clock: Seconds since the epoch.
-        clocks: How long it is believed, and how often it is asked for.
+        settings: The cache settings.
+
+    Attributes:
+        value: The document; None before the first successful fetch.
+        state: The times of the document.
+        started: The number of fetches that were started.
+        answered: The number of the newest fetch that succeeded.
+        error: Why the last fetch failed; None if it succeeded.
+        reports_failures: Whether failures are logged here. False if another record covers them.
     """
 
     def __init__(
@@ -57,125 +69,147 @@ class CachedDocument(Generic[T]):
         fetch: Callable[[], Awaitable[tuple[T, float | None]]],
         *,
         clock: Callable[[], float],
-        clocks: JWKSCacheSettings,
+        settings: JWKSCacheSettings,
     ) -> None:
         self.value: T | None = None
         self.state = State()
-        self.begun = self.answered = 0
-        """Fetches begun, and the number of the newest that succeeded."""
+        self.started = self.answered = 0
         self.error: DiscoveryError | None = None
+        self.reports_failures = True
         self._what = what
         self._issuer = issuer
         self._fetch = fetch
         self._clock = clock
-        self._clocks = clocks
-        self._told_stale = False
+        self._settings = settings
+        self._reported: str | None = None  # the last event since the last success that was logged
         self._flight = SingleFlight(self._attempt)
-        _living.add(self)
+        _all_documents.add(self)
 
     def set_static(self, value: T) -> None:
-        """Hold a document of the configuration: nothing is ever fetched."""
-        self.value, self.state = value, FOREVER
+        """Hold a document of the configuration; nothing is ever fetched."""
+        self.value, self.state = value, STATIC
 
     @property
-    def given(self) -> bool:
-        """Whether the document is of the configuration."""
-        return self.state is FOREVER
+    def is_static(self) -> bool:
+        """Whether the configuration gives the document."""
+        return self.state is STATIC
+
+    def overdue(self, now: float) -> bool:
+        """Return whether a due or stale document must be refreshed before it is used.
+
+        It must if the last fetch was cancelled, and `MAX_BACKGROUND_SECONDS` after its expiry and the last fetch.
+        """
+        state = self.state
+        return self.error is CUT_OFF or now - max(state.fresh_until, state.failed_at) >= MAX_BACKGROUND_SECONDS
 
     async def current(self) -> T | None:
-        """What may be used, refreshed beside the caller when it is due; None when nothing can be had."""
+        """Return the document if it may be used, refreshing it as necessary; None if there is no usable document."""
         now = self._clock()
-        held = stage(self.state, now)
-        if held is Freshness.FRESH:
+        freshness = stage(self.state, now)
+        if freshness is Freshness.FRESH:
             return self.value
-        if held is Freshness.UNUSABLE:
+        if freshness is Freshness.UNUSABLE:
             return self.value if await self.refresh() else None
-        self.refresh_in_background(now)
+        if not self.overdue(now):
+            self.refresh_in_background(now)
+        elif not seconds_until_fetch_allowed(self.state, now) or self._flight.under_way:
+            with anyio.move_on_after(MAX_FOREGROUND_SECONDS):
+                await self.refresh_now()
         return self.value
 
     async def refresh(self) -> bool:
-        """Wait for a fetch, the one under way or a new one, unless a pause forbids it; whether it succeeded."""
+        """Wait for the fetch that is under way, or start one if the back-off allows it; return whether it succeeded."""
         if seconds_until_fetch_allowed(self.state, self._clock()) and not self._flight.under_way:
             return False
         return await self.refresh_now()
 
     async def refresh_now(self) -> bool:
-        """The same for a caller that has brakes of its own."""
+        """Refresh without regard to the back-off, for a caller that has its own; return whether it succeeded."""
         return await self._flight.join() is True
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a fetch is running on this event loop."""
+        return self._flight.under_way
+
     def refresh_in_background(self, now: float) -> None:
-        """Have it fetched in the background, unless a pause forbids it."""
-        if now >= self.state.fresh_until and not self._told_stale:
-            self._told_stale = True
-            level = logging.WARNING if self.state.failures else logging.INFO
-            age = now - self.state.fetched_at
-            self._log(level, "stale", "Using the %s of %s from %.0f s ago", age)
+        """Start a fetch in the background if the back-off allows it."""
+        if now >= self.state.fresh_until and self._reported is None:
+            self._reported = "stale"
+            self._log(logging.INFO, "stale", "Using the %s of %s from %.0f s ago", now - self.state.fetched_at)
         if not seconds_until_fetch_allowed(self.state, now):
             self._flight.start()
 
     def invalidate(self) -> None:
-        """Have it fetched again before it is next waited for: it has led nowhere."""
-        if not self.given:
+        """Have the document fetched again before its next use, because its content led to an error."""
+        if not self.is_static:
             self.state = replace(self.state, refresh_from=float("-inf"), fresh_until=float("-inf"))
 
     async def _attempt(self) -> bool:
-        """One fetch, bounded in time; whatever goes wrong is an error to back off from."""
-        import anyio  # noqa: PLC0415
-
-        self.begun += 1
-        number, started = self.begun, self._clock()  # the document is at least as new as this
-        received, error = None, OVERDUE
+        """Fetch once, within a time limit; every failure counts for the back-off."""
+        self.started += 1
+        number, started_at = self.started, self._clock()  # the document is at least as new as this
+        received, error = None, TIMED_OUT
         try:
             with anyio.move_on_after(TOTAL_SECONDS):
                 received = await self._fetch()
         except DiscoveryError as failed:
             error = failed
         except Exception as failed:
-            logger.exception("Fetching the %s of %s failed in an unforeseen way", self._what, self._issuer)
+            logger.exception("Fetching the %s of %s failed with an unexpected error", NAMES[self._what], self._issuer)
             error = DiscoveryError(f"Fetching failed with {type(failed).__name__}.", transient=True, cause=failed)
+        except BaseException:  # the event loop ends, or has ended if a newer fetch has succeeded
+            if number > self.answered:
+                self._failed(CUT_OFF)
+            raise
         if received is None:
             self._failed(error)
             return False
         value, lifetime = received
-        self._succeeded(value, lifetime, started)
+        self._succeeded(value, lifetime, started_at)
         self.answered = max(self.answered, number)
         return True
 
-    def _succeeded(self, value: T, lifetime: float | None, started: float) -> None:
-        failures, first = self.state.failures, self.value is None
-        self.value, self.error, self._told_stale = value, None, False
-        self.state = self.state.succeeded(started, lifetime, random.random(), self._clocks)  # noqa: S311 - spreads load
+    def _succeeded(self, value: T, lifetime: float | None, started_at: float) -> None:
+        failures, first, outage = self.state.failures, self.value is None, self._reported not in (None, "stale")
+        self.value, self.error, self._reported = value, None, None
+        jitter = random.random()  # noqa: S311 - spreads load
+        self.state = self.state.succeeded(started_at, lifetime, jitter, self._settings)
         if first:
-            self._log(logging.INFO, "fetched", "Holding the %s of %s")
-        elif failures:
+            self._log(logging.INFO, "fetched", "Fetched the %s of %s")
+        elif outage:
             self._log(logging.INFO, "recovered", "Fetched the %s of %s again, after %d failures", failures)
 
     def _failed(self, error: DiscoveryError) -> None:
-        now = self._clock()
         self.error = error
-        self.state = self.state.failed(now, random.random(), self._clocks)  # noqa: S311 - spreads load
-        if stage(self.state, now) is Freshness.UNUSABLE:
-            level = (
-                logging.ERROR if self._what == "keys" else logging.WARNING
-            )  # of metadata the keys tell, if it matters
-            self._log(level, "unavailable", "There is no usable %s of %s: %s", error.message)
+        jitter = random.random()  # noqa: S311 - spreads load
+        self.state = self.state.failed(self._clock(), jitter, self._settings)
+        if self.reports_failures:
+            self.report_failure()
+
+    def report_failure(self) -> None:
+        """Log the last failure: one record when an outage begins, and one when it makes the document unusable."""
+        now, error = self._clock(), "" if self.error is None else self.error.message
+        event = "unavailable" if stage(self.state, now) is Freshness.UNUSABLE else "refresh_failed"
+        if self._reported == event:
+            return
+        self._reported = event
+        if event == "unavailable":
+            level = logging.ERROR if self._what == "keys" else logging.WARNING
+            self._log(level, event, "There is no usable %s of %s: %s", error)
         else:
             left = self.state.usable_until - now
-            told = "Keeping the %s of %s from before, for %.0f s at most: %s"
-            self._log(logging.WARNING, "refresh_failed", told, left, error.message)
+            self._log(logging.WARNING, event, "Keeping the cached %s of %s, for at most %.0f s: %s", left, error)
 
     def _log(self, level: int, event: str, message: str, *args: object) -> None:
-        name = Event(f"{self._what}_{event}")
-        what = WHAT[self._what]
-        logger.log(level, message, what, self._issuer, *args, extra={"event": name.value, "issuer": self._issuer})
+        extra = {"event": Event(f"{self._what}_{event}").value, "issuer": self._issuer}
+        logger.log(level, message, NAMES[self._what], self._issuer, *args, extra=extra)
 
     def status(self, now: float) -> DocumentStatus:
-        """Its picture."""
-        from asgi_mcp_auth.status import DocumentStatus  # noqa: PLC0415 - loaded when somebody asks
-
-        if self.given:
+        """Return a snapshot of the document's state."""
+        if self.is_static:
             return DocumentStatus(state="given")
-        state, counts = self.state, {"fetches": self.begun, "failures": self.state.failures}
+        state, counts = self.state, {"fetches": self.started, "failures": self.state.failures}
         error = None if self.error is None else self.error.message
         next_refresh = max(0.0, seconds_until_fetch_allowed(state, now), state.refresh_from - now)
         if self.value is None:
@@ -190,16 +224,16 @@ class CachedDocument(Generic[T]):
         )
 
     def after_fork(self) -> None:
-        """In a forked worker: keep the document, but neither the parent's fetches nor its place in time."""
+        """In a forked worker: keep the document, drop the parent's fetches, and choose another time to refresh."""
         self._flight = SingleFlight(self._attempt)
         self.state = self.state.spread(random.random())  # noqa: S311 - spreads load
 
 
-_living: WeakSet[CachedDocument[Any]] = WeakSet()
+_all_documents: WeakSet[CachedDocument[Any]] = WeakSet()
 
 
 def _after_fork() -> None:
-    for document in _living:
+    for document in _all_documents:
         document.after_fork()
 
 

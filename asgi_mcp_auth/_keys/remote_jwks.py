@@ -1,36 +1,87 @@
-"""The living key set of one issuer: its metadata and its keys as living documents, and choosing a key among them."""
+"""The key set of one issuer: its metadata and its keys as cached documents, and the selection of a key for a token."""
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.cached_document import CachedDocument
 from asgi_mcp_auth._keys.discovery import discover
 from asgi_mcp_auth._keys.http import Fetcher
-from asgi_mcp_auth._oauth.http_cache import Freshness, seconds_until_fetch_allowed, stage, suspects_rotation
+from asgi_mcp_auth._oauth.http_cache import (
+    Freshness,
+    TokenBucket,
+    seconds_until_fetch_allowed,
+    stage,
+    suspects_rotation,
+)
 from asgi_mcp_auth._oauth.jwk_set import KeySet, UnknownKid, VerificationKey, parse_key_set
 from asgi_mcp_auth._oauth.server_metadata import unfit_for_clients
 from asgi_mcp_auth._oauth.urls import same_place
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, JWKSCacheSettings
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import DiscoveryError, InvalidServerMetadata, Reason, Unavailable, printable
+from asgi_mcp_auth.status import IssuerStatus, KeyStatus, SkippedKey
 
 if TYPE_CHECKING:
-    from asgi_mcp_auth.status import IssuerStatus
+    from anyio import CapacityLimiter
 
-__all__ = ("RemoteJWKS", "Snapshot")
+
+__all__ = ("MAX_FETCHES_AT_ONCE", "RemoteJWKS", "Snapshot")
 
 logger = logging.getLogger("asgi_mcp_auth.keys")
 
 METADATA_CACHE = JWKSCacheSettings(lifetime=3600.0, min_lifetime=300.0)
+MAX_FETCHES_AT_ONCE = 16
 MAX_UNKNOWN_KIDS = 1000
+MAX_KEYS_ON_LOOP = 100
+MAX_REPORTED = 100
+UNKNOWN_KID_FETCHES_PER_MINUTE = 2
+
+
+class _FetchLimits(NamedTuple):
+    """The limits on concurrent fetches of one event loop, all issuers together."""
+
+    every: CapacityLimiter
+    unproven: CapacityLimiter
+
+
+@functools.cache
+def _fetch_limits() -> RunVar[_FetchLimits]:
+    return RunVar("asgi_mcp_auth_fetches")
+
+
+@asynccontextmanager
+async def _fetch_slot(*, proven: bool) -> AsyncGenerator[None]:
+    """Wait until one more fetch may run. Fetches for unproven issuers leave half of the slots to the others."""
+    limits = _fetch_limits().get(None)
+    if limits is None:
+        every, unproven = anyio.CapacityLimiter(MAX_FETCHES_AT_ONCE), anyio.CapacityLimiter(MAX_FETCHES_AT_ONCE // 2)
+        limits = _FetchLimits(every, unproven)
+        _fetch_limits().set(limits)
+    async with AsyncExitStack() as stack:
+        if not proven:
+            await stack.enter_async_context(limits.unproven)
+        await stack.enter_async_context(limits.every)
+        yield
+
+
+def _digest(kid: str) -> bytes:
+    return hashlib.sha256(kid.encode("utf-8", "surrogatepass")).digest()
 
 
 class Snapshot:
-    """Keys as they are held; `generation` is another object whenever a key came or went."""
+    """The keys of an issuer at one time; `generation` is another object whenever a key came or went."""
 
     __slots__ = ("generation", "keys")
 
@@ -44,13 +95,14 @@ class RemoteJWKS:
 
     Args:
         issuer: The issuer identifier.
-        config: Where its keys come from, and their clocks.
-        static_keys: Keys given in the configuration; then nothing is ever fetched.
+        config: The source of the keys, and their cache settings.
+        static_keys: Keys of the configuration; nothing is fetched then.
         fetcher: Fetches documents.
         clock: Seconds since the epoch.
         allow_http: Whether plain http beyond loopback was dangerously allowed.
         operator_named: Whether the configuration names the issuer.
-        allow_private: Whether places that the configuration does not name may have addresses that are not public.
+        allow_private: Whether URLs that the configuration does not name may have addresses that are not public.
+        proven: Whether the issuer is known to exist: the configuration or a resolver names it. True after a fetch.
     """
 
     def __init__(
@@ -64,10 +116,12 @@ class RemoteJWKS:
         allow_http: bool,
         operator_named: bool = True,
         allow_private: bool = False,
+        proven: bool = True,
     ) -> None:
         self.issuer = issuer
+        self.proven = proven
         self.resources: set[str] = set()
-        """The protected resources that trust it, as far as they are known."""
+        """The protected resources that are known to trust the issuer."""
         self.refusals: Counter[str] = Counter()
         self._config = config
         self._clock = clock
@@ -75,21 +129,26 @@ class RemoteJWKS:
         self._operator_named = operator_named
         self._allow_private = allow_private
         self._hits = 0
-        self._unknown_kids: dict[str, None] = {}
-        self._told_unfit: set[str] = set()
+        # Hashes, because key ids come from unverified tokens and may be long.
+        self._unknown_kids: BoundedMap[bytes, bool] = BoundedMap(MAX_UNKNOWN_KIDS)
+        self._unknown_kid_fetches = TokenBucket(UNKNOWN_KID_FETCHES_PER_MINUTE)
+        self._reported_unfit: set[str] = set()
         self._static_keys = static_keys
         self.reset(fetcher)
 
     def reset(self, fetcher: Fetcher) -> None:
-        """Hold what the configuration gives and nothing else; what is being fetched by then will not be heard."""
+        """Drop everything that was fetched, fetches under way included."""
         self._fetcher = fetcher
         config, clock = self._config, self._clock
         self._unknown_kids.clear()
+        self._unknown_kid_fetches = TokenBucket(UNKNOWN_KID_FETCHES_PER_MINUTE)
         self._metadata = CachedDocument(
-            "metadata", self.issuer, self._fetch_metadata, clock=clock, clocks=METADATA_CACHE
+            "metadata", self.issuer, self._fetch_metadata, clock=clock, settings=METADATA_CACHE
         )
-        self.document = CachedDocument("keys", self.issuer, self._fetch_keys, clock=clock, clocks=config.jwks_cache)
-        """The key set; another one after `begin`."""
+        self._metadata.reports_failures = False  # the record of the key set's failure has the same text
+        self.document = CachedDocument("keys", self.issuer, self._fetch_keys, clock=clock, settings=config.jwks_cache)
+        """The key set; another object after `reset`."""
+        self.document.reports_failures = self.proven  # else anyone could fill the log
         if config.metadata is not None and config.metadata.jwks_uri is not None:
             self._metadata.set_static(config.metadata)
         if self._static_keys is not None:
@@ -100,32 +159,43 @@ class RemoteJWKS:
         """Whether tokens can be verified now."""
         return stage(self.document.state, self._clock()) is not Freshness.UNUSABLE
 
+    @property
+    def seconds_until_fetch_allowed(self) -> float:
+        """The seconds that are left of the back-off after a failure."""
+        return seconds_until_fetch_allowed(self.document.state, self._clock())
+
     async def warm_up(self) -> bool:
-        """Fetch unless fresh keys are held; whether keys can be used then."""
+        """Fetch the keys unless they are fresh; return whether tokens can be verified then."""
         if stage(self.document.state, self._clock()) is not Freshness.FRESH:
             await self.document.refresh()
         return self.usable_now
 
     def refresh_in_background(self) -> None:
-        """Have the keys fetched in the background if they are not fresh and no pause forbids it."""
+        """Fetch the keys in the background unless they are fresh, if the back-off allows it."""
         now = self._clock()
         if stage(self.document.state, now) is not Freshness.FRESH:
             self.document.refresh_in_background(now)
 
     def usable(self, generation: object, now: float) -> bool:
-        """Whether something verified with `generation` may still be believed; a set that is due is refreshed beside."""
-        snapshot, state = self.document.value, self.document.state
+        """Return whether a token that was verified with the keys of `generation` is still accepted.
+
+        A key set that is due or stale is refreshed in the background. The answer is False if it must be refreshed
+        first: `select` does that.
+        """
+        snapshot, state, document = self.document.value, self.document.state, self.document
         if snapshot is None or snapshot.generation is not generation:
             return False
         if state.fetched_at <= now < state.refresh_from:
             return True
         if stage(state, now) is Freshness.UNUSABLE:
             return False
-        self.document.refresh_in_background(now)
+        if document.overdue(now):
+            return seconds_until_fetch_allowed(state, now) > 0
+        document.refresh_in_background(now)
         return True
 
     def get_cached(self, kid: str | None, alg: str) -> tuple[tuple[VerificationKey, ...], object] | None:
-        """What `select` gives for most tokens, without waiting: a fresh set has this kid once, and for this `alg`."""
+        """Return what `select` returns, without waiting; None unless a fresh key set has exactly one such key."""
         snapshot, state = self.document.value, self.document.state
         if snapshot is None or not state.fetched_at <= self._clock() < state.refresh_from:
             return None
@@ -138,70 +208,83 @@ class RemoteJWKS:
     async def select(
         self, kid: str | None, alg: str, *, issued_at: float | None, leeway: float, max_without_kid: int
     ) -> tuple[tuple[VerificationKey, ...], object]:
-        """The candidate keys for a token, and the generation they are of.
+        """Return the candidate keys for a token, and the generation of their key set.
 
         Args:
             kid: From the token's header.
             alg: From the token's header.
-            issued_at: The token's unverified `iat`: it tells a rotation from a guess inside the cool-down.
+            issued_at: The token's unverified `iat`, which distinguishes a rotation from a guess if no fetch is allowed.
             leeway: Seconds of clock difference to allow for it.
             max_without_kid: How many candidates a token without kid may have.
 
         Raises:
-            InvalidToken: No such key, or not exactly one.
-            Unavailable: We hold no usable keys, or cannot tell yet.
+            InvalidToken: There is no such key, or not exactly one.
+            Unavailable: There are no usable keys, or the key may have been published since the last fetch.
         """
-        begun_before = self.document.begun
-        held = await self.document.current()
+        document = self.document
+        started_before, answered_before = document.started, document.answered
+        held = await document.current()
         if held is None:
             raise self._unavailable()
-        try:
-            found = held.keys.select(kid, alg, max_without_kid=max_without_kid)
-        except UnknownKid:
-            if self.document.given or self.document.answered > begun_before:  # asked since it arrived: nobody has it
-                raise
-            held = await self._look_for(kid, alg, issued_at, leeway)
-        else:
-            self._hits += 1
-            return found, held.generation
-        try:
-            return held.keys.select(kid, alg, max_without_kid=max_without_kid), held.generation
-        except UnknownKid:
-            # A fetch that was under way may have begun before the key was published.
-            if self.document.answered <= begun_before and suspects_rotation(self.document.state, issued_at, leeway):
-                raise self._not_yet_known(kid, alg, self._config.jwks_cache.cool_down) from None
-            self._remember_unknown(kid)
-            raise
+        while True:
+            try:
+                found = held.keys.select(kid, alg, max_without_kid=max_without_kid)
+            except UnknownKid:
+                # A fetch that was under way before this request may have begun before the key was published.
+                asked = document.answered > started_before or (
+                    document.answered > answered_before and not suspects_rotation(document.state, issued_at, leeway)
+                )
+                if document.is_static:
+                    raise
+                if asked or self._is_known_unknown(kid, issued_at):
+                    self._remember_unknown(kid)
+                    raise
+                held = await self._fetch_for_unknown_kid(kid, alg, issued_at, leeway)
+            else:
+                self._hits += 1
+                return found, held.generation
 
-    async def _look_for(self, kid: str | None, alg: str, issued_at: float | None, leeway: float) -> Snapshot:
-        """The key set fetched again for a kid that it did not have, unless that was done only just now.
+    async def _fetch_for_unknown_kid(
+        self, kid: str | None, alg: str, issued_at: float | None, leeway: float
+    ) -> Snapshot:
+        """Return the key set fetched again: by the fetch that is under way, else by one that the token bucket allows.
 
         Raises:
-            InvalidToken: It was, and the token is older than that.
-            Unavailable: It was, and the key may have been published since; or it cannot be had.
+            UnknownKid: No fetch is allowed, and the token is older than the key set.
+            Unavailable: No fetch is allowed, and the token may be newer than the key set; or the fetch failed.
         """
-        state = self.document.state
-        wait = seconds_until_fetch_allowed(state, self._clock(), cool_down=self._config.jwks_cache.cool_down)
-        if wait:
-            # A kid that was looked for is known not to be there; of any other, the clocks may differ by the leeway.
-            if suspects_rotation(state, issued_at, 0.0 if kid in self._unknown_kids else leeway):
-                raise self._not_yet_known(kid, alg, wait)
-            raise UnknownKid(Reason.UNKNOWN_KID, kid=kid, alg=alg)
-        told = "Unknown key id %s: fetching the key set of %s"
-        logger.info(told, printable(kid), self.issuer, extra={"event": Event.UNKNOWN_KID.value, "issuer": self.issuer})
-        if not await self.document.refresh() or self.document.value is None:
-            raise self._unavailable()
-        return self.document.value
+        document, now = self.document, self._clock()
+        starts = not document.under_way
+        if starts:
+            wait = seconds_until_fetch_allowed(document.state, now) or self._unknown_kid_fetches.take(now)
+            if wait:
+                if suspects_rotation(document.state, issued_at, leeway):
+                    raise self._not_yet_known(kid, alg, wait)
+                raise UnknownKid(Reason.UNKNOWN_KID, kid=kid, alg=alg)
+            extra = {"event": Event.UNKNOWN_KID.value, "issuer": self.issuer}
+            message = "Unknown key id %s: fetching the key set of %s"
+            logger.info(message, printable(kid), self.issuer, extra=extra)
+        succeeded = await document.refresh_now()
+        if succeeded and document.value is not None:
+            return document.value
+        if starts:
+            self._unknown_kid_fetches.give_back()  # the back-off limits attempts after a failure
+        raise self._unavailable()
+
+    def _is_known_unknown(self, kid: str | None, issued_at: float | None) -> bool:
+        """Return whether this kid was looked for in vain since a token of this age was issued."""
+        if kid is None or self._unknown_kids.get(_digest(kid)) is None:
+            return False
+        return not suspects_rotation(self.document.state, issued_at, 0.0)
 
     def _remember_unknown(self, kid: str | None) -> None:
         if kid is not None:
-            if len(self._unknown_kids) >= MAX_UNKNOWN_KIDS:
-                self._unknown_kids.pop(next(iter(self._unknown_kids)), None)
-            self._unknown_kids[kid] = None
+            self._unknown_kids.put(_digest(kid), value=True)
 
     def _unavailable(self) -> Unavailable:
-        wait, error = seconds_until_fetch_allowed(self.document.state, self._clock()), self.document.error
+        error = self.document.error
         found = None if error is None else error.message
+        wait = self.seconds_until_fetch_allowed
         return Unavailable(Reason.KEYS_UNAVAILABLE, issuer=self.issuer, found=found, retry_after=wait)
 
     def _not_yet_known(self, kid: str | None, alg: str, wait: float) -> Unavailable:
@@ -211,7 +294,8 @@ class RemoteJWKS:
         return Unavailable(reason, issuer=self.issuer, kid=kid, alg=alg, found=found, retry_after=wait)
 
     async def metadata(self) -> AuthorizationServerMetadata:
-        """The issuer's metadata to republish. Raises `DiscoveryError`."""
+        """Return the issuer's metadata for republishing. Raises `DiscoveryError`."""
+        self._metadata.reports_failures = True
         held = self._config.metadata or await self._metadata.current()
         if held is None:
             msg = f"There is no metadata of {self.issuer}."
@@ -220,10 +304,11 @@ class RemoteJWKS:
 
     async def _fetch_metadata(self) -> tuple[AuthorizationServerMetadata, float | None]:
         public_only = not (self._operator_named or self._allow_private)
-        found = await discover(self._fetcher, self._config, allow_http=self._allow_http, public_only=public_only)
+        async with _fetch_slot(proven=self.proven):
+            found = await discover(self._fetcher, self._config, allow_http=self._allow_http, public_only=public_only)
         for problem in unfit_for_clients(found.metadata, self._config, self.resources):
-            if problem not in self._told_unfit:
-                self._told_unfit.add(problem)
+            if problem not in self._reported_unfit and len(self._reported_unfit) < MAX_REPORTED:
+                self._reported_unfit.add(problem)
                 extra = {"event": Event.METADATA_UNFIT.value, "issuer": self.issuer}
                 logger.warning("The metadata of %s: %s", self.issuer, problem, extra=extra)
         return found
@@ -237,17 +322,21 @@ class RemoteJWKS:
         vouched = not discovered or any(same_place(url, own) for own in (self.issuer, config.metadata_url or ""))
         named = self._operator_named and vouched
         try:
-            fetched = await self._fetcher.fetch_json(url, public_only=not (named or self._allow_private))
-            keys = parse_key_set(fetched.document)
+            async with _fetch_slot(proven=self.proven):
+                fetched = await self._fetcher.fetch_json(url, public_only=not (named or self._allow_private))
+            keys = await _parse(fetched.document)
         except DiscoveryError as error:
             if discovered and not error.transient:  # the key set may have moved
                 self._metadata.invalidate()
             raise
+        if self._metadata.error is not None:
+            self._metadata.report_failure()  # else the record of the key set's failure reports it
+        self.proven = self.document.reports_failures = True
         self._unknown_kids.clear()
         return self._snapshot(keys), fetched.lifetime
 
     async def _discovered_jwks_uri(self) -> str:
-        """From metadata of our own time; it needs no brakes beside those of the keys."""
+        """Return `jwks_uri` of metadata that is fresh, or cannot be refreshed now. The key set's back-off applies."""
         if stage(self._metadata.state, self._clock()) is not Freshness.FRESH:
             await self._metadata.refresh_now()
         metadata = self._metadata.value
@@ -255,13 +344,13 @@ class RemoteJWKS:
             msg = f"There is no metadata of {self.issuer}."
             raise self._metadata.error or DiscoveryError(msg, transient=True)
         if metadata.jwks_uri is None:
-            self._metadata.invalidate()  # it may have one when next asked
+            self._metadata.invalidate()  # a newer document may have one
             msg = f"The metadata of {self.issuer} has no jwks_uri."
             raise InvalidServerMetadata(msg)
         return metadata.jwks_uri
 
     def _snapshot(self, keys: KeySet) -> Snapshot:
-        """The keys as they are held from now on; with the generation from before if they are the same."""
+        """Return the keys as a snapshot, of the present generation if the keys are the same."""
         held = self.document.value
         if held is not None and held.keys.identity == keys.identity:
             return Snapshot(keys, held.generation)
@@ -270,16 +359,14 @@ class RemoteJWKS:
             logger.info("Key %s of %s is not used: %s", skipped.kid, self.issuer, skipped.reason, extra=extra)
         if held is not None:
             extra = {"event": Event.KEYS_CHANGED.value, "issuer": self.issuer}
-            told = "The key set of %s has changed: %d keys (%d skipped)"
-            logger.info(told, self.issuer, len(keys.keys), len(keys.skipped), extra=extra)
+            message = "The key set of %s has changed: %d keys (%d skipped)"
+            logger.info(message, self.issuer, len(keys.keys), len(keys.skipped), extra=extra)
         return Snapshot(keys, object())
 
     def status(self) -> IssuerStatus:
-        """Its picture at this moment."""
-        from asgi_mcp_auth.status import IssuerStatus, KeyStatus, SkippedKey  # noqa: PLC0415
-
+        """Return a snapshot of what is known of the issuer."""
         now, held = self._clock(), self.document.value
-        needs_metadata = not (self.document.given or self._config.jwks_uri)
+        needs_metadata = not (self.document.is_static or self._config.jwks_uri)
         keys = () if held is None else held.keys.keys
         skipped = () if held is None else held.keys.skipped
         return IssuerStatus(
@@ -292,3 +379,11 @@ class RemoteJWKS:
             unknown_kids=len(self._unknown_kids),
             refusals=dict(self.refusals),
         )
+
+
+async def _parse(document: dict[str, Any]) -> KeySet:
+    """Parse a key set; a large one on a thread, because the import of 1,000 keys takes about 80 ms."""
+    entries: object = document.get("keys")
+    if isinstance(entries, list) and len(cast("list[object]", entries)) > MAX_KEYS_ON_LOOP:
+        return await anyio.to_thread.run_sync(parse_key_set, document)
+    return parse_key_set(document)

@@ -1,1 +1,1 @@
-"""What the Model Context Protocol says about messages and header fields, as pure functions. No I/O, no clock."""
+"""MCP messages and header fields, as pure functions: no I/O, no clock."""

@@ -1,6 +1,7 @@
-"""The `Mcp-*` header fields: reading them, and holding them to the body (MCP 2026-07-28, Streamable HTTP transport).
+"""The `Mcp-*` header fields, and their comparison with the body (MCP 2026-07-28, Streamable HTTP transport).
 
-The body decides. A field can only refuse: when it contradicts the body, or is missing where the revision demands it.
+The body decides. A field can only refuse: when the field contradicts the body, or is missing where the revision
+requires it.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ NAMED_BY: Final[Mapping[str, str]] = {
     "resources/read": "uri",
     **dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId"),
 }
-"""Methods whose target `Mcp-Name` repeats, and the member of `params` that has it."""
+"""Methods whose target is repeated in `Mcp-Name`, and the member of `params` with the target."""
 
 _FIELDS = {
     b"mcp-protocol-version": "MCP-Protocol-Version",
@@ -51,7 +52,7 @@ WHITE = b" \t"
 
 
 def mismatch(field: str, message_id: str | int | None = None) -> MessageRefused:
-    """The refusal of a header field that is missing, repeated, malformed or says something else than the body."""
+    """Return the refusal of a header field that is missing, repeated or malformed, or that contradicts the body."""
     if isinstance(message_id, str) and len(message_id) > MAX_ID_LENGTH:
         message_id = None
     return MessageRefused(
@@ -64,16 +65,14 @@ def mismatch(field: str, message_id: str | int | None = None) -> MessageRefused:
 
 
 class MCPFields:
-    """The fields that describe a message; None for one that is not there.
-
-    Type checkers hold it frozen, a request pays nothing for it.
+    """The header fields that describe a message; None for a missing field.
 
     Attributes:
         version: `MCP-Protocol-Version`, like the next two without white space around it.
         method: `Mcp-Method`.
         name: `Mcp-Name`.
-        found: All fields of the request by name, as they are; where one is repeated, its last line.
-        repeated: One of ours that stands there more than once: readers disagree which of them counts.
+        found: All fields of the request by name, as they are; of a repeated field, the last line.
+        repeated: A field of this module that occurs more than once: parsers disagree which line counts.
         modern: Whether the message claims MCP 2026-07-28 or later; servers take an unknown version for that too.
     """
 
@@ -90,13 +89,13 @@ class MCPFields:
 
     @classmethod
     def read(cls, fields: Mapping[bytes, Sequence[bytes]]) -> MCPFields:
-        """Read them from the fields of a `RequestInfo`."""
+        """Read the fields of a `RequestInfo`."""
         repeated = next((_FIELDS[name] for name, lines in fields.items() if len(lines) > 1 and name in _FIELDS), None)
         return cls({name: lines[-1] for name, lines in fields.items()}, repeated)
 
 
 def decode_value(value: bytes) -> str | None:
-    """The text of a field: literal, or base64 of UTF-8 between `=?base64?` and `?=`; None when that is malformed."""
+    """Return the text of a field: literal, or base64 of UTF-8 between `=?base64?` and `?=`; None if malformed."""
     if not (value.startswith(b"=?base64?") and value.endswith(b"?=") and len(value) >= len(b"=?base64??=")):
         try:
             return value.decode("ascii")
@@ -112,22 +111,22 @@ def decode_value(value: bytes) -> str | None:
 
 
 def check_fields(fields: MCPFields, message: Message) -> None:
-    """Hold the fields to one message of the body.
+    """Compare the fields with one message of the body.
 
     Raises:
         MessageRefused: -32020, naming the field.
     """
     method, message_id, params = message
     meta: Any = params.get("_meta")
-    said: object = meta.get(VERSION_MEMBER) if meta.__class__ is dict else None
-    if said is not None:
-        known = said.encode("utf-8") if isinstance(said, str) else b""
+    version: object = meta.get(VERSION_MEMBER) if meta.__class__ is dict else None
+    if version is not None:
+        known = version.encode("utf-8") if isinstance(version, str) else b""
         if known != fields.version and (fields.modern or known not in LEGACY):
             raise mismatch("MCP-Protocol-Version", message_id)
     if fields.method is None:
         if fields.modern and method is not None and message_id is not None:
             raise mismatch("Mcp-Method", message_id)
-    elif method is None or fields.method != method.encode("utf-8") or not method.isascii():
+    elif method is None or not method.isascii() or fields.method != method.encode("ascii"):
         raise mismatch("Mcp-Method", message_id)
     member = None if method is None else NAMED_BY.get(method)
     if member is None:
@@ -140,18 +139,20 @@ def check_fields(fields: MCPFields, message: Message) -> None:
 
 
 def header_params(headers: Iterable[tuple[bytes, bytes]], message_id: str | int | None) -> dict[str, str]:
-    """The `Mcp-Param-*` fields, decoded, by lower-case name without the prefix.
+    """Return the `Mcp-Param-*` fields, decoded, by lower-case name without the prefix.
 
     Raises:
-        MessageRefused: -32020, for one that is repeated or malformed.
+        MessageRefused: -32020, for a field that is malformed, or repeated to a reader that cannot tell `_` from `-`.
     """
     params: dict[str, str] = {}
+    seen: set[bytes] = set()
     for name, value in headers:
-        if name.startswith(_PARAM):
-            short = name[len(_PARAM) :].decode("latin-1").lower()
-            text = decode_value(value.strip(b" \t"))
-            if short in params or text is None:
+        canonical = name.lower().replace(b"_", b"-")  # as behind a CGI or WSGI adapter (RFC 3875 section 4.1.18)
+        if canonical.startswith(_PARAM):
+            text = decode_value(value.strip(WHITE))
+            if text is None or canonical in seen or not name.lower().startswith(_PARAM):
                 field = "Mcp-Param"
                 raise mismatch(field, message_id)
-            params[short] = text
+            seen.add(canonical)
+            params[name[len(_PARAM) :].decode("latin-1").lower()] = text
     return params

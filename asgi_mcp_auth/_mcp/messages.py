@@ -1,19 +1,19 @@
-"""One HTTP body, read as JSON-RPC messages (JSON-RPC 2.0 section 4, MCP "Base Protocol"), strictly.
+"""HTTP bodies as JSON-RPC messages (JSON-RPC 2.0 section 4, MCP "Base Protocol"), read strictly.
 
-What two parsers could read in two ways is refused: the app behind us decides with another one. So no duplicate
-members, no member that differs from a known one in case only (Go matches those), nothing that is a request and a
-response at once, and everything that `strict_json` refuses.
+The app reads the body again with another parser, so a body that two parsers could read in two ways is refused:
+duplicate members, members that differ from a known member in case only (Go matches those), a message that is a request
+and a response at once, and everything that `strict_json` refuses.
 """
 
 from __future__ import annotations
 
 from types import NoneType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, NotJSON, load_value
 from asgi_mcp_auth.errors import MessageRefused, Reason
 
-__all__ = ("INVALID_PARAMS", "MAX_MESSAGES", "USUAL_PARAMS", "Message", "malformed", "parse", "read_messages")
+__all__ = ("INVALID_PARAMS", "MAX_MESSAGES", "Message", "malformed", "parse", "read_messages")
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -25,7 +25,8 @@ MAX_ID_LENGTH = 256  # that is sent back in an error
 MAX_METHOD_LENGTH = 256
 
 ID_TYPES = (int, str, NoneType)
-MEMBERS = frozenset(("jsonrpc", "id", "method", "params", "result", "error"))
+REQUEST_MEMBERS = frozenset(("jsonrpc", "id", "method", "params"))
+MEMBERS = REQUEST_MEMBERS | {"result", "error"}
 PARAM_MEMBERS = frozenset(("name", "uri", "ref", "arguments", "notifications", "taskid", "task", "_meta"))
 SPELLED = {"taskid": "taskId"}
 USUAL_PARAMS = frozenset(("name", "uri", "arguments", "taskId", "_meta", "cursor"))
@@ -42,7 +43,7 @@ class Message(NamedTuple):
 def malformed(
     what: str, code: int = INVALID_REQUEST, message_id: str | int | None = None, *, description: str = "Invalid request"
 ) -> MessageRefused:
-    """The refusal of a message; `what` is for the log."""
+    """Return the refusal of a message; `what` is for the log."""
     if isinstance(message_id, str) and len(message_id) > MAX_ID_LENGTH:
         message_id = None
     return MessageRefused(
@@ -51,10 +52,10 @@ def malformed(
 
 
 def parse(body: bytes) -> Any:
-    """The JSON value of a body.
+    """Return the JSON value of a body; the caller bounds the number of bytes.
 
     Raises:
-        MessageRefused: For any other bytes. The caller bounds their number.
+        MessageRefused: The body is not JSON, or ambiguous.
     """
     try:
         return load_value(body, max_depth=MAX_DEPTH)
@@ -65,18 +66,17 @@ def parse(body: bytes) -> Any:
 
 
 def read_messages(value: Any) -> tuple[list[Message], bool]:
-    """The messages of a JSON value, and whether it was a batch.
+    """Return the messages of a JSON value, and whether it is a batch.
 
     Raises:
-        MessageRefused: It is something else.
+        MessageRefused: The value is neither a message nor a batch of 1 to 100 messages.
     """
-    if not isinstance(value, list):
+    if value.__class__ is not list:
         return [_message(value)], False
-    items = cast("list[object]", value)
-    if not 0 < len(items) <= MAX_MESSAGES:
-        what = f"a batch of {len(items)}"
+    if not 0 < len(value) <= MAX_MESSAGES:
+        what = f"a batch of {len(value)}"
         raise malformed(what)
-    return [_message(item) for item in items], True
+    return [_message(item) for item in value], True
 
 
 def _no_look_alikes(members: dict[str, Any], known: frozenset[str]) -> None:
@@ -91,24 +91,30 @@ def _message(message: Any) -> Message:
     if message.__class__ is not dict:
         what = "not an object"
         raise malformed(what)
-    if not MEMBERS.issuperset(message):
+    get = message.get
+    message_id = get("id")
+    is_request = REQUEST_MEMBERS.issuperset(message)
+    if not is_request:
         _no_look_alikes(message, MEMBERS)
-    message_id = message.get("id")
     if type(message_id) not in ID_TYPES:
         what = "an id that is neither string nor integer"
         raise malformed(what)
-    if message.get("jsonrpc") != "2.0":
+    if get("jsonrpc") != "2.0":
         what = "no jsonrpc 2.0"
         raise malformed(what, message_id=message_id)
-    if "method" not in message:
+    method = get("method")
+    if method is None and "method" not in message:
         return _response(message, message_id)
-    if "result" in message or "error" in message or (message_id is None and "id" in message):
-        what = "a request and a response at once" if "id" not in message or message_id is not None else "an id of null"
+    if not is_request and ("result" in message or "error" in message):
+        what = "a request and a response at once"
         raise malformed(what, message_id=message_id)
-    method, params = message["method"], message.get("params")
+    if message_id is None and "id" in message:
+        what = "an id of null"
+        raise malformed(what)
     if type(method) is not str or not 0 < len(method) <= MAX_METHOD_LENGTH:
         what = "no method"
         raise malformed(what, message_id=message_id)
+    params = get("params")
     if params is None:
         return Message(method, message_id, {})
     if params.__class__ is not dict:
@@ -120,7 +126,7 @@ def _message(message: Any) -> Message:
 
 
 def _response(message: dict[str, Any], message_id: str | int | None) -> Message:
-    """A client's answer to the server; its id may be null in an error only (JSON-RPC 2.0 section 5)."""
+    """Return a client's answer to the server; its id may be null in an error only (JSON-RPC 2.0 section 5)."""
     answered = ("result" in message) != ("error" in message)
     if not answered or "id" not in message or (message_id is None and "error" not in message):
         what = "neither request nor response"

@@ -1,9 +1,10 @@
-"""The URIs that a server may take a resource's URI for.
+"""The forms in which an MCP server may read a resource's URI.
 
-A rule is found by the URI as it stands in the message. Servers that parse it before they look it up (pydantic's
-`AnyUrl` in MCP SDK 1.x and fastmcp, by the WHATWG's URL standard) resolve dot segments, decode and encode
-percent-encoding, lower the host's case, drop default ports, and find a host in `https:host` and a path in `file:path`.
-So an unusual URI is judged in every such reading, and refused when their rules differ.
+Rules are found by URI, and servers do not look a URI up as it stands in the message. MCP SDK 1.x and fastmcp 2 and 3
+parse it by the WHATWG's URL standard (pydantic's `AnyUrl`), templates decode what they capture, and fastmcp ignores
+query and fragment when it matches a template (`_compat/servers.py`). `canonical` removes the differences that no server
+uses to tell two resources apart; rules and requests are both compared in that form. `forms` lists the canonical form of
+every other reading, so that a request whose readings have different rules can be refused.
 """
 
 from __future__ import annotations
@@ -11,63 +12,140 @@ from __future__ import annotations
 import ipaddress
 import posixpath
 import re
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
-__all__ = ("is_usual", "readings")
+__all__ = ("MAX_UNUSUAL_LENGTH", "as_read", "canonical", "forms", "is_usual", "with_path", "without_query")
 
 MAX_DECODINGS = 3
+MAX_UNUSUAL_LENGTH = 512
+MAX_FORMS = 64
+MAX_TEMPLATE_FORMS = 8  # each is compared with every rule
 
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):(//[^/?#]*)?([^?#]*)(.*)", re.DOTALL)
 _SPECIAL = re.compile(r"(https?|wss?|ftp|file):(.*)", re.DOTALL | re.IGNORECASE)  # the WHATWG's "special schemes"
-# RFC 3986, but no percent-encoding, no upper case in scheme or host, no port or user information, no apostrophe,
-# no empty path after a host, no empty or dot segment; in special schemes a host, which does not end in a number.
+_DEFAULT_PORTS = {"http": "80", "https": "443", "ws": "80", "wss": "443", "ftp": "21", "file": ""}
+_WITHOUT_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*(?=[?#]|\Z)")
+# RFC 3986, but no percent-encoding, no upper case in the scheme or in a special scheme's host, no port in a special
+# scheme, no zero before a port, no user information, no apostrophe, no empty or dot segment; in special schemes a host
+# that does not end in a number, and a path.
 _SCHEME_AND_HOST = (
-    r"(?:(?!(?:https?|wss?|ftp|file):)[a-z][a-z0-9+.\-]*:(?://(?!localhost/)[a-z0-9.\-_]*(?=/))?"
+    r"(?:(?!(?:https?|wss?|ftp|file):)[a-z][a-z0-9+.\-]*:(?://[A-Za-z0-9.\-_]*(?::[1-9][0-9]*)?(?=[/?#]|\Z))?"
     r"|(?:https?|wss?|ftp|file)://(?!localhost/)(?:[a-z0-9_\-]++\.)*+[a-z_][a-z0-9_\-]*+(?=/)"
     r"|file://(?=/))"
 )
-_REST = r"(?:(?!//|/\.{1,2}(?:[/?#]|\Z))[!#-$&(-;=?-Z_a-z~])*+"
+_REST = r"(?:(?!//|/\.{1,2}(?:[/?#]|\Z))[!#-$&(-)+-;=?-Z_a-z~])*+"
 _USUAL = re.compile(_SCHEME_AND_HOST + _REST)
 _NO_URI = re.compile(r'["<>\\^`|]')  # RFC 3986 has no place for them, and parsers encode them here but not there
-_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DOTS = re.compile(r"(?:\A|/)\.{1,2}(?:/|\Z)")
-_ENCODED_DOTS = re.compile(r"(?:(?<=/)|\A)(?:\.|%2[eE]){1,2}(?=/|\Z)")
 _PORT = re.compile(r":[0-9]*\Z")
 _USER = re.compile(r"[A-Za-z0-9._~\-]+")
 _NUMBER = re.compile(r"(?:\A|\.)(?:[0-9]+|0[xX][0-9a-fA-F]*)\.?\Z")  # the URL standard takes such a host for IPv4
-_RESERVED = "!#$%&'()*+,/:;=?@[]{}"
+_ENCODED = re.compile(r"(?:%[0-9A-Fa-f]{2})+|%")
+_KEPT = re.compile(r"[\x00-\x1f\x7f/?#%\\*{}]")  # delimiters, and the wildcards of rules
+_WILDCARDS = re.compile(r"[*{}]")
 
 
 def is_usual(uri: str) -> bool:
-    """Whether there is one way to read `uri`, told quickly."""
+    """Return whether every server reads `uri` in the same way, apart from its query and fragment."""
     return _USUAL.fullmatch(uri) is not None
 
 
-def readings(uri: str) -> set[str] | None:
-    """Every URI that an unusual one may be taken for.
+def with_path(uri: str) -> str:
+    """Return `uri` with `/` for an empty path after a host: `scheme://host` and `scheme://host/` are one resource."""
+    found = _WITHOUT_PATH.match(uri)
+    return uri if found is None else f"{found[0]}/{uri[found.end() :]}"
 
-    None when it is not to be read: control characters, spaces, what no URI has, and what
-    parsers disagree about.
+
+def without_query(uri: str) -> tuple[str, ...]:
+    """Return `uri` without its fragment, and without query and fragment, as far as `uri` has them."""
+    if "#" not in uri and "?" not in uri:
+        return ()
+    no_fragment = uri.partition("#")[0]
+    return tuple({no_fragment, no_fragment.partition("?")[0]} - {uri})
+
+
+def canonical(uri: str, *, wildcards: bool = False) -> str:
+    """Return the form in which rules and requests are compared.
+
+    Percent-encoding is removed except for delimiters. A special scheme's host is in lower case and has no default port.
+
+    Args:
+        uri: The URI, or a rule or a template.
+        wildcards: Whether `*`, `{` and `}` are wildcards, not characters. An empty path is left alone then.
     """
-    if _NO_URI.search(uri) is not None:
+    text = _ENCODED.sub(_decode, uri)
+    if not wildcards:
+        text = with_path(_WILDCARDS.sub(_encode, text))
+    parts = _URI.fullmatch(text)
+    if parts is None or not parts[2]:
+        return text
+    scheme, authority = parts[1], parts[2]
+    user, at, place = authority[2:].rpartition("@")
+    host = _PORT.sub("", place)
+    port = place[len(host) + 1 :]
+    port = port and (port.lstrip("0") or "0")
+    default = _DEFAULT_PORTS.get(scheme.lower())
+    if default is not None:
+        host, port = host.lower(), "" if port == default else port
+    return f"{scheme}://{user}{at}{host}{port and ':' + port}{parts[3]}{parts[4]}"
+
+
+def as_read(uri: str) -> str:
+    """Return a URI with one reading as a function of the server gets it: decoded, in special schemes with a path."""
+    text = canonical(uri, wildcards=True)
+    return text if _SPECIAL.match(text) is None else with_path(text)
+
+
+def _decode(encoded: re.Match[str]) -> str:
+    run = encoded[0]
+    if run == "%":
+        return "%25"
+    try:
+        return _KEPT.sub(_encode, bytes.fromhex(run.replace("%", "")).decode("utf-8"))
+    except UnicodeDecodeError:
+        return run.upper()
+
+
+def _encode(char: re.Match[str]) -> str:
+    return f"%{ord(char[0]):02X}"
+
+
+def forms(uri: str, *, wildcards: bool = False) -> frozenset[str] | None:
+    """Return the canonical form of every reading of an unusual URI.
+
+    Return None if the URI is too long or has too many forms, contains control characters or characters that no URI has,
+    or if parsers disagree about it.
+
+    Args:
+        uri: The URI, or a template.
+        wildcards: As for `canonical`; forms with an empty path come with and without `/` then.
+    """
+    if len(uri) > MAX_UNUSUAL_LENGTH or _NO_URI.search(uri) is not None:
         return None
-    found = {uri}
+    texts = {uri}
     decoded = uri
     for _ in range(MAX_DECODINGS):
         decoded = unquote(decoded, errors="replace")
-        found.add(decoded)
+        texts.add(decoded)
     if _CONTROL.search(decoded) is not None or unquote(decoded, errors="replace") != decoded:
         return None
-    found |= {reading.replace("\\", "/") for reading in found}
-    found |= {_with_host(reading) for reading in found}
-    if any(map(_is_unreadable, found)):
+    if decoded != decoded.strip():
         return None
-    found |= {form for reading in found for form in _forms(reading)}
-    return found | {quote(reading, safe=_RESERVED) for reading in found}
+    texts |= {text.replace("\\", "/") for text in texts}
+    texts |= {_with_host(text) for text in texts}
+    if any(map(_is_unreadable, texts)):
+        return None
+    found: set[str] = set()
+    for text in {canonical(text, wildcards=wildcards) for text in texts}:
+        found |= _variants(text)
+        if len(found) > (MAX_TEMPLATE_FORMS if wildcards else MAX_FORMS):
+            return None
+    return frozenset(found | set(map(with_path, found)) if wildcards else found)
 
 
 def _with_host(uri: str) -> str:
-    """A URI of a special scheme with `//` and a host before its path, as the URL standard finds them."""
+    """Return a URI of a special scheme with `//` and a host before its path, as the URL standard finds them."""
     special = _SPECIAL.fullmatch(uri)
     if special is None:
         return uri
@@ -78,7 +156,7 @@ def _with_host(uri: str) -> str:
 
 
 def _is_unreadable(uri: str) -> bool:
-    """Whether parsers disagree about it: dots beside empty segments, a password, a host not in its canonical form."""
+    """Return whether parsers disagree: dots beside empty segments, a password, a host not in its canonical form."""
     parts = _URI.fullmatch(uri)
     if parts is None:
         return False
@@ -107,36 +185,32 @@ def _is_canonical(address: str) -> bool:
         return False
 
 
-def _forms(uri: str) -> set[str]:
+def _variants(uri: str) -> set[str]:
+    """Return the readings of a canonical form: the scheme's case, dot segments, doubled slashes, special schemes."""
     parts = _URI.fullmatch(uri)
     if parts is None:
         return {uri}
-    scheme, authority, path, rest = parts[1].lower(), parts[2] or "", parts[3], parts[4]
+    scheme, authority, path, rest = parts[1], parts[2] or "", parts[3], parts[4]
+    lower = scheme.lower()
     starts = {authority}
-    host = ""
-    if authority:
-        user, at, place = authority[2:].rpartition("@")
-        name = _PORT.sub("", place)
-        port = place[len(name) :]
-        host = name.lower()
-        ports = {port, "", f":{port[1:].lstrip('0') or '0'}"} if port[1:] else {port, ""}
-        starts |= {f"//{u}{h}{p}" for u in {user + at, ""} for h in (name, host) for p in ports}
-    if host == "localhost":  # of a file: no host at all
-        starts.add("//")
-    path = _ENCODED_DOTS.sub(lambda segment: unquote(segment[0]), path)
+    if authority and lower in _DEFAULT_PORTS:
+        starts.add("//" + authority[2:].rpartition("@")[2])
     merged = re.sub(r"/{2,}", "/", path)
-    one = "/" + path.lstrip("/")  # the URL standard merges the slashes at the beginning of a file's path
-    paths = {parts[3], path, merged, _resolved(path), _resolved(merged), one, _resolved(one)}
-    drive = re.match(r"/*[A-Za-z][:|]", path) if scheme == "file" else None
-    if drive is not None:  # which dots do not leave
-        rest_of_path = path[drive.end() :]
-        paths |= {drive[0][:-1] + ":" + own for own in (rest_of_path, _resolved(rest_of_path))}
-    ends = {rest, rest.replace("'", "%27")}  # encoded in queries only
-    return {f"{scheme}:{start}{own}{end}" for start in starts for own in paths for end in ends}
+    paths = {path, merged, _resolved(path), _resolved(merged)}
+    if lower == "file":
+        if authority == "//localhost":
+            starts.add("//")
+        one = "/" + path.lstrip("/")  # the URL standard merges the slashes at the beginning of a file's path
+        paths |= {one, _resolved(one)}
+        drive = re.match(r"/*[A-Za-z][:|]", path)
+        if drive is not None:  # which dots do not leave
+            rest_of_path = path[drive.end() :]
+            paths |= {drive[0][:-1] + ":" + own for own in (rest_of_path, _resolved(rest_of_path))}
+    return {f"{case}:{start}{own}{rest}" for case in {scheme, lower} for start in starts for own in paths}
 
 
 def _resolved(path: str) -> str:
-    """Dot segments resolved; a slash at the end stays."""
+    """Return `path` with its dot segments resolved; a slash at the end stays."""
     if not path:
         return path
     whole = posixpath.normpath(path)

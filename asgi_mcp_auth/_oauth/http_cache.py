@@ -1,38 +1,38 @@
-"""When to fetch a remote document again: a pure decision over its clocks.
+"""When to fetch a remote document again: freshness, back-off and rate limits as arithmetic over the clock.
 
-RFC 9111 section 4.2, OpenID Connect Core section 10.1.1.
+RFC 9111 section 4.2, RFC 5861 section 4, OpenID Connect Core section 10.1.1.
 
-Fresh: use. Due, in the last fifth of that: use, refresh in the background. Stale: use, refresh in the background.
-Past the hard limit: we cannot know. Beside them run two brakes: a cool-down for unknown kids after a success, and
-a back-off after a failure; a failure never uses up the allowance of a real rotation.
+A document is fresh, then due (fresh, and refreshed in the background), then stale (used while it is refreshed), then
+unusable. Two limits apply to fetches: a back-off after failures, and a token bucket for unknown key ids. An ordinary
+refresh takes nothing from the bucket, so that a key rotation right after a refresh is served on its first request.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import fields, replace
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
-from asgi_mcp_auth._policy.problems import Problems, show
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import JWKSCacheSettings
 
 __all__ = (
     "Freshness",
     "State",
-    "check_cache_settings",
+    "TokenBucket",
     "seconds_until_fetch_allowed",
     "stage",
     "stated_lifetime",
     "suspects_rotation",
 )
 
-AHEAD = 0.1  # of its life a document is refreshed before the end of it, and up to as much again for the spread
+MINUTE = 60.0
+ROUNDING = 1e-6  # of floating-point arithmetic
+REFRESH_AHEAD = 0.1  # share of the lifetime; the jitter adds up to as much again
 
 
 class Freshness(Enum):
-    """What may be done with what we hold."""
+    """What may be done with a cached document."""
 
     FRESH = "fresh"
     DUE = "due"
@@ -42,7 +42,7 @@ class Freshness(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """The clocks of one document, in seconds since the epoch. The initial state holds nothing."""
+    """The times of one document, in seconds since the epoch. The initial state means that no document is held."""
 
     fetched_at: float = float("-inf")
     refresh_from: float = float("-inf")
@@ -52,47 +52,57 @@ class State:
     pause: float = 0.0
     failures: int = 0
 
-    def succeeded(self, now: float, lifetime: float | None, jitter: float, clocks: JWKSCacheSettings) -> State:
-        """After a good fetch, of a document that its server gives `lifetime`, or None where it does not say."""
-        life = clocks.lifetime if lifetime is None else lifetime
-        end = now + min(max(life, clocks.min_lifetime), clocks.max_lifetime)
-        return State(fetched_at=now, fresh_until=end, usable_until=end + clocks.stale_if_error).spread(jitter)
+    def succeeded(self, now: float, lifetime: float | None, jitter: float, settings: JWKSCacheSettings) -> State:
+        """Return the state after a successful fetch; `lifetime` is None if the response states no lifetime."""
+        life = settings.lifetime if lifetime is None else lifetime
+        end = now + min(max(life, settings.min_lifetime), settings.max_lifetime)
+        return State(fetched_at=now, fresh_until=end, usable_until=end + settings.stale_if_error).spread(jitter)
 
     def spread(self, jitter: float) -> State:
-        """Refresh ahead of the end by a tenth to a fifth: `jitter` in [0, 1) keeps workers from marching in step."""
-        life = self.fresh_until - self.fetched_at
-        if not math.isfinite(life):  # nothing is held, or it is held for ever
-            return self
-        return replace(self, refresh_from=self.fresh_until - life * AHEAD * (1 + jitter))
+        """Return the state with a new refresh time, one to two tenths of the lifetime before expiry.
 
-    def failed(self, now: float, jitter: float, clocks: JWKSCacheSettings) -> State:
-        """After a failed fetch: back off 1, 2, 4 … seconds; `jitter` in [0, 1) adds up to a tenth."""
-        pause = min(2.0 ** min(self.failures, 16), clocks.max_backoff) * (1 + jitter / 10)
+        `jitter` in [0, 1) keeps workers from refreshing at the same moment.
+        """
+        life = self.fresh_until - self.fetched_at
+        if not math.isfinite(life):  # no document, or one of the configuration
+            return self
+        return replace(self, refresh_from=self.fresh_until - life * REFRESH_AHEAD * (1 + jitter))
+
+    def failed(self, now: float, jitter: float, settings: JWKSCacheSettings) -> State:
+        """Return the state after a failed fetch: back off 1, 2, 4 … seconds; `jitter` in [0, 1) adds up to a tenth."""
+        pause = min(2.0 ** min(self.failures, 16), settings.max_backoff) * (1 + jitter / 10)
         return replace(self, failed_at=now, pause=pause, failures=self.failures + 1)
 
 
-LEAST = {"min_lifetime": 10.0, "cool_down": 5.0, "max_backoff": 1.0, "stale_if_error": 0.0}
-WEEK = 604_800.0
+class TokenBucket:
+    """A rate limit: `per_minute` tokens a minute, of which at most a minute's worth is saved."""
 
+    __slots__ = ("_level", "_per_minute", "_since")
 
-def check_cache_settings(clocks: object, where: str, problems: Problems) -> None:
-    """Seconds within bounds that protect the issuer from us, and us from keys that are never asked about again."""
-    if not isinstance(clocks, JWKSCacheSettings):
-        problems.add(where, f"{show(clocks)} is no JWKSCacheSettings.", "Write JWKSCacheSettings(stale_if_error=3600).")
-        return
-    before = len(problems.found)
-    for field in fields(clocks):
-        seconds, least = getattr(clocks, field.name), LEAST.get(field.name, 10.0)
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not least <= seconds <= WEEK:
-            problems.add(
-                f"{where}.{field.name}", f"{show(seconds)} is not in {least:.0f} … {WEEK:.0f}.", "Give seconds."
-            )
-    if len(problems.found) == before and not clocks.min_lifetime <= clocks.lifetime <= clocks.max_lifetime:
-        problems.add(where, "lifetime is not between min_lifetime and max_lifetime.", "Order them.")
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = float(per_minute)
+        self._level = self._per_minute
+        self._since = float("-inf")
+
+    def take(self, now: float, amount: float = 1.0) -> float:
+        """Take `amount` tokens and return 0; if there are fewer, take none and return the seconds until there are.
+
+        A clock that was set back adds no tokens.
+        """
+        earned = max(0.0, now - self._since) / MINUTE * self._per_minute
+        self._level, self._since = min(self._per_minute, self._level + earned), now
+        if self._level < amount - ROUNDING:
+            return round((amount - self._level) * MINUTE / self._per_minute, 6)
+        self._level -= amount
+        return 0.0
+
+    def give_back(self, amount: float = 1.0) -> None:
+        """Return tokens that were taken and not used."""
+        self._level = min(self._per_minute, self._level + amount)
 
 
 def stage(state: State, now: float) -> Freshness:
-    """Where on its clocks a document is. A clock that was set back makes it stale, never younger."""
+    """Return the freshness of a document. A clock that was set back makes it stale, never fresher."""
     if now >= state.usable_until:
         return Freshness.UNUSABLE
     if not state.fetched_at <= now < state.fresh_until:
@@ -100,26 +110,28 @@ def stage(state: State, now: float) -> Freshness:
     return Freshness.FRESH if now < state.refresh_from else Freshness.DUE
 
 
-def seconds_until_fetch_allowed(state: State, now: float, *, cool_down: float = 0.0) -> float:
-    """Seconds until a fetch is allowed: the back-off, and the cool-down since the last success; 0 for now."""
-    return max(_left(state.failed_at, state.pause, now), _left(state.fetched_at, cool_down, now))
+def seconds_until_fetch_allowed(state: State, now: float) -> float:
+    """Return the seconds that are left of the back-off after a failure; 0 if a fetch is allowed now.
 
-
-def _left(since: float, pause: float, now: float) -> float:
-    """What is left of a pause; nothing when the clock was set back to before it."""
-    return pause - (now - since) if 0 <= now - since < pause else 0.0
+    A clock that was set back to before the failure ends the back-off.
+    """
+    elapsed = now - state.failed_at
+    return state.pause - elapsed if 0 <= elapsed < state.pause else 0.0
 
 
 def suspects_rotation(state: State, issued_at: float | None, leeway: float) -> bool:
-    """Whether a token of an unknown kid may be newer than what we hold, by its unverified `iat`: 503 then, not 401."""
+    """Return whether a token with an unknown key id may be newer than the key set, by its unverified `iat`.
+
+    Such a token is answered 503 and not 401 if the key set cannot be fetched again now.
+    """
     # At least one second, because issuers round `iat` down.
     return issued_at is not None and issued_at > state.fetched_at - max(leeway, 1.0)
 
 
 def stated_lifetime(cache_control: str | None, age: str | None, expires: str | None, date: str | None) -> float | None:
-    """The remaining freshness in seconds that response headers state, or None (RFC 9111 sections 4.2.1 to 5.3).
+    """Return the remaining freshness in seconds that response headers state, else None (RFC 9111 sections 4.2.1, 5.3).
 
-    `max-age` goes before `Expires`; an `Expires` that cannot be read, or without a `Date` to count from, is past.
+    `max-age` goes before `Expires`. An `Expires` that is no date, or comes without a `Date`, is in the past.
     """
     limit: float | None = None
     for directive in (cache_control or "").lower().split(","):
@@ -132,14 +144,14 @@ def stated_lifetime(cache_control: str | None, age: str | None, expires: str | N
     if limit is None:
         if expires is None:
             return None
-        end, start = _seconds(expires), _seconds(date or "")
+        end, start = _timestamp(expires), _timestamp(date or "")
         limit = 0.0 if end is None or start is None else end - start
     elapsed = float(age[:12]) if age and age.isascii() and age.isdigit() else 0.0
     return max(0.0, limit - elapsed)
 
 
-def _seconds(date: str) -> float | None:
-    """An HTTP date (RFC 9110 section 5.6.7) in seconds since the epoch."""
+def _timestamp(date: str) -> float | None:
+    """Return an HTTP date (RFC 9110 section 5.6.7) in seconds since the epoch, or None if it is no date."""
     try:
         return parsedate_to_datetime(date[:64]).timestamp()
     except (ValueError, TypeError, OverflowError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -21,14 +22,14 @@ from asgi_mcp_auth._oauth.resource_metadata import (
     compile_document,
     is_language_tag,
 )
+from asgi_mcp_auth._oauth.responses import ChallengeSource
+from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
 from asgi_mcp_auth._policy.issuers import MAX_PUBLISHED, IssuerSet, compile_issuer_set
 from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_canonical, parse_rule
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
-from asgi_mcp_auth._policy.responses import ChallengeSource
 from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import CompiledPolicy, compile_policy, compile_scopes
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
 
@@ -82,7 +83,7 @@ class ResourceContext:
     metadata_signer: MetadataSigner | None
     allow_http: bool
     alone_on_origin: bool
-    new_issuers_per_minute: int
+    loaded_modules: frozenset[str]
 
 
 def resource_url(text: object, where: str, problems: Problems, *, allow_http: bool) -> Url | None:
@@ -94,7 +95,7 @@ def resource_url(text: object, where: str, problems: Problems, *, allow_http: bo
         problems.add(where, what, fix)
         return None
     if url.scheme != "https" and not (url.scheme == "http" and (allow_http or is_loopback(url.host))):
-        problems.add(where, f"{show(text)} is not https.", "Only a loopback resource may use http.")
+        problems.add(where, f"{show(text)} is not https.", ALLOW_HTTP)
         return None
     if url.query is not None or url.fragment is not None:
         fix = "Drop it: a fragment is not allowed (RFC 8707 section 2), and official clients disagree about a query."
@@ -193,7 +194,7 @@ def compile_resource(
     before = len(problems.found)
     metadata = config.metadata
     _check_members(metadata, f"{where}.metadata", problems)
-    policy = compile_policy(config.policy, f"{where}.policy", problems)
+    policy = compile_policy(config.policy, f"{where}.policy", problems, around.loaded_modules)
     listed = policy.baseline.needed
     if metadata.scopes_supported is not None:
         place = f"{where}.metadata.scopes_supported"
@@ -207,7 +208,6 @@ def compile_resource(
         allow_http=around.allow_http,
         prefixes=[str(url).removesuffix("/") + "/", *([url.origin + "/"] if around.alone_on_origin else [])],
         required=policy.baseline.needed,
-        new_per_minute=around.new_issuers_per_minute,
     )
     if len(problems.found) > before:
         return None
@@ -215,7 +215,7 @@ def compile_resource(
     members = build_members(
         metadata,
         resource=identifier,
-        issuers=[issuer.rules.issuer for issuer in trust.named[:MAX_PUBLISHED]],
+        issuers=trust.published[:MAX_PUBLISHED],
         scopes=policy.hierarchy.require(listed).named,
     )
     members = _sign(members, metadata, around.metadata_signer, f"{where}.metadata", problems)
@@ -356,7 +356,7 @@ def compile_config(
     metadata_signer: MetadataSigner | None,
     allow_http: bool,
     one_issuer: bool,
-    new_issuers_per_minute: int,
+    loaded_modules: frozenset[str],
 ) -> CompiledConfig:
     """Compile and check a whole configuration: one `ResourceServerConfig`, or a sequence of them.
 
@@ -388,7 +388,7 @@ def compile_config(
             allowed_origins=origins,
             metadata_signer=metadata_signer,
             allow_http=allow_http,
-            new_issuers_per_minute=new_issuers_per_minute,
+            loaded_modules=loaded_modules,
             alone_on_origin=url is not None and on_origin[url.origin] == 1,
         )
         # Without a usable identifier the rest is still checked: every problem is to be reported at once.
@@ -396,7 +396,7 @@ def compile_config(
         if resource is not None:
             resources.append(resource)
     _check_rules(resources, problems)
-    issuers = {issuer.rules.issuer for resource in resources for issuer in resource.trust.named}
+    issuers = {issuer.identifier for resource in resources for issuer in resource.trust.named}
     if one_issuer and len(issuers) > 1:
         fix = "Leave it off: a document can speak for one issuer only."
         problems.add("republish_server_metadata", "There is more than one issuer.", fix)

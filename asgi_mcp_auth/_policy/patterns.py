@@ -1,8 +1,8 @@
-"""Rules by name: exact names, `*` patterns and URI templates, the most specific of which applies.
+"""Rules by name: exact names, `*` patterns and URI templates.
 
-An exact name is more specific than any pattern; of two patterns, the one with more literal characters. Two patterns
-of equal weight that some name could match both are a tie, which a configuration must not have. Names are compared as
-they are: no case folding, no Unicode normalisation. Matching is linear in the name.
+The most specific rule applies. An exact name is more specific than any pattern; of two patterns, the one with more
+literal characters. Two patterns of equal weight that some name could match both are a tie, which a configuration must
+not have. Names are compared as they are: no case folding, no Unicode normalisation. Matching is linear in the name.
 """
 
 from __future__ import annotations
@@ -23,41 +23,45 @@ _ANY = "*"
 class Pattern(NamedTuple):
     """A name with wildcards.
 
-    `glob` has a `*` for each wildcard. A URI template has `segments` too, the parts of each between its wildcards,
-    which do not match a `/`; when it is `open`, one more wildcard at its end matches anything.
+    Attributes:
+        text: What the user wrote.
+        glob: The name with a `*` for each wildcard.
+        template: Whether the name is a URI template: its wildcards do not match a `/`.
+        open: Whether one more wildcard at the end of a template matches anything.
     """
 
     text: str
     glob: str
-    segments: tuple[tuple[str, ...], ...] | None = None
+    template: bool = False
     open: bool = False
 
     @property
     def weight(self) -> int:
-        """The number of literal characters."""
-        return len(self.glob) - self.glob.count(_ANY)
+        """The number of literal characters that the user wrote."""
+        literals = _EXPRESSION.sub("", self.text) if self.template else self.text
+        return len(literals) - literals.count(_ANY)
 
     @property
     def head(self) -> str:
-        """What every name that it matches begins with."""
+        """The beginning of every name that the pattern matches."""
         return self.glob.partition(_ANY)[0]
 
     def matches(self, name: str) -> bool:
-        """Whether `name` is one of those meant."""
-        if self.segments is None:
-            return _glob(tuple(self.glob.split(_ANY)), name)
-        given = name.split("/")
-        if len(given) < len(self.segments) or (len(given) > len(self.segments) and not self.open):
+        """Return whether the pattern matches `name`."""
+        if not self.template:
+            return _glob(self.glob.split(_ANY), name)
+        segments, given = self.glob.split("/"), name.split("/")
+        if len(given) < len(segments) or (len(given) > len(segments) and not self.open):
             return False
-        return all(map(_glob, self.segments, given))
+        return all(_glob(segment.split(_ANY), part) for segment, part in zip(segments, given, strict=False))
 
     def could_match_the_same(self, other: Pattern) -> bool:
-        """Whether some name might match both; every wildcard counts as matching anything."""
+        """Return whether some name might match both; every wildcard counts as matching anything."""
         return _overlap(self.glob, other.glob)
 
 
-def _glob(literals: tuple[str, ...], name: str) -> bool:
-    """Literals in order with anything between them: the leftmost place for each is always good enough."""
+def _glob(literals: list[str], name: str) -> bool:
+    """Return whether the literals occur in order; the leftmost match of each is always good enough."""
     if len(literals) == 1:
         return name == literals[0]
     first, *middle, last = literals
@@ -73,11 +77,11 @@ def _glob(literals: tuple[str, ...], name: str) -> bool:
 
 
 def _overlap(one: str, two: str) -> bool:
-    """Whether two `*` patterns have a name in common."""
+    """Return whether two `*` patterns have a name in common."""
     if _ANY not in one:
-        return _glob(tuple(two.split(_ANY)), one)
+        return _glob(two.split(_ANY), one)
     if _ANY not in two:
-        return _glob(tuple(one.split(_ANY)), two)
+        return _glob(one.split(_ANY), two)
     heads = one.partition(_ANY)[0], two.partition(_ANY)[0]
     tails = one.rpartition(_ANY)[2], two.rpartition(_ANY)[2]
     head, tail = min(map(len, heads)), min(map(len, tails))
@@ -86,12 +90,14 @@ def _overlap(one: str, two: str) -> bool:
 
 
 def parse_pattern(text: str, *, templates: bool) -> Pattern | str | None:
-    """Read a rule's name: a `Pattern`, the exact name as it is, or None for a template we cannot match exactly.
+    """Return a rule's name: a `Pattern`, or the exact name as it is.
+
+    Return None for a template that cannot be matched exactly.
 
     Args:
-        text: What the user wrote; `*` stands for any characters.
+        text: What the user wrote; `*` matches any characters.
         templates: Whether `{name}` is a wildcard too: a URI template (RFC 6570). Expressions with operators, and `*`
-            beside `{name}`, are read at the end only.
+            in addition to `{name}`, are accepted at the end only.
     """
     if templates and ("{" in text or "}" in text):
         return _parse_template(text)
@@ -113,15 +119,13 @@ def _parse_template(text: str) -> Pattern | None:
     if not all(map(_SIMPLE.fullmatch, expressions)):
         return None
     glob = _ANY.join(literals)
-    segments = tuple(tuple(segment.split(_ANY)) for segment in (glob + _ANY * opens).split("/"))
-    return Pattern(text, glob + _ANY * opens, segments, opens)
+    return Pattern(text, glob + _ANY * opens, template=True, open=opens)
 
 
 class ByEnds(Generic[T]):
     """Values by the literals that a text with `*` begins and ends with.
 
-    Finding those for a name costs a look-up for each pair of lengths that beginnings and ends have, and not a
-    comparison for each value.
+    Finding the values for a name costs a look-up for each pair of lengths, not a comparison for each value.
     """
 
     def __init__(self, values: Iterable[tuple[str, T]]) -> None:
@@ -132,7 +136,7 @@ class ByEnds(Generic[T]):
         self._lengths = tuple(sorted({(len(head), len(tail)) for head, tail in self._values}))
 
     def candidates(self, name: str) -> Iterator[list[T]]:
-        """The values that begin and end like `name`: for each pair of ends those with it, in their order."""
+        """Yield the values whose texts begin and end like `name`, in their order for each pair of ends."""
         length = len(name)
         for head, tail in self._lengths:
             if head + tail <= length:
@@ -142,46 +146,67 @@ class ByEnds(Generic[T]):
 
 
 class PatternTable:
-    """Names and patterns, each with the index of its rule, for looking up by name."""
+    """Names and patterns, each with the index of its rule, for looking up by name.
 
-    def __init__(self, rules: Iterable[Pattern | str]) -> None:
-        listed = tuple(rules)
-        self._exact = {rule: index for index, rule in enumerate(listed) if isinstance(rule, str)}
-        patterns = [(rule, index) for index, rule in enumerate(listed) if isinstance(rule, Pattern)]
-        self._patterns = sorted(patterns, key=lambda item: -item[0].weight)
-        self._by_ends = ByEnds((pattern.glob, (pattern, index)) for pattern, index in self._patterns)
+    Args:
+        rules: The name or pattern of each rule.
+        spellings: More names and patterns of these rules, each with the index of its rule. A rule's own name wins.
+    """
+
+    def __init__(self, rules: Iterable[Pattern | str], spellings: Iterable[tuple[Pattern | str, int]] = ()) -> None:
+        listed = [(rule, index) for index, rule in enumerate(rules)]
+        listed += spellings
+        self._exact: dict[str, int] = {}
+        patterns: dict[Pattern, int] = {}
+        for rule, index in listed:
+            if isinstance(rule, str):
+                self._exact.setdefault(rule, index)
+            else:
+                patterns.setdefault(rule, index)
+        self._patterns = sorted(patterns.items(), key=lambda item: -item[0].weight)
+        self._by_ends = ByEnds((pattern.glob, (pattern.weight, pattern, index)) for pattern, index in self._patterns)
 
     def find(self, name: str) -> int | None:
-        """The index of the most specific rule for `name`."""
+        """Return the index of the most specific rule for `name`."""
         index = self._exact.get(name)
         if index is not None or not self._patterns:
             return index
         best = -1
         for alike in self._by_ends.candidates(name):
-            for pattern, candidate in alike:
-                if pattern.weight <= best:  # they stand there by weight
+            for weight, pattern, candidate in alike:
+                if weight <= best:  # they are sorted by weight
                     break
                 if pattern.matches(name):
-                    best, index = pattern.weight, candidate
+                    best, index = weight, candidate
                     break
         return index
 
+    def find_exact(self, name: str) -> int | None:
+        """Return the index of the rule with exactly this name."""
+        return self._exact.get(name)
+
     def reachable(self, template: str) -> set[int]:
-        """The rules for any URI that a template might stand for."""
+        """Return the rules for any URI that a template might expand to."""
         wanted = _EXPRESSION.sub(_ANY, template)
         exact = {index for name, index in self._exact.items() if _overlap(wanted, name)}
         return exact | {index for pattern, index in self._patterns if _overlap(wanted, pattern.glob)}
 
+    def ending_with(self, tail: str) -> set[int]:
+        """Return the rules whose exact names end with `tail`."""
+        return {index for name, index in self._exact.items() if name.endswith(tail)}
+
     def ties(self) -> Iterator[tuple[str, str]]:
-        """Pairs of patterns, equally specific, that some name could match both."""
+        """Yield pairs of patterns of two rules, equally specific, that some name could match both."""
+        found: dict[tuple[str, str], None] = {}
         alike: dict[tuple[int, str], list[Pattern]] = {}  # those that can tie begin alike
         for one, _ in self._patterns:
             for two in alike.get((one.weight, one.head), ()):
                 if one.could_match_the_same(two):
-                    yield two.text, one.text
+                    found[two.text, one.text] = None
             alike.setdefault((one.weight, one.head), []).append(one)
         for one, _ in self._patterns:
             for length in range(len(one.head)):
                 for two in alike.get((one.weight, one.head[:length]), ()):
                     if one.could_match_the_same(two):
-                        yield two.text, one.text
+                        found[two.text, one.text] = None
+        yield from (pair for pair in found if pair[0] != pair[1])

@@ -1,18 +1,32 @@
-"""A `ScopePolicy` compiled: the baseline, the rules for paths, and the rules for operations in a JSON-RPC body."""
+"""Compile a `ScopePolicy`: what each request to one resource needs, and what its challenges name."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Final, NamedTuple, cast
 
-from asgi_mcp_auth._mcp.messages import INVALID_PARAMS, Message, malformed
-from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, TARGETED, Asked, operation
+from asgi_mcp_auth._compat.servers import loaded_proxies, local_name
+from asgi_mcp_auth._mcp.messages import Message, malformed
+from asgi_mcp_auth._mcp.operations import (
+    IN_BODY_ONLY,
+    LISTS,
+    MAX_OPERATIONS,
+    TARGETED,
+    Argument,
+    Asked,
+    ambiguous,
+    check_uris,
+    proxied,
+)
+from asgi_mcp_auth._mcp.resource_uris import canonical, forms, is_usual, with_path, without_query
+from asgi_mcp_auth._oauth.grammar import NQCHAR, is_scope
 from asgi_mcp_auth._policy.paths import PathRule, parse_rule
 from asgi_mcp_auth._policy.patterns import Pattern, PatternTable, parse_pattern
 from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, as_strings, show
-from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, StepUpRequirement, is_scope
-from asgi_mcp_auth._values import dataclass
+from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, StepUpRequirement
 from asgi_mcp_auth.authorization import TargetKind
 from asgi_mcp_auth.config import ScopePolicy, ScopeRule
 from asgi_mcp_auth.errors import Forbidden, Reason
@@ -26,18 +40,20 @@ __all__ = (
     "compile_scopes",
 )
 
-MAX_TEMPLATE_LENGTH = 512
-_ACR = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
+MAX_PROXY_DEPTH = 4  # a tool that calls a tool that calls a tool …
+MAX_NAMESPACE_PARTS = 4
+MAX_AGE = 315_360_000  # ten years
+_ACR = re.compile(f"[{NQCHAR}]+")
+_ARGUMENT = re.compile(r"([^.\[\]]+)(\[\])?")
 COMMON = frozenset((*LISTS, "initialize", "ping", "server/discover", "logging/setLevel", "subscriptions/listen"))
 """What a session needs before it does anything: never denied for having no rule."""
 
-CompileScopes = Callable[[object, str, Problems], tuple[str, ...]]
+_KINDS: Final[Mapping[str, TargetKind]] = {"tool": "tool", "resource": "resource", "prompt": "prompt"}
+ANNOTATIONS: Final = ("required_scopes",)
 
 
-def compile_rule(
-    value: object, where: str, problems: Problems, scopes: CompileScopes
-) -> tuple[tuple[str, ...], StepUpRequirement | None]:
-    """What one rule asks for: a list of scopes, a `ScopeRule`, or a mapping with the fields of one."""
+def compile_rule(value: object, where: str, problems: Problems) -> tuple[tuple[str, ...], StepUpRequirement | None]:
+    """Return what one rule needs, from a list of scopes, a `ScopeRule`, or a mapping with the fields of one."""
     table = as_mapping(value)
     if table is not None:
         if unknown := sorted(table.keys() - ScopeRule.__slots__):
@@ -45,15 +61,16 @@ def compile_rule(
         known = cast("dict[str, Any]", {name: table[name] for name in ScopeRule.__slots__ if name in table})
         value = ScopeRule(**known)
     if not isinstance(value, ScopeRule):
-        return scopes(value, where, problems), None
+        return compile_scopes(value, where, problems), None
     acr_values, max_age = as_strings(value.acr_values), cast("object", value.max_age)
     if acr_values is None or not all(map(_ACR.fullmatch, acr_values)):
         fix = "List them as printable ASCII without spaces."
         problems.add(f"{where}.acr_values", f"{show(value.acr_values)} are no acr values.", fix)
-    if max_age is not None and (isinstance(max_age, bool) or not isinstance(max_age, int) or max_age < 0):
-        problems.add(f"{where}.max_age", f"{show(max_age)} is no number of seconds.", "Give 0 or more.")
+    counts = isinstance(max_age, int) and not isinstance(max_age, bool) and 0 <= max_age <= MAX_AGE
+    if max_age is not None and not counts:
+        problems.add(f"{where}.max_age", f"{show(max_age)} is no number of seconds.", f"Set 0 to {MAX_AGE}.")
     strength = StepUpRequirement(tuple(acr_values or ()), value.max_age)
-    return scopes(value.scopes, where, problems), strength if strength != StepUpRequirement() else None
+    return compile_scopes(value.scopes, where, problems), strength if strength != StepUpRequirement() else None
 
 
 class _Table(NamedTuple):
@@ -63,18 +80,45 @@ class _Table(NamedTuple):
     requirements: tuple[Requirement, ...]
 
 
+class _Proxy(NamedTuple):
+    """A tool that reaches other targets: those that its arguments name, or anything."""
+
+    arguments: tuple[Argument, ...]
+    anything: bool
+
+
+class _Proxies:
+    """Proxy tools by name, and by the end of a name that begins with the namespace of a mounted server."""
+
+    def __init__(self, proxies: Mapping[str, _Proxy]) -> None:
+        self._exact = {name: proxy for name, proxy in proxies.items() if not name.startswith("*")}
+        self._by_tail = {name[1:]: proxy for name, proxy in proxies.items() if name.startswith("*")}
+        self._tails = tuple(self._by_tail)
+
+    def find(self, tool: str) -> tuple[_Proxy, str] | None:
+        """Return the proxy that `tool` may be, and the namespace before its name; an exact name has none."""
+        exact = self._exact.get(tool)
+        if exact is not None:
+            return exact, ""
+        if not tool.endswith(self._tails):
+            return None
+        tail = max((tail for tail in self._tails if tool.endswith(tail)), key=len)
+        return self._by_tail[tail], tool.removesuffix(tail)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationRules:
     """The rules of one resource for what is in a body."""
 
     targets: Mapping[TargetKind, _Table]
     methods: _Table
+    proxies: _Proxies
     deny_unlisted: bool
     public_methods: frozenset[str]
     headers_only: bool
     allow_batches: bool
     filter_lists: bool
-    mark_reachable: bool
+    annotate_lists: frozenset[str]
 
     @property
     def any(self) -> bool:
@@ -82,62 +126,171 @@ class OperationRules:
         tables = (*self.targets.values(), self.methods)
         return self.deny_unlisted or bool(self.public_methods) or any(table.requirements for table in tables)
 
+    def resolve(self, asked: list[Asked], *, hooked: bool = False) -> list[Asked]:
+        """Return what a body asks for under every name that leads there, with what it reaches through proxy tools.
+
+        Args:
+            asked: What the body asks for by its own words.
+            hooked: Whether a hook is asked about each operation; see `check_uris`.
+
+        Raises:
+            MessageRefused: A proxy tool names no target, or there is too much to check.
+        """
+        found, reached = asked, self._behind(asked)
+        for _ in range(MAX_PROXY_DEPTH):
+            if not reached:
+                looked_up = hooked or self.targets["resource"].requirements
+                return check_uris(found, hooked=hooked) if looked_up else found
+            found = [*found, *reached]
+            if len(found) > MAX_OPERATIONS:
+                break
+            reached = self._behind(reached)
+        what = "too many operations through proxy tools"
+        raise malformed(what, message_id=found[0][3].message_id)
+
+    def _behind(self, asked: list[Asked]) -> list[Asked]:
+        """Return what calls of tools run under another name, and the targets that they reach through proxy tools."""
+        found: list[Asked] = []
+        for one in asked:
+            method, kind, name, message = one
+            if kind != "tool" or name is None:
+                continue
+            local = local_name(name) if name.startswith("__") else None
+            if local is not None:
+                found.append((method, kind, local, message._replace(params={**message.params, "name": local})))
+            proxy = self.proxies.find(name)
+            if proxy is not None and not self.headers_only:
+                found += _through(one, *proxy)
+        return found
+
     def requirements(self, asked: Asked) -> list[Requirement] | Forbidden:
-        """What an operation needs beside the baseline.
+        """Return what an operation needs in addition to the baseline.
 
         Raises:
             MessageRefused: A resource's URI can be read in ways that have different rules (-32602).
         """
         method, kind, name, message = asked
         found: list[Requirement] = []
-        listed = self.methods.names.find(method)
-        if listed is not None:
-            found.append(self.methods.requirements[listed])
-        if kind is not None and name is not None:
-            target = self._target(message, kind, name)
-            found += [self.targets[kind].requirements[index] for index in target]
-            unlisted = not target
+        rule = self.methods.names.find(method)
+        if rule is not None:
+            found.append(self.methods.requirements[rule])
+        if kind is None or name is None:
+            listed = rule is not None or method in COMMON or method.startswith("notifications/")
+        elif kind == "resource":
+            listed, rules = self._resource(message, name)
+            found += [self.targets[kind].requirements[index] for index in rules]
         else:
-            unlisted = listed is None and method not in COMMON and not method.startswith("notifications/")
-        if unlisted and self.deny_unlisted:
-            return Forbidden(Reason.OPERATION_NOT_LISTED, found=str(operation(asked, {})))
+            rule = self.targets[kind].names.find(name)
+            listed = rule is not None
+            if rule is not None:
+                found.append(self.targets[kind].requirements[rule])
+            if kind == "tool":
+                found += self._reached_by(name)
+        if not listed and self.deny_unlisted:
+            return Forbidden(Reason.OPERATION_NOT_LISTED, found=method if name is None else f"{method} {name}")
         return found
 
-    def _target(self, message: Message, kind: TargetKind, name: str) -> list[int]:
-        names = self.targets[kind].names
-        index = names.find(name)
-        found = [] if index is None else [index]
-        if kind != "resource" or not self.targets[kind].requirements:
-            return found
-        from asgi_mcp_auth._mcp.resource_uris import is_usual, readings  # noqa: PLC0415 - loaded with the rule
+    def _reached_by(self, tool: str) -> list[Requirement]:
+        """Return what a tool needs because of the targets that it may reach: the rules of all of them, or none."""
+        names, requirements = self.targets["tool"]
+        proxy = self.proxies.find(tool)
+        if proxy is not None:
+            anything = proxy[0].anything and names.find_exact(tool) is None
+            if anything or (proxy[0].arguments and (self.headers_only or _too_nested(proxy[1]))):
+                return [one for table in self.targets.values() for one in table.requirements]
+        local = local_name(tool)
+        if local is None:
+            return []
+        if names.find_exact(local) is None and names.find_exact(tool) is None:
+            return [*requirements]  # the tool may be listed under another name (fastmcp's Namespace, ToolTransform)
+        return [requirements[index] for index in sorted(names.ending_with(f"_{local}"))]
 
-        if is_usual(name):
-            return found
-        forms = readings(name)
-        template = message.method == "completion/complete" and any("{" in form for form in forms or ())
-        if template and len(name) > MAX_TEMPLATE_LENGTH:
-            what = "a URI template that is too long"
-            raise malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
-        if forms is None or not (template or all(names.find(form) == index for form in forms)):
-            what = "an ambiguous URI"
-            raise malformed(what, INVALID_PARAMS, message.message_id, description="Ambiguous resource URI")
-        if template:  # its completions tell of every URI it stands for
-            return sorted({*found, *(rule for form in forms for rule in names.reachable(form))})
-        return found
+    def _resource(self, message: Message, uri: str) -> tuple[bool, list[int]]:
+        """Return whether a resource has a rule of its own, and all rules that apply to it."""
+        if not self.targets["resource"].requirements:
+            return False, []
+        if is_usual(uri):
+            return self._uri_rules(with_path(uri))
+        if message.method == "completion/complete":
+            templates = forms(uri, wildcards=True) or ()
+            if any("{" in template for template in templates):  # its completions reveal every URI that it expands to
+                names = self.targets["resource"].names
+                reachable = {
+                    index
+                    for template in templates
+                    for whole in (template, *without_query(template))
+                    for index in names.reachable(whole)
+                }
+                return bool(reachable), sorted(reachable)
+        rules = [self._uri_rules(form) for form in forms(uri) or ()]
+        if not rules or any(self._meaning(other) != self._meaning(rules[0]) for other in rules[1:]):
+            raise ambiguous(message)
+        return rules[0]
 
-    def listed(self, kind: TargetKind, name: str) -> Requirement | Forbidden | None:
-        """What an entry of a list needs to be used; as `requirements`, and without an opinion on odd URIs."""
+    def _uri_rules(self, form: str) -> tuple[bool, list[int]]:
+        """Return whether a canonical URI has a rule, and its rules and those of the URI without its query.
+
+        fastmcp ignores query and fragment when it matches a template, so all of these rules add up.
+        """
+        names = self.targets["resource"].names
+        rule = names.find(form)
+        found = {rule, *map(names.find, without_query(form))}
+        return rule is not None, sorted(index for index in found if index is not None)
+
+    def _meaning(self, rules: tuple[bool, list[int]]) -> object:
+        """Return what rules come to, so that two rules with the same scopes are the same."""
+        listed, indexes = rules
+        needed = [self.targets["resource"].requirements[index] for index in indexes]
+        means = frozenset((frozenset(one.needed), one.strength) for one in needed if one.needed or one.strength)
+        return listed and self.deny_unlisted, means
+
+    def listed(self, kind: TargetKind, name: str) -> list[Requirement] | Forbidden:
+        """Return what an entry of a list needs to be used; as `requirements`, but unusual URIs are not refused."""
         table = self.targets[kind]
-        index = table.names.find(name)
-        if index is not None:
-            return table.requirements[index]
-        return Forbidden(Reason.OPERATION_NOT_LISTED, found=name) if self.deny_unlisted else None
+        if kind == "resource":
+            listed, rules = self._uri_rules(with_path(canonical(name, wildcards="{" in name)))
+        else:
+            rule = table.names.find(name)
+            listed, rules = rule is not None, [] if rule is None else [rule]
+        if not listed and self.deny_unlisted:
+            return Forbidden(Reason.OPERATION_NOT_LISTED, found=name)
+        return [table.requirements[index] for index in rules] + (self._reached_by(name) if kind == "tool" else [])
 
 
-def _table(
-    rules: object, where: str, problems: Problems, hierarchy: ScopeHierarchy, scopes: CompileScopes, *, templates: bool
-) -> _Table:
+def _through(asked: Asked, proxy: _Proxy, namespace: str) -> Iterator[Asked]:
+    """Yield the targets that a call of a proxy tool names, also as they are called above the mount of its server."""
+    given = asked[3].params.get("arguments")
+    if not proxy.arguments:
+        return
+    if namespace and not (isinstance(given, dict) and proxy.arguments[0].path[0][0] in given):
+        return  # another tool whose name ends like a proxy's: the proxy itself has no default for this argument
+    for inner in proxied(asked, proxy.arguments):
+        yield inner
+        if namespace:
+            yield from _in_namespace(inner, namespace)
+
+
+def _in_namespace(asked: Asked, namespace: str) -> Iterator[Asked]:
+    """Yield the names that the target of a mounted server has above the mount (fastmcp's Namespace)."""
+    method, kind, name, message = asked
+    if kind != "resource":
+        yield method, kind, f"{namespace}_{name}", message
+        return
+    scheme, separator, path = (name or "").partition("://")
+    first, *parts = namespace.split("_")
+    if separator and len(parts) < MAX_NAMESPACE_PARTS:
+        for joints in product("_/", repeat=len(parts)):  # `a_b` may be one namespace, or one inside another
+            inside = first + "".join(joint + part for joint, part in zip(joints, parts, strict=True))
+            yield method, kind, f"{scheme}://{inside}/{path}", message
+
+
+def _too_nested(namespace: str) -> bool:
+    return namespace.count("_") >= MAX_NAMESPACE_PARTS
+
+
+def _table(rules: object, where: str, problems: Problems, hierarchy: ScopeHierarchy, *, templates: bool) -> _Table:
     names: list[Pattern | str] = []
+    spellings: list[tuple[Pattern | str, int]] = []
     requirements: list[Requirement] = []
     for text, value in problems.mapping(rules, where).items():
         name = parse_pattern(text, templates=templates) if text else None
@@ -145,50 +298,112 @@ def _table(
             fix = "Write a name, a pattern with *, or a URI template with {operators} or * at its end only."
             problems.add(where, f"{show(text)} cannot be matched.", fix)
             continue
-        needed, strength = compile_rule(value, f"{where}[{show(text)}]", problems, scopes)
+        needed, strength = compile_rule(value, f"{where}[{show(text)}]", problems)
         if templates:
-            _warn_of_readings(name, where, problems)
+            name, *others = _uri_spellings(name, text, where, problems)
+            spellings += [(other, len(names)) for other in others]
+        if isinstance(name, str) and name in names:
+            problems.add(where, f"{show(text)} is the same resource as another rule.", "Merge the two rules.")
         names.append(name)
         requirements.append(hierarchy.require(needed, strength=strength))
-    table = PatternTable(names)
+    table = PatternTable(names, spellings)
     for one, two in table.ties():
         fix = "Make one of them longer, or add the names that both match."
         problems.add(where, f"{show(one)} and {show(two)} are equally specific.", fix)
     return _Table(table, tuple(requirements))
 
 
-def _warn_of_readings(name: Pattern | str, where: str, problems: Problems) -> None:
-    from asgi_mcp_auth._mcp.resource_uris import is_usual, readings  # noqa: PLC0415 - few have rules for URIs
+def _uri_spellings(name: Pattern | str, text: str, where: str, problems: Problems) -> list[Pattern | str]:
+    """Return a rule in the canonical form of URIs, then in the other forms that it may have to match."""
+    if isinstance(name, str):
+        read = forms(name)
+        if read is None and not is_usual(name):
+            fix = "Write the URI as RFC 3986 has it, with percent-encoding."
+            problems.warn(where, f"{show(text)} is refused in requests: servers disagree how to read it.", fix)
+        return [canonical(name), *(read or ())]
+    whole = canonical(name.glob, wildcards=True)
+    if name.template:
+        return [name._replace(glob=whole if name.open else with_path(whole))]
+    globs = dict.fromkeys((name.glob, whole, with_path(whole)))
+    if "/" not in name.glob.replace("://", "", 1) and not name.glob.endswith("*"):
+        globs[f"{name.glob}/"] = None  # a pattern for a whole URI without a path
+    return [name._replace(glob=glob) for glob in globs]
 
-    if isinstance(name, str) and (odd := readings(name)) is not None and not is_usual(name):
-        fix = f"Write it as servers look it up: one of {', '.join(map(show, sorted(odd)))}."
-        problems.warn(where, f"{show(name)} can be read in several ways.", fix)
+
+def _proxies(policy: ScopePolicy, loaded: frozenset[str], where: str, problems: Problems) -> _Proxies:
+    proxies: dict[str, _Proxy] = {}
+    given = problems.mapping(policy.proxies, f"{where}.proxies")
+    for tool, arguments in {**loaded_proxies(loaded), **given}.items():
+        place = f"{where}.proxies[{show(tool)}]"
+        if not tool.strip("*") or "*" in tool[1:]:
+            problems.add(place, f"{show(tool)} is not a tool.", "Write a name, or * and the end of a name.")
+        found: list[Argument] = []
+        anything = False
+        for argument, kind in problems.mapping(arguments, place).items():
+            steps = [_ARGUMENT.fullmatch(step) for step in argument.split(".")]
+            target = _KINDS.get(kind) if isinstance(kind, str) else None
+            if kind == "any":
+                anything = True
+            elif target is None:
+                fix = "Write 'tool', 'resource', 'prompt' or 'any'."
+                problems.add(f"{place}[{show(argument)}]", f"{show(kind)} is no kind of target.", fix)
+            elif None in steps:
+                fix = "Write the argument's name, or a path such as 'calls[].tool'."
+                problems.add(place, f"{show(argument)} is not an argument.", fix)
+            else:
+                path = tuple((step[1], step[2] is not None) for step in steps if step is not None)
+                found.append(Argument(target, path))
+        proxies[tool] = _Proxy(tuple(found), anything)
+    return _Proxies(proxies)
 
 
-def compile_operation_rules(
-    policy: ScopePolicy, hierarchy: ScopeHierarchy, where: str, problems: Problems, scopes: CompileScopes
-) -> OperationRules:
-    """Check and compile; what was a problem is left out of the result."""
-
-    def table(name: str, *, templates: bool = False) -> _Table:
-        return _table(getattr(policy, name), f"{where}.{name}", problems, hierarchy, scopes, templates=templates)
-
-    for name in ("headers_only", "allow_batches", "filter_lists", "mark_reachable"):
+def _check_choices(policy: ScopePolicy, where: str, problems: Problems) -> None:
+    """Check the options that have a few values, and that no two of them exclude each other."""
+    for name in ("headers_only", "allow_batches", "filter_lists"):
         if not isinstance(getattr(policy, name), bool):
             problems.add(f"{where}.{name}", f"{show(getattr(policy, name))} is not a bool.", "Write True or False.")
     for name, values in (("unlisted", ("baseline", "deny")), ("scope_strategy", ("auto", "minimal", "cumulative"))):
         if getattr(policy, name) not in values:
             fix = f"Write one of {', '.join(map(show, values))}."
             problems.add(f"{where}.{name}", f"{show(getattr(policy, name))} is none of its values.", fix)
-    public = problems.strings(policy.public_methods, f"{where}.public_methods")
-    for method in public:
+    if policy.public_methods and policy.headers_only:
+        problems.add(f"{where}.public_methods", "headers_only reads no body.", "Remove one of the two.")
+    if policy.filter_lists and policy.headers_only:
+        fix = "Remove one of the two: a response is known as a list by the id in the body."
+        problems.add(f"{where}.filter_lists", "headers_only reads no body.", fix)
+    if policy.annotate_lists and not policy.filter_lists:
+        problems.add(f"{where}.annotate_lists", "It changes nothing without filter_lists.", "Set filter_lists=True.")
+
+
+def _public_methods(policy: ScopePolicy, where: str, problems: Problems) -> frozenset[str]:
+    methods = problems.strings(policy.public_methods, f"{where}.public_methods")
+    for method in methods:
         if method in TARGETED or method in IN_BODY_ONLY or "*" in method:
             fix = "Name methods without a tool, resource or prompt: no rule for one would apply."
             problems.add(f"{where}.public_methods", f"{show(method)} cannot be public.", fix)
-    if public and policy.headers_only:
-        problems.add(f"{where}.public_methods", "headers_only reads no body.", "Choose one of the two.")
-    if policy.mark_reachable and not policy.filter_lists:
-        problems.add(f"{where}.mark_reachable", "It changes nothing without filter_lists.", "Set filter_lists=True.")
+    return frozenset(methods)
+
+
+def _annotations(policy: ScopePolicy, where: str, problems: Problems) -> frozenset[str]:
+    given = cast("object", policy.annotate_lists)
+    listed = list(cast("frozenset[object]", given)) if isinstance(given, (set, frozenset)) else given
+    names = problems.strings(listed, f"{where}.annotate_lists")
+    for name in names:
+        if name not in ANNOTATIONS:
+            fix = f"Write {', '.join(map(show, ANNOTATIONS))}."
+            problems.add(f"{where}.annotate_lists", f"{show(name)} is none of its values.", fix)
+    return frozenset(names)
+
+
+def compile_operation_rules(
+    policy: ScopePolicy, hierarchy: ScopeHierarchy, where: str, problems: Problems, loaded: frozenset[str]
+) -> OperationRules:
+    """Check and compile; anything that is a problem is left out of the result."""
+
+    def table(name: str, *, templates: bool = False) -> _Table:
+        return _table(getattr(policy, name), f"{where}.{name}", problems, hierarchy, templates=templates)
+
+    _check_choices(policy, where, problems)
     return OperationRules(
         targets={
             "tool": table("tools"),
@@ -196,22 +411,34 @@ def compile_operation_rules(
             "prompt": table("prompts"),
         },
         methods=table("rpc_methods"),
+        proxies=_proxies(policy, loaded, where, problems),
         deny_unlisted=policy.unlisted == "deny",
-        public_methods=frozenset(public),
+        public_methods=_public_methods(policy, where, problems),
         headers_only=policy.headers_only is True,
         allow_batches=policy.allow_batches is True,
         filter_lists=policy.filter_lists is True,
-        mark_reachable=policy.mark_reachable is True,
+        annotate_lists=_annotations(policy, where, problems),
     )
 
 
-# Real clients search a challenge for these with unanchored regular expressions.
+# Clients search a challenge for these parameters with unanchored regular expressions (tests/test_npm_clients.py).
 MISLEADING = ("error=", "scope=", "resource_metadata=")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledPolicy:
-    """The scopes of one resource; `requirements` belong to `rules`, one each, the baseline included."""
+    """The scopes of one resource.
+
+    Attributes:
+        baseline: What every request needs.
+        challenged: What the challenge of a first 401 names.
+        rules: The path rules.
+        requirements: What each path rule needs, the baseline included.
+        operations: The rules for what is in a body.
+        non_mcp_paths: The paths whose bodies are not read.
+        cumulative: Whether challenges name the granted scopes too; None: as the client's revision expects.
+        known: Every scope that the policy names, in its order.
+    """
 
     hierarchy: ScopeHierarchy
     baseline: Requirement
@@ -221,16 +448,14 @@ class CompiledPolicy:
     operations: OperationRules
     non_mcp_paths: tuple[PathRule, ...]
     cumulative: bool | None
-    """Whether challenges name the granted scopes too; None for what the client's revision wants."""
     known: tuple[str, ...]
-    """Every scope that the policy names, in its order."""
 
 
 def compile_scopes(value: object, where: str, problems: Problems, *, published: bool = False) -> tuple[str, ...]:
-    """A list of scope tokens, checked.
+    """Return the scope tokens of a list; report anything else as a problem.
 
-    `published` ones go into metadata or a challenge: `offline_access` is left out of them, because it is the
-    client's own business (MCP 2026-07-28).
+    Published scopes go into metadata or a challenge. `offline_access` is left out there: clients add it themselves
+    (MCP 2026-07-28).
     """
     scopes = as_list(value)
     if scopes is None:
@@ -277,9 +502,9 @@ def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule
             fix = "Write '/path', '/path/*' or 'POST /path': a known method, the path decoded, no trailing slash."
             problems.add(f"{where}.paths", f"{show(text)} is not a path rule.", fix)
         elif rule in rules:
-            problems.add(f"{where}.paths", f"{show(text)} stands there twice.", "Merge the two rules.")
+            problems.add(f"{where}.paths", f"{show(text)} is listed more than once.", "Merge the two rules.")
         else:
-            rules[rule] = compile_rule(scopes, f"{where}.paths[{show(text)}]", problems, compile_scopes)
+            rules[rule] = compile_rule(scopes, f"{where}.paths[{show(text)}]", problems)
     return rules
 
 
@@ -292,15 +517,24 @@ def _non_mcp_paths(policy: ScopePolicy, where: str, problems: Problems) -> tuple
     return tuple(rule for rule in rules.values() if rule is not None)
 
 
-def compile_policy(policy: ScopePolicy, where: str, problems: Problems) -> CompiledPolicy:
-    """Check and compile a policy; what was a problem is left out of the result."""
+def compile_policy(
+    policy: ScopePolicy, where: str, problems: Problems, loaded: frozenset[str] = frozenset()
+) -> CompiledPolicy:
+    """Check and compile a policy; anything that is a problem is left out of the result.
+
+    Args:
+        policy: What the user wrote.
+        where: The place of the policy, for problems.
+        problems: Collects problems and warnings.
+        loaded: Which of `_compat.servers.MODULES` are loaded.
+    """
     hierarchy = _hierarchy(policy, where, problems)
     default = compile_scopes(policy.default, f"{where}.default", problems, published=True)
     asked = default
     if policy.challenge_scopes is not None:
         asked = compile_scopes(policy.challenge_scopes, f"{where}.challenge_scopes", problems, published=True)
     rules = _rules(policy, where, problems)
-    operations = compile_operation_rules(policy, hierarchy, where, problems, compile_scopes)
+    operations = compile_operation_rules(policy, hierarchy, where, problems, loaded)
     ruled = [scopes for scopes, _ in rules.values()]
     operated = [
         requirement.needed

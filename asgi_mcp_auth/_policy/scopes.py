@@ -1,32 +1,22 @@
-"""Scopes: their grammar, the hierarchy over them, and what a request needs (RFC 6749 section 3.3)."""
+"""Scopes: their grammar (RFC 6749 section 3.3), the hierarchy over them, and what a request needs."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from asgi_mcp_auth._values import dataclass
-
-__all__ = ("Requirement", "ScopeHierarchy", "StepUpRequirement", "is_scope")
-
-_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # 1*NQCHAR
-
-
-def is_scope(text: object) -> bool:
-    """Whether `text` is one scope token (RFC 6749 section 3.3)."""
-    return isinstance(text, str) and _SCOPE.fullmatch(text) is not None
+__all__ = ("Requirement", "ScopeHierarchy", "StepUpRequirement")
 
 
 class StepUpRequirement(NamedTuple):
-    """How a user has to have authenticated, and how long ago at most (RFC 9470)."""
+    """The way in which a user must have authenticated, and the seconds since then at most (RFC 9470)."""
 
     acr_values: tuple[str, ...] = ()
     max_age: int | None = None
 
     def met_by(self, claims: Mapping[str, object], now: float, leeway: float) -> bool:
-        """Whether a token's claims say so; a claim that is needed and missing says no."""
+        """Return whether a token's claims meet the requirement; a required claim that is missing does not."""
         if self.acr_values and claims.get("acr") not in self.acr_values:
             return False
         if self.max_age is None:
@@ -34,14 +24,19 @@ class StepUpRequirement(NamedTuple):
         authenticated = claims.get("auth_time")
         if isinstance(authenticated, bool) or not isinstance(authenticated, (int, float)):
             return False
-        return authenticated + self.max_age + leeway >= now
+        # Comparisons only: an integer claim may be too large for arithmetic with a float.
+        return now - leeway - self.max_age <= authenticated <= now + leeway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requirement:
-    """Scopes a request needs, compiled: each with all scopes that satisfy it.
+    """The scopes that a request needs, compiled.
 
-    `named` are the scopes as clients must request them, for challenges; `needed` as tokens carry them.
+    Attributes:
+        needed: The scopes as tokens carry them.
+        named: The scopes as clients must request them, for challenges.
+        satisfied_by: For each needed scope, all scopes that satisfy it.
+        strength: How the user must have authenticated.
     """
 
     needed: tuple[str, ...] = ()
@@ -50,7 +45,7 @@ class Requirement:
     strength: StepUpRequirement | None = None
 
     def met_by(self, granted: Iterable[str]) -> bool:
-        """Whether `granted`, with what it implies, covers every needed scope."""
+        """Return whether `granted`, with the scopes that it implies, covers every needed scope."""
         for satisfying in self.satisfied_by:  # noqa: SIM110 - all() over a generator costs twice as much here
             if satisfying.isdisjoint(granted):
                 return False
@@ -58,14 +53,14 @@ class Requirement:
 
 
 class ScopeHierarchy:
-    """`implies` (scope → scopes it includes) and `request_scope_names`, turned round for looking up."""
+    """The scopes that include others, and the names by which clients must request scopes."""
 
     def __init__(self, implies: Mapping[str, Iterable[str]], request_scope_names: Mapping[str, str]) -> None:
         self._implies = {scope: tuple(included) for scope, included in implies.items()}
         self._request_scope_names = dict(request_scope_names)
 
     def cycle(self) -> tuple[str, ...] | None:
-        """A chain of scopes that leads back to its start, or None."""
+        """Return a chain of scopes that leads back to its start; None if there is none."""
         for start in self._implies:
             chain, seen = [start], set[str]()
             while chain:
@@ -80,11 +75,11 @@ class ScopeHierarchy:
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Every scope it names."""
+        """Every scope in the hierarchy."""
         return tuple(dict.fromkeys(s for scope, included in self._implies.items() for s in (scope, *included)))
 
     def satisfying(self, scope: str) -> frozenset[str]:
-        """`scope` and every scope that includes it, directly or through others."""
+        """Return `scope` and every scope that includes it, directly or through others."""
         found = {scope}
         while True:
             more = {name for name, included in self._implies.items() if not found.isdisjoint(included)} - found
@@ -93,11 +88,11 @@ class ScopeHierarchy:
             found |= more
 
     def request_name(self, scope: str) -> str:
-        """The name that clients must request to be granted `scope`."""
+        """Return the name that clients must request to be granted `scope`."""
         return self._request_scope_names.get(scope, scope)
 
     def require(self, *groups: Iterable[str], strength: StepUpRequirement | None = None) -> Requirement:
-        """Compile the union of `groups`, in stable order."""
+        """Return the compiled union of `groups`, in stable order."""
         needed = tuple(dict.fromkeys(scope for group in groups for scope in group))
         named = tuple(dict.fromkeys(self.request_name(scope) for scope in needed))
         satisfied_by = tuple(self.satisfying(scope) for scope in needed)

@@ -5,18 +5,20 @@ Whatever a verifier or a hook does, a decision comes back: an exception is answe
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 
 from asgi_mcp_auth._oauth.credentials import Credential, read_credential
 from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.jwt import JWTVerifier
-from asgi_mcp_auth._verify.verifier import IsRevoked, Verified, Verifier, ask_hook, hook_failed
+from asgi_mcp_auth._verify.verifier import IsRevoked, Verified, Verifier
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 
 __all__ = ("Authenticator",)
 
 Identity = Verified | Refusal
+Check = Callable[[RequestInfo], Identity | Awaitable[Identity]]
 
 
 class Authenticator:
@@ -25,22 +27,25 @@ class Authenticator:
     Args:
         schemes: The accepted credential schemes, in lower case.
         verifier: A `JWTVerifier`, or a verifier of the user's own.
+        hooks: Calls the user's functions, within their time limit.
         is_revoked: The hook that is asked about every accepted credential, cached ones included; None for no hook.
     """
 
-    def __init__(self, schemes: frozenset[bytes], verifier: Verifier, is_revoked: IsRevoked | None = None) -> None:
+    def __init__(
+        self,
+        schemes: frozenset[bytes],
+        verifier: Verifier,
+        hooks: HookCaller,
+        is_revoked: IsRevoked | None = None,
+    ) -> None:
         self._schemes = schemes
+        self._hooks = hooks
         self._verifier = verifier
         self.jwt = verifier if isinstance(verifier, JWTVerifier) else None
         """The verifier of JWTs; None with a verifier of the user's own."""
         self._is_revoked = is_revoked
-
-    def check(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
+        self.check: Check = self._check if is_revoked is None else self._check_and_ask
         """Return the decision if it needs no waiting, else an awaitable that continues where the check stopped."""
-        decided = self._check(request)
-        if self._is_revoked is None or isinstance(decided, Refusal):
-            return decided
-        return self._ask_revocation(decided, request)
 
     @property
     def asks_revocation(self) -> bool:
@@ -68,16 +73,18 @@ class Authenticator:
         return self._ask_verifier(credential, request)
 
     async def _ask_verifier(self, credential: Credential, request: RequestInfo) -> Identity:
+        name, verify, token = "The verifier", self._verifier.verify, credential.token
         try:
-            identity: object = await self._verifier.verify(credential, request)
-            if isinstance(identity, (Verified, Refusal)):
-                return identity
-            msg = f"verify() returned {type(identity).__name__}"
-            raise TypeError(msg)  # noqa: TRY301 - handled as if the verifier had raised it
+            identity = await self._hooks.call(verify, credential, request, name=name, token=token)
         except Refusal as refusal:
             return refusal.without_traceback()
-        except Exception as error:  # noqa: BLE001 - a verifier's mistake is not a pass, and not the caller's fault
-            return hook_failed("The verifier", error, credential.token)
+        if isinstance(identity, (Verified, Refusal)):
+            return identity
+        return self._hooks.wrong_answer(name, identity, "Verified or a Refusal")
+
+    def _check_and_ask(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
+        decided = self._check(request)
+        return decided if isinstance(decided, Refusal) else self._ask_revocation(decided, request)
 
     async def _ask_revocation(self, decided: Verified | Awaitable[Identity], request: RequestInfo) -> Identity:
         """Ask the hook about an accepted credential; False means that it is not revoked, anything else that it is."""
@@ -86,7 +93,7 @@ class Authenticator:
             return identity
         info = identity.auth_info
         try:
-            answer = await ask_hook(self._is_revoked, info, name="is_revoked", token=request.token)
+            answer = await self._hooks.call(self._is_revoked, info, name="is_revoked", token=request.token)
         except Refusal as refusal:
             return refusal.without_traceback()
         if answer is False:

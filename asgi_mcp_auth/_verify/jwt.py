@@ -8,20 +8,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from asgi_mcp_auth._keys.registry import Issuers, Trusted
-from asgi_mcp_auth._oauth.access_token import check_claims, check_header, unverified_time
+from asgi_mcp_auth._oauth.access_token import check_claims, check_header, unverified_time, valid_from
 from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._oauth.jwk_set import VerificationKey
 from asgi_mcp_auth._oauth.jws import CompactJWS, parse_compact
 from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.token_cache import Entry, TokenCache, estimate_size
-from asgi_mcp_auth._verify.verifier import Verified, copy_with_token, hook_failed
+from asgi_mcp_auth._verify.verifier import Verified, copy_with_token
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
-
-if TYPE_CHECKING:
-    from asgi_mcp_auth.status import ResourceStatus
+from asgi_mcp_auth.status import ResourceStatus
 
 __all__ = ("JWTVerifier",)
 
@@ -35,6 +33,7 @@ class JWTVerifier:
         cache_size: How many verified tokens to remember; 0 for none.
         cache_bytes: How much memory they may take.
         expose_token: Keep the raw token in `AuthInfo.token`.
+        hooks: Logs failures at a limited rate.
 
     Attributes:
         cache: The tokens that are remembered.
@@ -48,12 +47,14 @@ class JWTVerifier:
         cache_size: int,
         cache_bytes: int,
         expose_token: bool,
+        hooks: HookCaller,
     ) -> None:
         self.cache = TokenCache(cache_size, cache_bytes, clock)
         self._issuers = issuers
         self._clock = clock
         self._refusals: Counter[str] = Counter()
         self._expose_token = expose_token
+        self._hooks = hooks
 
     def check(self, token: bytes, digest: bytes) -> Verified | Refusal | Awaitable[Verified | Refusal]:
         """Decide about a token that is not in the cache, and put it there if it is accepted.
@@ -80,7 +81,7 @@ class JWTVerifier:
         except Refusal as refusal:
             return self._refused(refusal, jws, trusted)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not be a pass, and never a 500
-            return hook_failed("The JWT verifier", error, token)
+            return self._hooks.failed("The JWT verifier", error, token)
 
     async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
         """Return the decision about a credential, cached or not; see `Verifier`."""
@@ -137,7 +138,7 @@ class JWTVerifier:
             auth_info = copy_with_token(auth_info, token.decode("ascii"))
         valid_until = (auth_info.expires_at or 0.0) + rules.leeway
         verified = Verified(auth_info, valid_until)
-        not_before = max(claims.get("nbf", 0), claims.get("iat", 0)) - rules.leeway
+        not_before = valid_from(claims) - rules.leeway
         until, weight = min(valid_until, trusted.until), estimate_size(jws.payload, claims, auth_info)
         self.cache.put(digest, Entry(verified, not_before, until, trusted.keys, generation, weight))
         return verified
@@ -153,8 +154,6 @@ class JWTVerifier:
 
     def status(self, resource: str) -> ResourceStatus:
         """Its picture."""
-        from asgi_mcp_auth.status import ResourceStatus  # noqa: PLC0415
-
         return ResourceStatus(
             resource=resource,
             token_cache=self.cache.status(),

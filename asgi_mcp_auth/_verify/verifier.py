@@ -1,27 +1,23 @@
-"""Turning a credential into a verified identity: the seam, the revocation hook, and functions of the user's own.
+"""Turning a credential into a verified identity: the protocol, the revocation hook, and the user's own functions.
 
-A verifier decides and never answers: `Verified` or a `Refusal` come back, and the middleware does the rest.
+A verifier decides and does not answer the request: it returns `Verified` or a `Refusal`.
 """
 
 from __future__ import annotations
 
 import inspect
-import logging
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
-from urllib.parse import quote
 
 from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._values import dataclass
+from asgi_mcp_auth._verify.hooks import run_on_thread
 from asgi_mcp_auth.context import AuthInfo
-from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal, Unavailable
+from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 
 __all__ = ("CallableVerifier", "IsRevoked", "Verified", "Verifier", "VerifyFunction")
-
-logger = logging.getLogger("asgi_mcp_auth.verifiers")
 
 IsRevoked = Callable[[AuthInfo], bool | Awaitable[bool]]
 VerifyFunction = Callable[[str], AuthInfo | Awaitable[AuthInfo]]
@@ -29,69 +25,47 @@ VerifyFunction = Callable[[str], AuthInfo | Awaitable[AuthInfo]]
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """An accepted credential, the time it is good until (leeway included), and fields to add to the app's response."""
+    """An accepted credential.
+
+    Attributes:
+        auth_info: The identity.
+        valid_until: The end of the credential, leeway included; None without an end.
+        response_headers: Fields to add to the response of the app.
+    """
 
     auth_info: AuthInfo
     valid_until: float | None = None
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
 
-    def __init__(
-        self,
-        auth_info: AuthInfo,
-        valid_until: float | None = None,
-        response_headers: tuple[tuple[bytes, bytes], ...] = (),
-    ) -> None:
-        object.__setattr__(self, "auth_info", auth_info)
-        object.__setattr__(self, "valid_until", valid_until)
-        object.__setattr__(self, "response_headers", response_headers)
-
 
 class Verifier(Protocol):
-    """Decides about a credential. An exception other than a `Refusal` is answered 503 `hook_failed`."""
+    """Checks a credential. An exception other than a `Refusal` is answered 503 `hook_failed`."""
 
     async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
-        """Return what was verified, or return or raise the refusal."""
+        """Return the verified credential, or return or raise the refusal."""
         ...
 
 
 def copy_with_token(auth_info: AuthInfo, token: str | None) -> AuthInfo:
-    """The same identity, with or without the raw token."""
+    """Return the identity with this raw token, or without a token."""
     return auth_info if auth_info.token == token else auth_info.replace(token=token)
 
 
-def hook_failed(name: str, error: Exception, token: bytes) -> Unavailable:
-    """The refusal for code of the user's that raised. The traceback goes to the log, without the token it may quote."""
-    told, secret = "".join(traceback.format_exception(error)), token.decode("ascii", "replace")
-    for form in (secret, quote(secret), quote(secret, safe="")):
-        told = told.replace(form, "[token]")
-    logger.error("%s failed:\n%s", name, told)
-    return Unavailable(Reason.HOOK_FAILED, found=type(error).__name__)
-
-
-async def ask_hook(hook: Callable[..., object], *args: object, name: str, token: bytes) -> object:
-    """Call a user's function, sync or async. What it raises, unless a `Refusal`, becomes 503 `hook_failed`."""
-    try:
-        answer = hook(*args)
-        return await answer if inspect.isawaitable(answer) else answer
-    except Refusal:
-        raise
-    except Exception as error:  # noqa: BLE001 - the user's code: whatever it is, it is no pass
-        raise hook_failed(name, error, token) from None
-
-
 class CallableVerifier:
-    """A function of the user's own, `token → AuthInfo`, async or, on a thread, sync (mcpauth's custom verification).
+    """A function from a token to an `AuthInfo` as a verifier (mcpauth's custom verification).
 
-    Its result is held to what the resource demands: a trusted issuer, the audience, the expiry.
+    An async function runs on the event loop, a sync one on a thread. The issuer, the audience and the expiry of the
+    result are checked against what the resource demands.
 
     Args:
         function: Returns the identity, or raises a refusal (or one of `asgi_mcp_auth.exceptions`).
         issuers: The issuers that the resource trusts.
-        accepts_audience: Whether the `AuthInfo`'s audience is acceptable, or None not to check.
+        resource: The identifier of the resource.
+        accepts_audience: Returns whether the audience of an `AuthInfo` is acceptable.
         clock: Seconds since the epoch.
         expose_token: Keep the raw token in `AuthInfo.token`.
-        allowed_clients: By issuer: the only clients to accept, or None for any.
-        translate: From what the function raised to the refusal that is meant.
+        allowed_clients: The accepted clients of each issuer; None accepts all.
+        translate: Returns the refusal to answer for a refusal that the function raised.
     """
 
     def __init__(
@@ -116,25 +90,25 @@ class CallableVerifier:
         self._expose_token = expose_token
 
     async def _ask(self, token: str) -> object:
-        """An async function runs here; a sync one may wait on the network, so it runs on a thread."""
         if inspect.iscoroutinefunction(self._function):
             return await self._function(token)
-        import anyio.to_thread  # noqa: PLC0415 - few have such a function
-
-        # In a tuple, because trio does not let a thread return what can be awaited.
-        (answer,) = await anyio.to_thread.run_sync(lambda: (self._function(token),))
+        answer = await run_on_thread(self._function, token)
         return await answer if inspect.isawaitable(answer) else answer
 
     async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:  # noqa: ARG002 - the seam
-        """Ask the function, then check what it says."""
+        """Call the function, then check the identity that it returned.
+
+        Raises:
+            TypeError: The function did not return an `AuthInfo`.
+        """
         token = credential.token.decode("ascii")
         try:
-            info = await ask_hook(self._ask, token, name="The verify function", token=credential.token)
+            info = await self._ask(token)
         except Refusal as refusal:
             return (refusal if self._translate is None else self._translate(refusal)).without_traceback()
         if not isinstance(info, AuthInfo):
-            logger.error("The verify function returned %s, not an AuthInfo", type(info).__name__)
-            return Unavailable(Reason.HOOK_FAILED, found=type(info).__name__)
+            msg = f"The verify function returned {type(info).__name__}, not an AuthInfo"
+            raise TypeError(msg)
         if info.issuer not in self._issuers:
             expected = " ".join(sorted(self._issuers))
             return InvalidToken(Reason.UNKNOWN_ISSUER, expected=expected, found=info.issuer, issuer=info.issuer)

@@ -11,8 +11,8 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
+from asgi_mcp_auth._oauth.responses import Header, Response
 from asgi_mcp_auth._oauth.urls import parse_url
-from asgi_mcp_auth._policy.responses import Header, Response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._bounded import Bounded
 from asgi_mcp_auth.dev._clients import Client

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from asgi_mcp_auth._policy.responses import Header, Response, json_response
+from asgi_mcp_auth._oauth.responses import Header, Response, json_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._bounded import Bounded
 from asgi_mcp_auth.dev._client_documents import ClientDocuments

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol, cast
 
+from asgi_mcp_auth._oauth.responses import json_response
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
-from asgi_mcp_auth._policy.responses import json_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._core import Reply
 from asgi_mcp_auth.dev._errors import OAuthError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth._policy.responses import Response
+from asgi_mcp_auth._oauth.responses import Response
 from asgi_mcp_auth.dev._client_registry import ClientRegistry
 from asgi_mcp_auth.dev._grants import AccessToken, Grant, GrantStore
 from asgi_mcp_auth.dev._options import Options

@@ -8,7 +8,7 @@ Neither error contains a code, a token or a secret.
 
 from __future__ import annotations
 
-from asgi_mcp_auth._policy.responses import Header
+from asgi_mcp_auth._oauth.responses import Header
 
 __all__ = ("OAuthError", "PageError")
 

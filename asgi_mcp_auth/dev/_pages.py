@@ -10,7 +10,7 @@ import html
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-from asgi_mcp_auth._policy.responses import Response
+from asgi_mcp_auth._oauth.responses import Response
 from asgi_mcp_auth.dev._clients import Client
 from asgi_mcp_auth.dev._errors import PageError
 from asgi_mcp_auth.dev._policy import OFFLINE, OPENID, ScopeSet

@@ -12,8 +12,8 @@ from typing import Final
 
 import anyio
 
+from asgi_mcp_auth._oauth.responses import Header, Response, json_response
 from asgi_mcp_auth._oauth.urls import is_loopback, parse_url
-from asgi_mcp_auth._policy.responses import Header, Response, json_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._authorization import AuthorizationEndpoint
 from asgi_mcp_auth.dev._control import ControllableServer, control

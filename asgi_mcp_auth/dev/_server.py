@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
 from asgi_mcp_auth._keys.http import ClientFactory
-from asgi_mcp_auth._policy.responses import Response, json_response
+from asgi_mcp_auth._oauth.responses import Response, json_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._client_documents import ClientDocuments
 from asgi_mcp_auth.dev._client_registry import ClientRegistry

@@ -8,7 +8,7 @@ import re
 import secrets
 from typing import Any, Final
 
-from asgi_mcp_auth._policy.responses import json_response
+from asgi_mcp_auth._oauth.responses import json_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._clients import Client
 from asgi_mcp_auth.dev._core import Core, Reply

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 
-from asgi_mcp_auth._policy.responses import Response
+from asgi_mcp_auth._oauth.responses import Response
 
 __all__ = ("Fault", "Faults", "send_slowly", "stall")
 

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import anyio
 
 from asgi_mcp_auth._asgi.response import send_response
-from asgi_mcp_auth._policy.responses import Response, json_response
+from asgi_mcp_auth._oauth.responses import Response, json_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.config import ServerMetadataPaths
 from asgi_mcp_auth.testing._faults import Fault, Faults, send_slowly, stall

@@ -42,7 +42,7 @@ auth = MCPAuth(
             default=["mcp:read"],
             tools={"write": ["mcp:write"]},
             filter_lists=True,
-            mark_reachable=os.environ.get("MARK") == "1",
+            annotate_lists=["required_scopes"] if os.environ.get("MARK") == "1" else [],
         ),
     )
 )

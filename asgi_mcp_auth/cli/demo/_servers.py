@@ -19,7 +19,7 @@ import uvicorn
 from mcp.server.mcpserver import MCPServer
 
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
-from asgi_mcp_auth._policy.responses import Response
+from asgi_mcp_auth._oauth.responses import Response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange, record_exchanges
