@@ -166,7 +166,7 @@ def test_script_10_the_conformance_suite(tmp_path: Path) -> None:
 
 
 def test_the_readme_names_the_versions_that_are_tested() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parent.parent / "asgi_mcp_auth" / "README.md").read_text(encoding="utf-8")
     section = readme.partition("\n## Clients\n")[2].partition("\n## ")[0]
     pins: dict[str, str] = json.loads((CLIENTS / "package.json").read_text(encoding="utf-8"))["dependencies"]
     assert [version for pin in pins.values() if (version := pin.rpartition("@")[2]) not in section] == []

@@ -590,7 +590,7 @@ def test_the_command_prints_the_schema() -> None:
 
 
 def test_the_file_in_the_readme_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+    readme = (Path(__file__).parent.parent / "asgi_mcp_auth" / "README.md").read_text("utf-8")
     text = readme.partition("```toml\n")[2].partition("```")[0]
     monkeypatch.setenv("LOGIN_ISSUER", "https://login.example.com")
     auth = MCPAuth.from_toml(written(tmp_path, text))
