@@ -55,7 +55,7 @@ POLICY: dict[str, Any] = {
 
 
 def fields_of(lines: Iterable[tuple[bytes, bytes]]) -> MCPFields:
-    return MCPFields.read(RequestInfo(http_scope() | {"headers": list(lines)}).fields)
+    return MCPFields(RequestInfo(http_scope() | {"headers": list(lines)}).fields)
 
 
 class EchoApp(RecordingApp):
