@@ -45,7 +45,7 @@ LIES = {
     "x-original-url": "/evil",
     "forwarded": "for=192.0.2.1;host=evil.example;proto=http",
 }
-TOLD = {
+ROOT_PATH_OPTIONS = {
     "uvicorn": "--root-path",
     "hypercorn": "--root-path",
     "hypercorn-trio": "--root-path",
@@ -74,20 +74,20 @@ class Proxied:
         self._stack = contextlib.ExitStack()
         self._started: dict[tuple[str, bool], tuple[str, AsgiServer]] = {}
 
-    def __call__(self, server: str, app: str, *, told: bool = True) -> Stack:
-        if (server, told) not in self._started:
-            more = [TOLD[server], "/api"] if told else []
+    def __call__(self, server: str, app: str, *, is_configured: bool = True) -> Stack:
+        if (server, is_configured) not in self._started:
+            more = [ROOT_PATH_OPTIONS[server], "/api"] if is_configured else []
             upstream = self._stack.enter_context(serving(server, APPS, self.issuer, more, PUBLIC))
             port = free_port()
-            own = self.directory / f"{server}-{told}"
+            own = self.directory / f"{server}-{is_configured}"
             own.mkdir()
             self._stack.enter_context(nginx(configured(self.directory, port, upstream), port, own))
-            self._started[server, told] = (f"https://127.0.0.1:{port}/api", upstream)
-        url, _ = self._started[server, told]
+            self._started[server, is_configured] = (f"https://127.0.0.1:{port}/api", upstream)
+        url, _ = self._started[server, is_configured]
         return Stack(url, SERVERS[server], app, self.issuer, PUBLIC, self.tls)
 
     def upstream(self, server: str) -> AsgiServer:
-        """The server behind nginx, told of its root path."""
+        """The server behind nginx, configured with its root path."""
         return self._started[server, True][1]
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ def asking(stack: Stack) -> Generator[Stack]:
             id=f"RS-31 RS-53 {app}-on-{server}",
             marks=[] if (server, app) == ("uvicorn", "starlette-native") else [pytest.mark.full],
         )
-        for server in TOLD
+        for server in ROOT_PATH_OPTIONS
         for app in (APPS if server == "uvicorn" else APPS[:1])
     ],
 )
@@ -137,15 +137,15 @@ def test_through_nginx(server: str, app: str, probe: Callable[[Stack], None], pr
     [metadata, unauthenticated, claims, websocket_refused, websocket_accepted, streaming, disconnect],
     ids=lambda probe: probe.__name__,
 )
-def test_a_server_that_is_not_told(probe: Callable[[Stack], None], proxied: Proxied) -> None:
+def test_a_server_without_a_configured_root_path(probe: Callable[[Stack], None], proxied: Proxied) -> None:
     """Without `--root-path`: the document, the challenge and the app are all there."""
-    with asking(proxied("uvicorn", "raw-wrap", told=False)) as stack:
+    with asking(proxied("uvicorn", "raw-wrap", is_configured=False)) as stack:
         probe(stack)
 
 
 @pytest.mark.parametrize((), [pytest.param(id="RS-2")])
-def test_a_rule_does_not_fail_open_where_the_server_is_not_told(proxied: Proxied) -> None:
-    with asking(proxied("uvicorn", "raw-wrap", told=False)) as stack:
+def test_a_rule_does_not_fail_open_where_the_root_path_is_not_configured(proxied: Proxied) -> None:
+    with asking(proxied("uvicorn", "raw-wrap", is_configured=False)) as stack:
         assert stack.get("admin").status_code == 400
         assert stack.get("whoami").status_code == 200
     with asking(proxied("uvicorn", "raw-wrap")) as stack:
@@ -175,9 +175,9 @@ def test_what_is_published_is_what_is_configured(app: str, lies: dict[str, str],
             url = f"https://www.example.com/.well-known/oauth-protected-resource/api/{app}"
             assert f'resource_metadata="{url}"' in answer.headers["www-authenticate"]
         for answer in (document, refused, forbidden):
-            told = answer.text + str(answer.headers)
-            assert "evil" not in told
-            assert "http://" not in told
+            answered = answer.text + str(answer.headers)
+            assert "evil" not in answered
+            assert "http://" not in answered
         assert stack.get("whoami", **lies).json()["sub"] == "alice"
 
 

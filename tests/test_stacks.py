@@ -225,7 +225,7 @@ def unauthenticated(stack: Stack) -> None:
 
 
 def refused_post(stack: Stack) -> None:
-    """A body that nobody reads does not cost the connection, which over HTTP/2 carries other requests."""
+    """An unread body does not cost the connection, which over HTTP/2 carries other requests."""
     with stack.client.stream(
         "GET", f"{stack.url}/stream", headers=stack.bearer() | {"accept-encoding": "identity"}
     ) as other:
@@ -241,8 +241,8 @@ def refused_post(stack: Stack) -> None:
 def claims(stack: Stack) -> None:
     answer = stack.get("whoami")
     assert answer.status_code == 200
-    told = answer.json()
-    assert (told["sub"], told["scopes"]) == ("alice", ["mcp:read"])
+    answered = answer.json()
+    assert (answered["sub"], answered["scopes"]) == ("alice", ["mcp:read"])
 
 
 def long_token(stack: Stack) -> None:
@@ -290,7 +290,7 @@ def websocket_accepted(stack: Stack) -> None:
 
 
 def streaming(stack: Stack) -> None:
-    """The first word is there while the app still waits to be told to go on."""
+    """The first word is there while the app still waits."""
     before = stack.control()["finished"]
     headers = stack.bearer() | {"accept-encoding": "identity"}
     with stack.client.stream("GET", f"{stack.url}/stream", headers=headers) as answer:
@@ -318,9 +318,9 @@ def disconnect(stack: Stack) -> None:
 
 
 def start_up(stack: Stack) -> None:
-    told = stack.get("whoami").json()
-    assert told["started"] is (stack.how.lifespan and "django" not in stack.name)
-    assert told.get("begun", stack.how.lifespan) is stack.how.lifespan  # state that the start-up left for requests
+    answered = stack.get("whoami").json()
+    assert answered["started"] is (stack.how.lifespan and "django" not in stack.name)
+    assert answered.get("begun", stack.how.lifespan) is stack.how.lifespan  # state that the start-up left for requests
 
 
 def stamps(stack: Stack) -> None:
@@ -385,7 +385,7 @@ def test_stack(stack: Stack, probe: Callable[[Stack], None]) -> None:
     if probe is websocket_accepted and stack.name.startswith("django"):
         pytest.skip("Django has no websockets")
     if probe is disconnect and stack.how is SERVERS["gunicorn-h2"] and stack.name.startswith("starlette"):
-        pytest.skip("Over HTTP/2 gunicorn tells an app that the client has gone when it receives or sends")
+        pytest.skip("Over HTTP/2 an app on gunicorn learns that the client has left only when it receives or sends")
     probe(stack)
 
 
@@ -465,7 +465,7 @@ def test_behind_a_proxy_that_cuts_off_the_root_path(arguments: str, tmp_path: Pa
         assert process.output.count(f"{document} of the host root has to be routed") == 1
 
 
-TOLD_BY_THE_APP = """\
+ROOT_PATH_OF_THE_APP = """\
 from fastapi import FastAPI
 
 from asgi_mcp_auth import MCPAuth
@@ -487,7 +487,7 @@ app = FastAPI(root_path="/api")
     ],
 )
 def test_a_root_path_of_the_apps_is_warned_about_at_start_up(protect: str, tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(f"{TOLD_BY_THE_APP}{protect}\n")
+    (tmp_path / "shop.py").write_text(f"{ROOT_PATH_OF_THE_APP}{protect}\n")
     env = {
         "MCP_AUTH_RESOURCE": "https://mcp.example.com/api/mcp",
         "MCP_AUTH_AUTHORIZATION_SERVERS": "https://auth.example.com",

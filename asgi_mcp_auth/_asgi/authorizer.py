@@ -37,7 +37,7 @@ from asgi_mcp_auth.stores import Store
 __all__ = ("Admission", "Authorizer")
 
 WITHOUT_MESSAGE = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
-MAX_PUBLIC_BODY = 65_536  # read for somebody without a token
+MAX_PUBLIC_BODY = 65_536  # for a request without a token
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 256  # operations whose requirements are remembered, and characters of one
 NO_PARAMS: Mapping[str, str] = {}
 
@@ -260,8 +260,7 @@ class Authorizer:
             )
         else:
             refusal = InsufficientScope(required=named, **log)
-        told = ", ".join(map(str, list(asked)[:3]))
-        refusal.operation = told or None
+        refusal.operation = ", ".join(map(str, list(asked)[:3])) or None
         return refusal
 
     def _named(self, request: RequestInfo, requirements: list[Requirement], verified: Verified) -> tuple[str, ...]:
@@ -287,7 +286,7 @@ class Authorizer:
         return Forbidden(Reason.DENIED_BY_HOOK, found=found, client_id=verified.auth_info.client_id)
 
     def _filtering(self, info: AuthInfo | None, fields: MCPFields, asked: Iterable[Asked] | None) -> WrapSend | None:
-        """What takes unusable entries out of lists on their way to the client: None for nobody, who has no scopes."""
+        """Return the filter that removes unusable entries from lists, or None. No `info` means no scopes."""
         if not self._rules.filter_lists:
             return None
         lists = (

@@ -20,7 +20,7 @@ class TokenVerifier:
     """What the MCP SDK and fastmcp ask about a token.
 
     Attributes:
-        required_scopes: The baseline, which the server enforces itself, to the letter.
+        required_scopes: The baseline, which the server enforces itself, exactly.
         scopes_supported: The same, as clients must request them; what fastmcp publishes.
     """
 
