@@ -99,7 +99,12 @@ def _quoted(value: str) -> str:
 
 
 class RecordGrant(NamedTuple):
-    """The permission to write one record: how many like it were suppressed, and what to append to its text."""
+    """The permission to write one record.
+
+    Attributes:
+        suppressed: How many records of the kind were not written before.
+        note: What to append to the text of the record.
+    """
 
     suppressed: int
     note: str
@@ -151,6 +156,11 @@ class RefusalLog:
     A request without a credential is DEBUG, because every client begins with one. 503 is ERROR, all else is WARNING.
     A record has the attributes `reason`, `resource`, `issuer`, `kid`, `alg`, `client_id`, `operation`, `expected`,
     `found` and `suppressed`.
+
+    Args:
+        clock: Seconds.
+        most: Records of one reason in a window.
+        seconds: The length of a window.
     """
 
     def __init__(self, clock: Callable[[], float], *, most: int = 20, seconds: float = 60.0) -> None:

@@ -1,4 +1,4 @@
-"""asgi_mcp_auth/_policy/paths.py: ownership, public paths and scope rules hold for every spelling of a path."""
+"""`_protocol.paths`: ownership, public paths and scope rules hold for every spelling of a path."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def rules(*texts: str) -> list[PathRule]:
 
 
 ROOT, NOTES = Verdict(0, public=False, rule=None), Verdict(1, public=False, rule=None)
-PUBLIC, NO_OWNER = Verdict(None, public=True, rule=None), Verdict(None, public=False, rule=None)
+PUBLIC, NOBODY = Verdict(None, public=True, rule=None), Verdict(None, public=False, rule=None)
 NESTED = PathTable(["/", "/notes"], rules("/healthz", "/static/*"))
 
 
@@ -256,7 +256,7 @@ def test_who_owns_a_path(path: str, expected: Verdict) -> None:
         pytest.param("/notes/../static/x", id="RS-2 into a public subtree"),
     ],
 )
-def test_a_path_that_routers_read_in_two_ways_is_refused(path: str) -> None:
+def test_a_path_judged_two_ways_is_refused(path: str) -> None:
     assert refused(NESTED.resolve, "POST", path).reason is Reason.AMBIGUOUS_PATH
 
 
@@ -281,9 +281,9 @@ def test_one_resource_owns_every_path(path: str, expected: Verdict) -> None:
     [
         pytest.param("/a/mcp", ROOT, id="RS-104 the first"),
         pytest.param("/b/mcp/x", NOTES, id="RS-104 below the second"),
-        pytest.param("/b", NO_OWNER, id="a parent of one is owned by none"),
-        pytest.param("/a/mcpx", NO_OWNER, id="a longer segment is owned by none"),
-        pytest.param("/", NO_OWNER, id="the root is owned by none"),
+        pytest.param("/b", NOBODY, id="a parent of one is owned by none"),
+        pytest.param("/a/mcpx", NOBODY, id="a longer segment is owned by none"),
+        pytest.param("/", NOBODY, id="the root is owned by none"),
     ],
 )
 def test_of_several_resources_none_owns_the_rest(path: str, expected: Verdict) -> None:
@@ -347,7 +347,7 @@ def test_a_path_under_two_rules_is_refused(path: str) -> None:
     ],
 )
 def test_rules_for_head(texts: list[str], method: str, expected: int | None) -> None:
-    """A rule `HEAD /x` is enforced for HEAD; without one, the rule for GET applies, because a HEAD runs what a GET runs."""
+    """A rule for `HEAD /x` is enforced, and a HEAD runs what a GET runs."""
     assert PathTable(["/"], (), [rules(*texts)]).resolve(method, "/x").rule == expected
 
 
@@ -383,7 +383,7 @@ PROMISED = PathTable(
 )
 
 
-def resolved(table: PathTable, method: str, path: str) -> Verdict | None:
+def judged(table: PathTable, method: str, path: str) -> Verdict | None:
     try:
         return table.resolve(method, path)
     except BadRequest as refusal:
@@ -394,8 +394,8 @@ def resolved(table: PathTable, method: str, path: str) -> Verdict | None:
 @settings(max_examples=600, deadline=None)
 @given(st.sampled_from(["GET", "HEAD", "POST", "x"]), any_paths)
 @example("GET", "/pub/..%252fnotes")
-def test_no_path_is_checked_for_one_rule_and_served_under_another(method: str, path: str) -> None:
-    verdict = resolved(PROMISED, method, path)
+def test_never_judged_under_one_and_served_under_another(method: str, path: str) -> None:
+    verdict = judged(PROMISED, method, path)
     if verdict is not None:
         assert PROMISED.resolve(method, canonical_path(path)) == verdict
 
@@ -403,7 +403,7 @@ def test_no_path_is_checked_for_one_rule_and_served_under_another(method: str, p
 @settings(max_examples=300, deadline=None)
 @given(any_paths)
 def test_a_single_owner_owns_all_that_is_not_public(path: str) -> None:
-    verdict = resolved(PathTable(["/mcp"], rules("/pub/*")), "GET", path)
+    verdict = judged(PathTable(["/mcp"], rules("/pub/*")), "GET", path)
     if verdict is not None:
         canonical = canonical_path(path)
         assert verdict.public == (canonical == "/pub" or canonical.startswith("/pub/"))
@@ -436,7 +436,7 @@ SEVERAL = PathTable(
     ],
 )
 def test_an_unusual_path_beyond_a_limit_is_rejected(path: str, is_accepted: bool) -> None:
-    assert (resolved(PathTable(["/"]), "GET", path) is not None) is is_accepted
+    assert (judged(PathTable(["/"]), "GET", path) is not None) is is_accepted
 
 
 @settings(max_examples=300, deadline=None)

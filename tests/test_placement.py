@@ -78,7 +78,7 @@ def litestar(auth: MCPAuth, *inside: Any) -> Litestar:
 
 
 async def start(app: Any) -> None:
-    """Run the lifespan from start-up to shutdown."""
+    """Run the lifespan up to its shutdown message."""
     events = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
 
     async def receive() -> Any:

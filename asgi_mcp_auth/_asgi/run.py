@@ -1,6 +1,6 @@
-"""Running the app for a verified caller: on a copied scope, with its responses and its websocket watched.
+"""Running the app for a verified caller, with a copy of the scope and a wrapped `send`.
 
-The app's own errors pass through, and its streams are not buffered.
+The exceptions of the app pass through, and its streams are not buffered.
 """
 
 from __future__ import annotations
@@ -28,7 +28,16 @@ __all__ = ("AppContext", "run_app", "run_public")
 
 
 class AppContext:
-    """What running an app needs in addition to the request. Slots are read faster than a named tuple's fields."""
+    """The values that running the app needs in addition to the request.
+
+    Args:
+        app: The ASGI app.
+        bridge: Sets the identity of the MCP SDK; None if the SDK is not loaded.
+        clock: Seconds since the epoch.
+        check_response: Called with the start of a redirect or an error of the app; returns the `send` to go on with.
+        expose_token: Whether the app receives the raw token.
+        post_stream_grace: Seconds for which the stream of a POST may outlive its token.
+    """
 
     __slots__ = ("app", "bridge", "check_response", "clock", "expose_token", "post_stream_grace")
 
@@ -50,7 +59,7 @@ class AppContext:
         self.post_stream_grace = post_stream_grace
 
 
-async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
+async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     context: AppContext,
     verified: Verified,
     cors: Cors | None,
@@ -70,7 +79,7 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
     child["state"] = {**state, **identity} if state else identity
     child["user"] = user
     child["auth"] = Credentials(info.scopes)
-    if not context.expose_token:  # an app that cannot see the token cannot pass it on (MCP: token passthrough)
+    if not context.expose_token:  # MCP forbids token passthrough, so the app does not get the token
         child["headers"] = request.forwarded
     if removed_fields:
         child["headers"] = [field for field in child["headers"] if canonical_name(field[0]) not in removed_fields]
@@ -96,7 +105,7 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
             bridge.context_var.reset(reset_bridge)
 
 
-async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
+async def run_public(  # noqa: PLR0917 - the three arguments of ASGI and our own
     context: AppContext,
     cors: Cors | None,
     scope: Scope,
@@ -104,7 +113,10 @@ async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
     send: Send,
     wrap_send: WrapSend | None = None,
 ) -> None:
-    """Run the app without an identity. Servers start a pipelined request in the context of the request before."""
+    """Run the app without an identity.
+
+    The context variables are reset, because a server may start a pipelined request in the context of the previous one.
+    """
     reset_bridge = None if context.bridge is None else context.bridge.context_var.set(None)
     reset = current_auth_var.set(None)
     try:
@@ -117,7 +129,7 @@ async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
 
 
 def _as_coroutine_function(send: Any) -> Any:
-    """Mark `send` as a coroutine function: `async_to_sync` of asgiref warns about any other function."""
+    """Return `send` marked as a coroutine function: `async_to_sync` of asgiref warns if it is not."""
     mark: Any = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
     if mark is not None:
         return mark(send)
@@ -129,7 +141,7 @@ def _as_coroutine_function(send: Any) -> Any:
 
 
 class _WatchedResponse:
-    """Passes redirects and errors of the app to a check, and ends an event stream with the token."""
+    """A `send` that passes redirects and errors of the app to a check, and ends an event stream with the token."""
 
     __slots__ = ("_context", "_listens", "_scope", "_send", "_stream", "_verified")
 
@@ -148,7 +160,7 @@ class _WatchedResponse:
 
     @_as_coroutine_function
     def send(self, message: Message) -> Awaitable[None]:
-        """Return what the server's `send` returns: that saves a coroutine for each message."""
+        """Return the awaitable of the server's `send`, which saves one coroutine per message."""
         send = self._send
         if message["type"] == "http.response.start":
             if message["status"] >= 300:  # noqa: PLR2004 - a redirect or an error
@@ -164,7 +176,7 @@ class _WatchedResponse:
 
 
 def _adding_fields(send: Send, fields: tuple[Header, ...], cors: Cors | None) -> Send:
-    """Return a `send` that adds fields to the start of the response."""
+    """Return a `send` that adds header fields to the start of the response."""
 
     async def adding(message: Message) -> None:
         await send(add_fields(message, fields, cors) if message["type"] == "http.response.start" else message)
@@ -173,7 +185,7 @@ def _adding_fields(send: Send, fields: tuple[Header, ...], cors: Cors | None) ->
 
 
 def add_fields(message: Message, fields: tuple[Header, ...], cors: Cors | None) -> Message:
-    """Return the start of a response with fields added; CORS fields only if the app sends none."""
+    """Return the start of a response with more header fields; CORS fields only if the app does not set its own."""
     headers = list(message.get("headers", ()))
     names = {bytes(name).lower() for name, _ in headers}
     headers += fields

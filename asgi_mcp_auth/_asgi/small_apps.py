@@ -37,10 +37,10 @@ RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
 class ReadinessApp:
-    """An ASGI app that answers 200 if tokens can be verified, else 503 with the issuers whose keys are missing.
+    """An ASGI app that answers 200 if tokens can be verified, and 503 with the issuers whose keys are missing.
 
-    Each request starts a fetch of missing keys in the background, within the limits of all fetches. A server without a
-    lifespan thereby becomes ready.
+    A request starts to fetch missing keys in the background, within the rate limits of fetching. A server without a
+    lifespan therefore becomes ready after readiness requests.
 
     Args:
         unusable: Returns the issuers whose keys cannot be used now.

@@ -1,4 +1,4 @@
-"""The JSON Schema (2020-12) of a configuration file, from the same shapes that read it: for editors."""
+"""The JSON Schema (2020-12) of a configuration file, for editors, derived from the shapes that the reader uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ("config_schema",)
 
 JSONObject = dict[str, Any]
 REFERENCE: JSONObject = {
-    "description": "The text of an environment variable, or of a file beside this one. It is never shown.",
+    "description": "The text of an environment variable, or of a file relative to this file. It is never shown.",
     "type": "object",
     "properties": {name: {"type": "string"} for name in REFERENCES},
     "additionalProperties": False,
@@ -29,7 +29,12 @@ TYPES = {
 
 
 def config_schema(settings: Mapping[str, Field], shorthand: Iterable[str]) -> JSONObject:
-    """The schema of a file with these settings; it has the resources in one of two ways."""
+    """Return the schema of a configuration file.
+
+    Args:
+        settings: All settings by name.
+        shorthand: The settings for a single resource, which exclude `protected_resources`.
+    """
     definitions: JSONObject = {"reference": REFERENCE}
     properties = _properties(settings, definitions)
     either: list[JSONObject] = [
@@ -58,7 +63,7 @@ def _properties(fields: Mapping[str, Field], definitions: JSONObject) -> JSONObj
 
 
 def _value(shapes: Iterable[Shape], definitions: JSONObject) -> JSONObject:
-    """Any of the shapes, or a reference to a text that has one."""
+    """Return a schema that allows any of the shapes, and a reference."""
     forms = [_form(shape, definitions) for shape in shapes if shape.kind is not Kind.NULL]
     return {"anyOf": [*forms, {"$ref": "#/$defs/reference"}]}
 
