@@ -29,7 +29,6 @@ from provider_tokens import (
     GOOGLE_ID_TOKEN,
     KEYCLOAK,
     LOGTO,
-    NEEDS_CK_7,
     OKTA,
     SUPABASE_HOOK,
     WORKOS,
@@ -88,7 +87,7 @@ def with_keys(shape: ProviderToken, settings: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [pytest.param(*each, id=each[0], marks=[NEEDS_CK_7] if each[0] == "ZITADEL" else []) for each in SHAPES.items()],
+    [pytest.param(*each, id=each[0]) for each in SHAPES.items()],
 )
 async def test_the_settings_of_a_guide_accept_a_token_of_the_provider(
     name: str, shape: ProviderToken, clock: Clock
