@@ -98,7 +98,12 @@ def tool(url: str, token: str, name: str, arguments: Mapping[str, Any] | None = 
 
 def refused(url: str, token: str, name: str) -> httpx.Response:
     """The response to a call of a tool that the token may not use."""
-    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": {}}}
+    message: dict[str, Any] = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": name, "arguments": {}},
+    }
     return httpx.post(url, json=message, headers={"authorization": f"Bearer {token}"}, trust_env=False)
 
 
@@ -169,7 +174,7 @@ def test_compose_with_an_internal_and_a_public_url(tmp_path: Path, monkeypatch: 
         shutil.copy(RECIPES / name, tmp_path)
     services = yaml.safe_load((RECIPES / "compose.yaml").read_text("utf-8"))["services"]
     monkeypatch.setenv("JWKS_URI", services["notes"]["environment"]["JWKS_URI"])
-    assert MCPAuth.from_toml(tmp_path / "compose-auth.toml")
+    MCPAuth.from_toml(tmp_path / "compose-auth.toml")
     text = (tmp_path / "compose-auth.toml").read_text("utf-8")
     (tmp_path / "closed.toml").write_text(text.replace("dangerously_allow_http", "# "))
     with pytest.raises(ConfigurationError, match="jwks_uri"):

@@ -32,12 +32,8 @@ EXCLUDED = ("tests/counterparts/", "tests/test_words.py")
 
 EXEMPT: frozenset[str] = frozenset(
     {
-        "README.md",
-        "asgi_mcp_auth/_oauth/origin.py",
-        "asgi_mcp_auth/_policy/paths.py",
         "tests/test_cross_origin.py",
         "tests/test_paths.py",
-        "tests/test_readme.py",
     }
 )
 """Files that still contain such words. Remove a file from the list when it is clean."""
