@@ -174,7 +174,7 @@ def test_compose_with_an_internal_and_a_public_url(tmp_path: Path, monkeypatch: 
         shutil.copy(RECIPES / name, tmp_path)
     services = yaml.safe_load((RECIPES / "compose.yaml").read_text("utf-8"))["services"]
     monkeypatch.setenv("JWKS_URI", services["notes"]["environment"]["JWKS_URI"])
-    MCPAuth.from_toml(tmp_path / "compose-auth.toml")
+    assert MCPAuth.from_toml(tmp_path / "compose-auth.toml").warnings == ()
     text = (tmp_path / "compose-auth.toml").read_text("utf-8")
     (tmp_path / "closed.toml").write_text(text.replace("dangerously_allow_http", "# "))
     with pytest.raises(ConfigurationError, match="jwks_uri"):
