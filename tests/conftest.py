@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requirements
 from blockbuster import BlockBuster, blockbuster_ctx
 from harness import ISS, Clock
 
@@ -44,13 +45,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return None if everything else 0
 
 
+@pytest.hookimpl(tryfirst=True)  # before -k selects by requirement id
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    requirements.mark(config, items)
     if config.getoption("full"):
         return
     left_out = [item for item in items if item.get_closest_marker("full") is not None]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item.get_closest_marker("full") is None]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    requirements.check(item)
 
 
 @pytest.fixture(autouse=True, scope="session")
