@@ -1,4 +1,4 @@
-"""Fixtures for every test: both event loops, no blocking call inside the package, a clock that is set by hand."""
+"""Fixtures for every test: event loops, no blocking call inside the package, a clock that is set by hand."""
 
 from __future__ import annotations
 

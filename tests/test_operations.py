@@ -537,6 +537,7 @@ def says_true(*_: object) -> Any:
     return True
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize(
     ("hook", "changes", "arguments", "fields", "status", "challenge"),
     [
