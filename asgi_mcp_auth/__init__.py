@@ -11,6 +11,7 @@ from asgi_mcp_auth._oauth.responses import in_band_denied
 from asgi_mcp_auth._oauth.server_metadata import validate_server_config
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.verifier import Verified, Verifier
+from asgi_mcp_auth._version import __version__
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthMiddleware
 from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
 from asgi_mcp_auth.config import (
@@ -27,8 +28,6 @@ from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, MCPAuthError, Reason, Refusal
 from asgi_mcp_auth.loading import load_app
 from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
-
-__version__ = "0.1.0"
 
 __all__ = (
     "Allow",

@@ -11,23 +11,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
+from asgi_mcp_auth._asgi.small_apps import MetadataApp, ReadinessApp
+from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
+from asgi_mcp_auth._compat.mcpauth import bearer_auth_middleware, resource_metadata_router
 from asgi_mcp_auth._oauth.urls import is_loopback
 from asgi_mcp_auth._options import MCPAuthOptions, MiddlewareOptions, Settings, check_options, documentation
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._protection import Protection, ProtectionBuilder
+from asgi_mcp_auth._settings.loader import from_env, from_mapping, from_toml
 from asgi_mcp_auth._settings.shorthand import from_shorthand
 from asgi_mcp_auth._verify.verifier import VerifyFunction
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo, current_auth
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 from asgi_mcp_auth.middleware import ProtectedApp
+from asgi_mcp_auth.status import Status
 
 if TYPE_CHECKING:
     from starlette.routing import Router
 
-    from asgi_mcp_auth._asgi.small_apps import MetadataApp, ReadinessApp
-    from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
-    from asgi_mcp_auth.status import Status
 
 __all__ = ("MCPAuth", "MCPAuthMiddleware", "MCPAuthOptions", "options_of", "protection_of")
 
@@ -82,8 +84,6 @@ class MCPAuth:
         Raises:
             ConfigurationError: Unknown keys, wrong types and wrong values, all at once, each with its key.
         """
-        from asgi_mcp_auth._settings.loader import from_mapping  # noqa: PLC0415 - few servers read plain values
-
         return from_mapping(cls, Settings, settings, options)
 
     @classmethod
@@ -93,8 +93,6 @@ class MCPAuth:
         Raises:
             ConfigurationError: The file cannot be read; or as `from_mapping`, each problem with its line.
         """
-        from asgi_mcp_auth._settings.loader import from_toml  # noqa: PLC0415 - few servers read plain values
-
         return from_toml(cls, Settings, path, options)
 
     @classmethod
@@ -111,8 +109,6 @@ class MCPAuth:
         Raises:
             ConfigurationError: As `from_mapping`; an unknown or empty `MCP_AUTH_` variable is a problem too.
         """
-        from asgi_mcp_auth._settings.loader import from_env  # noqa: PLC0415 - few servers read plain values
-
         return from_env(cls, Settings, environ, options)
 
     def wrap(self, app: Any) -> MCPAuthMiddleware:
@@ -121,15 +117,11 @@ class MCPAuth:
 
     def metadata_app(self) -> MetadataApp:
         """Return the metadata documents as an ASGI app, to serve at the host root above a mounted, protected app."""
-        from asgi_mcp_auth._asgi.small_apps import MetadataApp  # noqa: PLC0415 - rarely used
-
         self._protection.warnings.documents_served_separately = True
         return MetadataApp(self._protection.config)
 
     def readiness_app(self) -> ReadinessApp:
         """Return an ASGI app for a health path: 200 if the keys of every named issuer can be used, else 503."""
-        from asgi_mcp_auth._asgi.small_apps import ReadinessApp  # noqa: PLC0415 - rarely used
-
         return ReadinessApp(self._protection.key_sets.missing)
 
     def token_verifier(self, resource: str | None = None) -> TokenVerifier:
@@ -141,8 +133,6 @@ class MCPAuth:
         Raises:
             ConfigurationError: The resource is not configured.
         """
-        from asgi_mcp_auth._asgi.token_verifier import TokenVerifier  # noqa: PLC0415 - rarely used
-
         index, protection = self._index_of(resource), self._protection
         return TokenVerifier(
             protection.config.resources[index], protection.authenticators[index], protection.refusal_log
@@ -157,8 +147,6 @@ class MCPAuth:
 
     def status(self) -> Status:
         """Return a snapshot of this process: issuers, keys, caches and counts."""
-        from asgi_mcp_auth.status import Status  # noqa: PLC0415 - few servers ask
-
         protection = self._protection
         resources = zip(protection.config.resources, protection.authenticators, strict=True)
         return Status(
@@ -203,8 +191,6 @@ class MCPAuth:
 
     def resource_metadata_router(self) -> Router:
         """Return the metadata documents as a Starlette router; add its `.routes` to an app (needs `starlette`)."""
-        from asgi_mcp_auth._compat.mcpauth import resource_metadata_router  # noqa: PLC0415 - needs an optional package
-
         return resource_metadata_router(self._protection)
 
     def bearer_auth_middleware(  # noqa: PLR0917 - mcpauth's signature
@@ -229,8 +215,6 @@ class MCPAuth:
         Raises:
             ConfigurationError: The resource is not configured, or the mode is wrong.
         """
-        from asgi_mcp_auth._compat.mcpauth import bearer_auth_middleware  # noqa: PLC0415 - few servers use it
-
         return bearer_auth_middleware(
             self._builder,
             self.configs[self._index_of(resource)],

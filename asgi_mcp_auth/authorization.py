@@ -10,23 +10,19 @@ Values only: the policy's own rules are applied before a hook is asked.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass as standard_dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from asgi_mcp_auth._values import dataclass
+from asgi_mcp_auth._oauth.grammar import is_scope
 
 __all__ = ("Allow", "Deny", "NeedScopes", "Operation", "TargetKind")
 
 TargetKind = Literal["tool", "resource", "prompt"]
 
-_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 
-
-@standard_dataclass(frozen=True, slots=True, kw_only=True)  # a request makes one for each message
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """One thing that a JSON-RPC message asks the app to do.
 
@@ -93,9 +89,6 @@ class Deny:
 
     reason: str = ""
 
-    def __init__(self, reason: str = "") -> None:
-        object.__setattr__(self, "reason", reason)
-
 
 @dataclass(frozen=True, slots=True)
 class NeedScopes:
@@ -114,9 +107,7 @@ class NeedScopes:
 
     def __init__(self, scopes: Iterable[str] | str) -> None:
         given = (scopes,) if isinstance(scopes, str) else tuple(scopes)
-        if not given or not all(
-            isinstance(scope, str) and _SCOPE.fullmatch(scope) for scope in cast("tuple[object, ...]", given)
-        ):
+        if not given or not all(map(is_scope, given)):
             msg = "NeedScopes wants one scope or more, each as RFC 6749 section 3.3 has it"
             raise ValueError(msg)
         object.__setattr__(self, "scopes", given)

@@ -7,11 +7,10 @@ documentation of the library mcpauth uses are the same here.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.errors import InvalidServerMetadata
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = (
     "DEFAULT_ALGORITHMS",
     "DEFAULT_SCOPE_CLAIMS",
+    "DEFAULT_SUBJECT_CLAIMS",
     "AuthServerConfig",
     "AuthServerType",
     "AuthorizationServerMetadata",
@@ -35,6 +35,9 @@ __all__ = (
     "fetch_server_config",
     "fetch_server_config_by_well_known_url",
 )
+
+NEEDED_METADATA: Final = frozenset({"issuer", "jwks_uri"})
+"""The members of authorization server metadata that decide which tokens are accepted."""
 
 _STRINGS: Final = frozenset(
     {
@@ -72,20 +75,24 @@ _LISTS: Final = frozenset(
 class AuthorizationServerMetadata:
     """An authorization server's metadata (RFC 8414 section 2, OpenID Connect Discovery section 3).
 
-    Only `issuer` is required. Every registered member is an attribute, None when absent; members this
-    library does not know are kept and given back by `to_dict`.
+    Only `issuer` is required. Every registered member is an attribute, which is None if the member is absent. `to_dict`
+    returns unknown members too.
 
     Args:
         issuer: The issuer identifier, exactly as tokens carry it in `iss`.
-        members: Any other member of the document, such as `authorization_endpoint`, `token_endpoint`,
-            `jwks_uri`, `registration_endpoint`, `response_types_supported`, `code_challenge_methods_supported`.
+        members: Other members of the document, such as `authorization_endpoint`, `token_endpoint`, `jwks_uri`,
+            `registration_endpoint`, `response_types_supported`, `code_challenge_methods_supported`.
+
+    Attributes:
+        ignored_members: The names of published members that `from_dict` left out.
 
     Raises:
-        InvalidServerMetadata: A known member has the wrong JSON type; all of them are named.
+        InvalidServerMetadata: Registered members have the wrong JSON type; the message names them.
     """
 
-    __slots__ = ("_members",)
+    __slots__ = ("_members", "ignored_members")
     _members: dict[str, Any]
+    ignored_members: tuple[str, ...]
 
     if TYPE_CHECKING:
         issuer: str
@@ -107,29 +114,43 @@ class AuthorizationServerMetadata:
         client_id_metadata_document_supported: bool | None
 
     def __init__(self, *, issuer: str, **members: Any) -> None:
-        self._fill({"issuer": issuer, **members})
+        document = {"issuer": issuer, **members}
+        self._fill(document, refused=_wrong_types(document))
 
-    def _fill(self, members: Mapping[str, Any]) -> None:
-        document = {str(name): value for name, value in members.items() if value is not None or name == "issuer"}
-        wrong = [name for name in {"issuer"} | _STRINGS if not isinstance(document.get(name, ""), str)]
-        wrong += [name for name in _LISTS if not _is_string_list(document.get(name, []))]
-        if wrong:
-            msg = f"Authorization server metadata: wrong JSON type for {', '.join(sorted(wrong))}."
+    def _fill(self, document: Mapping[str, Any], refused: Iterable[str], ignored: Iterable[str] = ()) -> None:
+        if names := ", ".join(sorted(refused)):
+            msg = f"Authorization server metadata: wrong JSON type for {names}."
             raise InvalidServerMetadata(msg)
-        object.__setattr__(self, "_members", document)
+        ignored = tuple(sorted(ignored))
+        kept = {str(name): value for name, value in document.items() if value is not None and name not in ignored}
+        object.__setattr__(self, "_members", kept)
+        object.__setattr__(self, "ignored_members", ignored)
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> AuthorizationServerMetadata:
-        """Read a metadata document. Raises `InvalidServerMetadata` when `issuer` is missing or a type is wrong."""
+    def from_dict(cls, document: Mapping[str, Any], *, ignored: Iterable[str] = ()) -> AuthorizationServerMetadata:
+        """Read a published metadata document.
+
+        Verification needs only `issuer` and `jwks_uri`. Other members of the wrong JSON type are left out, because they
+        must not stop the verification of tokens.
+
+        Args:
+            document: The document.
+            ignored: Names of members that the caller has left out already.
+
+        Raises:
+            InvalidServerMetadata: `issuer` is missing, or `issuer` or `jwks_uri` has the wrong JSON type.
+        """
         if "issuer" not in document:
             msg = "Authorization server metadata without an issuer."
             raise InvalidServerMetadata(msg)
+        wrong = _wrong_types(document)
         metadata = cls.__new__(cls)
-        metadata._fill(document)  # noqa: SLF001 - our own; a member may be called `self`
+        # Not the constructor: a member may have the name `self`.
+        metadata._fill(document, wrong & NEEDED_METADATA, {*ignored, *wrong})  # noqa: SLF001
         return metadata
 
     def to_dict(self) -> dict[str, Any]:
-        """The document, unknown members included."""
+        """Return the members, unknown members included."""
         return dict(self._members)
 
     def __getattr__(self, name: str) -> Any:
@@ -159,12 +180,18 @@ class AuthorizationServerMetadata:
         return f"AuthorizationServerMetadata(issuer={self.issuer!r}, {len(self._members) - 1} more members)"
 
 
+def _wrong_types(document: Mapping[str, Any]) -> set[str]:
+    wrong = {name for name in _STRINGS if not isinstance(document.get(name), str | None)}
+    wrong |= {name for name in _LISTS if document.get(name) is not None and not _is_string_list(document[name])}
+    return wrong if isinstance(document["issuer"], str) else wrong | {"issuer"}
+
+
 def _is_string_list(value: object) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in cast("Sequence[object]", value))
 
 
 class AuthServerType(StrEnum):
-    """Which well-known place an issuer uses: RFC 8414 inserts it before the path, OpenID Connect appends it."""
+    """Where an issuer's metadata is: RFC 8414 inserts the well-known path, OpenID Connect appends it."""
 
     OAUTH = "oauth"
     OIDC = "oidc"
@@ -190,6 +217,7 @@ MAX_LEEWAY: Final = 300.0
 """The largest `leeway` of an issuer, in seconds."""
 
 DEFAULT_SCOPE_CLAIMS: Final = ("scope", "scp", "scopes")
+DEFAULT_SUBJECT_CLAIMS: Final = ("sub",)
 
 TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
 """Turns a provider's metadata document into one that conforms; sync or async."""
@@ -228,6 +256,11 @@ class AuthServerConfig:
         tenants: The tenants to trust of a template. Each has its own issuer; they share the one key set found at
             `metadata_url` (whose document names the template as its issuer) or `jwks_uri`.
         tenant_claim: The claim that has to name the tenant in their tokens.
+        token_issuers: The accepted values of `iss`, if tokens do not carry the issuer identifier: ADFS writes
+            `http://fs.example.com/adfs/services/trust`. They may be any strings (RFC 7519 section 2), are compared
+            exactly and never fetched. They replace `issuer` there: list it too if some tokens carry it.
+        publish: Name the issuer to clients in the resource's metadata. With False, clients do not learn of the issuer,
+            and its tokens are accepted. At least one issuer of a resource is published.
         type: Which well-known place to use; None probes all, in MCP's order.
         metadata: Metadata given by hand or fetched before; nothing is discovered then, unless it has no `jwks_uri`.
         metadata_url: Where the metadata is, instead of a well-known place.
@@ -236,12 +269,19 @@ class AuthServerConfig:
         jwks: A static key set, `{"keys": [...]}`; nothing is fetched then.
         profile: `"jwt"` (what most providers send), `"at+jwt"` (strict RFC 9068) or `"no-aud"` (tokens without
             `aud`; needs `allowed_clients` and a required scope that names the resource).
-        extra_audiences: More accepted `aud` values, compared as exact strings (Entra's client id, say).
-        require_single_audience: Refuse tokens that are also for someone else (RFC 9700 section 2.3).
-        algorithms: Accepted JWS algorithms.
-        leeway: Seconds of clock difference to allow, at most 300.
-        scope_claims: Claims to read scopes from, as a string or a list; replaces the default.
-        allowed_clients: Accept tokens of these client ids only.
+        extra_audiences: Accepted `aud` values in addition to the resource, compared exactly: the client id of an
+            Entra ID application, for example.
+        require_single_audience: Refuse tokens that have other audiences too (RFC 9700 section 2.3).
+        algorithms: The accepted JWS algorithms.
+        leeway: The allowed clock difference in seconds, at most 300.
+        subject_claims: The claims that name the subject; the first that is present counts. `["sub", "client_id"]`
+            accepts the tokens of machine clients without `sub`, and their `principal.is_client` is True.
+        scope_claims: The claims that hold scopes, as a string, a list, or an object whose member names are the scopes.
+            They replace the default. `realm_access.roles` is a member of a claim; write a backslash before a dot that
+            belongs to a member's name. A claim that has the whole name wins.
+        accept_nonce: Accept tokens that have a `nonce` and no scope claim: authentik issues such access tokens. Without
+            this setting they are refused as ID tokens.
+        allowed_clients: The accepted client ids; without a list, tokens of every client are accepted.
         max_keys_without_kid: How many keys to try for a token without `kid`, at most 4.
         jwks_cache: How long its key set is believed, and how often it is asked for.
     """
@@ -251,6 +291,8 @@ class AuthServerConfig:
     preload: Sequence[str] = ()
     tenants: Sequence[str] = ()
     tenant_claim: str = "tid"
+    token_issuers: Sequence[str] = ()
+    publish: bool = True
     type: AuthServerType | None = None
     metadata: AuthorizationServerMetadata | None = None
     metadata_url: str | None = None
@@ -262,7 +304,9 @@ class AuthServerConfig:
     require_single_audience: bool = False
     algorithms: Sequence[str] = DEFAULT_ALGORITHMS
     leeway: float = 30.0
+    subject_claims: Sequence[str] = DEFAULT_SUBJECT_CLAIMS
     scope_claims: Sequence[str] = DEFAULT_SCOPE_CLAIMS
+    accept_nonce: bool = False
     allowed_clients: Sequence[str] = ()
     max_keys_without_kid: int = 1
     jwks_cache: JWKSCacheSettings = JWKSCacheSettings()

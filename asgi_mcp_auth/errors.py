@@ -202,6 +202,7 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
     status: ClassVar[int] = 400
     wire_code: ClassVar[str | None] = None
     default_description: ClassVar[str] = "The request is not acceptable"
+    max_detail: ClassVar[int] = 128
 
     def __init__(
         self,
@@ -243,7 +244,7 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         """What the operator may read: issuer, kid, alg, client id, operation, expected and found, escaped and cut."""
         names = ("issuer", "kid", "alg", "client_id", "operation", "expected", "found")
         pairs = ((name, getattr(self, name)) for name in names)
-        return {name: printable(value) for name, value in pairs if value is not None}
+        return {name: printable(value, self.max_detail) for name, value in pairs if value is not None}
 
 
 class BadRequest(Refusal):
@@ -340,6 +341,7 @@ class Unavailable(Refusal):
     status = 503
     wire_code = "temporarily_unavailable"
     default_description = "The token cannot be verified right now"
+    max_detail = 1024  # the failures of three fetches, whose causes come last
 
 
 class MessageRefused(Refusal):

@@ -10,6 +10,8 @@ import sys
 from typing import Any
 
 from asgi_mcp_auth._policy.problems import show
+from asgi_mcp_auth._settings.loader import import_object
+from asgi_mcp_auth._settings.reader import UnusableError
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthMiddleware
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
@@ -39,9 +41,6 @@ def load_app(app: str, config: str | os.PathLike[str] | None = None) -> MCPAuthM
 def _imported(app: object) -> Any:
     if not isinstance(app, str):
         raise ConfigurationError([Problem("app", f"{show(app)} is not an import string.", "Write 'module:attribute'.")])
-    from asgi_mcp_auth._settings.loader import import_object  # noqa: PLC0415
-    from asgi_mcp_auth._settings.reader import UnusableError  # noqa: PLC0415 - only who uses it pays for it
-
     try:
         return import_object(app)
     except UnusableError as error:

@@ -6,10 +6,9 @@ Seconds throughout. Nothing here is secret: key ids and issuers are public, toke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, cast
 
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.decisions import Event
 
 __all__ = (

@@ -1,4 +1,4 @@
-"""Which addresses may be asked when somebody else named the host, and that a connection goes where was looked."""
+"""Which addresses are fetched from if a token or a document named the host, and that they are the checked ones."""
 
 from __future__ import annotations
 
@@ -92,6 +92,36 @@ pytestmark = pytest.mark.anyio
         pytest.param("2002:a00:1::1", False, id="DC-6 6to4 private"),
         pytest.param("2001:0:4136:e378:8000:63bf:3fff:fdd2", False, id="DC-6 Teredo"),
         pytest.param("4000::1", False, id="DC-6 not given out"),
+        pytest.param("192.0.0.8", False, id="DC-6 IPv4 dummy address"),
+        pytest.param("192.0.0.9", False, id="DC-6 port control anycast"),
+        pytest.param("192.0.0.192", False, id="DC-6 metadata of a cloud, in protocol assignments"),
+        pytest.param("192.0.1.0", True, id="DC-6 after the protocol assignments"),
+        pytest.param("192.88.99.1", False, id="DC-6 6to4 relay anycast"),
+        pytest.param("192.88.98.255", True, id="DC-6 before the 6to4 relay anycast"),
+        pytest.param("192.31.196.1", False, id="DC-6 AS112"),
+        pytest.param("192.175.48.1", False, id="DC-6 AS112 direct delegation"),
+        pytest.param("192.52.193.1", False, id="DC-6 AMT"),
+        pytest.param("168.63.129.16", False, id="DC-6 host of an Azure machine"),
+        pytest.param("168.63.129.17", True, id="DC-6 after the host of an Azure machine"),
+        pytest.param("3fff::1", False, id="DC-6 IPv6 documentation, RFC 9637"),
+        pytest.param("3fff:fff:ffff::1", False, id="DC-6 IPv6 documentation, RFC 9637, the last"),
+        pytest.param("3fff:1000::1", True, id="DC-6 after the IPv6 documentation block"),
+        pytest.param("5f00::1", False, id="DC-6 SRv6 segment identifiers"),
+        pytest.param("100:0:0:1::1", False, id="DC-6 dummy IPv6 prefix"),
+        pytest.param("2001:4:112::1", False, id="DC-6 AS112 over IPv6"),
+        pytest.param("2001:3::1", False, id="DC-6 AMT over IPv6"),
+        pytest.param("2001:20::1", False, id="DC-6 ORCHIDv2"),
+        pytest.param("2001:200::1", True, id="DC-6 after the IPv6 protocol assignments"),
+        pytest.param("2620:4f:8000::1", False, id="DC-6 AS112 direct delegation over IPv6"),
+        pytest.param("2606:4700::5efe:7f00:1", False, id="DC-6 ISATAP loopback"),
+        pytest.param("2606:4700::200:5efe:7f00:1", False, id="DC-6 ISATAP loopback, universal bit"),
+        pytest.param("2606:4700::5efe:192.0.0.8", False, id="DC-6 ISATAP special purpose"),
+        pytest.param("2606:4700::5efe:8.8.8.8", True, id="DC-6 ISATAP public"),
+        pytest.param("2002:808:808::5efe:a00:1", False, id="DC-6 6to4 public, ISATAP private"),
+        pytest.param("2002:a00:1::5efe:808:808", False, id="DC-6 6to4 private, ISATAP public"),
+        pytest.param("2002:c058:6301::", False, id="DC-6 6to4 relay anycast in 6to4"),
+        pytest.param("::ffff:192.88.99.1", False, id="DC-6 mapped special purpose"),
+        pytest.param("64:ff9b::192.0.0.8", False, id="DC-6 NAT64 special purpose"),
         pytest.param("", False, id="empty"),
         pytest.param("localhost", False, id="a name"),
         pytest.param("8.8.8", False, id="too short"),
@@ -133,10 +163,18 @@ def test_a_private_address_is_private_in_every_disguise(address: ipaddress.IPv4A
     disguises = (
         *(number, 0xFFFF << 32 | number, 0xFFFF << 48 | number, 0x64_FF9B << 96 | number),
         0x2002 << 112 | number << 80 | rest,
+        *(0x2606_4700 << 96 | (rest & 0xFFFF_FFFF) << 64 | isatap << 32 | number for isatap in (0x5EFE, 0x0200_5EFE)),
     )
     assert not is_public(str(address))
     for disguise in disguises:
         assert not is_public(str(ipaddress.IPv6Address(disguise))), ipaddress.IPv6Address(disguise)
+
+
+@given(st.ip_addresses())
+def test_a_public_address_is_not_private_for_python(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
+    if isinstance(address, ipaddress.IPv6Address) and (address.ipv4_mapped or address.sixtofour):
+        return  # only the embedded address counts
+    assert not (address.is_private and is_public(str(address)))
 
 
 @given(st.ip_addresses(v=6))
@@ -414,7 +452,7 @@ async def test_the_connection_goes_where_was_looked(tls: TLS, names: Names, conn
 @pytest.mark.usefixtures("loopback_is_public")
 async def test_the_next_address_is_tried(tls: TLS, names: Names, connections: list[str]) -> None:
     server: Server = tls.serve("keys.test")
-    names.answers["keys.test"] = [["127.0.0.2", "127.0.0.1"]]  # nobody listens on the first
+    names.answers["keys.test"] = [["127.0.0.2", "127.0.0.1"]]  # no server listens on the first
     url = f"https://keys.test:{server.port}/jwks"
     server.documents[url] = {}
     await tls.fetcher().fetch_json(url, public_only=True)
@@ -510,10 +548,10 @@ async def test_the_operators_issuer_may_be_private(network: Network, clock: Cloc
 @pytest.mark.parametrize((), [pytest.param(id="DC-6 DC-13 a jwks_uri on another host")])
 async def test_keys_on_another_private_host(network: Network, clock: Clock) -> None:
     issuer = network.issuer("auth.test", keys_at="keys.test")
-    told = await refused_for(issuer, clock, issuer.url)
-    assert told is not None
-    assert "127.0.0.1, which is not public" in told
-    assert "set jwks_uri=" in told
+    message = await refused_for(issuer, clock, issuer.url)
+    assert message is not None
+    assert "127.0.0.1, which is not public" in message
+    assert "set jwks_uri=" in message
     assert [host for _, host in network.server.requests] == [f"auth.test:{network.server.port}"]
     jwks_uri = f"{network.origin('keys.test')}/jwks"
     assert await refused_for(issuer, clock, AuthServerConfig(issuer=issuer.url, jwks_uri=jwks_uri)) is None
@@ -536,13 +574,13 @@ async def test_both_hosts_that_the_operator_wrote_are_his_word(keys_at: str, net
 async def test_a_third_host_is_not(network: Network, clock: Clock) -> None:
     issuer = network.issuer("auth.test", keys_at="keys.test", metadata_at="meta.test")
     place = f"{network.origin('meta.test')}/meta.json"
-    told = await refused_for(issuer, clock, AuthServerConfig(issuer=issuer.url, metadata_url=place))
-    assert told is not None
-    assert "which is not public" in told
+    message = await refused_for(issuer, clock, AuthServerConfig(issuer=issuer.url, metadata_url=place))
+    assert message is not None
+    assert "which is not public" in message
 
 
 @pytest.mark.parametrize("kind", ["pattern", "resolver"])
-@pytest.mark.parametrize((), [pytest.param(id="DC-6 issuers that nobody named")])
+@pytest.mark.parametrize((), [pytest.param(id="DC-6 issuers that no configuration names")])
 async def test_an_admitted_issuer_may_not_be_private(kind: str, network: Network, clock: Clock) -> None:
     named = network.issuer("auth.test", keys_at="auth.test")
     admitted = network.issuer("a.id.test", keys_at="a.id.test")
@@ -552,8 +590,8 @@ async def test_an_admitted_issuer_may_not_be_private(kind: str, network: Network
         return AuthServerConfig(issuer=issuer)
 
     others = pattern if kind == "pattern" else resolve
-    told = await refused_for(admitted, clock, named.url, others)
-    assert told is not None
-    assert "which is not public" in told
+    message = await refused_for(admitted, clock, named.url, others)
+    assert message is not None
+    assert "which is not public" in message
     assert network.server.requests == []
     assert await refused_for(admitted, clock, named.url, others, dangerously_allow_private_addresses=True) is None

@@ -46,6 +46,7 @@ LAYERS = (
         "authorization",
         "_request",
         "status",
+        "_version",
         "stores",
         "providers",
     ),

@@ -1,4 +1,4 @@
-"""`_protocol.challenge`: what real clients read out of a `WWW-Authenticate` field (RS-30 … RS-38)."""
+"""What real clients read out of a `WWW-Authenticate` field (RS-30 … RS-38)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth._oauth.challenge import BEARER, Challenge, CredentialScheme, challenges, parse_challenges
-from asgi_mcp_auth._policy.scopes import is_scope
+from asgi_mcp_auth._oauth.grammar import is_scope
 
 DPOP = CredentialScheme("DPoP", (("algs", "ES256"),))
 DPOP_LINE = f'DPoP algs="ES256", resource_metadata="{PRM}"'
@@ -113,7 +113,7 @@ BLAMED_DPOP = f'DPoP error="invalid_token", algs="ES256", resource_metadata="{PR
         pytest.param(
             "invalid_token", b"dpop", [f'Bearer resource_metadata="{PRM}"', BLAMED_DPOP], id="RS-38 DPoP was used"
         ),
-        pytest.param("invalid_token", None, [f"Bearer {INVALID}", BLAMED_DPOP], id="RS-12 RS-38 it cannot be told"),
+        pytest.param("invalid_token", None, [f"Bearer {INVALID}", BLAMED_DPOP], id="RS-12 RS-38 the scheme is unknown"),
         pytest.param(
             "invalid_token", b"basic", [f'Bearer resource_metadata="{PRM}"', DPOP_LINE], id="RS-38 another was used"
         ),

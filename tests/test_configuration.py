@@ -128,7 +128,17 @@ def test_http_where_it_is_dangerously_allowed() -> None:
     changed = config("http://mcp.internal/mcp", server={"issuer": "http://auth.internal", "jwks_uri": "http://a/jwks"})
     auth = MCPAuth(changed, dangerously_allow_http=True)
     assert auth._protection.config.resources[0].identifier == "http://mcp.internal/mcp"
-    assert places(refused(changed)) == [f"{META}.resource", SERVER, f"{SERVER}.jwks_uri"]
+    problems = refused(changed)
+    assert places(problems) == [f"{META}.resource", SERVER, f"{SERVER}.jwks_uri"]
+    assert all("dangerously_allow_http=True" in problem.fix for problem in problems.problems)
+
+
+def test_ignored_members_of_fetched_metadata_are_a_warning() -> None:
+    metadata = AuthorizationServerMetadata.from_dict(
+        {"issuer": ISS, "jwks_uri": f"{ISS}/k", "ui_locales_supported": "en"}
+    )
+    auth = MCPAuth(config(server={"metadata": metadata}))
+    assert [warning for warning in auth.warnings if "ui_locales_supported" in warning] != []
 
 
 # --- one problem each -----------------------------------------------------------------------------------------------

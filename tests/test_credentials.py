@@ -1,4 +1,4 @@
-"""`_protocol.credentials`: one Authorization line of one shape, or a refusal that says which kind (RS-10 … RS-17)."""
+"""One Authorization line of one shape, or a refusal that says which kind (RS-10 … RS-17)."""
 
 from __future__ import annotations
 
@@ -139,6 +139,32 @@ def test_more_than_one_line(lines: list[bytes]) -> None:
     assert (found.reason, found.wire_code) == (Reason.MULTIPLE_AUTHORIZATION, "invalid_request")
     assert found.description == "Multiple Authorization headers"
     assert found.found == f"{len(lines)} lines"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "found"),
+    [
+        pytest.param(
+            b"Bearer " + b"a" * (MAX_LENGTH + 1),
+            "at most 16384 bytes after the scheme",
+            "16385 bytes after the scheme",
+            id="D6 RS-16 one too long",
+        ),
+        pytest.param(
+            b"Bearer " + b"," * 20_000,
+            "at most 16384 bytes after the scheme",
+            "20000 bytes after the scheme",
+            id="D6 RS-16 too long and malformed",
+        ),
+        pytest.param(b"Bearer a,b", "scheme 1*SP token68", "characters outside token68", id="RS-11 a comma"),
+        pytest.param(b"Bearer ", "scheme 1*SP token68", "nothing after the scheme", id="RS-11 nothing after"),
+        pytest.param(b"Bearer,a", "scheme 1*SP token68", "no space after the scheme", id="RS-11 no space"),
+    ],
+)
+def test_the_record_of_a_malformed_credential_names_the_rule(value: bytes, expected: str, found: str) -> None:
+    refusal = read_credential([value], BEARER)
+    assert isinstance(refusal, BadRequest)
+    assert (refusal.expected, refusal.found) == (expected, found)
 
 
 def test_another_row_of_the_table_of_schemes() -> None:

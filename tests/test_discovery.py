@@ -1,4 +1,4 @@
-"""Finding an authorization server's metadata: where it is asked for, what is accepted, what is told when it fails."""
+"""Discovery of authorization server metadata: which URLs are requested, what is accepted, how failures are reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 import pytest
-from harness import R, RecordingApp, bearer, call, protect, token
+from harness import Clock, R, RecordingApp, bearer, call, protect, token
 
 from asgi_mcp_auth import (
     AuthorizationServerMetadata,
@@ -28,8 +28,9 @@ from asgi_mcp_auth import (
 )
 from asgi_mcp_auth._keys.discovery import discover
 from asgi_mcp_auth._keys.http import Fetcher
+from asgi_mcp_auth._policy.problems import Referenced
 from asgi_mcp_auth.errors import InvalidServerMetadata
-from asgi_mcp_auth.testing import Issuer
+from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
 
@@ -122,13 +123,13 @@ NEXT: list[Any] = [
     pytest.param(document(TENANT + "/"), id="DC-2 an added slash"),
     pytest.param(document(ROOT), id="DC-2 the parent"),
     pytest.param(document("https://AUTH.example.com/tenant1"), id="DC-2 case"),
-    pytest.param(document("https://honest.example"), id="DC-2 somebody else"),
+    pytest.param(document("https://honest.example"), id="DC-2 another issuer"),
     pytest.param(document(5), id="DC-2 no string"),  # type: ignore[arg-type]
     pytest.param(document(jwks_uri="http://auth.example.com/k"), id="DC-4 keys over http"),
     pytest.param(document(jwks_uri="/keys"), id="DC-4 relative key URL"),
     pytest.param(document(jwks_uri="https://u:p@auth.example.com/k"), id="DC-4 user information"),
-    pytest.param(document(jwks_uri=["x"]), id="DC-3 a wrong type"),
-    pytest.param(document(scopes_supported="openid"), id="DC-3 a wrong list"),
+    pytest.param(document(jwks_uri=["x"]), id="DC-3 jwks_uri of a wrong type"),
+    pytest.param(b'{"issuer": "x", "issuer": "%s"}' % TENANT.encode(), id="DC-2 issuer twice"),
 ]
 
 
@@ -161,7 +162,7 @@ ALL = (INSERTED, OPENID_INSERTED, APPENDED)
             {INSERTED: document("https://honest.example")},
             InvalidServerMetadata,
             False,
-            "is of issuer https://honest.example, not https://auth.example.com/tenant1.",
+            "has the issuer https://honest.example, not https://auth.example.com/tenant1.",
             id="DC-2 both named",
         ),
         pytest.param(
@@ -269,7 +270,7 @@ def test_by_url_now() -> None:
 async def test_by_url_with_a_named_issuer(issuer: str) -> None:
     web = Web({ELSEWHERE: document("https://other.example")})
     fetch = partial(fetch_server_config_by_well_known_url_async, ELSEWHERE, http_client=web.client)
-    with pytest.raises(InvalidServerMetadata, match=r"is of issuer https://other\.example, not"):
+    with pytest.raises(InvalidServerMetadata, match=r"has the issuer https://other\.example, not"):
         await fetch(issuer=issuer)
     assert (await fetch(issuer="https://other.example")).issuer == "https://other.example"
 
@@ -301,29 +302,29 @@ async def test_by_url_failing(page: Any, kind: type[DiscoveryError], transient: 
 # --- transpile_data ---
 
 
-def mended(data: dict[str, Any]) -> dict[str, Any]:
-    return {**data, "issuer": TENANT, "mended": True}
+def conforming(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "issuer": TENANT, "conforming": True}
 
 
-async def mended_later(data: dict[str, Any]) -> dict[str, Any]:
+async def conforming_later(data: dict[str, Any]) -> dict[str, Any]:
     await anyio.lowlevel.checkpoint()
-    return mended(data)
+    return conforming(data)
 
 
 Transpile = Callable[[dict[str, Any]], Any]
 
 
-@pytest.mark.parametrize("transpile", [mended, mended_later])
+@pytest.mark.parametrize("transpile", [conforming, conforming_later])
 async def test_transpile_data_comes_before_the_check(transpile: Transpile) -> None:
     web = Web({INSERTED: {"Issuer": "wrong"}, ELSEWHERE: {"Issuer": "wrong"}})
     config = await fetch_server_config_async(TENANT, OAUTH, transpile, http_client=web.client)
-    expected = AuthorizationServerMetadata.from_dict({"Issuer": "wrong", "issuer": TENANT, "mended": True})
+    expected = AuthorizationServerMetadata.from_dict({"Issuer": "wrong", "issuer": TENANT, "conforming": True})
     assert config == AuthServerConfig(issuer=TENANT, type=OAUTH, metadata=expected)
     by_url = await fetch_server_config_by_well_known_url_async(ELSEWHERE, OAUTH, transpile, http_client=web.client)
     assert by_url == AuthServerConfig(issuer=TENANT, type=OAUTH, metadata=expected, metadata_url=ELSEWHERE)
 
 
-@pytest.mark.parametrize("transpile", [mended, mended_later])
+@pytest.mark.parametrize("transpile", [conforming, conforming_later])
 def test_transpile_data_now(transpile: Transpile) -> None:
     web = Web({INSERTED: {}, ELSEWHERE: {}})
     assert fetch_server_config(TENANT, OAUTH, transpile, http_client=web.client).issuer == TENANT
@@ -358,7 +359,7 @@ async def raising_later(data: dict[str, Any]) -> dict[str, Any]:
         pytest.param(raising_later, "with KeyError", id="raising later"),
         pytest.param(nothing, "with TypeError", id="nothing returned"),
         pytest.param(a_number, "with TypeError", id="a number"),
-        pytest.param(somebody_else, "is of issuer", id="DC-2 a wrong issuer"),
+        pytest.param(somebody_else, "has the issuer", id="DC-2 a wrong issuer"),
     ],
 )
 async def test_transpile_data_that_fails(transpile: Transpile, said: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -376,7 +377,7 @@ async def test_transpile_data_that_fails(transpile: Transpile, said: str, caplog
 SCRIPT = """
 import asyncio
 from asgi_mcp_auth import fetch_server_config, fetch_server_config_by_well_known_url
-from asgi_mcp_auth.testing import Issuer
+from asgi_mcp_auth.testing import Issuer, SigningKey
 
 issuer = Issuer("https://auth.example.com", algorithms=())
 
@@ -434,7 +435,7 @@ async def test_discover_with_keys_over_http(allow_http: bool, expected: str | No
         await work
 
 
-@pytest.mark.parametrize("transpile", [mended, mended_later])
+@pytest.mark.parametrize("transpile", [conforming, conforming_later])
 async def test_the_lazy_form_does_all_of_it_on_first_use(transpile: Transpile, issuer: Issuer) -> None:
     issuer.url = TENANT
     web = Web({ELSEWHERE: {"jwks_uri": f"{ROOT}/keys"}, f"{ROOT}/keys": issuer.jwks()})
@@ -471,3 +472,58 @@ async def test_where_a_token_leads(server: AuthServerConfig, asked: list[str], i
     guarded = protect(issuer, RecordingApp(), authorization_servers=[server], http_client=web.client)
     assert (await call(guarded, headers=bearer(token(issuer, aud=R)))).status == 200
     assert web.asked == asked
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        pytest.param(b'"ui_locales_supported": "en"', id="DC-3 a wrong type"),
+        pytest.param(b'"userinfo_endpoint": false', id="DC-3 a wrong type, false"),
+        pytest.param(b'"response_types_supported": [null]', id="DC-3 a list with null"),
+        pytest.param(b'"x_note": 1, "x_note": 2', id="DC-3 a repeated member"),
+        pytest.param(b'"x_note": NaN', id="DC-3 NaN"),
+    ],
+)
+async def test_a_faulty_member_costs_one_warning_and_no_request(
+    member: bytes, issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    metadata = b"\xef\xbb\xbf" + json.dumps(document(ROOT)).encode()[:-1] + b", " + member + b"}"
+    issuer.url = ROOT
+    web = Web({ROOT_INSERTED: metadata, f"{ROOT}/keys": issuer.jwks()})
+    clock = Clock()
+    guarded = protect(issuer, RecordingApp(), http_client=web.client, clock=clock)
+    for _ in range(2):
+        now = {"iat": int(clock.now), "exp": int(clock.now) + 60}
+        assert (await call(guarded, headers=bearer(token(issuer, **now)))).status == 200
+        clock.now += 200_000
+    warned = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "metadata_unfit"]
+    name = member.split(b'"')[1].decode()
+    ignored = f"Members of a wrong type, or not valid JSON, are ignored: {name}."
+    assert [message for message in warned if "ignored" in message] == [f"The metadata of {ROOT}: {ignored}"]
+    assert web.asked.count(ROOT_INSERTED) == 2
+
+
+async def test_a_listed_kid_that_cannot_be_used_is_401_at_once_and_causes_no_fetch(issuer: Issuer) -> None:
+    issuer.url = ROOT
+    bad, good = SigningKey("ES256", "bad"), SigningKey("ES256", "good")
+    web = Web({ROOT_INSERTED: document(ROOT), f"{ROOT}/keys": {"keys": [bad.jwk | {"use": "enc"}, good.jwk]}})
+    clock = Clock()
+    guarded = protect(issuer, RecordingApp(), http_client=web.client, clock=clock)
+    for key, status in [(good, 200), (bad, 401), (bad, 401)]:
+        clock.now += 40
+        now = {"iat": int(clock.now), "exp": int(clock.now) + 60}
+        assert (await call(guarded, headers=bearer(token(issuer, key=key, **now)))).status == status
+    assert web.asked == [ROOT_INSERTED, f"{ROOT}/keys"]
+
+
+async def test_a_referenced_url_is_in_no_record_no_status_and_no_error(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    url = Referenced("https://keys.example.com/s3cret/jwks?code=s3cret", "from_env = 'JWKS'")
+    server = AuthServerConfig(issuer=issuer.url, jwks_uri=url)
+    guarded = protect(issuer, RecordingApp(), authorization_servers=[server], http_client=Web({}).client)
+    assert (await call(guarded, headers=bearer(token(issuer)))).status == 503
+    (status,) = guarded.auth.status().issuers
+    assert status.key_set.last_error == "(from_env = 'JWKS') answered 404."
+    assert "s3cret" not in caplog.text + repr(guarded.auth.status())

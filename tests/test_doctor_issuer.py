@@ -102,10 +102,11 @@ FAULTS: list[tuple[str, Callable[[Issuer], None], str, Severity]] = [
     ("DC-3 no JSON", served(OAUTH, b"{"), "not_json", ERROR),
     ("DC-3 a list", served(OAUTH, b"[]"), "not_json", ERROR),
     ("DC-3 a member twice", served(OAUTH, b'{"issuer": 1, "issuer": 2}'), "not_json", ERROR),
-    ("DC-3 keys with a member twice", served("/jwks", b'{"keys": [], "keys": []}'), "not_json", ERROR),
+    ("DC-3 keys with a member twice", served("/jwks", b'{"keys": [], "keys": []}'), "json_not_strict", WARNING),
     ("DC-3 too large", served(OAUTH, b" " * 600_000), "too_large", ERROR),
     ("DC-3 damaged gzip", coded("gzip", b"x"), "content_not_decoded", ERROR),
     ("DC-3 cut gzip", coded("gzip", gzip.compress(b"{}")[:-4]), "content_not_decoded", ERROR),
+    ("DC-3 gzip members", coded("gzip", gzip.compress(b"{") + gzip.compress(b"}")), "content_not_decoded", ERROR),
     ("DC-3 an unknown coding", coded("br", b"x"), "content_not_decoded", ERROR),
     ("DC-3 gzip that decodes to too much", coded("gzip", gzip.compress(b" " * 50_000_000)), "too_large", ERROR),
     ("DC-3 5xx", failing(OAUTH, 502), "error_status", ERROR),
@@ -165,17 +166,13 @@ def test_a_fault_is_found(issuer: Issuer, fault: Callable[[Issuer], None], code:
     assert others <= consequences
 
 
-def two_members(body: bytes) -> bytes:
-    return gzip.compress(body[:9]) + gzip.compress(body[9:])
-
-
 @pytest.mark.parametrize(
     ("coding", "encode"),
     [
         pytest.param("Identity", bytes, id="Identity"),
         pytest.param("", bytes, id="empty"),
         pytest.param("gzip", gzip.compress, id="gzip"),
-        pytest.param("GZIP", two_members, id="gzip members"),
+        pytest.param("GZIP", gzip.compress, id="GZIP"),
         pytest.param("deflate", zlib.compress, id="deflate"),
     ],
 )

@@ -1161,7 +1161,7 @@ async def test_metadata_that_clients_will_not_find(
     )
     assert await outcome(guarded, seen, token(issuer)) == (200, None)
     told = [record.getMessage() for record in caplog.records if getattr(record, "event", "") == "metadata_unfit"]
-    assert [("clients will not find it" in message, ISS in message) for message in told] == [(True, True)]
+    assert [("clients do not find the metadata" in message, ISS in message) for message in told] == [(True, True)]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import hashlib
 import hmac
 import json
+import timeit
 from typing import Any, Final
 
 import jwt
@@ -118,10 +120,8 @@ MALFORMED = [
     pytest.param(jws(b'{"alg":"\xff"}'), "not JSON", id="RS-70 header not UTF-8"),
     pytest.param(jws('{"alg":"RS256","alg":"none"}'), "duplicate member names", id="RS-70 two alg"),
     pytest.param(jws('{"alg":"RS256","kid":"\\ud800"}'), "a lone surrogate", id="RS-70 surrogate in kid"),
-    pytest.param(
-        jws('{"alg":"RS256","x":' + "[" * 2000 + "]" * 2000 + "}"), "nested too deeply", id="RS-70 deep header"
-    ),
-    pytest.param(jws('{"alg":"RS256","x":' + "9" * 5000 + "}"), "not JSON", id="RS-70 bigint header"),
+    pytest.param(jws('{"alg":"RS256","x":' + "[" * 2000 + "]" * 2000 + "}"), "too many values", id="RS-70 deep header"),
+    pytest.param(jws('{"alg":"RS256","x":' + "9" * 5000 + "}"), "a number too long", id="RS-70 bigint header"),
     pytest.param(jws('{"alg":"RS256"}', "[1]"), "not a JSON object", id="RS-70 payload array"),
     pytest.param(jws('{"alg":"RS256"}', "null"), "not a JSON object", id="RS-70 payload null"),
     pytest.param(jws('{"alg":"RS256"}', '"x"'), "not a JSON object", id="RS-70 payload string"),
@@ -129,7 +129,27 @@ MALFORMED = [
     pytest.param(jws('{"alg":"RS256"}', '{"sub":"a","sub":"b"}'), "duplicate member names", id="RS-70 two sub"),
     pytest.param(jws('{"alg":"RS256"}', '{"sub":"\\udc00"}'), "a lone surrogate", id="RS-70 surrogate in sub"),
     pytest.param(
-        jws('{"alg":"RS256"}', '{"x":' * 2000 + "1" + "}" * 2000), "nested too deeply", id="RS-70 deep payload"
+        jws('{"alg":"RS256"}', '{"x":' * 2000 + "1" + "}" * 2000), "too many values", id="RS-70 very deep payload"
+    ),
+    pytest.param(jws('{"alg":"RS256"}', '{"x":' * 33 + "1" + "}" * 33), "nested too deeply", id="RS-70 deep payload"),
+    pytest.param(
+        jws('{{"alg":"RS256","x":[{}]}}'.format(",".join(["{}"] * 15))), "too many values", id="A31 header, objects"
+    ),
+    pytest.param(
+        jws('{{"alg":"RS256","x":[{}]}}'.format(",".join("0" * 64))), "too many values", id="A31 header, values"
+    ),
+    pytest.param(
+        jws('{"alg":"RS256"}', '{{"x":[{}]}}'.format(",".join(["{}"] * 2800))),
+        "too many values",
+        id="A31 payload, 2,800 objects",
+    ),
+    pytest.param(
+        jws('{"alg":"RS256"}', '{{"x":[{}]}}'.format(",".join(["{}"] * 127))),
+        "too many values",
+        id="A31 payload, objects",
+    ),
+    pytest.param(
+        jws('{"alg":"RS256"}', '{{"x":[{}]}}'.format(",".join("0" * 500))), "too many values", id="A31 payload, values"
     ),
     pytest.param(jws("{}"), "header without a string alg", id="RS-71 no alg"),
     pytest.param(jws('{"alg":5}'), "header without a string alg", id="RS-71 alg int"),
@@ -148,6 +168,61 @@ MALFORMED = [
 def test_what_is_no_compact_jws_is_malformed(token: bytes, found: str) -> None:
     refusal = refusal_of(token)
     assert (refusal.reason, refusal.expected, refusal.found) == (Reason.MALFORMED_TOKEN, "a compact JWS", found)
+
+
+LARGE_TOKENS = [
+    pytest.param(
+        {"groups": [f"{n:08}-0000-0000-0000-000000000000" for n in range(200)]}, id="A31 Entra ID, 200 groups"
+    ),
+    pytest.param(
+        {"resource_access": {f"client-{n}": {"roles": ["view", "edit"]} for n in range(60)}},
+        id="A31 Keycloak, 60 clients",
+    ),
+    pytest.param({"permissions": [f"permission:{n}" for n in range(450)]}, id="A31 Auth0, 450 permissions"),
+]
+
+
+@pytest.mark.parametrize("claims", LARGE_TOKENS)
+def test_large_tokens_of_real_providers_are_within_the_limits(claims: dict[str, Any]) -> None:
+    assert parse_compact(jws('{"alg":"RS256"}', json.dumps(claims))).claims == claims
+
+
+FORGED = [
+    pytest.param('{{"a":[{}]}}'.format(",".join(["{}"] * 2800)), id="A31 2,800 objects"),
+    pytest.param('{{"a":[{}]}}'.format(",".join(['{"":0}'] * 1500)), id="A31 1,500 objects with a member"),
+    pytest.param('{{"a":[{}]}}'.format(",".join("0" * 5800)), id="A31 5,800 numbers"),
+    pytest.param('{{"a":[{}]}}'.format(",".join(['""'] * 3900)), id="A31 3,900 strings"),
+    pytest.param('{"a":"%s"}' % ("[," * 5900), id="A31 a string of brackets and commas"),
+    pytest.param('{"a":%s}' % ("[" * 5800 + "]" * 5800), id="A31 deep nesting"),
+    pytest.param('{"a":%s}' % ("9" * 11_000), id="A31 a long number"),
+]
+
+
+def microseconds(token: bytes) -> float:
+    """The time to refuse a token, the least of many: other processes disturb a measurement, and only upwards."""
+
+    def refuse() -> None:
+        with contextlib.suppress(InvalidToken):
+            parse_compact(token)
+
+    return min(timeit.repeat(refuse, number=5, repeat=40)) / 5 * 1e6
+
+
+def padded(payload: bytes) -> bytes:
+    """A token of 16 KiB."""
+    token = jws('{"alg":"RS256"}', payload, b"")
+    return token + b"A" * ((16 * 1024 - len(token)) // 4 * 4)
+
+
+@pytest.mark.parametrize("payload", FORGED)
+def test_a_forged_token_costs_at_most_twice_what_random_characters_cost(payload: str) -> None:
+    garbage = padded(b"x" * 11_900)
+    forged = padded(payload.encode())
+    assert 16_000 < min(len(forged), len(garbage)) <= 16 * 1024
+    for _ in range(3):
+        if microseconds(forged) < 2 * microseconds(garbage):
+            return
+    pytest.fail("three times slower than twice random characters")
 
 
 @pytest.mark.parametrize(

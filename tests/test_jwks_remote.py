@@ -1151,7 +1151,7 @@ async def test_a_document_of_another_issuer_is_never_used(
     assert await ask(guarded, quick(issuer)) == (503, "1")
     assert upstream.paths == [DISCOVERY, OPENID]
     [record] = [r for r in caplog.records if r.name == "asgi_mcp_auth.keys" and r.levelname == "ERROR"]
-    assert "of issuer https://auth.example.com/, not https://auth.example.com." in record.getMessage()
+    assert "has the issuer https://auth.example.com/, not https://auth.example.com." in record.getMessage()
 
 
 @covers("DC-13 metadata without jwks_uri")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import socket
 import socketserver
+import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Generator
 from typing import Any, cast
 
@@ -15,8 +17,10 @@ import httpx
 import pytest
 from processes import free_port
 
+from asgi_mcp_auth import __version__
 from asgi_mcp_auth._keys import http as remote
 from asgi_mcp_auth._keys.http import Fetched, Fetcher
+from asgi_mcp_auth._policy.problems import Referenced
 from asgi_mcp_auth.errors import DiscoveryError
 
 pytestmark = pytest.mark.anyio
@@ -120,7 +124,30 @@ def raw(data: bytes) -> Callable[[Write], None]:
             Fetched({}, 53.0),
             id="DC-8 lifetime headers",
         ),
-        pytest.param(answer(b"{}", content_encoding="identity"), Fetched({}, None), id="identity, said aloud"),
+        pytest.param(answer(b"{}", content_encoding="identity"), Fetched({}, None), id="DC-7 identity"),
+        pytest.param(answer(b"{}", content_encoding="Identity"), Fetched({}, None), id="DC-7 identity in another case"),
+        pytest.param(answer(b"{}", content_encoding=""), Fetched({}, None), id="DC-7 an empty coding"),
+        pytest.param(answer(b"{}", content_encoding=" , "), Fetched({}, None), id="DC-7 an empty list of codings"),
+        pytest.param(
+            answer(gzip.compress(b'{"a":1}'), content_encoding="GZip"), Fetched({"a": 1}, None), id="DC-7 gzip"
+        ),
+        pytest.param(
+            answer(gzip.compress(b'{"a":1}'), content_encoding="x-gzip"), Fetched({"a": 1}, None), id="DC-7 x-gzip"
+        ),
+        pytest.param(
+            answer(gzip.compress(b'{"a":1}'), content_encoding="identity, gzip"),
+            Fetched({"a": 1}, None),
+            id="DC-7 gzip after identity",
+        ),
+        pytest.param(
+            answer(zlib.compress(b'{"a":1}'), content_encoding="deflate"), Fetched({"a": 1}, None), id="DC-7 deflate"
+        ),
+        pytest.param(
+            answer(zlib.compress(b'{"a":1}')[2:-4], content_encoding="deflate"),
+            Fetched({"a": 1}, None),
+            id="DC-7 deflate without the zlib header",
+        ),
+        pytest.param(answer(b"\xef\xbb\xbf{}"), Fetched({}, None), id="DC-3 a byte order mark"),
         pytest.param(
             raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"),
             Fetched({}, None),
@@ -148,10 +175,10 @@ async def test_good_answers(
         pytest.param(answer(b"<html>", content_type="text/html"), "not JSON", False, id="DC-3 HTML"),
         pytest.param(answer(b""), "not JSON", False, id="DC-3 nothing"),
         pytest.param(answer(b"[]"), "not a JSON object", False, id="DC-3 array"),
-        pytest.param(answer(b'{"a":NaN}'), "NaN is not JSON", False, id="DC-3 NaN"),
-        pytest.param(answer(b'{"a":1,"a":2}'), "duplicate member names", False, id="DC-3 a member twice"),
-        pytest.param(answer(b'{"a":"\xff"}'), "not JSON", False, id="DC-3 not UTF-8"),
-        pytest.param(answer(b"\xef\xbb\xbf{}"), "not JSON", False, id="DC-3 a byte order mark"),
+        pytest.param(answer(b'{"a":\xff}'), "not JSON", False, id="DC-3 not UTF-8 outside a string"),
+        pytest.param(answer(b"\xff\xfe{\x00}\x00"), "not JSON", False, id="DC-3 UTF-16"),
+        pytest.param(answer(b"{}{}"), "not JSON", False, id="DC-3 two objects"),
+        pytest.param(answer(b'{"a":' + b"[1]," * 90_000 + b"1}"), "too many values", False, id="DC-3 many values"),
         pytest.param(answer(b'{"a":' * 5000 + b"1" + b"}" * 5000), "nested too deeply", False, id="DC-3 deep"),
         pytest.param(answer(b"{}", "201 Created"), "answered 201", False, id="DC-3 201"),
         pytest.param(raw(b"HTTP/1.1 204 No Content\r\n\r\n"), "answered 204", False, id="DC-3 204"),
@@ -186,12 +213,41 @@ async def test_good_answers(
         ),
         pytest.param(
             answer(gzip.compress(b'{"a":"' + b" " * 50 * MIB + b'"}'), content_encoding="gzip"),
-            "content coding gzip, which was not asked for",
+            "answered with more than 524288 bytes",
             False,
             id="DC-7 gzip bomb",
         ),
         pytest.param(
-            answer(b"{}", content_encoding="br"), "content coding br, which was not asked for", False, id="DC-7 br"
+            answer(zlib.compress(b'{"a":"' + b" " * 50 * MIB + b'"}'), content_encoding="deflate"),
+            "answered with more than 524288 bytes",
+            False,
+            id="DC-7 deflate bomb",
+        ),
+        pytest.param(
+            answer(b"{}", content_encoding="br"), "content coding br, which was not requested", False, id="DC-7 br"
+        ),
+        pytest.param(
+            answer(gzip.compress(gzip.compress(b"{}")), content_encoding="gzip, gzip"),
+            "content coding gzip, gzip, which was not requested",
+            False,
+            id="DC-7 two codings",
+        ),
+        pytest.param(answer(b"{}", content_encoding="gzip"), "a body that is not gzip", False, id="DC-7 not gzip"),
+        pytest.param(answer(b"{}", content_encoding="deflate"), "that is not deflate", False, id="DC-7 not deflate"),
+        pytest.param(
+            answer(gzip.compress(b"{}")[:-1], content_encoding="gzip"), "that is not gzip", False, id="DC-7 cut gzip"
+        ),
+        pytest.param(
+            answer(gzip.compress(b"{}") + b"x", content_encoding="gzip"),
+            "that is not gzip",
+            False,
+            id="DC-7 gzip and more",
+        ),
+        pytest.param(
+            answer(gzip.compress(b"{") + gzip.compress(b"}"), content_encoding="gzip"),
+            "that is not gzip",
+            False,
+            id="DC-7 two gzip members",
         ),
     ],
 )
@@ -225,7 +281,7 @@ async def test_what_is_sent(server: Server, fetcher: Fetcher) -> None:
         await fetcher.fetch_json(f"{server.url}/x")
     for _, headers in server.requests:
         agent = headers.pop("user-agent")
-        assert agent.startswith("python-httpx/")
+        assert agent == f"asgi-mcp-auth/{__version__}"
         assert headers == {
             "host": server.url.removeprefix("http://"),
             "accept": "application/json",
@@ -403,3 +459,73 @@ async def test_each_fetch_has_a_client_of_its_own_and_closes_it() -> None:
     for _ in range(2):
         await fetcher.fetch_json("https://auth.example.com/x")
     assert [client.is_closed for client in clients] == [True, True]
+
+
+SECRET = "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        pytest.param(f"/x?code={SECRET}", "{origin}/x?...", id="DC-6 the query of a URL"),
+        pytest.param(Referenced(f"/{SECRET}/x", "from_env = 'JWKS'"), "(from_env = 'JWKS')", id="a referenced URL"),
+    ],
+)
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        pytest.param(answer(b"{}"), id="answered"),
+        pytest.param(answer(b"{}", "500 Oops"), id="an error status"),
+        pytest.param(answer(b"[]"), id="not an object"),
+        pytest.param(answer(b"{}", content_encoding="br"), id="another coding"),
+        pytest.param(raw(b"hello"), id="not HTTP"),
+    ],
+)
+async def test_no_record_and_no_message_has_the_secrets_of_a_url(
+    path: str, shown: str, behaviour: Callable[[Write], None], server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    fetcher = Fetcher(lambda: httpx.AsyncClient(trust_env=False))
+    server.behaviours[str(path)] = behaviour
+    url = Referenced(server.url + path, path.origin) if isinstance(path, Referenced) else server.url + path
+    said = ""
+    try:
+        await fetcher.fetch_json(url)
+    except DiscoveryError as error:
+        said = error.message
+        assert said.startswith(shown.format(origin=server.url) + " ")
+    assert SECRET not in said + caplog.text
+    assert [path for path, _ in server.requests] == [path]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "said"),
+    [
+        pytest.param(
+            "socks5://user:s3cret@127.0.0.1:1", "ImportError Using SOCKS proxy, but the 'socksio'", id="SOCKS"
+        ),
+        pytest.param("ftp://user:s3cret@127.0.0.1:1", "ValueError Unknown scheme for proxy URL", id="unknown scheme"),
+    ],
+)
+async def test_a_proxy_that_httpx_refuses_is_reported_as_the_cause(
+    proxy: str, said: str, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    with pytest.raises(DiscoveryError, match="refuses the proxy in ALL_PROXY, HTTPS_PROXY or HTTP_PROXY") as caught:
+        await fetcher.fetch_json("https://auth.example.com/x")
+    assert said in caught.value.message
+    assert "http_client=" in caught.value.message
+    assert SECRET not in caught.value.message
+    assert caplog.text == ""
+
+
+async def test_the_cause_of_a_failure_is_not_cut_off(fetcher: Fetcher) -> None:
+    cause = (
+        "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: Hostname mismatch, certificate is not valid for "
+    )
+    cause += "'login.a-long-name.identity.internal.example.com'. (_ssl.c:1028)"
+    broken = Fetcher(lambda: httpx.AsyncClient(transport=Broken(httpx.ConnectError(cause))))
+    with pytest.raises(DiscoveryError) as caught:
+        await broken.fetch_json("https://auth.example.com/x")
+    assert caught.value.message.endswith(f"ConnectError {cause}.")

@@ -1,7 +1,8 @@
-"""`_protocol.server_metadata` and `AuthorizationServerMetadata`: any document is read, or refused as ours."""
+"""`_oauth.server_metadata` and `AuthorizationServerMetadata`: any document is read, or refused with our exception."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,11 +12,15 @@ from hypothesis import strategies as st
 
 from asgi_mcp_auth import AuthorizationServerMetadata, AuthServerConfig, validate_server_config
 from asgi_mcp_auth._oauth.server_metadata import (
+    ALLOW_HTTP,
     AuthServerConfigErrorCode,
     AuthServerConfigWarningCode,
     accept_metadata,
     insecure_url,
+    split_faulty,
+    unfit_for_clients,
 )
+from asgi_mcp_auth._oauth.strict_json import load_tolerant
 from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, InvalidServerMetadata
 
 URL = f"{ISS}/.well-known/oauth-authorization-server"
@@ -87,16 +92,19 @@ def test_accepted(document: dict[str, Any], issuer: str | None) -> None:
         pytest.param(
             GOOD,
             "https://other.example",
-            f"The document at {URL} is of issuer {ISS}, not https://other.example.",
+            f"The document at {URL} has the issuer {ISS}, not https://other.example.",
             id="DC-2 another issuer",
         ),
         pytest.param(
-            GOOD, f"{ISS}/", f"The document at {URL} is of issuer {ISS}, not {ISS}/.", id="DC-2 without the final slash"
+            GOOD,
+            f"{ISS}/",
+            f"The document at {URL} has the issuer {ISS}, not {ISS}/.",
+            id="DC-2 without the final slash",
         ),
         pytest.param(
             GOOD | {"issuer": "https://AUTH.example.com"},
             ISS,
-            f"The document at {URL} is of issuer https://AUTH.example.com, not {ISS}.",
+            f"The document at {URL} has the issuer https://AUTH.example.com, not {ISS}.",
             id="DC-2 another case",
         ),
         pytest.param({"issuer": ""}, None, f"The document at {URL} has an empty issuer.", id="DC-2 empty"),
@@ -107,21 +115,26 @@ def test_accepted(document: dict[str, Any], issuer: str | None) -> None:
         pytest.param(
             GOOD | {"jwks_uri": "http://auth.example.com/jwks"},
             ISS,
-            f"The jwks_uri http://auth.example.com/jwks in {URL} is not https.",
+            f"The jwks_uri http://auth.example.com/jwks in {URL} is not https. {ALLOW_HTTP}",
             id="DC-4 keys over http",
         ),
         pytest.param(
             GOOD | {"jwks_uri": "jwks\n"},
             ISS,
-            f"The jwks_uri jwks\\n in {URL} is not an absolute URL.",
+            f"The jwks_uri jwks\\n in {URL} is not an absolute URL. {ALLOW_HTTP}",
             id="DC-4 escaped",
         ),
         pytest.param(
             GOOD | {"jwks_uri": 5, "scopes_supported": "a", "grant_types_supported": [1], "token_endpoint": []},
             ISS,
-            "Authorization server metadata: wrong JSON type for "
-            "grant_types_supported, jwks_uri, scopes_supported, token_endpoint.",
-            id="all wrong types at once",
+            "Authorization server metadata: wrong JSON type for jwks_uri.",
+            id="DC-3 jwks_uri of a wrong type",
+        ),
+        pytest.param(
+            GOOD | {"jwks_uri": f"{ISS}/jwks?code=s3cret#x"},
+            ISS,
+            f"The jwks_uri {ISS}/jwks?... in {URL} is not an absolute URL. {ALLOW_HTTP}",
+            id="DC-4 the query of a refused jwks_uri is not shown",
         ),
     ],
 )
@@ -131,6 +144,64 @@ def test_refused(document: dict[str, Any], issuer: str | None, message: str) -> 
     assert (caught.value.message, caught.value.code) == (message, "invalid_server_metadata")
     assert (caught.value.transient, isinstance(caught.value, ConfigurationError)) == (False, True)
     assert isinstance(caught.value, DiscoveryError)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        pytest.param({"ui_locales_supported": "en"}, id="DC-3 a string for a list"),
+        pytest.param({"userinfo_endpoint": False}, id="DC-3 a boolean for a string"),
+        pytest.param({"scopes_supported": [None]}, id="DC-3 a list with null"),
+        pytest.param({"token_endpoint": [], "grant_types_supported": {}}, id="DC-3 two members"),
+    ],
+)
+def test_members_of_a_wrong_type_that_verification_does_not_need_are_ignored(wrong: dict[str, Any]) -> None:
+    metadata = accept_metadata(GOOD | wrong, issuer=ISS, url=URL)
+    assert metadata.to_dict() == {name: value for name, value in GOOD.items() if name not in wrong}
+    assert metadata.ignored_members == tuple(sorted(wrong))
+    (problem, *_) = unfit_for_clients(metadata, AuthServerConfig(issuer=ISS), ())
+    assert problem == f"Members of a wrong type, or not valid JSON, are ignored: {', '.join(sorted(wrong))}."
+
+
+FAULTY = [
+    pytest.param(b'"x_note": 1, "x_note": 1', {"x_note"}, id="DC-3 a repeated member"),
+    pytest.param(b'"scopes_supported": ["a"], "scopes_supported": ["b"]', {"scopes_supported"}, id="DC-3 a known one"),
+    pytest.param(b'"x_note": {"a": [NaN]}', {"x_note"}, id="DC-3 NaN"),
+    pytest.param(b'"x_note": -1e999', {"x_note"}, id="DC-3 a number out of range"),
+    pytest.param(b'"x_note": "\\udc00"', {"x_note"}, id="DC-3 a lone surrogate"),
+    pytest.param(b'"x_note": "\xe9"', {"x_note"}, id="DC-3 not UTF-8"),
+    pytest.param(b'"\\udc00": 1', {"\udc00"}, id="DC-3 a lone surrogate in a name"),
+]
+
+
+@pytest.mark.parametrize("mark", [pytest.param(b"", id="plain"), pytest.param(b"\xef\xbb\xbf", id="byte order mark")])
+@pytest.mark.parametrize(("member", "ignored"), FAULTY)
+def test_a_fault_affects_the_member_that_has_it(member: bytes, ignored: set[str], mark: bytes) -> None:
+    data = mark + json.dumps(GOOD).replace('"scopes_supported": []', "")[:-1].encode() + b", " + member + b"}"
+    document, names = split_faulty(load_tolerant(data))
+    assert names == ignored
+    metadata = accept_metadata(document, issuer=ISS, url=URL, ignored=names)
+    assert (metadata.to_dict(), metadata.ignored_members) == (GOOD, tuple(ignored))
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        pytest.param(b'"issuer": "https://other.example"', "issuer", id="DC-2 issuer repeated"),
+        pytest.param(f'"issuer": "{ISS}"'.encode(), "issuer", id="DC-2 the same issuer repeated"),
+        pytest.param(b'"jwks_uri": "https://other.example"', "jwks_uri", id="DC-4 jwks_uri repeated"),
+    ],
+)
+def test_a_fault_in_a_needed_member_refuses_the_document(member: bytes, said: str) -> None:
+    document, names = split_faulty(load_tolerant(json.dumps(GOOD)[:-1].encode() + b", " + member + b"}"))
+    assert names == frozenset()
+    with pytest.raises(InvalidServerMetadata, match=f"wrong JSON type for {said}"):
+        accept_metadata(document, issuer=ISS, url=URL)
+
+
+def test_members_given_in_code_must_have_the_right_type() -> None:
+    with pytest.raises(InvalidServerMetadata, match="wrong JSON type for scopes_supported, token_endpoint"):
+        AuthorizationServerMetadata(issuer=ISS, scopes_supported="a", token_endpoint=[])
 
 
 def test_http_keys_where_they_are_dangerously_allowed() -> None:
@@ -152,14 +223,15 @@ member_names = st.sampled_from([*GOOD, "scopes_supported", "self", "cls", "membe
 @example({"issuer": ISS, "cls": 1}, ISS)
 @example({"issuer": ISS, "document": 1, "_members": 1, "to_dict": 1, "from_dict": 1, "__class__": 1}, ISS)
 def test_any_document(document: dict[str, Any], issuer: str | None) -> None:
-    """A result that holds what was read, or our own error."""
+    """The metadata has the members of the document, or our exception is raised."""
     try:
         metadata = accept_metadata(document, issuer=issuer, url=URL)
     except InvalidServerMetadata as error:
         assert error.message.isascii() or any(not name.isascii() for name in document)  # noqa: PT017
         return
     assert metadata.issuer == document["issuer"]
-    assert metadata.to_dict() == {name: value for name, value in document.items() if value is not None}
+    kept = {name: value for name, value in document.items() if value is not None}
+    assert metadata.to_dict() == {name: kept[name] for name in kept if name not in metadata.ignored_members}
     assert validate_server_config(AuthServerConfig(metadata=metadata)) is not None
 
 

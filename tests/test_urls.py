@@ -14,10 +14,13 @@ from asgi_mcp_auth._oauth.urls import (
     discovery_urls,
     insert_well_known,
     is_loopback,
+    mask_userinfo,
     parse_url,
+    redact_url,
     same_resource,
 )
-from asgi_mcp_auth.config import AuthServerType
+from asgi_mcp_auth._policy.problems import Referenced, show, show_url
+from asgi_mcp_auth.config import AuthServerConfig, AuthServerType
 
 OAUTH: Final = "/.well-known/oauth-authorization-server"
 OIDC: Final = "/.well-known/openid-configuration"
@@ -329,3 +332,44 @@ DISCOVERED = [
 @pytest.mark.parametrize(("issuer", "kind", "expected"), DISCOVERED)
 def test_where_an_issuer_is_looked_for(issuer: str, kind: AuthServerType | None, expected: tuple[str, ...]) -> None:
     assert discovery_urls(url(issuer), kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param("https://h/x", "https://h/x", id="nothing to mask"),
+        pytest.param("https://u:p@h/x", "https://...@h/x", id="user and password"),
+        pytest.param("https://u:p/q@h/x", "https://...@h/x", id="a slash in the password"),
+        pytest.param("https://u:1/q@h/x", "https://...@h/x", id="a password that begins like a port"),
+        pytest.param("https://u:p@q@h/x", "https://...@h/x", id="an @ in the password"),
+        pytest.param("https://u:p?q#r@h/x", "https://...@h/x", id="? and # in the password"),
+        pytest.param("https://u:p\nq@h/x", "https://...@h/x", id="a line break in the password"),
+        pytest.param("//u:p@h/x", "//...@h/x", id="no scheme"),
+        pytest.param("u:p@h", "u:...@h", id="no slashes"),
+        pytest.param("redis://:p@h:1/0", "redis://...@h:1/0", id="no user"),
+    ],
+)
+def test_user_information_is_masked_up_to_the_last_at_sign(text: str, shown: str) -> None:
+    assert mask_userinfo(text) == shown
+    assert show(text) == repr(shown)
+
+
+def test_user_information_is_masked_before_a_text_is_cut() -> None:
+    assert show("https://user:" + "s3cret" * 100 + "@h/" + "x" * 200) == repr("https://...@h/" + "x" * 114 + "...")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        pytest.param("https://h/x?code=s3cret", "https://h/x?...", id="a query"),
+        pytest.param("https://h/x#s3cret", "https://h/x?...", id="a fragment"),
+        pytest.param("https://u:s3cret@h/x?code=s3cret", "https://...@h/x?...", id="user information and a query"),
+        pytest.param("https://h/x?mail=a@s3", "https://...@s3", id="an @ in the query"),
+        pytest.param("https://h/\n", "https://h/\\n", id="escaped"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(text: str, shown: str) -> None:
+    assert redact_url(text) == show_url(text) == shown
+    referenced = Referenced(text, "from_env = 'X'")
+    assert show_url(referenced) == "(from_env = 'X')"
+    assert repr(AuthServerConfig(jwks_uri=referenced)).count("jwks_uri=<from_env = 'X'>") == 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
+
 from asgi_mcp_auth._oauth.responses import Response
 from asgi_mcp_auth._request import RequestInfo
 
@@ -34,8 +36,6 @@ class Incoming:
         Hypercorn 0.18 closes the HTTP/2 connection, with every other request on it, if body data arrives after the
         response.
         """
-        import anyio  # noqa: PLC0415
-
         with anyio.move_on_after(MAX_WAIT):
             while self._unread:
                 await self()

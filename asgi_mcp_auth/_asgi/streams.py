@@ -10,6 +10,8 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import anyio
+
 from asgi_mcp_auth._asgi.response import POLICY_VIOLATION
 from asgi_mcp_auth._keys.background import Background, spawn
 from asgi_mcp_auth._request import canonical_name
@@ -52,8 +54,6 @@ def is_caused_by_expiry(error: BaseException | None) -> bool:
 
 
 async def _sleep_until(time: float, clock: Callable[[], float]) -> None:
-    import anyio  # noqa: PLC0415
-
     while (left := time - clock()) > 0:  # noqa: ASYNC110 - waits for a time, not for an event
         await anyio.sleep(min(left, MAX_SLEEP))
 
@@ -157,8 +157,6 @@ class ExpiringStream:
         await _sleep_until(self._until, self._clock)
         if not self._between_events or self._sending:
             self._due = True  # the next message of the app, or the one under way, is the last
-            import anyio  # noqa: PLC0415
-
             await anyio.sleep(HALF_EVENT_GRACE)
         if not self._over and not self._sending:
             await self._end()

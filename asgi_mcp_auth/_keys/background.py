@@ -6,6 +6,7 @@ Work runs in an empty context, so that the identity of a request cannot leak int
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import sys
@@ -14,10 +15,11 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-if TYPE_CHECKING:  # importing the package loads neither asyncio nor anyio; a `Fetcher` loads anyio
-    import asyncio
+import anyio
+from anyio.lowlevel import RunVar, current_token
 
-    from anyio.lowlevel import EventLoopToken, RunVar
+if TYPE_CHECKING:  # importing the package loads neither asyncio nor anyio; a `Fetcher` loads anyio
+    from anyio.lowlevel import EventLoopToken
 
 __all__ = ("Background", "SingleFlight", "spawn", "trio_here")
 
@@ -40,8 +42,6 @@ class Background:
     __slots__ = ("_scope", "_work")
 
     def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
-        import anyio  # noqa: PLC0415
-
         self._work = work
         self._scope = anyio.CancelScope()
 
@@ -81,8 +81,6 @@ _loops: list[_Tasks] = []
 
 @functools.cache
 def _tasks_of_loop() -> RunVar[_Tasks]:
-    from anyio.lowlevel import RunVar  # noqa: PLC0415
-
     return RunVar("asgi_mcp_auth_tasks")
 
 
@@ -104,8 +102,6 @@ def spawn(work: Callable[[], Awaitable[None]]) -> Background:
     if trio is not None:
         trio.lowlevel.spawn_system_task(background.run, context=Context())
         return background
-    import asyncio  # noqa: PLC0415
-
     loop = asyncio.get_running_loop()
     running = _tasks(loop).running
     task = loop.create_task(background.run(), context=Context())
@@ -115,8 +111,6 @@ def spawn(work: Callable[[], Awaitable[None]]) -> Background:
 
 
 def _this_loop() -> EventLoopToken:
-    from anyio.lowlevel import current_token  # noqa: PLC0415
-
     return current_token()
 
 
@@ -124,8 +118,6 @@ class _Flight(Generic[T]):
     """One run of the work on one event loop; `results` has its result once it is done, unless it was cancelled."""
 
     def __init__(self) -> None:
-        import anyio  # noqa: PLC0415
-
         self.done = anyio.Event()
         self.results: list[T] = []
 
@@ -166,8 +158,6 @@ class SingleFlight(Generic[T]):
 
     def _forget_closed_loops(self) -> None:
         """Drop the runs of asyncio loops that were closed before their tasks had ended."""
-        import asyncio  # noqa: PLC0415
-
         for token in tuple(self._flights):
             if isinstance(loop := token.native_token, asyncio.AbstractEventLoop) and loop.is_closed():
                 self._flights.pop(token, None)

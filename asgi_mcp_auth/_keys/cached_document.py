@@ -15,8 +15,10 @@ import os
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from weakref import WeakSet
+
+import anyio
 
 from asgi_mcp_auth._keys.background import SingleFlight
 from asgi_mcp_auth._keys.http import TOTAL_SECONDS
@@ -24,9 +26,7 @@ from asgi_mcp_auth._oauth.http_cache import Freshness, State, seconds_until_fetc
 from asgi_mcp_auth.config import JWKSCacheSettings
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import DiscoveryError
-
-if TYPE_CHECKING:
-    from asgi_mcp_auth.status import DocumentStatus
+from asgi_mcp_auth.status import DocumentStatus
 
 __all__ = ("CachedDocument",)
 
@@ -113,8 +113,6 @@ class CachedDocument(Generic[T]):
         if not self.overdue(now):
             self.refresh_in_background(now)
         elif not seconds_until_fetch_allowed(self.state, now) or self._flight.under_way:
-            import anyio  # noqa: PLC0415
-
             with anyio.move_on_after(MAX_FOREGROUND_SECONDS):
                 await self.refresh_now()
         return self.value
@@ -149,8 +147,6 @@ class CachedDocument(Generic[T]):
 
     async def _attempt(self) -> bool:
         """Fetch once, within a time limit; every failure counts for the back-off."""
-        import anyio  # noqa: PLC0415
-
         self.started += 1
         number, started_at = self.started, self._clock()  # the document is at least as new as this
         received, error = None, TIMED_OUT
@@ -211,8 +207,6 @@ class CachedDocument(Generic[T]):
 
     def status(self, now: float) -> DocumentStatus:
         """Return a snapshot of the document's state."""
-        from asgi_mcp_auth.status import DocumentStatus  # noqa: PLC0415 - loaded on first use
-
         if self.is_static:
             return DocumentStatus(state="given")
         state, counts = self.state, {"fetches": self.started, "failures": self.state.failures}

@@ -1,16 +1,20 @@
-"""Finding an authorization server's metadata (RFC 8414 section 3, OpenID Connect Discovery section 4, MCP's order)."""
+"""Discovery of authorization server metadata (RFC 8414 section 3, OpenID Connect Discovery section 4, MCP's order)."""
 
 from __future__ import annotations
 
 import inspect
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
+import anyio
+
 from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
-from asgi_mcp_auth._oauth.server_metadata import accept_metadata, insecure_url
+from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, accept_metadata, insecure_url, split_faulty
 from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
+from asgi_mcp_auth._policy.problems import show, show_url
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, AuthServerType, TranspileData
 from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, InvalidServerMetadata, Problem, printable
 
@@ -26,7 +30,7 @@ logger = logging.getLogger("asgi_mcp_auth.discovery")
 
 
 class Discovered(NamedTuple):
-    """Accepted metadata, and for how many seconds its server says that it is fresh."""
+    """Accepted metadata, and the seconds that its server says the document is fresh."""
 
     metadata: AuthorizationServerMetadata
     lifetime: float | None
@@ -42,7 +46,9 @@ async def _fetch_metadata(
     public_only: bool = False,
 ) -> Discovered:
     fetched = await fetcher.fetch_json(url, public_only=public_only)
-    document: Any = fetched.document
+    shown = show_url(url)
+    sound, ignored = split_faulty(fetched.document)
+    document: Any = sound
     if transpile is not None:
         try:
             document = transpile(document)
@@ -50,28 +56,28 @@ async def _fetch_metadata(
                 document = await document
             document = dict(document)
         except Exception as error:
-            logger.exception("transpile_data failed for %s", url)
-            msg = f"transpile_data failed for {url} with {type(error).__name__}."
+            logger.exception("transpile_data failed for %s", shown)
+            msg = f"transpile_data failed for {shown} with {type(error).__name__}."
             raise InvalidServerMetadata(msg, cause=error) from error
-    metadata = accept_metadata(document, issuer=issuer, url=url, allow_http=allow_http)
+    metadata = accept_metadata(document, issuer=issuer, url=shown, allow_http=allow_http, ignored=ignored)
     return Discovered(metadata, fetched.lifetime)
 
 
 async def discover(
     fetcher: Fetcher, config: AuthServerConfig, *, allow_http: bool, public_only: bool = False
 ) -> Discovered:
-    """Fetch and accept the metadata of a configured issuer, from its URL or from its well-known places in order.
+    """Fetch and accept the metadata of a configured issuer, from `metadata_url` or from its well-known URLs in order.
 
-    A probe that fails in any way only moves on to the next one: the issuer check makes that safe.
+    Every failure moves on to the next URL. That is safe because the document must name the issuer.
 
     Args:
         fetcher: Fetches documents.
         config: Names the issuer.
-        allow_http: Whether plain http beyond loopback was dangerously allowed.
+        allow_http: Whether plain http is allowed beyond loopback.
         public_only: Whether addresses that are not public are refused.
 
     Raises:
-        DiscoveryError: No probe succeeded; `transient` if any of them might, later.
+        DiscoveryError: No URL has acceptable metadata; `transient` if one of them may have it later.
     """
     issuer = config.issuer if config.metadata is None else config.metadata.issuer
     fetch = partial(
@@ -87,13 +93,12 @@ async def discover(
     url = parse_url(issuer or "")
     assert url is not None  # noqa: S101 - checked at construction
     failures: list[DiscoveryError] = []
-    for probe in discovery_urls(url, config.type):
+    for candidate in discovery_urls(url, config.type):
         try:
-            return await fetch(probe)
+            return await fetch(candidate)
         except DiscoveryError as error:
             failures.append(error)
-    told = " ".join(error.message for error in failures)
-    failure = f"No metadata for issuer {printable(issuer)}. {told}"
+    failure = f"No metadata for issuer {printable(issuer)}. {' '.join(error.message for error in failures)}"
     if any(error.transient for error in failures):
         raise DiscoveryError(failure, transient=True, cause=failures[-1])
     if any(isinstance(error, InvalidServerMetadata) for error in failures):
@@ -103,8 +108,8 @@ async def discover(
 
 def _check_fetchable(url: str, name: str) -> None:
     if (why := insecure_url(url, allow_http=False)) is not None:
-        problem = Problem(name, f"{url!r} {why}.", "Write an https URL; http only on loopback.")
-        raise ConfigurationError([problem])
+        fix = f"{ALLOW_HTTP} That option belongs to MCPAuth: pass it AuthServerConfig(issuer=...), which it fetches."
+        raise ConfigurationError([Problem(name, f"{show(url)} {why}.", fix)])
 
 
 async def fetch_server_config_async(
@@ -114,17 +119,17 @@ async def fetch_server_config_async(
     *,
     http_client: ClientFactory | None = None,
 ) -> AuthServerConfig:
-    """Fetch an issuer's metadata from its well-known place.
+    """Fetch an issuer's metadata from its well-known URL.
 
     Args:
-        issuer: The issuer identifier; the document must carry it to the letter (RFC 8414 section 3.3).
-        type: OAUTH inserts the well-known path, OIDC appends it, None tries all places in MCP's order.
-        transpile_data: Applied to the document before it is checked; sync or async.
+        issuer: The issuer identifier; the document must have exactly this `issuer` (RFC 8414 section 3.3).
+        type: OAUTH inserts the well-known path, OIDC appends it, None tries all URLs in MCP's order.
+        transpile_data: A function, sync or async, that changes the document before the document is checked.
         http_client: A factory of an `httpx.AsyncClient`.
 
     Raises:
-        DiscoveryError: The document could not be had.
-        InvalidServerMetadata: It was had and cannot be used.
+        DiscoveryError: The document could not be fetched.
+        InvalidServerMetadata: The document was fetched and cannot be used.
         ConfigurationError: `issuer` is not an https URL.
     """
     _check_fetchable(issuer, "issuer")
@@ -141,7 +146,7 @@ async def fetch_server_config_by_well_known_url_async(
     issuer: str | None = None,
     http_client: ClientFactory | None = None,
 ) -> AuthServerConfig:
-    """Fetch metadata from a URL you know; the document names the issuer unless `issuer` says what it must be.
+    """Fetch metadata from a known URL. The document names the issuer, which must equal `issuer` if that is given.
 
     Raises: As `fetch_server_config_async`.
     """
@@ -152,11 +157,7 @@ async def fetch_server_config_by_well_known_url_async(
 
 
 def _run(work: Callable[[], Any]) -> Any:
-    """Run async work to its end from synchronous code, on a thread of its own: also inside a running event loop."""
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - a server has no use for it
-
-    import anyio  # noqa: PLC0415
-
+    """Run async work from synchronous code, in a thread of its own, which works inside a running event loop too."""
     with ThreadPoolExecutor(1, "asgi_mcp_auth") as pool:
         return pool.submit(anyio.run, work).result()
 
@@ -168,7 +169,7 @@ def fetch_server_config(
     *,
     http_client: ClientFactory | None = None,
 ) -> AuthServerConfig:
-    """Fetch an issuer's metadata now, blocking, for use at import; see `fetch_server_config_async`."""
+    """Fetch an issuer's metadata, blocking, for use at import; see `fetch_server_config_async`."""
     work = partial(fetch_server_config_async, issuer, type, transpile_data, http_client=http_client)
     config: AuthServerConfig = _run(work)
     return config
@@ -182,7 +183,7 @@ def fetch_server_config_by_well_known_url(
     issuer: str | None = None,
     http_client: ClientFactory | None = None,
 ) -> AuthServerConfig:
-    """Fetch metadata from a URL you know now, blocking; see `fetch_server_config_by_well_known_url_async`."""
+    """Fetch metadata from a known URL, blocking; see `fetch_server_config_by_well_known_url_async`."""
     work = partial(
         fetch_server_config_by_well_known_url_async,
         well_known_url,

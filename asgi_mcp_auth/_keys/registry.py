@@ -15,6 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 from weakref import WeakValueDictionary
 
+import anyio
+
 from asgi_mcp_auth._keys.background import SingleFlight
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
@@ -26,9 +28,10 @@ from asgi_mcp_auth._policy.issuers import IssuerSet, OtherIssuers, TrustedIssuer
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import ConfigurationError, InvalidToken, Reason, Unavailable, printable
+from asgi_mcp_auth.status import PoolStatus
 
 if TYPE_CHECKING:
-    from asgi_mcp_auth.status import IssuerStatus, PoolStatus
+    from asgi_mcp_auth.status import IssuerStatus
 
 __all__ = (
     "Issuers",
@@ -49,7 +52,7 @@ MAX_EXPECTED = 8  # issuers that a log record names
 
 def _key(trusted: TrustedIssuer) -> Hashable:
     """Return what a key set is made of. Resources that trust an issuer in the same way share one key set."""
-    config, issuer = trusted.config, trusted.template or trusted.rules.issuer
+    config, issuer = trusted.config, trusted.template or trusted.identifier
     # Static keys by value: a resolver may change its JWK Set in place.
     static = None if trusted.static_keys is None else trusted.static_keys.identity
     source = (config.type, config.metadata, config.metadata_url, config.transpile_data, config.jwks_uri)
@@ -123,7 +126,7 @@ class KeySets:
         keys = self._all.get(key)
         if keys is None:
             keys = self._all[key] = RemoteJWKS(
-                trusted.template or trusted.rules.issuer,
+                trusted.template or trusted.identifier,
                 trusted.config,
                 trusted.static_keys,
                 fetcher=self._fetcher,
@@ -138,8 +141,6 @@ class KeySets:
 
     async def warm_up(self) -> tuple[str, ...]:
         """Fetch keys of named and preloaded issuers that are not fresh; return named issuers without usable keys."""
-        import anyio  # noqa: PLC0415
-
         limit = anyio.CapacityLimiter(MAX_FETCHES_AT_ONCE)  # so that no time limit passes while a fetch waits
 
         async def one(keys: RemoteJWKS) -> None:
@@ -156,8 +157,6 @@ class KeySets:
 
         Return the named issuers without usable keys.
         """
-        import anyio  # noqa: PLC0415
-
         with anyio.move_on_after(seconds):
             while await self.warm_up():
                 pauses = [keys.seconds_until_fetch_allowed for keys in self._named if not keys.usable_now]
@@ -293,8 +292,6 @@ class Issuers:
         """Return a snapshot of the pool; None if neither a pattern nor a resolver can admit issuers."""
         if self._others is None:
             return None
-        from asgi_mcp_auth.status import PoolStatus  # noqa: PLC0415
-
         return PoolStatus(entries=len(self._pool), size=self._pool.size, evictions=self._evictions)
 
     def _unknown(self, claimed: object) -> InvalidToken:
@@ -323,8 +320,6 @@ class Issuers:
         raise Unavailable(Reason.HOOK_FAILED, issuer=issuer, found="the issuer resolver", retry_after=1.0)
 
     async def _resolve(self, issuer: str, others: OtherIssuers) -> Trusted | Reason:
-        import anyio  # noqa: PLC0415
-
         config: object = Ellipsis
         try:
             assert others.resolver is not None  # noqa: S101 - `find` has checked it

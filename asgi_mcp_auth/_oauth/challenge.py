@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from asgi_mcp_auth._oauth.grammar import NQSCHAR, QUOTED_STRING, TOKEN
+
 __all__ = (
     "BEARER",
     "Challenge",
@@ -18,11 +20,12 @@ __all__ = (
     "parse_challenges",
 )
 
-_NOT_DESCRIPTION = re.compile(r"[^\x20\x21\x23-\x3C\x3E-\x5B\x5D-\x7E]")  # RFC 6750 section 3, and no "="
+# RFC 6750 section 3; and no "=", because the MCP SDKs search the whole field for `scope=` and the like.
+_NOT_DESCRIPTION = re.compile(f"[^{NQSCHAR}]|=")
 
 
 class CredentialScheme(NamedTuple):
-    """A row of the table of schemes a resource accepts: its name, and parameters only its challenge has."""
+    """A scheme that a resource accepts: its name, and the parameters that only its challenge has."""
 
     name: str
     params: tuple[tuple[str, str], ...] = ()
@@ -46,10 +49,19 @@ def challenges(
     description: str | None = None,
     used: bytes | None = None,
 ) -> tuple[bytes, ...]:
-    """One field value per scheme, in their order.
+    """Return one field value for each scheme, in their order.
 
-    Error parameters go only to the scheme the client used, or to all when it cannot be told (RFC 9449 section 7.2).
-    An empty scope is left out: clients read `scope=""` as a scope of two quotes. An error's further `params` follow it.
+    Only the challenge of the scheme that the client used has error parameters, or each if the scheme is unknown
+    (RFC 9449 section 7.2). An empty scope is left out: clients read `scope=""` as a scope of two quotes.
+
+    Args:
+        schemes: The schemes that the resource accepts.
+        resource_metadata: The URL of the resource's metadata.
+        scope: The scopes to request.
+        params: More parameters of an error, which follow `scope`.
+        error: The error code.
+        description: A sentence about the error; characters that the grammar excludes are removed.
+        used: The scheme that the client used, in lower case; None if it is unknown.
     """
     scopes = " ".join(scope)
     lines: list[bytes] = []
@@ -68,23 +80,22 @@ def challenges(
     return tuple(lines)
 
 
-_TOKEN = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_PARAM = re.compile(rf'\s*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))\s*')
+_PARAM = re.compile(rf"\s*({TOKEN})\s*=\s*(?:({QUOTED_STRING})|({TOKEN}))\s*")
 _SEPARATOR = re.compile(r"[\s,]*")
-_SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s++(?!=)|\s*(?=,|$))")
+_SCHEME = re.compile(rf"\s*({TOKEN})(?:\s++(?!=)|\s*(?=,|$))")
 
 
 class Challenge(NamedTuple):
-    """A challenge read from a response: the scheme as sent, parameters by lower-case name."""
+    """A challenge of a response: the scheme as sent, and the parameters by lower-case name."""
 
     scheme: str
     params: dict[str, str]
 
 
 def parse_challenges(value: str) -> list[Challenge]:
-    """Read a `WWW-Authenticate` field value, of one challenge or several joined by commas.
+    """Parse a `WWW-Authenticate` field value: one challenge, or several that are joined by commas.
 
-    For tests and tools. Stops at the first thing it cannot read and returns what came before.
+    For tests and tools: the challenges before the first syntax error are returned.
     """
     found: list[Challenge] = []
     at = 0
@@ -92,7 +103,7 @@ def parse_challenges(value: str) -> list[Challenge]:
         param = _PARAM.match(value, at)
         if param is not None and found:
             name, quoted, plain = param.groups()
-            found[-1].params[name.lower()] = re.sub(r"\\(.)", r"\1", quoted) if plain is None else plain
+            found[-1].params[name.lower()] = re.sub(r"\\(.)", r"\1", quoted[1:-1]) if plain is None else plain
             at = param.end()
         elif (scheme := _SCHEME.match(value, at)) is not None:
             found.append(Challenge(scheme.group(1), {}))

@@ -10,11 +10,10 @@ refresh takes nothing from the bucket, so that a key rotation right after a refr
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import JWKSCacheSettings
 
 __all__ = (

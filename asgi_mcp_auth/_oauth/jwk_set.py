@@ -1,12 +1,13 @@
-"""JSON Web Key Sets (RFC 7517): parse leniently key by key, select strictly one key.
+"""JSON Web Key Sets (RFC 7517): read leniently key by key, select strictly one key.
 
-One bad entry never sinks a set; a set that is not whole, is over the limits or holds no usable key is
-refused as a whole, so that the caller can keep the one it has.
+A JWK that cannot be used is skipped with a reason. A set without a usable key is refused as a whole, so that the caller
+can keep the set that it has.
 """
 
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -14,11 +15,11 @@ from typing import Any, NamedTuple, cast
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._oauth.strict_json import is_valid
 from asgi_mcp_auth.errors import InvalidServerMetadata, InvalidToken, Reason, printable
 
 __all__ = (
@@ -32,11 +33,13 @@ __all__ = (
     "read_key_set",
 )
 
-MAX_KEYS = 100
+MAX_KEYS = 1000
 MIN_RSA_BITS = 2048  # RFC 7518 section 3.3
-MAX_RSA_BITS = 8192  # a larger one makes every verification slow
+# The cost of an RSA verification grows with both the modulus and the public exponent.
+MAX_RSA_BITS = 8192
+MAX_EXPONENT_BITS = 32
 
-# Ed25519 points of small order, the sign bit cleared: under such a key anybody can sign (RFC 8032 section 8.9).
+# Ed25519 points of small order, with the sign bit cleared: anyone can sign for such a key (RFC 8032 section 8.9).
 SMALL_ORDER = frozenset(
     map(
         bytes.fromhex,
@@ -52,11 +55,14 @@ SMALL_ORDER = frozenset(
     )
 )
 
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
+# Base64url as RFC 7517 wants it, and what some providers publish: padding, and the standard alphabet.
+_BASE64 = re.compile(r"[A-Za-z0-9_+/-]+={0,2}")
+_TO_BASE64URL = str.maketrans("+/", "-_", "=")
+_MATERIAL = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",)}
 
 
 class SkipReason(StrEnum):
-    """Why an entry of a key set is not used."""
+    """Why a JWK is not used."""
 
     NOT_AN_OBJECT = "not_an_object"
     UNSUPPORTED_TYPE = "unsupported_type"
@@ -68,10 +74,12 @@ class SkipReason(StrEnum):
     TOO_LARGE = "too_large"
     INVALID = "invalid"
     DUPLICATE = "duplicate"
+    OVER_LIMIT = "over_limit"
+    """Stands for every JWK after the first `MAX_KEYS`."""
 
 
 class Skipped(NamedTuple):
-    """An entry that is not used: its place in the set, its kid (escaped) and why."""
+    """A JWK that is not used: its position in the set, its kid (escaped) and the reason."""
 
     position: int
     kid: str | None
@@ -79,11 +87,11 @@ class Skipped(NamedTuple):
 
 
 class UnknownKid(InvalidToken):
-    """No key of the set has the token's kid (or fits a token without one): a newer set may."""
+    """No JWK of the set has the token's kid, or no key fits a token without a kid. A newer set may have such a key."""
 
 
 class VerificationKey:
-    """One public key, bound to the algorithms it may be used with."""
+    """A public key and the algorithms that the key may verify."""
 
     __slots__ = ("_public_key", "algorithms", "identity", "issuer", "kid")
 
@@ -92,13 +100,13 @@ class VerificationKey:
     ) -> None:
         self.kid = kid
         self.issuer = issuer
-        """The entry's `issuer`, which says whose tokens it is for where many tenants share a key set; usually None."""
+        """The JWK's `issuer`: the tenant that the key belongs to, in a key set that tenants share. Usually None."""
         self.algorithms = algorithms
         self.identity = identity
         self._public_key = public_key
 
     def verify(self, alg: str, signing_input: bytes, signature: bytes) -> bool:
-        """Whether `signature` is this key's over `signing_input`; `alg` must be one of `algorithms`."""
+        """Return whether `signature` is this key's over `signing_input`; `alg` must be one of `algorithms`."""
         return ALGORITHMS[alg].signature.verify(signing_input, self._public_key, signature)
 
     def __repr__(self) -> str:
@@ -106,34 +114,50 @@ class VerificationKey:
 
 
 class KeySet:
-    """The usable keys of one issuer, and what was skipped."""
+    """The usable keys of one issuer, and the JWKs that were skipped.
 
-    __slots__ = ("_by_kid", "exact", "identity", "keys", "skipped")
+    Args:
+        keys: The usable keys.
+        skipped: The other JWKs.
+        unusable: The reason by kid, of JWKs that were skipped.
+    """
 
-    def __init__(self, keys: tuple[VerificationKey, ...], skipped: tuple[Skipped, ...]) -> None:
+    __slots__ = ("_by_kid", "_unusable", "exact", "identity", "keys", "skipped")
+
+    def __init__(
+        self,
+        keys: tuple[VerificationKey, ...],
+        skipped: tuple[Skipped, ...],
+        unusable: Mapping[str, SkipReason] = MappingProxyType({}),
+    ) -> None:
         self.keys = keys
         self.skipped = skipped
         self.identity = frozenset(key.identity for key in keys)
-        """Equal for two sets with the same keys, whatever their order or the skipped entries."""
+        """Equal for two sets with the same usable keys, in any order."""
         by_kid: dict[str, tuple[VerificationKey, ...]] = {}
         for key in keys:
             if key.kid is not None:
                 by_kid[key.kid] = (*by_kid.get(key.kid, ()), key)
         self._by_kid = MappingProxyType(by_kid)
+        self._unusable = unusable
         alone = [key for sharing in by_kid.values() for key in sharing if len(sharing) == 1]
         exact = {(key.kid, alg): (key,) for key in alone for alg in key.algorithms}
         self.exact: Mapping[tuple[str | None, str], tuple[VerificationKey, ...]] = exact
-        """By kid and `alg`, the one key of this kid: what `select` would say of most tokens. Of others, ask that."""
+        """The answers of `select` for kids that one key has, by kid and `alg`."""
 
     def select(self, kid: str | None, alg: str, *, max_without_kid: int = 1) -> tuple[VerificationKey, ...]:
-        """The key for a token's (kid, alg); several candidates only for a token without kid, by option.
+        """Return the key for a token's (kid, alg). A token without a kid may have up to `max_without_kid` candidates.
 
         Raises:
-            UnknownKid: No key has this kid.
-            InvalidToken: `key_mismatch` (the key is for another algorithm) or `ambiguous_key`.
+            UnknownKid: No JWK has this kid.
+            InvalidToken: `key_mismatch` (the key is for another algorithm, or the JWK is listed and cannot be used) or
+                `ambiguous_key`.
         """
         with_kid = self.keys if kid is None else self._by_kid.get(kid, ())
         if not with_kid:
+            if kid is not None and kid in self._unusable:  # listed, so fetching the set again does not help
+                found = f"a JWK that was skipped: {self._unusable[kid]}"
+                raise InvalidToken(Reason.KEY_MISMATCH, expected="a usable key", found=found, kid=kid, alg=alg)
             raise UnknownKid(Reason.UNKNOWN_KID, kid=kid, alg=alg)
         fitting = tuple(key for key in with_kid if alg in key.algorithms)
         if not fitting:
@@ -146,17 +170,18 @@ class KeySet:
 
 
 def _usable_algorithms(jwk: Mapping[str, Any]) -> frozenset[str] | SkipReason:
-    """The algorithms an entry may verify, or why it may not (RFC 7517 section 4, RFC 8725bis section 3.1)."""
+    """Return the algorithms that a JWK may verify, or why it may not (RFC 7517 section 4, RFC 8725bis section 3.1)."""
     kty, alg, use, key_ops = (jwk.get(name) for name in ("kty", "alg", "use", "key_ops"))
     if kty == "oct":
         return SkipReason.SYMMETRIC
-    if kty not in ("RSA", "EC", "OKP"):
+    if not isinstance(kty, str) or kty not in _MATERIAL:
         return SkipReason.UNSUPPORTED_TYPE
-    if "d" in jwk:
+    if jwk.get("d") is not None:
         return SkipReason.PRIVATE
-    if use not in (None, "sig"):
+    # Some providers publish empty values for "not restricted".
+    if use not in (None, "", "sig"):
         return SkipReason.NOT_FOR_SIGNATURES
-    if key_ops is not None and (not isinstance(key_ops, list) or "verify" not in key_ops):
+    if key_ops not in (None, []) and (not isinstance(key_ops, list) or "verify" not in key_ops):
         return SkipReason.NOT_FOR_SIGNATURES
     fitting = frozenset(
         name
@@ -172,77 +197,110 @@ def _usable_algorithms(jwk: Mapping[str, Any]) -> frozenset[str] | SkipReason:
     return fitting & {alg} or SkipReason.UNSUPPORTED_ALGORITHM
 
 
-def _import_key(jwk: Mapping[str, Any], algorithms: frozenset[str]) -> Any | SkipReason:
-    """PyJWT's import, with what it would trip over caught: a bad key must not sink the set."""
-    members = {name: jwk.get(name) for name in ("kty", "n", "e", "crv", "x", "y") if name in jwk}
-    if not all(isinstance(value, str) and _BASE64URL.fullmatch(value) for value in members.values()):
+def _octets(value: object) -> bytes:
+    """Decode a member of the key material; raise `ValueError` if it is not base64url or base64."""
+    if not isinstance(value, str) or _BASE64.fullmatch(value) is None:
+        msg = "not base64url"
+        raise ValueError(msg)
+    text = value.translate(_TO_BASE64URL)
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+def _check_rsa(modulus: int, exponent: int) -> SkipReason | None:
+    """Return why an RSA key is not used, or None; checked before the key is made, which costs time too."""
+    if modulus.bit_length() > MAX_RSA_BITS or exponent.bit_length() > MAX_EXPONENT_BITS:
+        return SkipReason.TOO_LARGE
+    if modulus % 2 == 0 or exponent % 2 == 0 or exponent == 1:
         return SkipReason.INVALID
-    alg = min(algorithms)
+    return SkipReason.WEAK if modulus.bit_length() < MIN_RSA_BITS else None
+
+
+def _canonical_members(jwk: Mapping[str, Any], kty: str) -> dict[str, str] | SkipReason:
+    """Return the members that make the public key, with the material in canonical base64url (RFC 7518 section 6)."""
     try:
-        key = PyJWK(members, "EdDSA" if members["kty"] == "OKP" else alg).key
+        material = {name: _octets(jwk.get(name)) for name in _MATERIAL[kty]}
+    except ValueError:
+        return SkipReason.INVALID
+    if kty == "RSA":
+        material = {name: octets.lstrip(b"\0") for name, octets in material.items()}
+        reason = _check_rsa(*(int.from_bytes(octets) for octets in material.values()))
+        if reason is not None:
+            return reason
+    members = {name: urlsafe_b64encode(octets).rstrip(b"=").decode() for name, octets in material.items()}
+    return members | {"kty": kty} | ({} if kty == "RSA" else {"crv": jwk["crv"]})
+
+
+def _import_key(members: Mapping[str, str], algorithms: frozenset[str]) -> Any | SkipReason:
+    """Return the public key from PyJWT, or why there is none."""
+    try:
+        key = PyJWK(dict(members), "EdDSA" if members["kty"] == "OKP" else min(algorithms)).key
     except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, LookupError, OverflowError):
         return SkipReason.INVALID
     if isinstance(key, Ed25519PublicKey):
         *low, high = key.public_bytes_raw()
         if bytes((*low, high & 0x7F)) in SMALL_ORDER:
             return SkipReason.WEAK
-    if isinstance(key, RSAPublicKey):
-        if key.key_size < MIN_RSA_BITS:
-            return SkipReason.WEAK
-        if key.key_size > MAX_RSA_BITS:
-            return SkipReason.TOO_LARGE
     return key
 
 
-def _read_key(jwk: Mapping[str, Any]) -> VerificationKey | SkipReason:
+def _read_key(jwk: object) -> VerificationKey | SkipReason:
+    if not isinstance(jwk, dict):
+        return SkipReason.NOT_AN_OBJECT
+    jwk = cast("dict[str, Any]", jwk)
     algorithms = _usable_algorithms(jwk)
     if isinstance(algorithms, SkipReason):
         return algorithms
-    kid = jwk.get("kid")
-    if kid is not None and not isinstance(kid, str):
+    kid, issuer = jwk.get("kid"), jwk.get("issuer")
+    if not is_valid(jwk) or not isinstance(kid, str | None):
         return SkipReason.INVALID
-    key = _import_key(jwk, algorithms)
+    members = _canonical_members(jwk, jwk["kty"])
+    if isinstance(members, SkipReason):
+        return members
+    key = _import_key(members, algorithms)
     if isinstance(key, SkipReason):
         return key
-    issuer = jwk.get("issuer")
-    identity = (kid, algorithms, repr(issuer), *(jwk.get(name) for name in ("kty", "crv", "n", "e", "x", "y")))
+    identity = (kid, algorithms, repr(issuer), frozenset(members.items()))
     return VerificationKey(kid, algorithms, key, identity, issuer)
 
 
 def read_key_set(document: Mapping[str, Any]) -> KeySet:
-    """Read a JWK Set; entries that cannot verify signatures are skipped, each with its reason; perhaps all of them.
+    """Read a JWK Set. JWKs that cannot verify signatures are skipped, each with a reason; there may be no usable key.
+
+    At most `MAX_KEYS` JWKs are read. A fault inside one JWK, such as a repeated member, skips that JWK if `document`
+    comes from `load_tolerant`.
 
     Raises:
-        InvalidServerMetadata: No `keys` array, or more than `MAX_KEYS` entries.
+        InvalidServerMetadata: The document has no `keys` array.
     """
     listed = document.get("keys")
     if not isinstance(listed, list):
         msg = "The key set has no 'keys' array."
         raise InvalidServerMetadata(msg)
-    entries = cast("list[object]", listed)
-    if len(entries) > MAX_KEYS:
-        msg = f"The key set has {len(entries)} keys; at most {MAX_KEYS} are read."
-        raise InvalidServerMetadata(msg)
+    jwks = cast("list[object]", listed)
     keys: dict[object, VerificationKey] = {}
     skipped: list[Skipped] = []
-    for index, entry in enumerate(entries):
-        jwk = cast("dict[str, Any]", entry) if isinstance(entry, dict) else None
-        read = SkipReason.NOT_AN_OBJECT if jwk is None else _read_key(jwk)
+    unusable: dict[str, SkipReason] = {}
+    for position, jwk in enumerate(jwks[:MAX_KEYS]):
+        read = _read_key(jwk)
         if isinstance(read, VerificationKey) and read.identity in keys:
             read = SkipReason.DUPLICATE
-        if isinstance(read, SkipReason):
-            kid = None if jwk is None else jwk.get("kid")
-            skipped.append(Skipped(index, None if kid is None else printable(kid), read))
-        else:
+        if isinstance(read, VerificationKey):
             keys[read.identity] = read
-    return KeySet(tuple(keys.values()), tuple(skipped))
+            continue
+        kid = cast("dict[str, Any]", jwk).get("kid") if isinstance(jwk, dict) else None
+        if isinstance(kid, str):
+            unusable[kid] = read
+        skipped.append(Skipped(position, None if kid is None else printable(kid), read))
+    if len(jwks) > MAX_KEYS:
+        skipped.append(Skipped(MAX_KEYS, None, SkipReason.OVER_LIMIT))
+    return KeySet(tuple(keys.values()), tuple(skipped), unusable)
 
 
 def parse_key_set(document: Mapping[str, Any]) -> KeySet:
-    """Read a JWK Set that can verify something.
+    """Read a JWK Set as `read_key_set` does.
 
     Raises:
-        InvalidServerMetadata: As `read_key_set`; or there is not one usable key.
+        InvalidServerMetadata: The document has no `keys` array, or no usable key.
     """
     keys = read_key_set(document)
     if not keys.keys:

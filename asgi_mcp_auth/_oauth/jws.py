@@ -1,8 +1,8 @@
-"""Compact JWS (RFC 7515 section 7.1): read strictly, verify with PyJWT's algorithms.
+"""Compact JWS (RFC 7515 section 7.1): a strict reader, and the table of algorithms that PyJWT implements.
 
-The reader is ours because it must be stricter than `jwt.decode` (canonical base64url, no duplicate
-members, bounded depth; RFC 8725bis sections 3.7 and 3.14) and faster. Whatever it accepts, PyJWT
-accepts too. It believes nothing: what it returns is unverified until `VerificationKey.verify` says so.
+The reader is stricter than `jwt.decode`: canonical base64url, no duplicate members, bounded depth and size
+(RFC 8725bis sections 3.7 and 3.14). PyJWT accepts every token that the reader accepts. The result is unverified until
+`VerificationKey.verify` has accepted its signature.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ("ALGORITHMS", "Algorithm", "CompactJWS", "Header", "parse_compact")
 
 
 class Algorithm(NamedTuple):
-    """A JWS algorithm: the key type and curves it goes with, and PyJWT's implementation."""
+    """A JWS algorithm: its key type, its curves, and PyJWT's implementation."""
 
     kty: str
     curves: tuple[str, ...]
@@ -41,11 +41,11 @@ def _algorithms() -> dict[str, Algorithm]:
 
 
 ALGORITHMS = MappingProxyType(_algorithms())
-"""What can be allowed at all: asymmetric only; `none` and HMAC do not exist here (RFC 8725 section 3.1)."""
+"""Every algorithm that a configuration can allow. `none` and HMAC are absent (RFC 8725 section 3.1)."""
 
 
 class Header(NamedTuple):
-    """The members of a JOSE header that decide anything. `jku`, `jwk`, `x5u` and `x5c` are never looked at."""
+    """The members of a JOSE header that affect a decision. `jku`, `jwk`, `x5u` and `x5c` are never read."""
 
     alg: str
     kid: str | None
@@ -53,7 +53,7 @@ class Header(NamedTuple):
 
 
 class CompactJWS:
-    """A JWS taken apart, not verified; `payload` is the JSON text of the claims."""
+    """The parts of a compact JWS, not verified. `payload` is the JSON text of the claims."""
 
     __slots__ = ("claims", "header", "payload", "signature", "signing_input")
 
@@ -67,10 +67,17 @@ class CompactJWS:
         self.signature = signature
 
 
+# The decoder reads header and payload before the signature is verified, so both limits are low: a forged token then
+# costs little more than random characters of the same length.
+MAX_HEADER_VALUES = 64
+MAX_HEADER_CONTAINERS = 16  # `jwk` and `x5c` are the only registered members that are containers
+MAX_CLAIM_VALUES = 500  # Entra ID lists at most 200 groups in a token
+MAX_CLAIM_CONTAINERS = 128  # Keycloak needs two for each client in `resource_access`
+
 DOT = ord(".")
-_TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/!!!")  # base64's own characters become what it refuses
+_TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/!!!")  # `!` is refused by strict decoding, and so are "+", "/" and "=" then
 _PADDING = (b"", b"", b"==", b"=")
-# The last character of a group may carry no stray bits, or two spellings would decode alike (RFC 4648 section 3.5).
+# Stray bits in the last character would give one value several spellings (RFC 4648 section 3.5).
 _CANONICAL_LAST = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
 
 
@@ -79,19 +86,19 @@ def _malformed(what: str) -> InvalidToken:
 
 
 def decode_base64url(text: bytes) -> bytes:
-    """Canonical, unpadded base64url to bytes; raises `ValueError` for anything else (RFC 7515 section 2)."""
+    """Decode canonical, unpadded base64url (RFC 7515 section 2). Raises `ValueError` for anything else."""
     tail = len(text) & 3
     if not text or (tail and text[-1] not in _CANONICAL_LAST[tail]):
         msg = "not canonical base64url"
         raise ValueError(msg)
-    # What is outside the alphabet, strict decoding refuses.
+    # Strict mode refuses every character outside the alphabet.
     return binascii.a2b_base64(text.translate(_TO_BASE64) + _PADDING[tail], strict_mode=True)
 
 
-# All tokens of one key have the same header, so reading it is remembered; a refused one is not.
+# All tokens that one key signs have the same header. Refused headers are not cached.
 @functools.lru_cache(maxsize=256)
 def _read_header(segment: bytes) -> Header:
-    members = load_object(decode_base64url(segment))
+    members = load_object(decode_base64url(segment), max_values=MAX_HEADER_VALUES, max_containers=MAX_HEADER_CONTAINERS)
     alg, kid, typ = members.get("alg"), members.get("kid"), members.get("typ")
     if type(alg) is not str:
         raise _malformed("header without a string alg")
@@ -99,16 +106,16 @@ def _read_header(segment: bytes) -> Header:
         raise _malformed("kid is not a string")
     if "typ" in members and type(typ) is not str:
         raise _malformed("typ is not a string")
-    # RFC 7515 section 4.1.11: an extension we do not implement, and we implement none (RFC 7797's b64 included).
+    # RFC 7515 section 4.1.11: no extension is implemented here, and RFC 7797's `b64` is one.
     if "crit" in members or "b64" in members:
         raise InvalidToken(Reason.UNSUPPORTED_HEADER, expected="no crit", found="crit or b64", alg=alg, kid=kid)
     return Header(alg, kid, typ)
 
 
 def parse_compact(token: bytes) -> CompactJWS:
-    """Take a compact JWS apart: three non-empty canonical base64url parts, header and payload JSON objects.
+    """Parse three non-empty parts in canonical base64url, of which header and payload are JSON objects.
 
-    Not checked here: the signature, the algorithm, any claim. The caller bounds the length.
+    The signature, the algorithm and the claims are not checked. The caller bounds the length.
 
     Raises:
         InvalidToken: `malformed_token` or `unsupported_header`.
@@ -119,7 +126,8 @@ def parse_compact(token: bytes) -> CompactJWS:
         raise _malformed("not three parts")
     try:
         header, payload = _read_header(first), decode_base64url(second)
-        return CompactJWS(header, load_object(payload), payload, signing_input, decode_base64url(third))
+        claims = load_object(payload, max_values=MAX_CLAIM_VALUES, max_containers=MAX_CLAIM_CONTAINERS)
+        return CompactJWS(header, claims, payload, signing_input, decode_base64url(third))
     except JSONRefused as error:
         raise _malformed(str(error)) from None
     except ValueError:

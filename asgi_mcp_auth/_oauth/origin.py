@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from asgi_mcp_auth._oauth.grammar import TOKEN
 from asgi_mcp_auth._oauth.urls import DEFAULT_PORTS, Url, is_loopback, parse_url
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.errors import Misdirected, OriginNotAllowed, Reason
@@ -25,7 +26,7 @@ EXPOSED_HEADERS = b"WWW-Authenticate, Mcp-Session-Id, DPoP-Nonce"
 FIX = "the host of a resource, or a host in allowed_hosts"
 TEST_FIX = "the host of the resource: pass base_url=asgi_mcp_auth.testing.base_url(auth) to the test client"
 """For the default host of Starlette's `TestClient`: the log names the fix; the check itself has no exception."""
-_PARAM_HEADER = re.compile(r"mcp-param-[!#$%&'*+\-.^_`|~0-9a-z]+")
+_PARAM_HEADER = re.compile(f"mcp-param-{TOKEN}")  # of names in lower case
 
 Headers = tuple[tuple[bytes, bytes], ...]
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from asgi_mcp_auth._oauth.grammar import TCHAR
 from asgi_mcp_auth._oauth.jws import ALGORITHMS, parse_compact
 from asgi_mcp_auth._oauth.origin import PREFLIGHT_HEADERS
 from asgi_mcp_auth._oauth.responses import Response, json_response
@@ -19,7 +20,7 @@ __all__ = ("Document", "build_members", "check_signed_metadata", "compile_docume
 
 ALLOWED_METHODS = b"GET, HEAD, OPTIONS"
 # A configured field name in `Access-Control-Request-Headers`; echoed only when it is a token (RFC 9110 section 5.1).
-_FIELD_NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z, ]{1,1024}")
+_FIELD_NAMES = re.compile(f"[{TCHAR}, ]{{1,1024}}".encode("ascii"))
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*")  # RFC 5646 section 2.1, its shape
 _ANY_ORIGIN = (b"access-control-allow-origin", b"*")
 

@@ -1,4 +1,4 @@
-"""Authorization server metadata (RFC 8414, OpenID Connect Discovery): accepting it, and judging it for MCP."""
+"""Authorization server metadata (RFC 8414, OpenID Connect Discovery): acceptance, and fitness for MCP clients."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth._oauth.urls import discovery_urls, is_loopback, parse_url
-from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
+from asgi_mcp_auth._oauth.strict_json import is_valid
+from asgi_mcp_auth._oauth.urls import discovery_urls, is_loopback, parse_url, redact_url
+from asgi_mcp_auth.config import NEEDED_METADATA, AuthorizationServerMetadata, AuthServerConfig
 from asgi_mcp_auth.errors import InvalidServerMetadata, printable
 
 __all__ = (
+    "ALLOW_HTTP",
     "AuthServerConfigError",
     "AuthServerConfigErrorCode",
     "AuthServerConfigValidationResult",
@@ -18,13 +20,17 @@ __all__ = (
     "AuthServerConfigWarningCode",
     "accept_metadata",
     "insecure_url",
+    "split_faulty",
     "unfit_for_clients",
     "validate_server_config",
 )
 
+ALLOW_HTTP = "Use https; http is accepted on loopback, and in a private network with dangerously_allow_http=True."
+MAX_NAMES = 8
+
 
 def insecure_url(text: object, *, allow_http: bool) -> str | None:
-    """Why nothing may be fetched from `text`, or None: https, or http on loopback (OAuth 2.1 section 1.5)."""
+    """Return why `text` must not be fetched, or None for https and for http on loopback (OAuth 2.1 section 1.5)."""
     url = parse_url(text) if isinstance(text, str) else None
     if url is None or url.fragment is not None:
         return "is not an absolute URL"
@@ -33,29 +39,51 @@ def insecure_url(text: object, *, allow_http: bool) -> str | None:
     return "is not https"
 
 
+def split_faulty(document: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+    """Split a document from `load_tolerant` into the members to use, and the names of faulty members to ignore.
+
+    `issuer` and `jwks_uri` are kept in any case, so that a fault in one of them refuses the document.
+    """
+    faulty = frozenset(name for name, value in document.items() if not is_valid([name, value])) - NEEDED_METADATA
+    return {name: value for name, value in document.items() if name not in faulty}, faulty
+
+
 def accept_metadata(
-    document: Mapping[str, Any], *, issuer: str | None, url: str, allow_http: bool = False
+    document: Mapping[str, Any],
+    *,
+    issuer: str | None,
+    url: str,
+    allow_http: bool = False,
+    ignored: Iterable[str] = (),
 ) -> AuthorizationServerMetadata:
-    """Read a fetched document and hold it to the issuer it was fetched for, to the letter (RFC 8414 section 3.3).
+    """Read fetched metadata and check that its issuer is exactly the expected one (RFC 8414 section 3.3).
+
+    Args:
+        document: The document.
+        issuer: The expected issuer; None to accept any.
+        url: The URL of the document, for messages.
+        allow_http: Whether `jwks_uri` may be plain http beyond loopback.
+        ignored: Names of members that the caller has left out.
 
     Raises:
-        InvalidServerMetadata: Another issuer, a wrong type, or a `jwks_uri` that is not https.
+        InvalidServerMetadata: The issuer is another one or empty, `issuer` or `jwks_uri` has the wrong JSON type, or
+            `jwks_uri` is not https.
     """
-    metadata = AuthorizationServerMetadata.from_dict(document)
+    metadata = AuthorizationServerMetadata.from_dict(document, ignored=ignored)
     if issuer is not None and metadata.issuer != issuer:
-        msg = f"The document at {url} is of issuer {printable(metadata.issuer)}, not {printable(issuer)}."
+        msg = f"The document at {url} has the issuer {printable(metadata.issuer)}, not {printable(issuer)}."
         raise InvalidServerMetadata(msg)
     if not metadata.issuer:
         msg = f"The document at {url} has an empty issuer."
         raise InvalidServerMetadata(msg)
     if metadata.jwks_uri is not None and (why := insecure_url(metadata.jwks_uri, allow_http=allow_http)):
-        msg = f"The jwks_uri {printable(metadata.jwks_uri)} in {url} {why}."
+        msg = f"The jwks_uri {redact_url(metadata.jwks_uri)} in {url} {why}. {ALLOW_HTTP}"
         raise InvalidServerMetadata(msg)
     return metadata
 
 
 class AuthServerConfigErrorCode(StrEnum):
-    """What makes an authorization server unusable for MCP clients."""
+    """Codes of errors: MCP clients cannot use the authorization server."""
 
     INVALID_SERVER_METADATA = "invalid_server_metadata"
     CODE_RESPONSE_TYPE_NOT_SUPPORTED = "code_response_type_not_supported"
@@ -65,20 +93,20 @@ class AuthServerConfigErrorCode(StrEnum):
 
 
 class AuthServerConfigWarningCode(StrEnum):
-    """What some MCP clients will miss."""
+    """Codes of warnings: some MCP clients cannot use the authorization server."""
 
     DYNAMIC_REGISTRATION_NOT_SUPPORTED = "dynamic_registration_not_supported"
     CLIENT_ID_METADATA_DOCUMENT_NOT_SUPPORTED = "client_id_metadata_document_not_supported"
 
 
 _DESCRIPTIONS: Mapping[str, str] = {
-    "invalid_server_metadata": "There is no metadata to judge: give `metadata`, or fetch it with fetch_server_config.",
+    "invalid_server_metadata": "There is no metadata: pass `metadata`, or fetch the metadata with fetch_server_config.",
     "code_response_type_not_supported": 'The server does not list the response type "code".',
     "authorization_code_grant_not_supported": 'The server does not support the grant type "authorization_code".',
     "pkce_not_supported": "The metadata has no code_challenge_methods_supported: MCP clients must refuse the server.",
     "s256_code_challenge_method_not_supported": 'The server does not support the PKCE method "S256".',
     "dynamic_registration_not_supported": "There is no registration_endpoint: clients must be registered by hand.",
-    "client_id_metadata_document_not_supported": "The server takes no client id metadata documents.",
+    "client_id_metadata_document_not_supported": "The server does not accept client id metadata documents.",
 }
 
 
@@ -98,7 +126,7 @@ class AuthServerConfigWarning(NamedTuple):
 
 
 class AuthServerConfigValidationResult(NamedTuple):
-    """`is_valid` is true when there are no errors; warnings may remain."""
+    """The result of `validate_server_config`: `is_valid` is True without errors; there may be warnings."""
 
     is_valid: bool
     errors: list[AuthServerConfigError]
@@ -106,9 +134,9 @@ class AuthServerConfigValidationResult(NamedTuple):
 
 
 def validate_server_config(config: AuthServerConfig) -> AuthServerConfigValidationResult:
-    """Judge an authorization server's metadata for MCP clients (MCP 2025-11-25 and later: PKCE must be shown).
+    """Check whether MCP clients can use an authorization server (MCP 2025-11-25 and later: PKCE must be published).
 
-    Not checked: whether the endpoints answer. A config without metadata is an error `invalid_server_metadata`.
+    The endpoints are not requested. A config without metadata has the error `invalid_server_metadata`.
     """
     errors: list[AuthServerConfigErrorCode] = []
     warnings: list[AuthServerConfigWarningCode] = []
@@ -140,20 +168,24 @@ def validate_server_config(config: AuthServerConfig) -> AuthServerConfigValidati
 def unfit_for_clients(
     metadata: AuthorizationServerMetadata, config: AuthServerConfig, resources: Iterable[str]
 ) -> list[str]:
-    """What in discovered metadata will make MCP clients fail, though tokens can be verified with it.
+    """Return faults of discovered metadata that stop no verification, but make MCP clients fail.
 
-    Judged only where people log in: metadata without an authorization endpoint serves machines.
+    What clients need for a login is not checked in metadata without an authorization endpoint, which serves machines.
     """
+    found: list[str] = []
+    if ignored := metadata.ignored_members:
+        names = ", ".join(map(printable, ignored[:MAX_NAMES])) + (", …" if len(ignored) > MAX_NAMES else "")
+        found.append(f"Members of a wrong type, or not valid JSON, are ignored: {names}.")
     listed = metadata.protected_resources  # RFC 9728 section 4
     lacking = [] if listed is None else [resource for resource in resources if resource not in listed]
-    found = [f"protected_resources does not list {resource}." for resource in lacking]
+    found += [f"protected_resources does not list {resource}." for resource in lacking]
     if metadata.authorization_endpoint is None:
         return found
     found += [error.description for error in validate_server_config(AuthServerConfig(metadata=metadata)).errors]
     if not (metadata.registration_endpoint or metadata.client_id_metadata_document_supported is True):
-        found.append("It takes neither registrations nor client id metadata documents: register clients by hand.")
+        found.append("It has neither registration_endpoint nor client id metadata documents: register clients by hand.")
     issuer = parse_url(metadata.issuer)
-    places = () if issuer is None else discovery_urls(issuer, None)
-    if config.metadata_url is not None and config.metadata_url not in places:
-        found.append(f"MCP clients will not find it: they look at {' and '.join(places)}.")
+    urls = () if issuer is None else discovery_urls(issuer, None)
+    if config.metadata_url is not None and config.metadata_url not in urls:
+        found.append(f"MCP clients do not find the metadata: they request {' and '.join(urls)}.")
     return found

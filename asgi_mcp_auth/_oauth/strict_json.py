@@ -1,7 +1,9 @@
-"""JSON from strangers: UTF-8, no duplicate names, bounded depth, finite numbers, no lone surrogates.
+"""Strict JSON decoding for untrusted bytes: one decoder, whose cost is bounded before it starts.
 
-Python's decoder is laxer than RFC 8259 section 4 wants where it matters: two parsers that disagree about
-a repeated member disagree about who the caller is (RFC 7519 section 4).
+RFC 8259 section 4 leaves repeated member names to the implementation. Two parsers that resolve a repeated name
+differently read two different callers out of one token (RFC 7519 section 4), so repeated names are refused. Also
+refused: bytes that are not UTF-8, `NaN` and `Infinity`, numbers out of range, lone surrogates, and values that are
+too many, too long or nested too deeply. `load_tolerant` confines such faults to the value that has them.
 """
 
 from __future__ import annotations
@@ -9,20 +11,33 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from typing import Any, cast
 
-__all__ = ("MAX_DEPTH", "JSONRefused", "NotJSON", "load_object", "load_value")
+__all__ = (
+    "MAX_DEPTH",
+    "MAX_VALUES",
+    "JSONRefused",
+    "NotJSON",
+    "is_valid",
+    "load_object",
+    "load_tolerant",
+    "load_value",
+)
 
-MAX_DEPTH = 32
+MAX_DEPTH = 32  # four times what tokens, metadata documents and key sets of known providers need
+MAX_VALUES = 16_000  # a value costs up to 1 µs to decode, and no request may block the event loop for 25 ms
+MAX_DOCUMENT_VALUES = 64_000  # in 512 KiB of metadata or keys: 1,000 JWKs with certificates have about 20,000
+MAX_DIGITS = 1_000  # `int()` takes quadratic time; an RSA modulus of 3,072 bits has 925 digits
 
-_STRING = re.compile(rb'"[^"]*+"?')  # without escapes; an unclosed one goes to the end
-_ONE_KIND = bytes.maketrans(b"{}", b"[]")
-_NO_STRUCTURE = bytes(set(range(256)) - set(b'{}[]"'))
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
+_OPENING = frozenset(b"[{")
+_CLOSING = frozenset(b"]}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-class JSONRefused(ValueError):  # noqa: N818 - internal, and always turned into one of our errors
-    """The bytes are not JSON we accept; the message says why and quotes nothing."""
+class JSONRefused(ValueError):  # noqa: N818 - internal, and always turned into a public error
+    """The bytes are not JSON that this library accepts. The message gives the reason and quotes no input."""
 
 
 class NotJSON(JSONRefused):
@@ -35,6 +50,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         msg = "duplicate member names"
         raise JSONRefused(msg)
     return members
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        msg = "a number too long"
+        raise JSONRefused(msg)
+    return int(text)
 
 
 def _finite(text: str) -> float:
@@ -50,100 +72,148 @@ def _no_constant(name: str) -> Any:
     raise JSONRefused(msg)
 
 
-_decoder: Any = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
-_plain_decoder: Any = json.JSONDecoder(parse_float=_finite, parse_constant=_no_constant)
+_decoder: Any = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_no_constant
+)
 
 
-def _decode(text: str) -> Any:
-    """`JSONDecoder.decode`, which looks for white space with regular expressions, only where there is some: -1 µs."""
-    try:
-        value, end = _decoder.scan_once(text, 0)
-    except StopIteration:  # white space before the value, or no value
-        return _decoder.decode(text)
-    return value if end == len(text) else _decoder.decode(text)
-
-
-def _too_deep(data: bytes, limit: int) -> bool:
-    """Whether the decoder would go deeper than `limit`: told before it goes there, without a step per bracket."""
+def _structure(data: bytes, max_values: int) -> bytes:
+    """Return the brackets and commas of a JSON text, without the contents of its strings."""
     if b"\\" in data:
-        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    structure = data.translate(_ONE_KIND, _NO_STRUCTURE).replace(b'""', b"")  # two adjacent quotes change nothing
-    if b'"' in structure:
-        structure = _STRING.sub(b"", structure)
-    for removed in range(limit):  # each round takes the innermost level away
-        inner = structure.replace(b"[]", b"")
-        if len(inner) == len(structure):  # what never closes is no JSON
-            return removed + inner.count(b"[") > limit
-        structure = inner
-    return b"[" in structure
+        data = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # the quotes that are left begin and end strings
+    # A value brings at most two strings, its name and itself.
+    if data.count(b'"') > 4 * (max_values + 1):
+        msg = "too many values"
+        raise JSONRefused(msg)
+    return b"".join(data.split(b'"')[::2]).translate(None, _NOT_STRUCTURE)
 
 
-def load_value(data: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
-    """Decode one JSON value.
+def _depth(structure: bytes) -> int:
+    depth = deepest = 0
+    for character in structure:
+        if character in _OPENING:
+            depth += 1
+            deepest = max(deepest, depth)
+        elif character in _CLOSING:
+            depth -= 1
+    return deepest
 
-    Raises:
-        JSONRefused: For anything that is not JSON (`NotJSON`) or ambiguous. The caller bounds the number of bytes.
+
+def _check_cost(data: bytes, max_depth: int, max_values: int, max_containers: int) -> None:
+    """Refuse what is expensive to decode. The counts are exact for JSON; other bytes may be refused here too.
+
+    Each value but the first comes after a comma or an opening bracket. Counting them with the contents of strings
+    costs a scan of the bytes, and only a text that exceeds a limit then is looked at more closely.
     """
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = None
-    if (text is None or text.count("{") + text.count("[") > max_depth) and _too_deep(data, max_depth):
+    containers = data.count(b"[") + data.count(b"{")
+    values = containers + data.count(b",")
+    if values <= max_values and containers <= min(max_depth, max_containers):
+        return
+    structure = _structure(data, max_values)
+    containers = structure.count(b"[") + structure.count(b"{")
+    if containers + structure.count(b",") > max_values or containers > max_containers:
+        msg = "too many values"
+        raise JSONRefused(msg)
+    if containers > max_depth and _depth(structure) > max_depth:
         msg = "nested too deeply"
         raise JSONRefused(msg)
+
+
+def load_value(
+    data: bytes, *, max_depth: int = MAX_DEPTH, max_values: int = MAX_VALUES, max_containers: int = MAX_VALUES
+) -> Any:
+    """Decode one JSON value.
+
+    Args:
+        data: The JSON text, in UTF-8. The caller bounds its length.
+        max_depth: At most this many arrays and objects may be open at once.
+        max_values: At most this many values are decoded: members, items, arrays and objects.
+        max_containers: At most this many of the values may be arrays and objects.
+
+    Raises:
+        NotJSON: The bytes are not JSON.
+        JSONRefused: The bytes are ambiguous, or expensive to decode.
+    """
+    _check_cost(data, max_depth, max_values, max_containers)
     try:
-        value = _decode(data.decode("utf-8") if text is None else text)
+        text = data.decode().strip(" \t\n\r")
+        value, end = _decoder.scan_once(text, 0)
     except JSONRefused:
         raise
-    except ValueError as error:  # not UTF-8, not JSON, or an integer of thousands of digits
+    except (ValueError, StopIteration):
         msg = "not JSON"
-        raise NotJSON(msg) from error
+        raise NotJSON(msg) from None
+    if end != len(text):
+        msg = "not JSON"
+        raise NotJSON(msg)
     if b"\\" in data and _SURROGATE.search(data) is not None:
         try:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
+            json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             msg = "a lone surrogate"
             raise JSONRefused(msg) from None
     return value
 
 
-def _load_plain(data: bytes, max_depth: int) -> dict[str, Any] | None:
-    """`load_object` for what most tokens carry, a third quicker: one object alone, without escapes; None for the rest.
-
-    Without escapes a quote begins or ends a string, and without a gap after quotes each member brings a `":`. There may
-    be more of them, in strings that begin with a colon, but if there are as many as names, no name is there twice.
-    """
-    try:
-        text = data.decode()
-        if (
-            text.find("{", 1) >= 0
-            or ("[" in text and text.count("[") >= max_depth)
-            or "\\" in text
-            or '" ' in text
-            or "\n" in text
-            or "\t" in text
-            or "\r" in text
-        ):
-            return None
-        members, end = _plain_decoder.scan_once(text, 0)
-    except (ValueError, StopIteration):  # why, `load_value` says
-        return None
-    if members.__class__ is not dict or end != len(text) or text.count('":') != len(members):
-        return None
-    return cast("dict[str, Any]", members)
-
-
-def load_object(data: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
-    """Decode one JSON object.
+def load_object(
+    data: bytes, *, max_depth: int = MAX_DEPTH, max_values: int = MAX_VALUES, max_containers: int = MAX_VALUES
+) -> dict[str, Any]:
+    """Decode one JSON object. The arguments and exceptions are those of `load_value`.
 
     Raises:
-        JSONRefused: For anything else, whatever the bytes. The caller bounds their number.
+        JSONRefused: The value is not an object either.
     """
-    members = _load_plain(data, max_depth)
-    if members is not None:
-        return members
-    value = load_value(data, max_depth=max_depth)
+    value = load_value(data, max_depth=max_depth, max_values=max_values, max_containers=max_containers)
     if not isinstance(value, dict):
         msg = "not a JSON object"
         raise JSONRefused(msg)
     return cast("dict[str, Any]", value)
+
+
+def _repeated_as_nan(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        members |= {name: math.nan for name, count in Counter(name for name, _ in pairs).items() if count > 1}
+    return members
+
+
+def _long_as_nan(text: str) -> float:
+    return int(text) if len(text) <= MAX_DIGITS else math.nan
+
+
+_tolerant: Any = json.JSONDecoder(
+    object_pairs_hook=_repeated_as_nan, parse_int=_long_as_nan, parse_float=float, parse_constant=float
+)
+
+
+def load_tolerant(data: bytes) -> dict[str, Any]:
+    """Decode an object of a configured server so that a fault affects only the value that has the fault.
+
+    A byte order mark is ignored (RFC 8259 section 8.1). A repeated member and a number too long become NaN. Bytes that
+    are not UTF-8 become lone surrogates. The caller asks `is_valid` about every part that the caller uses.
+
+    Raises:
+        JSONRefused: The bytes are not one JSON object, or expensive to decode.
+    """
+    _check_cost(data, MAX_DEPTH, MAX_DOCUMENT_VALUES, MAX_DOCUMENT_VALUES)
+    text = data.decode("utf-8-sig", "surrogateescape").strip(" \t\n\r")
+    try:
+        value, end = _tolerant.scan_once(text, 0)
+    except (ValueError, StopIteration):
+        end, value = -1, None
+    if end != len(text):
+        msg = "not JSON"
+        raise NotJSON(msg)
+    if not isinstance(value, dict):
+        msg = "not a JSON object"
+        raise JSONRefused(msg)
+    return cast("dict[str, Any]", value)
+
+
+def is_valid(value: object) -> bool:
+    """Return whether `value` has no NaN, no infinite number and no lone surrogate, at any depth."""
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
+        return False
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -22,13 +23,13 @@ from asgi_mcp_auth._oauth.resource_metadata import (
     is_language_tag,
 )
 from asgi_mcp_auth._oauth.responses import ChallengeSource
+from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
 from asgi_mcp_auth._policy.issuers import MAX_PUBLISHED, IssuerSet, compile_issuer_set
 from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_canonical, parse_rule
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import CompiledPolicy, compile_policy, compile_scopes
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
 
@@ -94,7 +95,7 @@ def resource_url(text: object, where: str, problems: Problems, *, allow_http: bo
         problems.add(where, what, fix)
         return None
     if url.scheme != "https" and not (url.scheme == "http" and (allow_http or is_loopback(url.host))):
-        problems.add(where, f"{show(text)} is not https.", "Only a loopback resource may use http.")
+        problems.add(where, f"{show(text)} is not https.", ALLOW_HTTP)
         return None
     if url.query is not None or url.fragment is not None:
         fix = "Drop it: a fragment is not allowed (RFC 8707 section 2), and official clients disagree about a query."
@@ -214,7 +215,7 @@ def compile_resource(
     members = build_members(
         metadata,
         resource=identifier,
-        issuers=[issuer.rules.issuer for issuer in trust.named[:MAX_PUBLISHED]],
+        issuers=trust.published[:MAX_PUBLISHED],
         scopes=policy.hierarchy.require(listed).named,
     )
     members = _sign(members, metadata, around.metadata_signer, f"{where}.metadata", problems)
@@ -395,7 +396,7 @@ def compile_config(
         if resource is not None:
             resources.append(resource)
     _check_rules(resources, problems)
-    issuers = {issuer.rules.issuer for resource in resources for issuer in resource.trust.named}
+    issuers = {issuer.identifier for resource in resources for issuer in resource.trust.named}
     if one_issuer and len(issuers) > 1:
         fix = "Leave it off: a document can speak for one issuer only."
         problems.add("republish_server_metadata", "There is more than one issuer.", fix)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, cast, get_args
 
-from asgi_mcp_auth._oauth.access_token import TokenRules
+from asgi_mcp_auth._oauth.access_token import ScopeClaim, TokenRules, scope_claim
 from asgi_mcp_auth._oauth.jwk_set import KeySet, parse_key_set
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
-from asgi_mcp_auth._oauth.server_metadata import insecure_url, validate_server_config
+from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url, validate_server_config
 from asgi_mcp_auth._oauth.urls import Url, parse_url
 from asgi_mcp_auth._policy.patterns import ByEnds
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
-from asgi_mcp_auth._values import dataclass
 from asgi_mcp_auth.config import (
+    DEFAULT_SUBJECT_CLAIMS,
     MAX_LEEWAY,
     AuthorizationServerMetadata,
     AuthServerConfig,
@@ -43,15 +43,18 @@ __all__ = (
     "may_be_issuer",
 )
 
+MAX_ISSUER_LENGTH = 512  # four times the longest of a known provider
 MAX_KEYS_WITHOUT_KID = 4
 PROFILES = get_args(Profile)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedIssuer:
-    """One issuer that a resource trusts: the rules for its tokens, and the source of its keys."""
+    """One value of `iss` that one resource accepts: the rules for its tokens, and where its keys come from."""
 
     rules: TokenRules
+    identifier: str
+    """The issuer identifier, which metadata documents and clients name; with `token_issuers` tokens carry another."""
     config: AuthServerConfig
     static_keys: KeySet | None
     max_keys_without_kid: int
@@ -78,7 +81,7 @@ def _issuer(config: AuthServerConfig, where: str, problems: Problems, *, allow_h
         problems.add(where, f"{show(issuer)} is the URL of a metadata document.", fix)
         return None
     if why is not None:
-        fix = "An issuer is an https URL without query and fragment (RFC 8414 section 2); http only on loopback."
+        fix = f"An issuer is an https URL without query and fragment (RFC 8414 section 2). {ALLOW_HTTP}"
         problems.add(where, f"The issuer {show(issuer)} {why}.", fix)
         return None
     return issuer
@@ -102,6 +105,41 @@ def _leeway(config: AuthServerConfig, where: str, problems: Problems) -> float:
     return float(leeway)
 
 
+def _subject_claims(config: AuthServerConfig, where: str, problems: Problems) -> tuple[str, ...]:
+    place = f"{where}.subject_claims"
+    before = len(problems.found)
+    claims = tuple(dict.fromkeys(problems.strings(config.subject_claims, place)))
+    if not claims and len(problems.found) == before:
+        problems.add(place, "The list is empty.", 'Name at least one claim: subject_claims=["sub"].')
+    if config.profile == "at+jwt" and claims and claims != DEFAULT_SUBJECT_CLAIMS:
+        fix = 'Remove it, or set profile="jwt".'
+        problems.add(place, "Profile 'at+jwt' reads the subject from sub only (RFC 9068 section 2.2).", fix)
+    return claims
+
+
+def _scope_claims(config: AuthServerConfig, where: str, problems: Problems) -> tuple[ScopeClaim, ...]:
+    claims = tuple(map(scope_claim, problems.strings(config.scope_claims, f"{where}.scope_claims")))
+    for name, path in claims:
+        if not all(path):
+            fix = "Write the names of members with one dot between them: realm_access.roles."
+            problems.add(f"{where}.scope_claims", f"{show(name)} has an empty member name.", fix)
+    return claims
+
+
+def _token_issuers(config: AuthServerConfig, where: str, problems: Problems) -> list[str]:
+    """Return the values of `iss`, which may be any StringOrURI (RFC 7519 section 2); none if `issuer` is the value."""
+    place = f"{where}.token_issuers"
+    values = list(dict.fromkeys(problems.strings(config.token_issuers, place)))
+    for value in values:
+        if len(value) > MAX_ISSUER_LENGTH:
+            fix = "Write the `iss` of a token."
+            problems.add(place, f"{show(value)} is longer than {MAX_ISSUER_LENGTH} characters.", fix)
+    if values and (config.issuer_pattern is not None or config.tenants):
+        fix = "Write an AuthServerConfig with issuer= for each issuer whose tokens carry another iss."
+        problems.add(place, "It cannot be combined with issuer_pattern or tenants.", fix)
+    return values
+
+
 def _static_keys(config: AuthServerConfig, where: str, problems: Problems) -> KeySet | None:
     if config.jwks is None:
         return None
@@ -118,6 +156,9 @@ def _check_choices(config: AuthServerConfig, where: str, problems: Problems) -> 
     if config.profile not in PROFILES:
         fix = f"Use one of {', '.join(PROFILES)}."
         problems.add(f"{where}.profile", f"{show(config.profile)} is not a profile.", fix)
+    for name in ("publish", "require_single_audience", "accept_nonce"):
+        if not isinstance(getattr(config, name), bool):
+            problems.add(f"{where}.{name}", f"{show(getattr(config, name))} is not a bool.", "Write True or False.")
     if config.max_keys_without_kid not in range(1, MAX_KEYS_WITHOUT_KID + 1):
         fix = f"Give 1 … {MAX_KEYS_WITHOUT_KID}."
         problems.add(f"{where}.max_keys_without_kid", f"{show(config.max_keys_without_kid)} is out of range.", fix)
@@ -129,9 +170,10 @@ def _check_locations(config: AuthServerConfig, where: str, problems: Problems, *
         locations["metadata.jwks_uri"] = config.metadata.jwks_uri
     for name, location in locations.items():
         if location is not None and (why := insecure_url(location, allow_http=allow_http)) is not None:
-            problems.add(
-                f"{where}.{name}", f"{show(location)} {why}.", "Keys are fetched over https; http only on loopback."
-            )
+            problems.add(f"{where}.{name}", f"{show(location)} {why}.", ALLOW_HTTP)
+    if config.metadata is not None and config.metadata.ignored_members:
+        names = show(config.metadata.ignored_members)
+        problems.warn(f"{where}.metadata", f"Ignored members, of a wrong type or not valid JSON: {names}.", "Fix them.")
     if config.metadata is not None and config.metadata.authorization_endpoint is not None:
         for error in validate_server_config(config).errors:
             problems.warn(f"{where}.metadata", error.description, "MCP clients will not be able to use it.")
@@ -209,18 +251,28 @@ def compile_issuer(
         leeway=_leeway(config, where, problems),
         extra_audiences=frozenset(extra),
         require_single_audience=config.require_single_audience,
-        scope_claims=tuple(problems.strings(config.scope_claims, f"{where}.scope_claims")),
+        subject_claims=_subject_claims(config, where, problems),
+        scope_claims=_scope_claims(config, where, problems),
+        accept_nonce=config.accept_nonce,
         allowed_clients=frozenset(problems.strings(config.allowed_clients, f"{where}.allowed_clients")) or None,
         own_scope_prefixes=prefixes,
     )
     if issuer is None:
         return None
     return TrustedIssuer(
-        rules=rules, config=config, static_keys=static_keys, max_keys_without_kid=config.max_keys_without_kid
+        rules=rules,
+        identifier=issuer,
+        config=config,
+        static_keys=static_keys,
+        max_keys_without_kid=config.max_keys_without_kid,
     )
 
 
-MAX_ISSUER_LENGTH = 512
+def _by_iss(trusted: TrustedIssuer, token_issuers: Sequence[str]) -> list[TrustedIssuer]:
+    """Return one trusted issuer for each value of `iss` that its tokens may carry."""
+    values = token_issuers or [trusted.identifier]
+    return [replace(trusted, rules=replace(trusted.rules, issuer=value)) for value in values]
+
 
 LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 SEGMENT = "[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,127}"  # no dot in front: neither `.` nor `..`
@@ -251,6 +303,7 @@ class IssuerPattern:
         return replace(
             self.trusted,
             rules=replace(self.trusted.rules, issuer=issuer),
+            identifier=issuer,
             config=replace(self.trusted.config, issuer=issuer, issuer_pattern=None, preload=()),
         )
 
@@ -325,6 +378,11 @@ class IssuerSet:
     preloaded: tuple[TrustedIssuer, ...]
     others: OtherIssuers | None
 
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The issuer identifiers to name to clients, in the order of the configuration."""
+        return tuple(dict.fromkeys(trusted.identifier for trusted in self.named if trusted.config.publish))
+
 
 class _Compiler:
     """Compiler of the entries of one list of authorization servers."""
@@ -363,7 +421,7 @@ class _Compiler:
         elif server.tenants or "{" in str(server.issuer):
             self._add_tenants(server, place)
         elif (issuer := self._compile_issuer(server, where=place, problems=self.problems)) is not None:
-            self._add_named([issuer], place)
+            self._add_named(_by_iss(issuer, _token_issuers(server, place, self.problems)), place)
         if isinstance(server, AuthServerConfig) and server.preload and server.issuer_pattern is None:
             fix = "Remove it: a named issuer's keys are fetched at start in any case."
             self.problems.add(f"{place}.preload", "preload= is set without issuer_pattern=.", fix)
@@ -376,7 +434,7 @@ class _Compiler:
         for issuer in issuers:
             if issuer.rules.issuer in self._known:
                 what = f"Issuer {show(issuer.rules.issuer)} is listed more than once."
-                self.problems.add(place, what, "Remove one entry.")
+                self.problems.add(place, what, "Remove one of them, or the value from one of the token_issuers=.")
             self._known.add(issuer.rules.issuer)
 
     def _add_tenants(self, config: AuthServerConfig, place: str) -> None:
@@ -400,6 +458,7 @@ class _Compiler:
         if not isinstance(cast("object", config.tenant_claim), str) or not config.tenant_claim:
             what = f"{show(config.tenant_claim)} is not the name of a claim."
             self.problems.add(f"{place}.tenant_claim", what, "Set the name of the claim, 'tid' for example.")
+        _token_issuers(config, place, self.problems)
         first = replace(config, issuer=template.replace(holes[0], tenants[0]))
         compiled = self._compile_issuer(first, where=place, problems=self.problems)
         if compiled is None:
@@ -413,6 +472,7 @@ class _Compiler:
                         issuer=template.replace(holes[0], tenant),
                         tenant=(config.tenant_claim, tenant),
                     ),
+                    identifier=template.replace(holes[0], tenant),
                     config=config,
                     template=template,
                 )
@@ -428,6 +488,7 @@ class _Compiler:
             fix = "Set only one of them: the metadata of each issuer that matches is discovered."
             self.problems.add(f"{place}.issuer_pattern", what, fix)
             return
+        _token_issuers(config, place, self.problems)
         pattern = config.issuer_pattern
         expression = compile_pattern(pattern, f"{place}.issuer_pattern", self.problems)
         if expression is None:
@@ -459,15 +520,18 @@ class _Compiler:
         problems = Problems()
         where = f"the resolver's answer for {show(issuer)}"
         compiled = self._compile_issuer(config, where=where, problems=problems)
-        if compiled is not None and compiled.rules.issuer != issuer:
-            what = f"It names the issuer {show(compiled.rules.issuer)}."
+        token_issuers = _token_issuers(config, where, problems)
+        found = [] if compiled is None else _by_iss(compiled, token_issuers)
+        answer = next((trusted for trusted in found if trusted.rules.issuer == issuer), None)
+        if found and answer is None:
+            what = f"It names the issuer {show(' '.join(trusted.rules.issuer for trusted in found))}."
             problems.add(where, what, "Return the configuration of the issuer that the resolver was called with.")
         if config.issuer_pattern is not None or config.tenants or config.preload:
             fix = "Return a configuration of one issuer."
             problems.add(where, "It sets issuer_pattern=, tenants= or preload=.", fix)
         problems.raise_if_any()
-        assert compiled is not None  # noqa: S101 - otherwise there is a problem
-        return compiled
+        assert answer is not None  # noqa: S101 - otherwise there is a problem
+        return answer
 
 
 def compile_issuer_set(
@@ -493,12 +557,15 @@ def compile_issuer_set(
         compiler.add(server, f"{where}[{index}]")
     if len(compiler.resolvers) > 1:
         problems.add(where, "There is more than one resolver.", "Pass one function that calls the others.")
-    if not compiler.named and len(problems.found) == before:
-        fix = "Name at least one issuer: clients find it in the metadata, and they cannot use a pattern."
+    trust = IssuerSet(named=tuple(compiler.named), preloaded=tuple(compiler.preloaded), others=None)
+    if not trust.published and len(problems.found) == before:
+        fix = (
+            "Name at least one issuer without publish=False: clients find it in the metadata, and cannot use a pattern."
+        )
         problems.add(where, "There is no issuer to publish.", fix)
-    if len(compiler.named) > MAX_PUBLISHED:
+    if len(trust.published) > MAX_PUBLISHED:
         fix = "Put the ones that clients should log in at first."
-        problems.warn(where, f"Only the first {MAX_PUBLISHED} of {len(compiler.named)} issuers are published.", fix)
+        problems.warn(where, f"Only the first {MAX_PUBLISHED} of {len(trust.published)} issuers are published.", fix)
     others = None
     if compiler.patterns or compiler.resolvers:
         others = OtherIssuers(
@@ -506,4 +573,4 @@ def compile_issuer_set(
             resolver=next(iter(compiler.resolvers), None),
             compile=compiler.resolved,
         )
-    return IssuerSet(named=tuple(compiler.named), preloaded=tuple(compiler.preloaded), others=others)
+    return replace(trust, others=others)

@@ -5,21 +5,20 @@ A configuration may come from a file or from the environment, so nothing is take
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Self, cast
 
+from asgi_mcp_auth._oauth.urls import mask_userinfo, redact_url
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
-__all__ = ("Problems", "Referenced", "as_list", "as_mapping", "as_strings", "show")
+__all__ = ("Problems", "Referenced", "as_list", "as_mapping", "as_strings", "show", "show_url")
 
 SHOWN_ITEMS = 8
 SHOWN_CHARACTERS = 128
-_USER_INFORMATION = re.compile(r"//[^/@]*@")
 
 
 class Referenced(str):
-    """A text that a configuration refers to, in a file or in the environment: perhaps a secret, so never shown."""
+    """A text that a configuration refers to, in a file or in the environment. It may be secret, so it is not shown."""
 
     __slots__ = ("origin",)
     origin: str
@@ -30,20 +29,28 @@ class Referenced(str):
         made.origin = origin
         return made
 
+    def __repr__(self) -> str:
+        return f"<{self.origin}>"
+
 
 def show(value: object) -> str:
-    """A value for a message: short, on one line, without passwords in URLs, contents of objects or memory addresses."""
+    """Return a value for a message: short, on one line, without passwords in URLs, contents of objects or addresses."""
     if isinstance(value, Referenced):
         return f"The text of {value.origin}"
     if isinstance(value, str):
-        text = _USER_INFORMATION.sub("//...@", value[:SHOWN_CHARACTERS])
-        return repr(text if len(value) <= SHOWN_CHARACTERS else text + "...")
+        text = mask_userinfo(value)  # before the text is cut: the "@" may be in what is cut off
+        return repr(text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "...")
     if value is None or isinstance(value, (bool, int, float)):
         return repr(value)
     items = as_strings(value)
     if items is None:
         return f"a value of type {type(value).__name__}"
     return f"[{', '.join(map(show, items[:SHOWN_ITEMS]))}{', ...' if len(items) > SHOWN_ITEMS else ''}]"
+
+
+def show_url(url: str) -> str:
+    """Return a URL for a message or a log record, without its secrets: for a `Referenced` one, only its origin."""
+    return f"({url.origin})" if isinstance(url, Referenced) else redact_url(url)
 
 
 def as_list(value: object) -> list[object] | None:

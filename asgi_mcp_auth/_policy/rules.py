@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final, NamedTuple, cast
 
@@ -21,11 +22,11 @@ from asgi_mcp_auth._mcp.operations import (
     proxied,
 )
 from asgi_mcp_auth._mcp.resource_uris import canonical, forms, is_usual, with_path, without_query
+from asgi_mcp_auth._oauth.grammar import NQCHAR, is_scope
 from asgi_mcp_auth._policy.paths import PathRule, parse_rule
 from asgi_mcp_auth._policy.patterns import Pattern, PatternTable, parse_pattern
 from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, as_strings, show
-from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, StepUpRequirement, is_scope
-from asgi_mcp_auth._values import dataclass
+from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, StepUpRequirement
 from asgi_mcp_auth.authorization import TargetKind
 from asgi_mcp_auth.config import ScopePolicy, ScopeRule
 from asgi_mcp_auth.errors import Forbidden, Reason
@@ -42,7 +43,7 @@ __all__ = (
 MAX_PROXY_DEPTH = 4  # a tool that calls a tool that calls a tool …
 MAX_NAMESPACE_PARTS = 4
 MAX_AGE = 315_360_000  # ten years
-_ACR = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")
+_ACR = re.compile(f"[{NQCHAR}]+")
 _ARGUMENT = re.compile(r"([^.\[\]]+)(\[\])?")
 COMMON = frozenset((*LISTS, "initialize", "ping", "server/discover", "logging/setLevel", "subscriptions/listen"))
 """What a session needs before it does anything: never denied for having no rule."""

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from asgi_mcp_auth._values import dataclass
-
-__all__ = ("Requirement", "ScopeHierarchy", "StepUpRequirement", "is_scope")
-
-_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # 1*NQCHAR
-
-
-def is_scope(text: object) -> bool:
-    """Return whether `text` is one scope token (RFC 6749 section 3.3)."""
-    return isinstance(text, str) and _SCOPE.fullmatch(text) is not None
+__all__ = ("Requirement", "ScopeHierarchy", "StepUpRequirement")
 
 
 class StepUpRequirement(NamedTuple):

@@ -11,8 +11,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from threading import Thread
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
+
+from anyio import CapacityLimiter, Event, from_thread
+from anyio.lowlevel import RunVar, current_token
 
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.limits import within
@@ -20,10 +23,6 @@ from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.decisions import RecordBudget
 from asgi_mcp_auth.errors import Forbidden, Reason, Refusal, Unavailable
-
-if TYPE_CHECKING:
-    from anyio import CapacityLimiter
-    from anyio.lowlevel import RunVar
 
 __all__ = ("Authorize", "HookCaller", "run_on_thread")
 
@@ -131,8 +130,6 @@ async def _call(hook: Callable[..., object], args: tuple[object, ...]) -> object
 
 @functools.cache
 def _limiter_of_run() -> RunVar[CapacityLimiter]:
-    from anyio.lowlevel import RunVar  # noqa: PLC0415 - few have a sync verify function
-
     return RunVar("asgi_mcp_auth hook threads")
 
 
@@ -142,9 +139,6 @@ async def run_on_thread(function: Callable[[str], T], argument: str) -> T:
     The thread is a daemon: anyio's worker threads are joined at exit, so a function that hangs would hold the
     shutdown. A thread keeps its place among `MAX_THREADS` until the function returns, whether a caller waits or not.
     """
-    from anyio import CapacityLimiter, Event, from_thread  # noqa: PLC0415 - few have a sync verify function
-    from anyio.lowlevel import current_token  # noqa: PLC0415
-
     limiter = _limiter_of_run().get(None)
     if limiter is None:
         limiter = CapacityLimiter(MAX_THREADS)

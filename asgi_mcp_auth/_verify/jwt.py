@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from typing import TYPE_CHECKING
 
 from asgi_mcp_auth._keys.registry import Issuers, Trusted
-from asgi_mcp_auth._oauth.access_token import check_claims, check_header, unverified_time
+from asgi_mcp_auth._oauth.access_token import check_claims, check_header, unverified_time, valid_from
 from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._oauth.jwk_set import VerificationKey
 from asgi_mcp_auth._oauth.jws import CompactJWS, parse_compact
@@ -20,9 +19,7 @@ from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.token_cache import Entry, TokenCache, estimate_size
 from asgi_mcp_auth._verify.verifier import Verified, copy_with_token
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
-
-if TYPE_CHECKING:
-    from asgi_mcp_auth.status import ResourceStatus
+from asgi_mcp_auth.status import ResourceStatus
 
 __all__ = ("JWTVerifier",)
 
@@ -141,7 +138,7 @@ class JWTVerifier:
             auth_info = copy_with_token(auth_info, token.decode("ascii"))
         valid_until = (auth_info.expires_at or 0.0) + rules.leeway
         verified = Verified(auth_info, valid_until)
-        not_before = max(claims.get("nbf", 0), claims.get("iat", 0)) - rules.leeway
+        not_before = valid_from(claims) - rules.leeway
         until, weight = min(valid_until, trusted.until), estimate_size(jws.payload, claims, auth_info)
         self.cache.put(digest, Entry(verified, not_before, until, trusted.keys, generation, weight))
         return verified
@@ -157,8 +154,6 @@ class JWTVerifier:
 
     def status(self, resource: str) -> ResourceStatus:
         """Its picture."""
-        from asgi_mcp_auth.status import ResourceStatus  # noqa: PLC0415
-
         return ResourceStatus(
             resource=resource,
             token_cache=self.cache.status(),

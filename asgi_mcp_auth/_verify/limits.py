@@ -7,6 +7,7 @@ limit of asyncio or of trio. anyio's cancel scopes do not fit: they must nest, a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine, Generator
 from types import coroutine
 from typing import Any, TypeVar
@@ -37,8 +38,6 @@ async def within(seconds: float, work: Coroutine[Any, Any, T]) -> T:
     except StopIteration as done:
         ended: T = done.value
         return ended
-    import asyncio  # noqa: PLC0415 - loaded already; under trio it would be a fifth of our import
-
     if asyncio.current_task() is None:  # a server that drives coroutines itself, without tasks to cancel
         return await _rest(work, waits_for)
     async with asyncio.timeout(seconds):

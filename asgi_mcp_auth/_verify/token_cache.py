@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth.context import AuthInfo
+from asgi_mcp_auth.status import TokenCacheStatus
 
 if TYPE_CHECKING:
     from asgi_mcp_auth._verify.verifier import Verified
-    from asgi_mcp_auth.status import TokenCacheStatus
 
 __all__ = ("Entry", "TokenCache", "estimate_size")
 
@@ -126,8 +126,6 @@ class TokenCache:
         """Its picture, None where it is off; in several threads the counts are approximate."""
         if not self._size:
             return None
-        from asgi_mcp_auth.status import TokenCacheStatus  # noqa: PLC0415
-
         return TokenCacheStatus(
             entries=len(self._entries),
             size=self._size,

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from asgi_mcp_auth._oauth.grammar import is_scope
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
 from asgi_mcp_auth._oauth.server_metadata import insecure_url
 from asgi_mcp_auth._oauth.urls import Url, is_loopback, parse_url
 from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, show
-from asgi_mcp_auth._policy.scopes import is_scope
 from asgi_mcp_auth.dev._clients import AUTH_METHODS, GRANT_TYPES, Client, ClientRules, read_client
 from asgi_mcp_auth.dev._dialects import DIALECTS, Dialect
 from asgi_mcp_auth.dev._errors import OAuthError

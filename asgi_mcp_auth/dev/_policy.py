@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from asgi_mcp_auth._oauth.grammar import is_scope
 from asgi_mcp_auth._oauth.urls import is_loopback, parse_url, same_resource
-from asgi_mcp_auth._policy.scopes import is_scope
 from asgi_mcp_auth.dev._errors import OAuthError
 
 __all__ = ("OFFLINE", "OPENID", "Policy", "ScopeSet")

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from asgi_mcp_auth._oauth.challenge import Challenge, parse_challenges
+from asgi_mcp_auth._oauth.grammar import NQCHAR, NQSCHAR, QUOTED_STRING
 from asgi_mcp_auth._oauth.server_metadata import insecure_url
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, insert_well_known, parse_url
 from asgi_mcp_auth.doctor import _challenge_codes as codes
@@ -18,11 +19,11 @@ from asgi_mcp_auth.errors import printable
 
 __all__ = ("bearer_challenge", "check_challenge", "metadata_parameter")
 
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_QUOTED = re.compile(QUOTED_STRING)
 _NAMED = re.compile(r"[A-Za-z_][\w*-]*\s*=")
 _UNQUOTED = re.compile(r'([A-Za-z_][\w*-]*)\s*=\s*(?!")')
-_SCOPE = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+(?: [\x21\x23-\x5B\x5D-\x7E]+)*")  # RFC 6750 section 3
-_TEXT = re.compile(r"[\x20\x21\x23-\x5B\x5D-\x7E]*")
+_SCOPE = re.compile(f"[{NQCHAR}]+(?: [{NQCHAR}]+)*")  # RFC 6750 section 3
+_TEXT = re.compile(f"[{NQSCHAR}]*")
 READ_BY_CLIENTS = ("error", "scope", "resource_metadata")
 MAX_LENGTH = 4096  # the regular expressions of this module are slow on longer fields
 

@@ -112,7 +112,7 @@ def _trusted(resources: Iterable[CompiledResource]) -> _Trusted:
         scopes = as_strings(resource.document.members.get("scopes_supported")) or []
         tenants: Counter[str] = Counter()
         for issuer in resource.trust.named:
-            name, config = issuer.rules.issuer, replace(issuer.config, issuer=issuer.rules.issuer)
+            name, config = issuer.identifier, replace(issuer.config, issuer=issuer.identifier)
             trusted.named.update(url for url in (name, config.metadata_url, config.jwks_uri) if url is not None)
             if issuer.template is not None:
                 trusted.templates[issuer.template] = config

@@ -5,15 +5,12 @@ Pure: an `Answer` in; the document and findings out (RFC 8414 section 3.2, RFC 9
 
 from __future__ import annotations
 
-import json
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from asgi_mcp_auth._oauth.http_cache import stated_lifetime
 from asgi_mcp_auth._oauth.server_metadata import insecure_url
-from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
-from asgi_mcp_auth._policy.problems import as_mapping
+from asgi_mcp_auth._oauth.strict_json import JSONRefused, is_valid, load_object, load_tolerant
 from asgi_mcp_auth.doctor import _issuer_codes as codes
 from asgi_mcp_auth.doctor._findings import Finding, cut, found
 from asgi_mcp_auth.doctor._resource_codes import METADATA_NOT_FOUND
@@ -51,7 +48,7 @@ class DocumentType(NamedTuple):
         missing: How to fix a URL that does not have the document.
         server_error: How to fix a status of 500 or more.
         setting: How to fix a missing document with settings of this library; empty if `missing` applies.
-        needed: The members that decide which servers and keys are trusted, so must not be repeated; None for all.
+        needed: The members that decide which servers and keys are trusted, so must not be faulty; None for a key set.
     """
 
     name: str
@@ -138,22 +135,19 @@ def _parse(answer: Answer, kind: DocumentType) -> tuple[dict[str, Any] | None, F
 
 
 def _read_leniently(body: bytes, needed: frozenset[str] | None) -> dict[str, Any] | None:
-    """Return a JSON object that only strict parsers reject; None for anything else, and if a needed member repeats."""
-    repeated: set[str] = set()
+    """Return a JSON object that only strict parsers reject, as the middleware reads it.
 
-    def read_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        members = dict(pairs)
-        if len(members) < len(pairs):
-            repeated.update(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
-        return members
-
+    Faulty members are left out; None if one of them is needed. A key set is returned whole: `read_key_set` skips faulty
+    JWKs.
+    """
     try:
-        document = as_mapping(json.loads(body.decode("utf-8-sig"), object_pairs_hook=read_members))
-    except (ValueError, RecursionError):
+        document = load_tolerant(body)
+    except JSONRefused:
         return None
-    if document is None or (repeated if needed is None else repeated & needed):
-        return None
-    return dict(document)
+    if needed is None:
+        return document
+    sound = {name: value for name, value in document.items() if is_valid([name, value])}
+    return None if needed & (document.keys() - sound.keys()) else sound
 
 
 def _wrong_status(answer: Answer, kind: DocumentType) -> Finding:

@@ -92,17 +92,32 @@ PROVIDER_HINTS: Final = (
 
 SETTINGS: Final[Mapping[Reason, frozenset[str]]] = {
     Reason.TYP_NOT_ACCEPTED: frozenset({"profile"}),
+    Reason.WRONG_TOKEN_KIND: frozenset({"accept_nonce"}),
+    Reason.MISSING_CLAIM: frozenset({"subject_claims"}),
     Reason.CLIENT_NOT_ALLOWED: frozenset({"allowed_clients"}),
     Reason.INSUFFICIENT_SCOPE: frozenset({"scope_claims", "request_scope_names", "default"}),
     Reason.WRONG_AUDIENCE: frozenset({"extra_audiences", "profile", "allowed_clients", "default"}),
     Reason.UNKNOWN_ISSUER: frozenset(
         {
-            *("metadata_url", "extra_audiences", "profile", "allowed_clients", "scope_claims"),
+            *(
+                "metadata_url",
+                "extra_audiences",
+                "profile",
+                "allowed_clients",
+                "scope_claims",
+                "token_issuers",
+                "jwks_uri",
+            ),
             *("request_scope_names", "default"),
         }
     ),
 }
 """By reason, the settings in a provider's row that change the decision."""
+
+TOKEN_ISSUERS: Final = (
+    "The token's `iss` is not an issuer URL. If you trust the authorization server, configure its https issuer URL and "
+    "list the value of `iss` in token_issuers."
+)
 
 AUDIENCE_REASONS: Final = frozenset({Reason.WRONG_AUDIENCE, Reason.UNKNOWN_ISSUER})
 """The reasons that the advice in a provider's row is about: the issuer, and how tokens get their audience."""
@@ -168,12 +183,10 @@ def _unknown_issuer(token: Token) -> str:
         return related
     why = insecure_url(issuer, allow_http=False)
     if why == "is not https":
-        return "The token's `iss` is not an https URL, which the configuration rejects as an issuer."
+        return TOKEN_ISSUERS
     url = parse_url(issuer) if isinstance(issuer, str) else None
     if why is not None or url is None or url.query is not None:
-        return (
-            "The token's `iss` is not an issuer URL, which the configuration rejects: use another authorization server."
-        )
+        return TOKEN_ISSUERS
     if not all(row.usable for row in recognise(str(issuer))):
         return "Use another authorization server."
     if any(other.rstrip("/") == str(issuer).rstrip("/") for other in token.issuers):

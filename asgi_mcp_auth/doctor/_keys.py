@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
-from asgi_mcp_auth._oauth.jwk_set import KeySet, Skipped, SkipReason, read_key_set
+from asgi_mcp_auth._oauth.jwk_set import MAX_KEYS, KeySet, Skipped, SkipReason, read_key_set
 from asgi_mcp_auth.doctor import _key_codes as codes
 from asgi_mcp_auth.doctor._findings import Code, Finding, cut, found
 from asgi_mcp_auth.errors import InvalidServerMetadata
@@ -59,7 +59,11 @@ def _kid(kid: object) -> str:
 def _used(document: Mapping[str, Any], keys: KeySet) -> list[dict[str, Any]]:
     """Return the entries that are not skipped, as published."""
     skipped = {entry.position for entry in keys.skipped}
-    return [cast("dict[str, Any]", entry) for position, entry in enumerate(document["keys"]) if position not in skipped]
+    return [
+        cast("dict[str, Any]", entry)
+        for position, entry in enumerate(document["keys"][:MAX_KEYS])
+        if position not in skipped
+    ]
 
 
 def _skipped(skipped: Skipped, subject: str) -> Finding:

@@ -19,10 +19,7 @@ from asgi_mcp_auth.providers import Provider, ResourceSupport, recognise
 
 __all__ = ("check_issuer_member", "check_provider", "check_server", "read_metadata")
 
-NEEDED = ("issuer", "jwks_uri")
-"""The members without which this library cannot verify tokens."""
 ENDPOINTS = ("authorization_endpoint", "token_endpoint", "registration_endpoint", "jwks_uri")
-EMPTY: Final = AuthorizationServerMetadata(issuer="")
 NOTHING: Final[Mapping[str, Collection[str]]] = MappingProxyType({})
 
 VALIDATED: Final[Mapping[str, Code]] = {
@@ -55,28 +52,15 @@ def read_metadata(
 
     The metadata is None if `issuer` is missing or if a member that verification needs has the wrong type.
     """
-    if "issuer" not in document:
-        return None, (found(codes.METADATA_INVALID, subject, "no issuer", fix="Publish issuer."),)
-    wrong = sorted(name for name in document if not _has_right_type(document, name))
-    needed = [name for name in wrong if name in NEEDED]
-    findings: tuple[Finding, ...] = ()
-    if wrong:
-        severity = Severity.ERROR if needed else Severity.WARNING
-        evidence = f"wrong JSON type: {', '.join(wrong)}"
-        findings = (found(codes.METADATA_INVALID, subject, evidence, severity=severity),)
-    if needed:
-        return None, findings
-    return AuthorizationServerMetadata.from_dict({n: v for n, v in document.items() if n not in wrong}), findings
-
-
-def _has_right_type(document: Mapping[str, Any], name: str) -> bool:
-    """Return whether `AuthorizationServerMetadata` accepts and keeps this member."""
-    if name != "issuer" and (document[name] is None or not hasattr(EMPTY, name)):
-        return True
     try:
-        return name in AuthorizationServerMetadata.from_dict({"issuer": "", name: document[name]}).to_dict()
-    except InvalidServerMetadata:
-        return False
+        metadata = AuthorizationServerMetadata.from_dict(document)
+    except InvalidServerMetadata as error:
+        fix = None if "issuer" in document else "Publish issuer."
+        return None, (found(codes.METADATA_INVALID, subject, error.message, fix=fix),)
+    if not metadata.ignored_members:
+        return metadata, ()
+    evidence = f"wrong JSON type: {', '.join(metadata.ignored_members)}"
+    return metadata, (found(codes.METADATA_INVALID, subject, evidence, severity=Severity.WARNING),)
 
 
 def check_server(

@@ -10,7 +10,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from asgi_mcp_auth._oauth.access_token import AT_JWT, CLIENT_ID_CLAIMS, TokenRules, unverified_time
+from asgi_mcp_auth._oauth.access_token import (
+    AT_JWT,
+    CLIENT_ID_CLAIMS,
+    TokenRules,
+    claim_at,
+    scope_claim,
+    unverified_time,
+)
 from asgi_mcp_auth.config import DEFAULT_SCOPE_CLAIMS
 from asgi_mcp_auth.errors import Reason, Refusal
 
@@ -86,8 +93,9 @@ def _client_id(token: Token) -> object:
 
 
 def _scopes(token: Token) -> object:
-    names = DEFAULT_SCOPE_CLAIMS if token.rules is None else token.rules.scope_claims
-    found = [f"{name} {token.claims[name]}" for name in names if name in token.claims]
+    names = map(scope_claim, DEFAULT_SCOPE_CLAIMS) if token.rules is None else token.rules.scope_claims
+    values = ((name[0], claim_at(token.claims, name)) for name in names)
+    found = [f"{name} {value}" for name, value in values if value is not None]
     return ", ".join(found) or None
 
 

@@ -6,15 +6,13 @@ are requested only at public addresses; URLs that the user named, at any address
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import anyio
 import httpx
 
-from asgi_mcp_auth._keys.http import MAX_BYTES, Fetcher, read_body
+from asgi_mcp_auth._keys.http import BodyRefusedError, Fetcher, read_decoded_body
 from asgi_mcp_auth._oauth.server_metadata import insecure_url
 from asgi_mcp_auth._oauth.urls import parse_url, same_place
 from asgi_mcp_auth._policy.problems import Referenced
@@ -26,9 +24,6 @@ BROWSER = "https://client.invalid"
 """The origin of a web page that no server knows."""
 NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout)
 MAX_FAILURES = 3
-IDENTITY = ("", "identity")
-DECODED = ("gzip", "x-gzip", "deflate")
-ANY_ZLIB_HEADER = 32 + zlib.MAX_WBITS  # gzip or zlib, by the header
 
 
 class Answer(NamedTuple):
@@ -59,46 +54,10 @@ async def _read(url: str, response: httpx.Response) -> Answer:
     answer = Answer(url, response.status_code, tuple((n.lower(), v) for n, v in response.headers.multi_items()))
     if response.headers.get("content-type", "").startswith("text/event-stream"):  # the stream may not end
         return answer._replace(body=b"")
-    coding = response.headers.get("content-encoding", "").strip().lower()  # RFC 9110 section 8.4.1: case-insensitive
-    if coding in IDENTITY:
-        return answer._replace(body=await read_body(response))
-    if coding not in DECODED:
-        return answer._replace(decoded=False)
-    body = await _read_raw(response)
     try:
-        return answer if body is None else answer._replace(body=_decompress(body))
-    except zlib.error:
-        return answer._replace(decoded=False)
-
-
-async def _read_raw(response: httpx.Response) -> bytes | None:
-    """Return the body as sent, or None if it is larger than `MAX_BYTES`; httpx's own decoder has no limit."""
-    body = bytearray()
-    # Cancelling avoids leaving the generators by an exception, about which trio warns.
-    with anyio.CancelScope() as reading:
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > MAX_BYTES:
-                reading.cancel()
-    return bytes(body) if len(body) <= MAX_BYTES else None
-
-
-def _decompress(body: bytes) -> bytes | None:
-    """Return the decompressed body, or None if it is larger than `MAX_BYTES`.
-
-    Raises:
-        zlib.error: The body is damaged or incomplete.
-    """
-    output = b""
-    while body:  # a gzip body may have several members (RFC 1952 section 2.2)
-        decoder = zlib.decompressobj(ANY_ZLIB_HEADER)
-        output += decoder.decompress(body, MAX_BYTES + 1 - len(output))
-        if len(output) > MAX_BYTES:
-            return None
-        if not decoder.eof:
-            raise zlib.error
-        body = decoder.unused_data
-    return output
+        return answer._replace(body=await read_decoded_body(response))
+    except BodyRefusedError as error:
+        return answer._replace(decoded=error.too_large)
 
 
 class Web:

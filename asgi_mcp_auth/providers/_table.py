@@ -245,7 +245,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         dialect=False,
         config=frozen({"accept_nonce": True, "extra_audiences": ["<client id>"]}),
         advice="The issuer ends with a slash. Access tokens have no scopes, and the `nonce` of the sign-in. Add the "
-        "claim `scope` with a scope mapping, or add `groups` to `scope_claims`: then remove `accept_nonce`.",
+        "claim `scope` with a scope mapping and remove `accept_nonce`, or add `groups` to `scope_claims`.",
     ),
     Provider(
         slug="zitadel",
