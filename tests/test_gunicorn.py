@@ -181,8 +181,10 @@ def test_usr2_with_a_broken_file_leaves_the_old_master_in_charge(site: Path, iss
         assert server.process.returncode is None
 
 
-@pytest.mark.parametrize("preload", [False, True], ids=["each worker loads", "preload"])
-@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize(
+    "preload", [pytest.param(False, id="each worker loads"), pytest.param(True, id="preload", marks=pytest.mark.full)]
+)
+@pytest.mark.parametrize("worker", [WORKERS[0], pytest.param(WORKERS[1], marks=pytest.mark.full)])
 @pytest.mark.parametrize(
     ("app", "settings", "told"),
     [
