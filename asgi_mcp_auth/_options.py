@@ -133,6 +133,22 @@ class MCPAuthOptions(TypedDict, total=False):
             "loopback URL. Public paths are not checked, because health checks call by address.",
         ),
     ]
+    cors_methods: Annotated[
+        Sequence[str],
+        Option(
+            (),
+            'Methods that preflights of an allowed origin may request, in addition to GET, POST and DELETE; `"*"` '
+            "allows any method.",
+        ),
+    ]
+    cors_headers: Annotated[
+        Sequence[str],
+        Option(
+            (),
+            "Header fields that preflights of an allowed origin may request, in addition to the fields of MCP, `DPoP`, "
+            '`traceparent`, `tracestate`, `baggage` and `x-request-id`; `"*"` allows any field.',
+        ),
+    ]
     websockets: Annotated[bool, Option(True, "False rejects websockets, also with a valid token.", a_bool)]
     expose_token: Annotated[
         bool,

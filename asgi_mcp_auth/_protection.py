@@ -128,6 +128,8 @@ class ProtectionBuilder:
             public_paths=options["public_paths"],
             allowed_origins=options["allowed_origins"],
             allowed_hosts=options["allowed_hosts"],
+            cors_methods=options["cors_methods"],
+            cors_headers=options["cors_headers"],
             metadata_signer=options["metadata_signer"],
             allow_http=options["dangerously_allow_http"],
             one_issuer=options["republish_server_metadata"],

@@ -10,7 +10,17 @@ from itertools import product
 from typing import Any, Final
 from urllib.parse import quote
 
-__all__ = ("CREDENTIAL_FIELDS", "FOR_MESSAGES", "FOR_REQUESTS", "MESSAGE_FIELDS", "RequestInfo", "canonical_name")
+__all__ = (
+    "CREDENTIAL_FIELDS",
+    "FOR_MESSAGES",
+    "FOR_REQUESTS",
+    "MESSAGE_FIELDS",
+    "RequestInfo",
+    "Scope",
+    "canonical_name",
+)
+
+Scope = Mapping[str, Any]
 
 CREDENTIAL_FIELDS: Final = frozenset({b"authorization", b"dpop"})
 REQUEST_FIELDS: Final = CREDENTIAL_FIELDS | {
@@ -18,6 +28,7 @@ REQUEST_FIELDS: Final = CREDENTIAL_FIELDS | {
     b"origin",
     b"access-control-request-method",
     b"access-control-request-headers",
+    b"access-control-request-private-network",
     b"if-none-match",
 }
 MESSAGE_FIELDS: Final = REQUEST_FIELDS | {
@@ -31,6 +42,7 @@ MESSAGE_FIELDS: Final = REQUEST_FIELDS | {
     b"last-event-id",
 }
 WELL_KNOWN = b"/.well-known/"
+MAX_ROOT_PATH = 512  # characters of a root path that may precede a well-known path; clients of Daphne choose it
 
 
 def _spellings(name: bytes) -> Iterable[bytes]:
@@ -68,7 +80,7 @@ class RequestInfo:
 
     __slots__ = ("fields", "forwarded", "scope")
 
-    def __init__(self, scope: Mapping[str, Any], read: Mapping[bytes, bytes] = FOR_MESSAGES) -> None:
+    def __init__(self, scope: Scope, read: Mapping[bytes, bytes] = FOR_MESSAGES) -> None:
         fields: dict[bytes, list[bytes]] = {}
         forwarded: list[tuple[bytes, bytes]] = []
         for field in scope["headers"]:
@@ -123,12 +135,11 @@ class RequestInfo:
     def well_known_path(self) -> bytes:
         """The raw path, without the root path if that precedes a well-known path.
 
-        Well-known paths belong to the host root (RFC 8615 section 3). Servers with a configured root path, for example
-        uvicorn, prepend the root path to every path that a proxy sends, whether or not the proxy has stripped it.
+        Well-known paths belong to the host root (RFC 8615 section 3). A server with a configured root path may prepend
+        the root path to every path (`_compat.asgi_servers.PREPENDS_ROOT_PATH`).
         """
-        raw = self.raw_path
-        if self.root_path:
-            root = self.root_path.rstrip("/")
+        raw, root = self.raw_path, self.root_path.rstrip("/")
+        if 0 < len(root) <= MAX_ROOT_PATH:
             for spelling in (
                 root.encode("utf-8", "surrogatepass"),
                 quote(root, errors="surrogatepass").encode("ascii"),

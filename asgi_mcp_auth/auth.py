@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
+from asgi_mcp_auth._asgi.app_check import check_app
 from asgi_mcp_auth._asgi.small_apps import MetadataApp, ReadinessApp
 from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
 from asgi_mcp_auth._compat.mcpauth import bearer_auth_middleware, resource_metadata_router
@@ -121,7 +122,15 @@ class MCPAuth:
         return MetadataApp(self._protection.config)
 
     def readiness_app(self) -> ReadinessApp:
-        """Return an ASGI app for a health path: 200 if the keys of every named issuer can be used, else 503."""
+        """Return an ASGI app for a health path: 200 if the keys of every named issuer can be used, else 503.
+
+        Serve the app with a `Route`, and list its path in `public_paths`: health checks then need no token, and may
+        call by address, because the `Host` of public paths is not checked.
+
+            Route("/readyz", endpoint=auth.readiness_app())  # in Starlette(routes=[...]) or FastAPI(routes=[...])
+
+        A `Mount` redirects `/readyz` to `/readyz/`, which is another path and not public.
+        """
         return ReadinessApp(self._protection.key_sets.missing)
 
     def token_verifier(self, resource: str | None = None) -> TokenVerifier:
@@ -267,14 +276,13 @@ class MCPAuthMiddleware(ProtectedApp):
         if auth is not None and options:
             fix = "Put everything into MCPAuth(...)."
             raise ConfigurationError([Problem("auth", "Pass either auth= or the shorthand arguments, not both.", fix)])
-        if not callable(cast("object", app)):
-            raise ConfigurationError([Problem("app", f"{show(app)} is not an ASGI app.", "Pass the app to protect.")])
+        checked = check_app(app)
         if auth is None:
             auth = from_shorthand(MCPAuth, options)
         elif not isinstance(cast("object", auth), MCPAuth):
             raise ConfigurationError([Problem("auth", f"{show(auth)} is not an MCPAuth.", "Pass auth=MCPAuth(...).")])
         self.auth = auth
-        super().__init__(app, protection_of(auth))
+        super().__init__(checked, protection_of(auth))
 
 
 MCPAuthMiddleware.__doc__ = cleandoc(cast("str", MCPAuthMiddleware.__doc__)).replace(

@@ -1,11 +1,11 @@
-"""What an `authorize=` hook is given and what it answers: `Operation`, and `Allow`, `Deny` or `NeedScopes`.
+"""The values of an `authorize=` hook: it receives an `Operation` and returns `Allow`, `Deny` or `NeedScopes`.
 
     async def authorize(auth_info, operation, request):
         if operation.tool == "purge" and "admin" not in auth_info.claims.get("roles", []):
-            return Deny("only admins purge")
+            return Deny("only administrators may purge")
         return Allow()
 
-Values only: the policy's own rules are applied before a hook is asked.
+The rules of the scope policy are applied before the hook is called.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from asgi_mcp_auth._oauth.grammar import is_scope
+from asgi_mcp_auth.errors import printable
 
 __all__ = ("Allow", "Deny", "NeedScopes", "Operation", "TargetKind")
 
@@ -24,22 +25,24 @@ TargetKind = Literal["tool", "resource", "prompt"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One thing that a JSON-RPC message asks the app to do.
+    """One operation that a JSON-RPC message requests from the app.
 
-    A message that names several resources (`subscriptions/listen`) is one operation for each. A call of a tool that
-    reaches other targets (`ScopePolicy.proxies`) is followed by an operation for each target, a call of a fastmcp
-    app's address by an operation for the tool, and a resource with a query or a fragment by the resource without them.
+    A message that names several resources (`subscriptions/listen`) contains one operation for each. Some operations are
+    followed by the operations that they cause: a call of a tool that reaches other targets (`ScopePolicy.proxies`) by
+    one for each target, a call of a fastmcp app's address by one for the tool, and a resource with a query or a
+    fragment by the resource without them.
 
     Args:
         method: The JSON-RPC method.
-        kind: What `name` names, or None for a method without a target.
-        name: The tool, the prompt, or the resource's URI. The URI is as servers read it, without needless
-            percent-encoding; a URI that servers read in several ways is refused before the hook is asked.
-        message_id: The request's id; None for a notification.
-        params: The message's `params` as they are in the body: read them, do not change them. Empty when only
-            header fields were read (`headers_only`).
-        header_params: The `Mcp-Param-*` fields, decoded, by lower-case name without the prefix. They are the
-            client's word: deny on them, never allow because of them.
+        kind: The kind of the target; None for a method without a target.
+        name: The name of the tool or prompt, or the URI of the resource; None for a method without a target. The URI is
+            in the form that servers read, without needless percent-encoding. A URI that servers read in several ways is
+            rejected before the hook is called.
+        message_id: The id of the message; None for a notification.
+        params: The `params` of the message, as they are in the body. Do not change them. Empty if only header fields
+            were read (`headers_only`).
+        header_params: The decoded `Mcp-Param-*` header fields, by lower-case name without the prefix. Clients choose
+            them freely: a hook may deny because of them, but must never allow because of them.
     """
 
     method: str
@@ -51,22 +54,22 @@ class Operation:
 
     @property
     def tool(self) -> str | None:
-        """The tool's name, if a tool is called."""
+        """The name of the tool; None if the target is not a tool."""
         return self.name if self.kind == "tool" else None
 
     @property
     def resource(self) -> str | None:
-        """The resource's URI, if a resource is read or watched."""
+        """The URI of the resource; None if the target is not a resource."""
         return self.name if self.kind == "resource" else None
 
     @property
     def prompt(self) -> str | None:
-        """The prompt's name, if a prompt is got."""
+        """The name of the prompt; None if the target is not a prompt."""
         return self.name if self.kind == "prompt" else None
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """The arguments of a tool or prompt; empty where there are none."""
+        """The arguments of the tool or prompt; empty if there are none."""
         arguments = self.params.get("arguments")
         return cast("dict[str, Any]", arguments) if isinstance(arguments, dict) else {}
 
@@ -76,15 +79,15 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allow:
-    """Nothing against it."""
+    """The operation is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deny:
-    """No, and no scope would change that: a plain 403.
+    """The operation is denied, and another scope would not change that: a 403 without a challenge.
 
     Args:
-        reason: Why, for the log. The caller does not read it.
+        reason: The reason, for the log; it is not sent to the caller.
     """
 
     reason: str = ""
@@ -92,15 +95,15 @@ class Deny:
 
 @dataclass(frozen=True, slots=True)
 class NeedScopes:
-    """Only with these scopes as well: a 403 `insufficient_scope` that names them, beside what the policy asks for.
+    """The operation needs more scopes: a 403 `insufficient_scope` that names them and the scopes of the policy.
 
-    Where the token has them all already, it is a denial: asking again would change nothing.
+    If the token already has all of these scopes, the operation is denied, because requesting them again would not help.
 
     Args:
-        scopes: Names as tokens carry them; a lone string is one scope.
+        scopes: The scopes as tokens carry them; a string is one scope.
 
     Raises:
-        ValueError: There is none, or one of them is not a scope (RFC 6749 section 3.3).
+        ValueError: There is no scope, or a value is not a scope (RFC 6749 section 3.3).
     """
 
     scopes: tuple[str, ...]
@@ -108,6 +111,6 @@ class NeedScopes:
     def __init__(self, scopes: Iterable[str] | str) -> None:
         given = (scopes,) if isinstance(scopes, str) else tuple(scopes)
         if not given or not all(map(is_scope, given)):
-            msg = "NeedScopes wants one scope or more, each as RFC 6749 section 3.3 has it"
+            msg = f"NeedScopes: {printable(given)} is not a list of scopes. Pass one or more; a scope has no spaces."
             raise ValueError(msg)
         object.__setattr__(self, "scopes", given)

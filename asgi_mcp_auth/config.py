@@ -1,7 +1,7 @@
-"""The values a user writes: issuers, resources, scope policies, and authorization server metadata.
+"""The values of a configuration: issuers, resources, scope policies, and authorization server metadata.
 
-The values hold what was written. `MCPAuth` checks and compiles them, and reports every problem at once. Names that the
-documentation of the library mcpauth uses are the same here.
+The values are not checked when they are made. `MCPAuth` checks and compiles them, and reports all problems at once.
+The names that the documentation of the library `mcpauth` uses have the same meaning here.
 """
 
 from __future__ import annotations
@@ -73,21 +73,21 @@ _LISTS: Final = frozenset(
 
 
 class AuthorizationServerMetadata:
-    """An authorization server's metadata (RFC 8414 section 2, OpenID Connect Discovery section 3).
+    """An authorization server's metadata document (RFC 8414 section 2, OpenID Connect Discovery section 3).
 
-    Only `issuer` is required. Every registered member is an attribute, which is None if the member is absent. `to_dict`
-    returns unknown members too.
+    Every registered member is an attribute: a string, a list of strings or a boolean, and None if it is absent.
+    `to_dict` returns all members, unknown ones included. A value is immutable.
 
     Args:
-        issuer: The issuer identifier, exactly as tokens carry it in `iss`.
-        members: Other members of the document, such as `authorization_endpoint`, `token_endpoint`, `jwks_uri`,
-            `registration_endpoint`, `response_types_supported`, `code_challenge_methods_supported`.
+        issuer: The issuer identifier, a URL, exactly as tokens contain it in `iss`. Required.
+        members: Any other members of the document, for example `authorization_endpoint`, `token_endpoint`,
+            `jwks_uri`, `registration_endpoint`, `response_types_supported`, `code_challenge_methods_supported`.
 
     Attributes:
         ignored_members: The names of published members that `from_dict` left out.
 
     Raises:
-        InvalidServerMetadata: Registered members have the wrong JSON type; the message names them.
+        InvalidServerMetadata: Registered members have wrong JSON types; the message names them.
     """
 
     __slots__ = ("_members", "ignored_members")
@@ -119,7 +119,7 @@ class AuthorizationServerMetadata:
 
     def _fill(self, document: Mapping[str, Any], refused: Iterable[str], ignored: Iterable[str] = ()) -> None:
         if names := ", ".join(sorted(refused)):
-            msg = f"Authorization server metadata: wrong JSON type for {names}."
+            msg = f"The authorization server metadata has wrong JSON types for {names}."
             raise InvalidServerMetadata(msg)
         ignored = tuple(sorted(ignored))
         kept = {str(name): value for name, value in document.items() if value is not None and name not in ignored}
@@ -128,7 +128,7 @@ class AuthorizationServerMetadata:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], *, ignored: Iterable[str] = ()) -> AuthorizationServerMetadata:
-        """Read a published metadata document.
+        """Return a published metadata document as a value.
 
         Verification needs only `issuer` and `jwks_uri`. Other members of the wrong JSON type are left out, because they
         must not stop the verification of tokens.
@@ -141,7 +141,7 @@ class AuthorizationServerMetadata:
             InvalidServerMetadata: `issuer` is missing, or `issuer` or `jwks_uri` has the wrong JSON type.
         """
         if "issuer" not in document:
-            msg = "Authorization server metadata without an issuer."
+            msg = "The authorization server metadata has no issuer."
             raise InvalidServerMetadata(msg)
         wrong = _wrong_types(document)
         metadata = cls.__new__(cls)
@@ -150,7 +150,7 @@ class AuthorizationServerMetadata:
         return metadata
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the members, unknown members included."""
+        """Return the members as a dict, unknown ones included."""
         return dict(self._members)
 
     def __getattr__(self, name: str) -> Any:
@@ -191,7 +191,11 @@ def _is_string_list(value: object) -> bool:
 
 
 class AuthServerType(StrEnum):
-    """Where an issuer's metadata is: RFC 8414 inserts the well-known path, OpenID Connect appends it."""
+    """The well-known URL of an issuer's metadata.
+
+    `OAUTH` inserts the well-known path before the issuer's path (RFC 8414 section 3). `OIDC` appends it to the
+    issuer's path (OpenID Connect Discovery section 4).
+    """
 
     OAUTH = "oauth"
     OIDC = "oidc"
@@ -205,34 +209,42 @@ class ServerMetadataPaths(StrEnum):
 
 
 Profile = Literal["jwt", "at+jwt", "no-aud"]
-"""What a token has to look like: what most providers send, strict RFC 9068, or without an audience."""
+"""The required form of a token.
+
+`jwt`: the JWTs of most providers. `at+jwt`: RFC 9068, with `typ: at+jwt` and all required claims. `no-aud`: a JWT
+without `aud`.
+"""
 
 DEFAULT_ALGORITHMS: Final = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"),
     *("Ed25519", "Ed448", "EdDSA"),
 )
-"""Every algorithm that can be allowed: asymmetric only (RFC 8725 section 3.1)."""
+"""Every JWS algorithm that can be allowed; only asymmetric algorithms (RFC 8725 section 3.1)."""
 
 MAX_LEEWAY: Final = 300.0
 """The largest `leeway` of an issuer, in seconds."""
 
 DEFAULT_SCOPE_CLAIMS: Final = ("scope", "scp", "scopes")
+"""The claims that contain scopes: RFC 9068 section 2.2.3, Microsoft Entra ID and Okta, and other providers."""
 DEFAULT_SUBJECT_CLAIMS: Final = ("sub",)
+"""The claims that contain the subject (RFC 9068 section 2.2)."""
 
 TranspileData = Callable[[dict[str, Any]], Mapping[str, Any] | Awaitable[Mapping[str, Any]]]
-"""Turns a provider's metadata document into one that conforms; sync or async."""
+"""A sync or async function that takes a fetched metadata document and returns one that conforms to RFC 8414."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JWKSCacheSettings:
-    """Cache settings of an issuer's key set; all in seconds.
+    """Cache settings of an issuer's key set; all values are in seconds.
 
     Args:
-        lifetime: How long a key set is fresh if its server states no lifetime (RFC 9111 section 4.2).
-        min_lifetime, max_lifetime: The bounds of the lifetime that its server states.
+        lifetime: How long a key set is fresh if its server states no lifetime (RFC 9111 section 4.2). Default: 600.
+        min_lifetime: The lower bound of the lifetime that the server states. Default: 60.
+        max_lifetime: The upper bound of the lifetime that the server states. Default: 86,400 (one day).
         stale_if_error: How long an expired key set is still used while refreshing fails (RFC 5861 section 4); then
-            requests get 503.
+            requests get 503. Default: 86,400 (one day).
         max_backoff: The longest pause after failed fetches. The first pause is 1 s; each further failure doubles it.
+            Default: 30.
     """
 
     lifetime: float = 600.0
@@ -244,46 +256,57 @@ class JWKSCacheSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthServerConfig:
-    """One trusted authorization server, and how its tokens differ from others'.
+    """One trusted authorization server, and the form of its tokens.
 
     Args:
-        issuer: The issuer identifier, exactly as tokens carry it in `iss`. Optional with `metadata`, which names it.
-            With `tenants` a template: `https://login.example.com/{tenantid}/v2.0`.
-        issuer_pattern: Instead of `issuer`: trust every issuer that matches, `https://*.id.example.com` say, where
-            `*` stands for one whole label of the host or one segment of the path. Not published to clients.
-        preload: With `issuer_pattern`: issuers that match it and whose keys are fetched at start. They are served from
-            the first request on, however many unknown issuers are tried meanwhile.
-        tenants: The tenants to trust of a template. Each has its own issuer; they share the one key set found at
-            `metadata_url` (whose document names the template as its issuer) or `jwks_uri`.
-        tenant_claim: The claim that has to name the tenant in their tokens.
-        token_issuers: The accepted values of `iss`, if tokens do not carry the issuer identifier: ADFS writes
-            `http://fs.example.com/adfs/services/trust`. They may be any strings (RFC 7519 section 2), are compared
-            exactly and never fetched. They replace `issuer` there: list it too if some tokens carry it.
-        publish: Name the issuer to clients in the resource's metadata. With False, clients do not learn of the issuer,
-            and its tokens are accepted. At least one issuer of a resource is published.
-        type: Which well-known place to use; None probes all, in MCP's order.
-        metadata: Metadata given by hand or fetched before; nothing is discovered then, unless it has no `jwks_uri`.
-        metadata_url: Where the metadata is, instead of a well-known place.
-        transpile_data: Applied to a fetched metadata document, sync or async; the issuer is compared after it.
-        jwks_uri: Where the key set is; nothing is discovered then.
-        jwks: A static key set, `{"keys": [...]}`; nothing is fetched then.
-        profile: `"jwt"` (what most providers send), `"at+jwt"` (strict RFC 9068) or `"no-aud"` (tokens without
-            `aud`; needs `allowed_clients` and a required scope that names the resource).
-        extra_audiences: Accepted `aud` values in addition to the resource, compared exactly: the client id of an
-            Entra ID application, for example.
-        require_single_audience: Refuse tokens that have other audiences too (RFC 9700 section 2.3).
-        algorithms: The accepted JWS algorithms.
-        leeway: The allowed clock difference in seconds, at most 300.
-        subject_claims: The claims that name the subject; the first that is present counts. `["sub", "client_id"]`
-            accepts the tokens of machine clients without `sub`, and their `principal.is_client` is True.
-        scope_claims: The claims that hold scopes, as a string, a list, or an object whose member names are the scopes.
-            They replace the default. `realm_access.roles` is a member of a claim; write a backslash before a dot that
-            belongs to a member's name. A claim that has the whole name wins.
-        accept_nonce: Accept tokens that have a `nonce` and no scope claim: authentik issues such access tokens. Without
-            this setting they are refused as ID tokens.
-        allowed_clients: The accepted client ids; without a list, tokens of every client are accepted.
-        max_keys_without_kid: How many keys to try for a token without `kid`, at most 4.
-        jwks_cache: How long its key set is believed, and how often it is asked for.
+        issuer: The issuer identifier, a URL, exactly as tokens contain it in `iss` (RFC 8414 section 2). Optional with
+            `metadata`, which contains it. With `tenants` a template: `https://login.example.com/{tenantid}/v2.0`.
+            Default: None.
+        issuer_pattern: Instead of `issuer`: a pattern, for example `https://*.id.example.com`. Every issuer that
+            matches is trusted and none is published to clients. `*` matches one whole label of the host or one whole
+            segment of the path. Default: None.
+        preload: With `issuer_pattern`: matching issuers whose keys are fetched at start, a list of URLs. Their tokens
+            are accepted from the first request on, even while many unknown issuers are tried. Default: empty.
+        tenants: The trusted tenants of a template, a list of ids without `/`. Each tenant has its own issuer; all share
+            the key set found at `metadata_url` (whose document names the template as its issuer) or `jwks_uri`.
+            Default: empty.
+        tenant_claim: The name of the claim that must contain the tenant. Default: `"tid"` (Microsoft Entra ID).
+        token_issuers: The accepted values of `iss`, a list of strings, if tokens do not contain the issuer identifier:
+            ADFS writes `http://fs.example.com/adfs/services/trust`. Any strings are allowed (RFC 7519 section 2). They
+            are compared exactly and never fetched. They replace `issuer` in the check of `iss`: list `issuer` too if
+            some tokens contain it. Default: empty, for `issuer`.
+        publish: Whether the resource's metadata names the issuer to clients. Its tokens are accepted in either case. At
+            least one issuer of a resource must be published. Default: True.
+        type: The well-known URL of the metadata, an `AuthServerType` (in a file: `"oauth"` or `"oidc"`). Default:
+            None, which tries every URL in the order of the MCP specification.
+        metadata: The metadata, written by hand or fetched before. There is no discovery then, unless it has no
+            `jwks_uri`. Default: None.
+        metadata_url: The URL of the metadata document, if it is not a well-known URL of the issuer. Default: None.
+        transpile_data: A sync or async function that corrects a fetched metadata document. The issuer is compared
+            with its result. Default: None.
+        jwks_uri: The URL of the key set (RFC 8414 section 2). There is no discovery then. Default: None.
+        jwks: A static key set, `{"keys": [...]}` (RFC 7517 section 5). Nothing is fetched then. Default: None.
+        profile: The required form of a token: `"jwt"` (most providers), `"at+jwt"` (RFC 9068), or `"no-aud"` (tokens
+            without `aud`; needs `allowed_clients` and a required scope that names the resource). Default: `"jwt"`.
+        extra_audiences: Accepted `aud` values in addition to the resource, a list of strings, compared exactly: the
+            client id of an Entra ID application, for example. Default: empty.
+        require_single_audience: Whether to reject tokens with more than one audience (RFC 9700 section 2.3).
+            Default: False.
+        algorithms: The accepted JWS algorithms, a list of names from `DEFAULT_ALGORITHMS` (RFC 8725 section 3.1).
+            Default: all of them.
+        leeway: The allowed clock difference in seconds, from 0 to 300 (RFC 7519 section 4.1.4). Default: 30.
+        subject_claims: The claims that contain the subject, a list of names; the first that is present counts.
+            `["sub", "client_id"]` accepts the tokens of machine clients without `sub`, and their `principal.is_client`
+            is True. Default: `sub`.
+        scope_claims: The claims that contain scopes, a list of names. A claim is a string, a list, or an object whose
+            member names are the scopes. `realm_access.roles` is a member of a claim; write a backslash before a dot
+            that belongs to a member's name. A claim that has the whole name wins. Default: `scope`, `scp` and `scopes`.
+        accept_nonce: Whether to accept tokens that have a `nonce` and no scope claim, as authentik issues them. They
+            are rejected as ID tokens otherwise. Default: False.
+        allowed_clients: The accepted client ids, a list of strings. Default: empty, which accepts all clients.
+        max_keys_without_kid: How many keys are tried for a token without `kid`, from 1 to 4. Default: 1.
+        jwks_cache: The cache settings of the key set, a `JWKSCacheSettings` (in a file: a table of its fields).
+            Default: `JWKSCacheSettings()`.
     """
 
     issuer: str | None = None
@@ -313,28 +336,44 @@ class AuthServerConfig:
 
 
 IssuerResolver = Callable[[str], AuthServerConfig | Awaitable[AuthServerConfig | None] | None]
-"""From the `iss` of an unverified token to the configuration of a trusted issuer, or None; async, or sync and quick."""
+"""A function that takes the unverified `iss` of a token and returns the configuration of a trusted issuer, or None.
+
+It is async, or sync if it does not block. The `iss` is attacker-controlled.
+"""
 
 Text = str | Mapping[str, str]
-"""A human-readable value: one text, or texts by BCP 47 language tag with the default under `""`."""
+"""A text for people: a string, or strings by BCP 47 language tag with the default under `""` (RFC 9728 section 2.1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceServerMetadata:
-    """A protected resource's metadata (RFC 9728 section 2): what is published at its well-known place.
+    """A protected resource's metadata document (RFC 9728 section 2), published at its well-known URL.
 
     Args:
-        resource: The resource identifier: the URL clients use, and the `aud` tokens must carry.
-        authorization_servers: Issuers to trust and to publish, in the order clients should try them; the first 100 are
-            published. Beside them an `AuthServerConfig` with an `issuer_pattern`, or one function that is asked about
-            issuers nobody named, and answers with an `AuthServerConfig` or None: for thousands of tenants.
-        scopes_supported: Default: the required scopes. Keep it to the baseline: clients may ask for all of it.
-        jwks_uri: This resource's own keys, for what it signs (`signed_metadata`); not the issuer's.
-        bearer_methods_supported: Only `["header"]`, which is what is enforced.
-        resource_name, resource_documentation, resource_policy_uri, resource_tos_uri: For people; a text or
-            texts by language tag (RFC 9728 section 2.1).
-        signed_metadata: A JWT you signed; its claims must equal the plain members. See also `metadata_signer`.
-        extra: Members this library does not know, published as they are.
+        resource: The resource identifier: the URL that clients use, and the `aud` that tokens must contain. Required.
+        authorization_servers: The issuers to trust and to publish, a list of URLs and `AuthServerConfig`, in the order
+            in which clients should try them; the first 100 are published. The list may also contain an
+            `AuthServerConfig` with an `issuer_pattern`, and one function that takes an issuer which the list does not
+            name and returns an `AuthServerConfig` or None. At least one issuer is required.
+        scopes_supported: The published scopes, a list of strings. Clients may request all of them, so list the baseline
+            only. Default: None, which publishes the required scopes.
+        jwks_uri: The URL of the resource's own keys, with which it signs `signed_metadata`; not the issuer's keys.
+            Default: None.
+        bearer_methods_supported: The ways to send a token. Only `["header"]` is allowed. Default: `["header"]`.
+        resource_signing_alg_values_supported: The JWS algorithms of the resource's signed responses, a list of names.
+            Default: None.
+        resource_name: The name of the resource, a text or texts by language tag. Default: None.
+        resource_documentation: The URL of the developer documentation, a text or texts by language tag. Default: None.
+        resource_policy_uri: The URL of the policy for clients, a text or texts by language tag. Default: None.
+        resource_tos_uri: The URL of the terms of service, a text or texts by language tag. Default: None.
+        tls_client_certificate_bound_access_tokens: Not supported: a value other than False is a problem. Default: None.
+        authorization_details_types_supported: The supported `authorization_details` types (RFC 9396), a list of
+            strings. Default: None.
+        dpop_signing_alg_values_supported: Not supported: a list with values is a problem. Default: None.
+        dpop_bound_access_tokens_required: Not supported: a value other than False is a problem. Default: None.
+        signed_metadata: A JWT that contains exactly the other members (RFC 9728 section 2.2); the option
+            `metadata_signer` makes it from the members. Default: None.
+        extra: Members that this library does not know, by name; published unchanged. Default: empty.
     """
 
     resource: str
@@ -357,12 +396,13 @@ class ResourceServerMetadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopeRule:
-    """What a rule asks for, where a list of scopes does not say it all.
+    """The requirements of a rule: scopes and the user's authentication (RFC 9470).
 
     Args:
-        scopes: Scopes beside the baseline.
-        acr_values: Accepted authentication context classes (`acr`), in order of preference (RFC 9470).
-        max_age: Seconds since the user authenticated (`auth_time`), at most; the issuer's leeway is added.
+        scopes: The scopes in addition to the baseline, a list of strings. Default: empty.
+        acr_values: The accepted values of the claim `acr`, a list in order of preference. Default: empty, for any.
+        max_age: The largest age of the authentication (`auth_time`) in seconds; the issuer's leeway is added. Default:
+            None, for any.
     """
 
     scopes: Sequence[str] = ()
@@ -371,7 +411,7 @@ class ScopeRule:
 
 
 Rules = Mapping[str, Sequence[str] | ScopeRule]
-"""Rules by what they apply to: a list of scopes each, or a `ScopeRule` (in a file: a table of its fields)."""
+"""Rules by their targets; each is a list of scopes or a `ScopeRule` (in a file: a table of its fields)."""
 
 
 def _no_rules() -> Rules:
@@ -380,44 +420,52 @@ def _no_rules() -> Rules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScopePolicy:
-    """Which scopes a request needs: the baseline, and what the rules for its path and its operation add.
+    """The scopes that requests need: the baseline, and the rules for paths and operations.
 
     An exact name wins over patterns, and of patterns (`*` for any characters) the pattern with more literal characters;
     two patterns that tie are a configuration error. Rules for operations read the bodies of POST requests as JSON-RPC.
 
     Args:
-        default: The baseline: every request to the resource needs all of these.
-        paths: More scopes by path: `"/x"` (exact), `"/x/*"` (`/x` and all below), `"POST /x/*"`. The most
-            specific rule wins: the longest path, exact before `/*`, a named method before any.
+        default: The baseline: the scopes that every request to the resource needs, a list of strings. Default: empty.
+        paths: More scopes by path: `"/x"` (exact), `"/x/*"` (`/x` and all paths below it), `"POST /x/*"`. The most
+            specific rule wins: the longest path, exact before `/*`, a named method before any. Default: empty.
         tools: More scopes by tool. A call of a fastmcp app's address (`__<hash>_<tool>`) needs the scopes of both
-            names; if neither name is listed exactly, it needs the scopes of all rules.
-        resources: More scopes by resource URI; URI templates are patterns too: `{name}` matches within a segment.
-            Rules and requests are compared in canonical form; a URI that servers read in ways with different rules is
-            refused. The rules of a URI and of the URI without query and fragment add up.
-        prompts: More scopes by prompt.
+            names; if neither name is listed exactly, it needs the scopes of all rules. Default: empty.
+        resources: More scopes by resource URI. URI templates are patterns too: `{name}` matches within a segment.
+            Rules and requests are compared in canonical form. A URI that servers read in several ways with different
+            rules is rejected. The rules of a URI and of the URI without query and fragment add up. Default: empty.
+        prompts: More scopes by prompt. Default: empty.
         rpc_methods: More scopes by JSON-RPC method, in addition to those for the tool, resource or prompt.
+            Default: empty.
         proxies: Tools that reach other targets: by tool, the argument that names a target and its kind (`"tool"`,
-            `"resource"`, `"prompt"`): `{"call_tool": {"name": "tool"}}`, `{"bulk": {"calls[].tool": "tool"}}`. Such a
-            call needs the scopes of its targets too, and is refused if it names none. Kind `"any"` is for a tool that
-            reaches anything (it runs code, say): it needs the scopes of all rules, unless the tool itself is listed
-            exactly. `"*_call_tool"` is for the tool below any namespace. fastmcp's own proxy tools are known while
-            fastmcp is loaded; `{}` says that a tool of such a name is none.
-        unlisted: What has no rule needs the `"baseline"`, or is denied (`"deny"`); `initialize`, `ping`, lists,
-            notifications and the like need the baseline in either case.
-        public_methods: JSON-RPC methods without a target that need no token. A bad token is 401 all the same.
-        non_mcp_paths: Paths below the resource, written as in `paths`, whose bodies are not JSON-RPC and not read.
-        headers_only: Decide by `Mcp-Method` and `Mcp-Name` alone and read no body. Only for an app that refuses
-            bodies that contradict them, and only for MCP 2026-07-28: without that version it is a 400. A proxy tool
-            needs the scopes of all rules then.
-        allow_batches: Accept a batch also without the version header, which clients of 2025-03-26 do not send.
-        scope_strategy: What a challenge names in addition to what is needed: `"minimal"` nothing, `"cumulative"` the
-            known scopes that the token has, `"auto"` as the client's revision expects (cumulative before 2026-07-28).
-        filter_lists: Take tools, resources and prompts that the caller may not use out of the app's lists.
-        annotate_lists: What to add to the entries of filtered lists. `"required_scopes"`: keep entries that more
-            scopes would open, with these scopes in `_meta`.
-        implies: Scopes that include others, transitively: `{"notes:admin": ["notes:write"]}`.
-        request_scope_names: Token scope → the name clients must request, where a provider has two (Entra: `api://…/x`).
-        challenge_scopes: What a first 401 asks for; default: the baseline.
+            `"resource"`, `"prompt"`): `{"call_tool": {"name": "tool"}}`, `{"bulk": {"calls[].tool": "tool"}}`. A call
+            needs the scopes of its targets too, and is rejected if it names no target. Kind `"any"` is for a tool that
+            can reach every target, for example because it runs code: it needs the scopes of all rules, unless the tool
+            itself is listed exactly. `"*_call_tool"` means the tool below any namespace. The proxy tools of fastmcp
+            are known while fastmcp is loaded; `{}` means that a tool with such a name is not a proxy. Default: empty.
+        unlisted: What an operation without a rule needs: `"baseline"`, or nothing suffices (`"deny"`). `initialize`,
+            `ping`, lists and notifications need the baseline in either case. Default: `"baseline"`.
+        public_methods: The JSON-RPC methods without a target that need no token, a list of names. An invalid token is
+            answered 401 in either case. Default: empty.
+        non_mcp_paths: The paths below the resource whose bodies are not JSON-RPC and are not read, a list written as in
+            `paths`. Default: empty.
+        headers_only: Whether to decide by `Mcp-Method` and `Mcp-Name` alone and read no body. Only for an app that
+            rejects bodies that contradict them, and only for MCP 2026-07-28: a request without that version is
+            answered 400. A proxy tool needs the scopes of all rules then. Default: False.
+        allow_batches: Whether to accept a batch without the version header, which clients of MCP 2025-03-26 do not
+            send. Default: False.
+        scope_strategy: What a challenge names in addition to the required scopes: nothing (`"minimal"`), the known
+            scopes of the token (`"cumulative"`), or what the client's protocol revision expects (`"auto"`: cumulative
+            before 2026-07-28). Default: `"auto"`.
+        filter_lists: Whether to remove tools, resources and prompts that the caller may not use from the app's lists.
+            Default: False.
+        annotate_lists: What to add to the entries of filtered lists, a list. `"required_scopes"` keeps entries that
+            more scopes would allow, with these scopes in `_meta`. Default: empty.
+        implies: The scopes that include others, transitively: `{"notes:admin": ["notes:write"]}`. Default: empty.
+        request_scope_names: The name that clients must request, by scope, if the provider has two names for a scope
+            (Microsoft Entra ID: `api://…/x`). Default: empty.
+        challenge_scopes: The scopes that the challenge of a 401 names, a list of strings (RFC 6750 section 3).
+            Default: None, for the baseline.
     """
 
     default: Sequence[str] = ()
@@ -444,16 +492,21 @@ class ScopePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceServerConfig:
-    """One protected resource: its metadata and its scope policy."""
+    """One protected resource.
+
+    Args:
+        metadata: The metadata document of the resource. Required.
+        policy: The scope policy of the resource. Default: `ScopePolicy()`, which requires a valid token and no scopes.
+    """
 
     metadata: ResourceServerMetadata
     policy: ScopePolicy = field(default_factory=ScopePolicy)
 
 
 def __getattr__(name: str) -> Any:
-    """Mcpauth's documentation imports these two from here as well; they wait on the network, so they live elsewhere."""
+    """Return `fetch_server_config…`: `mcpauth` documents this import path, but the functions use the network."""
     if name in ("fetch_server_config", "fetch_server_config_by_well_known_url"):
-        from asgi_mcp_auth._keys import discovery  # noqa: PLC0415 - it is built on this module
+        from asgi_mcp_auth._keys import discovery  # noqa: PLC0415 - discovery imports this module
 
         return getattr(discovery, name)
     msg = f"module {__name__!r} has no attribute {name!r}"

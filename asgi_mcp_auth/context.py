@@ -35,7 +35,13 @@ def copy_json(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """The identity of a caller. A subject alone is unique only within its issuer (RFC 9068 section 5)."""
+    """The identity of a caller. A subject alone is unique only within its issuer (RFC 9068 section 5).
+
+    Attributes:
+        issuer: The issuer of the token.
+        subject: The subject of the token.
+        client_id: The client that the token was issued to, if the token names one.
+    """
 
     issuer: str
     subject: str

@@ -60,7 +60,7 @@ class Decision(NamedTuple):
         outcome: `allowed` (with `auth_info`), `refused` (with `refusal`), or an answer that needs no token: `public`,
             `metadata`, `preflight`.
         method: The request method.
-        url: The public URL without the query.
+        path: The path as received, without the query. Behind a proxy or a mount, the client's path may differ.
         resource: The identifier of the resource that owns the path, or None.
         status: The status of an answer of the middleware.
         auth_info: The caller of an allowed request.
@@ -70,7 +70,7 @@ class Decision(NamedTuple):
 
     outcome: Outcome
     method: str
-    url: str
+    path: str
     resource: str | None = None
     status: int | None = None
     auth_info: AuthInfo | None = None
@@ -99,7 +99,12 @@ def _quoted(value: str) -> str:
 
 
 class RecordGrant(NamedTuple):
-    """The permission to write one record: how many like it were suppressed, and what to append to its text."""
+    """The permission to write one record.
+
+    Attributes:
+        suppressed: How many records of the kind were not written before.
+        note: What to append to the text of the record.
+    """
 
     suppressed: int
     note: str
@@ -149,8 +154,13 @@ class RefusalLog:
     """Writes refusals to the logger `asgi_mcp_auth.decisions`, at most `most` for each reason and window.
 
     A request without a credential is DEBUG, because every client begins with one. 503 is ERROR, all else is WARNING.
-    A record has the attributes `reason`, `issuer`, `kid`, `alg`, `client_id`, `operation`, `expected`, `found` and
-    `suppressed`.
+    A record has the attributes `reason`, `resource`, `issuer`, `kid`, `alg`, `client_id`, `operation`, `expected`,
+    `found` and `suppressed`.
+
+    Args:
+        clock: Seconds.
+        most: Records of one reason in a window.
+        seconds: The length of a window.
     """
 
     def __init__(self, clock: Callable[[], float], *, most: int = 20, seconds: float = 60.0) -> None:
@@ -176,15 +186,22 @@ class RefusalLog:
         if grant is None:
             return
         details = refusal.details()
-        fields = " ".join(f"{name}={_quoted(value)}" for name, value in details.items())
+        named = details if decision.resource is None else {"resource": decision.resource, **details}
+        fields = " ".join(f"{name}={_quoted(value)}" for name, value in named.items())
         logger.log(
             _level(refusal),
             "%d %s: %s %s %s%s",
             refusal.status,
             refusal.reason.value,
             printable(decision.method),
-            printable(decision.url),
+            printable(decision.path),
             fields,
             grant.note,
-            extra={"reason": refusal.reason.value, "suppressed": grant.suppressed, **UNKNOWN, **details},
+            extra={
+                "reason": refusal.reason.value,
+                "resource": decision.resource,
+                "suppressed": grant.suppressed,
+                **UNKNOWN,
+                **details,
+            },
         )

@@ -1,14 +1,16 @@
 """Every exception that the library raises or answers with, and the reason codes of refusals.
 
     MCPAuthError
-    ├── ConfigurationError (also ValueError)   a configuration that cannot be used; all problems at once
-    ├── DiscoveryError                         an upstream document that could not be fetched
-    │   └── InvalidServerMetadata              a document that was fetched and cannot be used
-    └── Refusal                                the answer to one request
+    ├── ConfigurationError (also ValueError)   every problem of a configuration that cannot be used
+    ├── DiscoveryError                         a metadata document or key set that could not be fetched
+    │   └── InvalidServerMetadata              a metadata document or key set whose content cannot be used
+    └── Refusal                                the answer to one rejected request
         ├── BadRequest          400  invalid_request
         ├── Unauthenticated     401
         │   ├── NoCredential         (no error code, RFC 6750 section 3.1)
         │   ├── InvalidToken         invalid_token
+        │   │   ├── MCPAuthBearerAuthException          raised by a verify function of `mcpauth`
+        │   │   └── MCPAuthTokenVerificationException   raised by a verify function of `mcpauth`
         │   └── InsufficientAuthentication  insufficient_user_authentication
         ├── Forbidden           403  access_denied
         │   ├── OriginNotAllowed
@@ -23,18 +25,21 @@
 
 A `Refusal` gives the caller one fixed sentence per class and gives the operator everything else: a stable `Reason`,
 the issuer, the key, the expected value and the found value. A verifier may raise a `Refusal` or return one. No
-message, repr or field of any of these exceptions holds a token. A `MessageRefused` carries no challenge, because no
-other token would change the answer.
+message, repr or field of an exception in this module contains a token. A `MessageRefused` has no challenge, because
+another token would not change the answer. `asgi_mcp_auth.exceptions` re-exports the names that `mcpauth` documents.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar, NamedTuple, Self
 
 __all__ = (
+    "AuthServerExceptionCode",
     "BadRequest",
+    "BearerAuthExceptionCode",
     "ConfigurationError",
     "DiscoveryError",
     "Forbidden",
@@ -42,7 +47,11 @@ __all__ = (
     "InsufficientScope",
     "InvalidServerMetadata",
     "InvalidToken",
+    "MCPAuthBearerAuthException",
+    "MCPAuthBearerAuthExceptionDetails",
     "MCPAuthError",
+    "MCPAuthTokenVerificationException",
+    "MCPAuthTokenVerificationExceptionCode",
     "MessageRefused",
     "MessageTooLarge",
     "Misdirected",
@@ -61,7 +70,7 @@ __all__ = (
 
 
 class Reason(StrEnum):
-    """Why a request was refused: stable codes for logs, metrics and alerts, never sent to callers."""
+    """A stable code for why a request was rejected: for logs, metrics and alerts, never sent to callers."""
 
     # the request
     HOST_NOT_ALLOWED = "host_not_allowed"
@@ -106,7 +115,7 @@ class Reason(StrEnum):
     INSUFFICIENT_USER_AUTHENTICATION = "insufficient_user_authentication"
     OPERATION_NOT_LISTED = "operation_not_listed"
     DENIED_BY_HOOK = "denied_by_hook"
-    # we cannot know
+    # the token cannot be verified now
     KEYS_UNAVAILABLE = "keys_unavailable"
     METADATA_UNAVAILABLE = "metadata_unavailable"
     KEY_NOT_YET_KNOWN = "key_not_yet_known"
@@ -114,14 +123,20 @@ class Reason(StrEnum):
 
 
 def printable(value: object, limit: int = 128) -> str:
-    """`value` for a log line: ASCII, escaped, at most `limit` characters."""
+    """Return `value` as text for a log line: ASCII, escaped, at most `limit` characters."""
     text = value if isinstance(value, str) else repr(value)
     text = text[: limit + 1].encode("unicode_escape").decode("ascii")
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 class MCPAuthError(Exception):
-    """The root. `code` is stable; `message` is for people; `cause` is what lay underneath, if anything."""
+    """The base class of all exceptions of this library.
+
+    Attributes:
+        code: A stable code for programs.
+        message: The text for people.
+        cause: The exception or value that caused this one; None if there is none.
+    """
 
     code: str = "mcp_auth_error"
 
@@ -131,7 +146,7 @@ class MCPAuthError(Exception):
         self.cause = cause
 
     def to_json(self, show_cause: bool = False) -> dict[str, Any]:
-        """`{"error", "error_description"}`, and the cause as text when asked for."""
+        """Return `{"error", "error_description"}`, and `cause` as escaped text if `show_cause` is set."""
         body = {"error": str(self.code), "error_description": self.message}
         if show_cause and self.cause is not None:
             body["cause"] = printable(str(self.cause))
@@ -139,7 +154,13 @@ class MCPAuthError(Exception):
 
 
 class Problem(NamedTuple):
-    """One thing wrong with a configuration: where, what, and how to mend it."""
+    """One problem of a configuration.
+
+    Attributes:
+        where: The option, with file and line if it comes from a file.
+        what: What is wrong, with the value.
+        fix: How to fix it.
+    """
 
     where: str
     what: str
@@ -150,7 +171,11 @@ class Problem(NamedTuple):
 
 
 class ConfigurationError(MCPAuthError, ValueError):
-    """Every problem found in a configuration, reported together at construction."""
+    """A configuration that cannot be used.
+
+    Args:
+        problems: Everything that is wrong with the configuration; also an attribute.
+    """
 
     code = "invalid_server_config"
 
@@ -162,9 +187,10 @@ class ConfigurationError(MCPAuthError, ValueError):
 
 
 class DiscoveryError(MCPAuthError):
-    """An upstream document (authorization server metadata, key set) could not be had.
+    """Authorization server metadata or a key set that could not be fetched.
 
-    `transient` is true when trying again may help: a timeout, a refused connection, a 5xx.
+    Attributes:
+        transient: Whether another attempt may succeed: after a timeout, a refused connection or a 5xx.
     """
 
     code = "fetch_server_config_error"
@@ -174,8 +200,8 @@ class DiscoveryError(MCPAuthError):
         self.transient = transient
 
 
-class InvalidServerMetadata(DiscoveryError, ConfigurationError):  # noqa: N818 - said as it is
-    """A document was fetched or written by hand, and its content cannot be used."""
+class InvalidServerMetadata(DiscoveryError, ConfigurationError):  # noqa: N818 - the name states the fact
+    """Authorization server metadata or a key set, fetched or written by hand, whose content cannot be used."""
 
     code = "invalid_server_metadata"
 
@@ -186,17 +212,17 @@ class InvalidServerMetadata(DiscoveryError, ConfigurationError):  # noqa: N818 -
 
 
 class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not raised
-    r"""One request refused. Subclasses fix the status, the wire code and the sentence the caller reads.
+    r"""The answer to one rejected request. Each subclass sets the status, the wire code and the description.
 
     Args:
         reason: The stable code for the operator.
-        expected: What would have been accepted (for the log).
-        found: What came instead (for the log); never a token.
-        issuer, kid, alg: What the token claimed, unverified, for the log.
-        client_id: The client, of a verified token, for the log.
-        description: Another fixed sentence for the caller; printable ASCII without `"`, `\` and `=`.
-        retry_after: Seconds until another attempt makes sense (503 only).
-        response_headers: Fields to add to the answer (a DPoP nonce, say).
+        expected: The value that would have been accepted, for the log.
+        found: The value that was received, for the log; never a token.
+        issuer, kid, alg: The unverified values from the token, for the log.
+        client_id: The client of a verified token, for the log.
+        description: The sentence for the caller, instead of the class's own: printable ASCII without `"`, `\` and `=`.
+        retry_after: Seconds until the client should try again (503 only).
+        response_headers: Header fields to add to the response, for example a DPoP nonce.
     """
 
     status: ClassVar[int] = 400
@@ -236,19 +262,19 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         return f"<{type(self).__name__} {self.status} {self.reason}>"
 
     def without_traceback(self) -> Self:
-        """Itself, without the traceback and the context it was raised in: their frames hold the token."""
+        """Return this exception without traceback and context, because their frames contain the token."""
         self.__context__ = self.__cause__ = None
         return self.with_traceback(None)
 
     def details(self) -> Mapping[str, str]:
-        """What the operator may read: issuer, kid, alg, client id, operation, expected and found, escaped and cut."""
+        """Return issuer, kid, alg, client id, operation, expected and found for the operator, escaped and cut."""
         names = ("issuer", "kid", "alg", "client_id", "operation", "expected", "found")
         pairs = ((name, getattr(self, name)) for name in names)
         return {name: printable(value, self.max_detail) for name, value in pairs if value is not None}
 
 
 class BadRequest(Refusal):
-    """The request itself is malformed or ambiguous: 400 `invalid_request`."""
+    """A malformed or ambiguous request: 400 `invalid_request`."""
 
     status = 400
     wire_code = "invalid_request"
@@ -256,31 +282,33 @@ class BadRequest(Refusal):
 
 
 class Unauthenticated(Refusal):
-    """401, always with a challenge."""
+    """A request without an acceptable credential: 401, always with a challenge."""
 
     status = 401
 
 
 class NoCredential(Unauthenticated):
-    """No credential of a scheme we know: a challenge without any error (RFC 6750 section 3.1)."""
+    """A request without a credential of a known scheme: a challenge without `error` (RFC 6750 section 3.1)."""
 
     default_description = "Authentication required"
 
 
 class InvalidToken(Unauthenticated):
-    """A credential was read and is not acceptable: 401 `invalid_token`."""
+    """A credential that is not acceptable: 401 `invalid_token`."""
 
     wire_code = "invalid_token"
     default_description = "The access token is invalid"
 
 
 class InsufficientAuthentication(Unauthenticated):
-    """A good token whose authentication is too weak or too old (RFC 9470): 401 `insufficient_user_authentication`.
+    """A valid token whose user authentication is too weak or too old (RFC 9470).
+
+    The answer is 401 `insufficient_user_authentication`.
 
     Args:
         acr_values: Accepted `acr` values, in order of preference.
-        max_age: Seconds since the user authenticated, at most.
-        required: All scopes the operation needs, when one of them is missing as well.
+        max_age: The largest accepted age of the authentication, in seconds; None for no limit.
+        required: All scopes that the operation needs if the token lacks one of them; empty otherwise.
         log: As for `Refusal`.
     """
 
@@ -297,7 +325,7 @@ class InsufficientAuthentication(Unauthenticated):
 
 
 class Forbidden(Refusal):
-    """A denial that no other scope would cure: 403 without a challenge."""
+    """A denial that another scope would not change: 403 without a challenge."""
 
     status = 403
     wire_code = "access_denied"
@@ -305,13 +333,18 @@ class Forbidden(Refusal):
 
 
 class OriginNotAllowed(Forbidden):
-    """The `Origin` of the request is not on the list."""
+    """A request whose `Origin` is not allowed: 403."""
 
     default_description = "Origin not allowed"
 
 
 class InsufficientScope(Forbidden):
-    """A good token that lacks scopes: 403 `insufficient_scope`, naming all that are needed."""
+    """A valid token that lacks scopes: 403 `insufficient_scope`, which names all required scopes.
+
+    Args:
+        required: All scopes that the operation needs.
+        log: As for `Refusal`.
+    """
 
     wire_code = "insufficient_scope"
     default_description = "Additional scope required"
@@ -322,21 +355,21 @@ class InsufficientScope(Forbidden):
 
 
 class NotFound(Refusal):
-    """No protected resource and no public path is here: 404."""
+    """A path that is neither in a protected resource nor public: 404."""
 
     status = 404
     default_description = "Not found"
 
 
 class Misdirected(Refusal):
-    """The `Host` is not one of ours: 421 (DNS rebinding)."""
+    """A request whose `Host` is not allowed, for example after DNS rebinding: 421."""
 
     status = 421
     default_description = "Host not allowed"
 
 
 class Unavailable(Refusal):
-    """We cannot know whether the token is good: 503, so that clients keep it and try again."""
+    """A token that cannot be verified now: 503, so that clients keep the token and try again."""
 
     status = 503
     wire_code = "temporarily_unavailable"
@@ -345,13 +378,14 @@ class Unavailable(Refusal):
 
 
 class MessageRefused(Refusal):
-    """A JSON-RPC message that cannot be judged, or contradicts its header fields: 400 with a JSON-RPC error.
+    """A JSON-RPC message that cannot be evaluated or contradicts its header fields: 400 with a JSON-RPC error.
 
     Args:
         reason: As for `Refusal`.
-        code: The JSON-RPC error code: -32700 unreadable, -32600 no message, -32602 parameters, -32020 header fields.
-        message_id: The message's id, where it could be read.
-        log: As for `Refusal`; `description` is the error's message.
+        code: The JSON-RPC error code: -32700 for invalid JSON, -32600 for an invalid message, -32602 for invalid
+            parameters, -32020 for header fields that contradict the body.
+        message_id: The id of the message; None if the id could not be read.
+        log: As for `Refusal`; `description` becomes the message of the JSON-RPC error.
     """
 
     default_description = "Invalid request"
@@ -363,21 +397,114 @@ class MessageRefused(Refusal):
 
 
 class MessageTooLarge(MessageRefused):
-    """The body is longer than `max_body_size`: 413."""
+    """A body that is longer than `max_body_size`: 413."""
 
     status = 413
     default_description = "Request body too large"
 
 
 class UnsupportedContent(MessageRefused):
-    """Not `application/json`, or compressed: 415."""
+    """A body that is not `application/json`, or is compressed: 415."""
 
     status = 415
     default_description = "Unsupported media type"
 
 
 class SessionNotFound(MessageRefused):
-    """No such session, or not this caller's: 404, one answer for both."""
+    """An unknown session, or a session of another caller: 404 in both cases."""
 
     status = 404
     default_description = "Session not found"
+
+
+# --- mcpauth's verify functions: names, codes and constructors as its documentation has them -----------------------
+
+
+class AuthServerExceptionCode(StrEnum):
+    """The `code` of an `MCPAuthAuthServerException`."""
+
+    INVALID_SERVER_METADATA = "invalid_server_metadata"
+    INVALID_SERVER_CONFIG = "invalid_server_config"
+    MISSING_JWKS_URI = "missing_jwks_uri"
+
+
+class BearerAuthExceptionCode(StrEnum):
+    """The `code` of an `MCPAuthBearerAuthException`."""
+
+    MISSING_AUTH_HEADER = "missing_auth_header"
+    INVALID_AUTH_HEADER_FORMAT = "invalid_auth_header_format"
+    MISSING_BEARER_TOKEN = "missing_bearer_token"
+    INVALID_ISSUER = "invalid_issuer"
+    INVALID_AUDIENCE = "invalid_audience"
+    MISSING_REQUIRED_SCOPES = "missing_required_scopes"
+    INVALID_TOKEN = "invalid_token"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MCPAuthBearerAuthExceptionDetails:
+    """Details of an `MCPAuthBearerAuthException`.
+
+    Args:
+        cause: The exception or value that caused the rejection.
+        uri: The URL of a page about the rejection.
+        missing_scopes: The scopes that the challenge of the 403 names.
+        expected: The value that would have been accepted.
+        actual: The value that was received.
+    """
+
+    cause: Any = None
+    uri: str | None = None
+    missing_scopes: list[str] | None = None
+    expected: Any = None
+    actual: Any = None
+
+
+_MESSAGES = {
+    BearerAuthExceptionCode.MISSING_AUTH_HEADER: "The Authorization header is missing.",
+    BearerAuthExceptionCode.INVALID_AUTH_HEADER_FORMAT: 'The Authorization header is not "Bearer <token>".',
+    BearerAuthExceptionCode.MISSING_BEARER_TOKEN: "The bearer token is missing.",
+    BearerAuthExceptionCode.INVALID_ISSUER: "The issuer of the token is not accepted.",
+    BearerAuthExceptionCode.INVALID_AUDIENCE: "The token is not for this resource.",
+    BearerAuthExceptionCode.MISSING_REQUIRED_SCOPES: "The token lacks required scopes.",
+    BearerAuthExceptionCode.INVALID_TOKEN: "The token is not valid.",
+}
+
+
+class MCPAuthBearerAuthException(InvalidToken):
+    """A rejection by a verify function: 401, or 403 for the code MISSING_REQUIRED_SCOPES.
+
+    `message` explains the code, for an app that shows it. The response contains the description of a `Refusal`.
+
+    Args:
+        code: The code of the rejection.
+        cause: The details of the rejection.
+    """
+
+    def __init__(self, code: BearerAuthExceptionCode, cause: MCPAuthBearerAuthExceptionDetails | None = None) -> None:
+        super().__init__(Reason.REJECTED_BY_VERIFIER, found=str(code))
+        self.code = code
+        self.cause = cause
+        self.message = _MESSAGES.get(code, self.description)
+        self.args = (self.message,)
+
+
+class MCPAuthTokenVerificationExceptionCode(StrEnum):
+    """The `code` of an `MCPAuthTokenVerificationException`."""
+
+    INVALID_TOKEN = "invalid_token"
+    TOKEN_VERIFICATION_FAILED = "token_verification_failed"
+    JWT_VERIFICATION_FAILED = "jwt_verification_failed"
+
+
+class MCPAuthTokenVerificationException(InvalidToken):
+    """A rejection by a verify function: 401.
+
+    Args:
+        code: The code of the rejection.
+        cause: The exception or value that caused the rejection.
+    """
+
+    def __init__(self, code: MCPAuthTokenVerificationExceptionCode, cause: object = None) -> None:
+        super().__init__(Reason.REJECTED_BY_VERIFIER, found=str(code))
+        self.code = code
+        self.cause = cause

@@ -1,6 +1,6 @@
-"""`load_app`: an app by its import string, protected by a configuration file, in one expression for a server.
+"""`load_app`: import an app and protect it in one expression, for the command line of a server.
 
-It returns a protected app or raises: there is no way to an unprotected one.
+`load_app` returns a protected app or raises; it never returns the app without protection.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ __all__ = ("load_app",)
 
 
 def load_app(app: str, config: str | os.PathLike[str] | None = None) -> MCPAuthMiddleware:
-    """Import an ASGI app and protect it.
+    """Return an ASGI app, imported by its import string and protected.
 
     For gunicorn: `wsgi_app = "asgi_mcp_auth:load_app('shop.main:app', config='mcp-auth.toml')"`.
 
     Args:
-        app: `"module:attribute"`, or `"module:factory()"` for what a function without arguments returns.
-        config: A TOML file, relative to the working directory; None: the environment says (`MCPAuth.from_env`).
+        app: `"module:attribute"`, or `"module:factory()"` for the result of a function without arguments.
+        config: The path of a TOML file, relative to the working directory; None to read the environment
+            (`MCPAuth.from_env`).
 
     Raises:
-        ConfigurationError: The configuration, or the import string. What the app's module raises itself passes
-            through.
+        ConfigurationError: The configuration or the import string is not usable. An exception that the app's module
+            raises itself passes through.
     """
     try:
         auth = MCPAuth.from_env() if config is None else MCPAuth.from_toml(config)
@@ -48,13 +49,13 @@ def _imported(app: object) -> Any:
 
 
 def _for_gunicorn(error: ConfigurationError) -> ConfigurationError:
-    """The same error, of the kinds that gunicorn prints as a message, without a traceback, and stops for.
+    """Return the error as a subclass of the exceptions that gunicorn prints without a traceback before it stops.
 
-    `AppImportError` in a worker, `RuntimeError` with preload.
+    gunicorn handles `AppImportError` in a worker and `RuntimeError` with preload.
     """
     gunicorn: Any = sys.modules.get("gunicorn.errors")
     if gunicorn is None:
         return error
     kind = type("AppConfigurationError", (ConfigurationError, gunicorn.AppImportError, RuntimeError), {})
-    told: ConfigurationError = kind(error.problems)
-    return told
+    error_for_gunicorn: ConfigurationError = kind(error.problems)
+    return error_for_gunicorn

@@ -12,12 +12,13 @@ kept on `self`.
 
 from __future__ import annotations
 
-from typing import Any
-
+from asgi_mcp_auth._asgi.app_check import refuse_wsgi_call
+from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.mount_check import MountCheck
 from asgi_mcp_auth._asgi.response import Incoming, send_response
 from asgi_mcp_auth._asgi.run import AppContext, run_app, run_public
+from asgi_mcp_auth._compat.asgi_servers import BREAKS_ON_LATE_BODY
 from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.credentials import has_query_token, read_credential
@@ -45,7 +46,7 @@ class ProtectedApp:
         protection: The compiled configuration; several apps may share one.
     """
 
-    def __init__(self, app: Any, protection: Protection) -> None:
+    def __init__(self, app: ASGIApp, protection: Protection) -> None:
         self.app = app
         self._protection = protection
         self._resources = protection.config.resources
@@ -57,17 +58,17 @@ class ProtectedApp:
         self._mount_check = MountCheck(app, protection.config, protection.warnings)
         checks_messages = [authorizer.looks_inside for authorizer in protection.authorizers]
         self._routes = protection.config.routes(checks_messages, self._mount_check.own_root_path)
-        on_401 = None if protection.expose_token else self._warn_of_app_401
         self._context = AppContext(
             app,
             sdk_bridge(),
             protection.clock,
-            on_401,
+            self._check_app_response,
             expose_token=protection.expose_token,
             post_stream_grace=protection.post_stream_grace,
         )
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    @refuse_wsgi_call
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
         if scope["type"] not in ("http", "websocket"):
             await self._run_lifespan(scope, receive, send)
@@ -77,7 +78,7 @@ class ProtectedApp:
         claimed = self._mount_check.check_request(scope) if scope.get("root_path") else ""
         route = self._routes.match(scope, claimed)
         request = RequestInfo(scope, route.reads)
-        if scope.get("http_version") == "2":
+        if scope.get("http_version") == BREAKS_ON_LATE_BODY.marker:
             receive = Incoming(receive)
         if route.resource is None:  # 1 to 4
             await self._serve_unprotected(route, request, receive, send)
@@ -110,7 +111,7 @@ class ProtectedApp:
         await run_app(self._context, identity, cors, request, receive, send, wrap_send, removed_fields, listens)  # 10
 
     async def _check_transport(
-        self, resource: CompiledResource, request: RequestInfo, receive: Any, send: Any
+        self, resource: CompiledResource, request: RequestInfo, receive: Receive, send: Send
     ) -> tuple[bool, Cors | None]:
         """Check the host, the origin, and what the configuration does not accept; answer preflights.
 
@@ -125,7 +126,9 @@ class ProtectedApp:
             await self._refuse(cors, request, receive, send, resource)
             return True, None
         if cors is not None and is_preflight(request):
-            await self._answer("preflight", Response(204, cors.preflight(request)), request, receive, send, resource)
+            await self._answer(
+                "preflight", Response(204, resource.origins.preflight(request, cors)), request, receive, send, resource
+            )
             return True, cors
         refused: Refusal | None = None
         if not self._protection.websockets and request.is_websocket:
@@ -136,7 +139,7 @@ class ProtectedApp:
             await self._refuse(refused, request, receive, send, resource, cors)
         return refused is not None, cors
 
-    async def _serve_unprotected(self, route: Route, request: RequestInfo, receive: Any, send: Any) -> None:
+    async def _serve_unprotected(self, route: Route, request: RequestInfo, receive: Receive, send: Send) -> None:
         """Serve a request that no resource owns: a document, a public path, or a refusal."""
         if route.is_public:  # health checks call by address, so the Host of public paths is not checked
             self._observe("public", request)
@@ -152,7 +155,7 @@ class ProtectedApp:
             await self._refuse(route.refusal or NO_RESOURCE, request, receive, send)
 
     async def _serve_unauthenticated(  # noqa: PLR0917 - ASGI's two, and what is known about the request
-        self, refusal: Refusal, route: Route, request: RequestInfo, receive: Any, send: Any, cors: Cors | None
+        self, refusal: Refusal, route: Route, request: RequestInfo, receive: Receive, send: Send, cors: Cors | None
     ) -> None:
         """Run the app without an identity if there is no credential and every operation is public; else refuse."""
         index = route.resource or 0
@@ -171,8 +174,8 @@ class ProtectedApp:
         self,
         refusal: Refusal,
         request: RequestInfo,
-        receive: Any,
-        send: Any,
+        receive: Receive,
+        send: Send,
         resource: CompiledResource | None = None,
         cors: Cors | None = None,
     ) -> None:
@@ -192,8 +195,8 @@ class ProtectedApp:
         outcome: Outcome,
         response: Response,
         request: RequestInfo,
-        receive: Any,
-        send: Any,
+        receive: Receive,
+        send: Send,
         resource: CompiledResource | None = None,
         refusal: Refusal | None = None,
     ) -> None:
@@ -219,7 +222,7 @@ class ProtectedApp:
         decision = Decision(
             outcome=outcome,
             method=request.method,
-            url=request.public_url((resource or self._resources[0]).url.origin),
+            path=request.raw_path.decode("ascii", "backslashreplace"),
             resource=None if resource is None else resource.identifier,
             status=status,
             auth_info=None if verified is None else verified.auth_info,
@@ -234,7 +237,7 @@ class ProtectedApp:
             except Exception as error:  # noqa: BLE001 - an observer decides nothing, so it cannot fail the request
                 self._protection.hooks.failed("An on_decision observer", error)
 
-    async def _run_lifespan(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the lifespan through. Key sets warm up in the background of the app's own start-up, never around it."""
         if scope["type"] != "lifespan":
             msg = f"asgi_mcp_auth cannot protect an ASGI connection of type {scope['type']!r}"
@@ -256,11 +259,16 @@ class ProtectedApp:
     async def _warm_up(self) -> None:
         await self._protection.key_sets.warm_up()
 
-    def _warn_of_app_401(self) -> None:
-        self._protection.warnings.warn_once(
-            "The app answered 401 to an authenticated request. The app may look for the Authorization header, which "
-            "is hidden. Set expose_token=True to pass it on, or remove the app's own authentication."
-        )
+    def _check_app_response(self, start: Message, scope: Scope, send: Send) -> Send:
+        """Warn if an error or a redirect of the app shows a mistake, and return the `send` for the response."""
+        if start["status"] != 401:  # noqa: PLR2004
+            return self._mount_check.check_response(start, scope, send)
+        if not self._protection.expose_token:
+            self._protection.warnings.warn_once(
+                "The app answered 401 to an authenticated request. The app may look for the Authorization header, "
+                "which is hidden. Set expose_token=True to pass it on, or remove the app's own authentication."
+            )
+        return send
 
 
 async def _republish(issuer: RemoteJWKS) -> Response:

@@ -1,6 +1,7 @@
-"""What the library knows at one moment: `MCPAuth.status()`, as frozen values that serialise; and its log events.
+"""The values that `MCPAuth.status()` returns: a snapshot of issuers, keys and caches; and the log events.
 
-Seconds throughout. Nothing here is secret: key ids and issuers are public, tokens and key material do not appear.
+All times are in seconds. A snapshot contains no secret: issuers and key ids are public, and there are no tokens and no
+key material.
 """
 
 from __future__ import annotations
@@ -25,21 +26,25 @@ __all__ = (
 
 
 State = Literal["given", "empty", "fresh", "due", "stale", "unusable"]
-"""Given in the configuration; nothing held yet; fresh; fresh and about to be refreshed; stale but used; too old."""
+"""The cache state of a remote document.
+
+`given`: static, from the configuration. `empty`: not fetched yet. `fresh`: used. `due`: used, and the next request
+refreshes it in the background. `stale`: expired and still used (`stale_if_error`). `unusable`: too old to be used.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DocumentStatus:
-    """A remote document.
+    """The cache status of a metadata document or key set.
 
     Attributes:
-        state: Where on its clocks it is.
-        age: Since it was fetched.
-        next_refresh: Until a request would have it fetched again; 0 when the next one does.
-        usable_for: Until it is too old to be used.
-        fetches: How often it was asked for, failures included.
-        failures: How often in a row that has failed.
-        last_error: Why the last fetch failed, while it is the last.
+        state: The cache state.
+        age: Seconds since the fetch; None before the first fetch.
+        next_refresh: Seconds until a request causes a refresh; 0 if the next request does; None without a refresh.
+        usable_for: Seconds until the document is too old to be used; None without a limit.
+        fetches: The number of fetches, failed ones included.
+        failures: The number of fetches that have failed since the last success.
+        last_error: The error of the last fetch; None if it succeeded.
     """
 
     state: State
@@ -53,7 +58,12 @@ class DocumentStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyStatus:
-    """A key that is used, and the algorithms it may verify."""
+    """A key that is used.
+
+    Attributes:
+        kid: The key id; None if there is none.
+        algorithms: The algorithms that the key may verify.
+    """
 
     kid: str | None
     algorithms: tuple[str, ...]
@@ -61,7 +71,13 @@ class KeyStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkippedKey:
-    """An entry of a key set that is not used: its place, its kid (escaped) and why."""
+    """A JWK that is not used.
+
+    Attributes:
+        position: The index in the key set, from 0.
+        kid: The key id, escaped; None if there is none.
+        reason: Why the key is not used.
+    """
 
     position: int
     kid: str | None
@@ -70,17 +86,17 @@ class SkippedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuerStatus:
-    """One issuer, as this process knows it.
+    """The status of one issuer in this process.
 
     Attributes:
         issuer: The issuer identifier.
-        key_set: Its key set.
-        metadata: Its metadata; None where none is needed.
+        key_set: The cache status of its key set.
+        metadata: The cache status of its metadata document; None if no metadata is needed.
         keys: The keys that are used.
-        skipped: The entries that are not.
-        hits: How often a held key was found for a new token.
-        unknown_kids: How many key ids are remembered as not in this key set.
-        refusals: Tokens refused, by reason code.
+        skipped: The keys that are not used.
+        hits: The number of new tokens whose key was in the cached key set.
+        unknown_kids: The number of key ids that are cached as absent from the key set.
+        refusals: The number of rejected tokens, by reason code.
     """
 
     issuer: str
@@ -95,16 +111,16 @@ class IssuerStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCacheStatus:
-    """The verified tokens that one resource remembers.
+    """The status of the token cache of one resource.
 
     Attributes:
-        entries: How many.
-        size: How many at most.
-        bytes: The memory they take, estimated: never less than it is.
-        max_bytes: How much at most.
-        hits: Requests with a token that was remembered.
-        misses: Requests with another one, for which a key was found.
-        evictions: Tokens forgotten for want of room.
+        entries: The number of cached tokens.
+        size: The largest number of cached tokens (`token_cache_size`).
+        bytes: The estimated memory of the cached tokens in bytes; the estimate is never too low.
+        max_bytes: The limit of `bytes` (`token_cache_bytes`).
+        hits: The number of requests with a cached token.
+        misses: The number of requests with another token for which a key was found.
+        evictions: The number of tokens that were removed because the cache was full.
     """
 
     entries: int
@@ -118,7 +134,13 @@ class TokenCacheStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStatus:
-    """The issuers that were admitted by a pattern or a resolver."""
+    """The status of the pool of issuers that a pattern or a resolver admitted.
+
+    Attributes:
+        entries: The number of issuers in the pool.
+        size: The largest number of issuers (`issuer_pool_size`).
+        evictions: The number of issuers that were removed because the pool was full.
+    """
 
     entries: int
     size: int
@@ -127,7 +149,14 @@ class PoolStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceStatus:
-    """One protected resource: its caches, and by reason the tokens it refused before an issuer was known."""
+    """The status of one protected resource.
+
+    Attributes:
+        resource: The resource identifier.
+        token_cache: The status of its token cache; None if the cache is disabled.
+        pool: The status of its issuer pool; None if it has neither patterns nor a resolver.
+        refusals: The number of tokens that were rejected before their issuer was known, by reason code.
+    """
 
     resource: str
     token_cache: TokenCacheStatus | None
@@ -137,13 +166,13 @@ class ResourceStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """Everything, at one moment of the configuration's clock.
+    """A snapshot of all issuers and resources.
 
     Attributes:
-        at: Seconds since the epoch.
-        issuers: The issuers named in the configuration, and those in the pools.
+        at: The time of the snapshot in seconds since the epoch, from the configured clock.
+        issuers: The issuers that the configuration names, and the issuers in the pools.
         resources: The protected resources.
-        ready: Whether the keys of every issuer named in the configuration can be used.
+        ready: Whether the keys of every issuer that the configuration names are usable.
     """
 
     at: float
@@ -152,7 +181,7 @@ class Status:
     ready: bool
 
     def to_dict(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
+        """Return the snapshot as plain JSON values."""
         return cast("dict[str, Any]", _plain(self))
 
 

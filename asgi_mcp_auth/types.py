@@ -1,4 +1,4 @@
-"""The types of a configuration and of a verified caller, where users of `mcpauth` look for them."""
+"""Import path of the types that `mcpauth` documents: re-exports, nothing else."""
 
 from asgi_mcp_auth._verify.verifier import VerifyFunction
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata

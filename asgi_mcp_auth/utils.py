@@ -1,4 +1,4 @@
-"""Fetching and judging authorization server metadata, where users of `mcpauth` look for it."""
+"""Import path of the functions that `mcpauth` documents for authorization server metadata: re-exports, nothing else."""
 
 from asgi_mcp_auth._keys.discovery import (
     fetch_server_config,

@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python benchmarks", description="Measure the cost of the middleware.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"a benchmark: {', '.join(BENCHMARKS)}; default: all")
     parser.add_argument("--smoke", action="store_true", help="send a few requests each, to see that the benchmarks run")
-    parser.add_argument("--readme", action="store_true", help="write the figures into README.md")
+    parser.add_argument("--readme", action="store_true", help="write the figures into benchmarks/README.md")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="the folder for the files")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(BENCHMARKS):
@@ -77,7 +77,7 @@ def main() -> None:
     (arguments.results / "report.md").write_text(text + "\n", encoding="utf-8")
     (arguments.results / "report.json").write_text(as_json(reports, where), encoding="utf-8")
     if arguments.readme:
-        readme = HERE.parent / "README.md"
+        readme = HERE / "README.md"
         readme.write_text(with_figures(readme.read_text("utf-8"), reports, where), encoding="utf-8")
     try:
         draw(reports, arguments.results)

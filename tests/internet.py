@@ -1,4 +1,4 @@
-"""Several issuers in one process, reached by host name over an httpx transport that counts and that can be cut."""
+"""Several issuers in one process, reached by host name over an httpx transport that counts requests and can fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asgi_mcp_auth.testing import Issuer, SigningKey
 
 
 class Internet(httpx.AsyncBaseTransport):
-    """Hosts that are issuers, and single documents; every other name cannot be resolved."""
+    """Hosts of issuers and of single documents; any other host name cannot be resolved."""
 
     def __init__(self, *issuers: Issuer) -> None:
         self.hosts = {urlsplit(issuer.url).netloc: issuer for issuer in issuers}
@@ -21,7 +21,7 @@ class Internet(httpx.AsyncBaseTransport):
         self.down = False
 
     def add(self, url: str, like: Issuer) -> Issuer:
-        """One more issuer, with keys of its own kids."""
+        """Add an issuer whose keys have unique kids."""
         issuer = Issuer(url, algorithms=(), clock=like.clock)
         issuer.keys = [SigningKey("Ed25519")]
         self.hosts[urlsplit(url).netloc] = issuer

@@ -25,7 +25,7 @@ URL = re.compile(r"https?://127\.0\.0\.1:\d+/\S*[?&]response_type=code\S*")
 
 
 def no_browser(directory: Path) -> dict[str, str]:
-    """An environment in which programs that open a browser open nothing, and keep what they keep in a directory."""
+    """Return an environment in which programs open no browser and store their files in a directory."""
     for name in ("xdg-open", "x-www-browser", "sensible-browser"):
         program = directory / name
         program.write_text("#!/bin/sh\nexit 0\n", encoding="ascii")
@@ -35,7 +35,7 @@ def no_browser(directory: Path) -> dict[str, str]:
 
 
 class User:
-    """Watches what a program prints, and once it is a URL to authorize at, goes there and back."""
+    """A watcher of the output of a program: it opens an authorization URL and follows the redirect back."""
 
     def __init__(self, follow: Callable[[str], str] = allow) -> None:
         self._follow = follow
@@ -45,7 +45,7 @@ class User:
         self.problems: list[Exception] = []
 
     def watch(self, line: str) -> None:
-        """For each line of output."""
+        """Handle one line of output."""
         found = URL.search(line)
         if found is None or found[0] in self.asked:
             return
@@ -63,7 +63,7 @@ class User:
             self.problems.append(problem)
 
     def close(self) -> None:
-        """Wait until nothing is going on."""
+        """Wait until no authorization is in progress."""
         for thread in self._threads:
             thread.join(15)
         if self.problems:
@@ -71,7 +71,7 @@ class User:
 
 
 def _visit(url: str) -> None:
-    """Open a page, and again while nothing listens there: mcp-remote does so only after it has sent its user away."""
+    """Open a page, and retry while the port is closed: mcp-remote opens it after it has sent its user away."""
     deadline = time.monotonic() + LISTEN_SECONDS
     while True:
         try:
@@ -85,14 +85,14 @@ def _visit(url: str) -> None:
 
 
 class Remote:
-    """mcp-remote: a server for stdio on this side, a client with OAuth on the other."""
+    """mcp-remote: an MCP server over stdio in front, and an MCP client with OAuth behind."""
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
         self._id = 0
 
     def request(self, method: str, **params: object) -> Any:
-        """The answer to a JSON-RPC request, an error as it is."""
+        """Return the response to a JSON-RPC request; an error is returned unchanged."""
         self._id += 1
         self._conversation.say({"jsonrpc": "2.0", "id": self._id, "method": method, "params": params})
         while (heard := self._conversation.hear()).get("id") != self._id:
@@ -100,7 +100,7 @@ class Remote:
         return heard
 
     def initialize(self) -> str:
-        """Say hello; returns the server's name."""
+        """Initialize the session and return the name of the server."""
         info = {"name": "asgi-mcp-auth-tests", "version": "1"}
         answer = self.request("initialize", protocolVersion="2025-11-25", capabilities={}, clientInfo=info)
         self._conversation.say({"jsonrpc": "2.0", "method": "notifications/initialized"})
@@ -108,7 +108,7 @@ class Remote:
         return name
 
     def call(self, tool: str) -> Any:
-        """The text of a tool's answer, or the error."""
+        """Return the text of a tool's result, or the error."""
         answer = self.request("tools/call", name=tool, arguments={})
         return answer["result"]["content"][0]["text"] if "result" in answer else answer["error"]
 
@@ -128,7 +128,7 @@ def mcp_remote(url: str, directory: Path, user: User, *more: str) -> Generator[R
 
 
 def watched(argv: list[str], env: dict[str, str], user: User) -> tuple[int, str]:
-    """Run a program to its end, its user doing what it asks for; returns the exit status and what it printed."""
+    """Run a program to its end, with a user that authorizes; return the exit status and the output."""
     with subprocess.Popen(
         argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
     ) as process:
@@ -146,14 +146,14 @@ def watched(argv: list[str], env: dict[str, str], user: User) -> tuple[int, str]
 
 
 def inspector(url: str, tool: str, directory: Path, user: User, *more: str) -> tuple[int, str]:
-    """Call a tool with the MCP Inspector's command line; returns its exit status, and the tool's text or what it said."""
+    """Call a tool with the MCP Inspector's command line; return the exit status, and the tool's text or the output."""
     package = CLIENTS / "node_modules" / "@modelcontextprotocol" / "inspector"
     argv = [require_npm_clients(), str(package / "clients" / "launcher" / "build" / "index.js"), "--cli", url]
     argv += ["--transport", "http", "--method", "tools/call", "--tool-name", tool, "--format", "json", *more]
     settings = {
         "MCP_AUTO_OPEN_ENABLED": "true",
         "MCP_INSPECTOR_SECRET_STORE": "file",
-    }  # without a terminal it would not ask
+    }  # without a terminal it does not ask
     env = {**os.environ, **no_browser(directory), **settings}
     status, whole = watched(argv, env, user)
     found = re.search(r'"text":\s*"([^"]*)"', whole)

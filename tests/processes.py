@@ -31,7 +31,7 @@ _STOP_TIMEOUT = 10.0
 
 
 class ProcessError(Exception):
-    """A process ended, or did not get ready in time; the message has its output."""
+    """A process ended or did not get ready in time; the message contains its output."""
 
 
 def free_port() -> int:
@@ -80,7 +80,7 @@ class Process:
 
     @property
     def output(self) -> str:
-        """What the process printed so far."""
+        """The output of the process so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def wait(self, timeout: float = _STOP_TIMEOUT) -> int:
@@ -88,7 +88,7 @@ class Process:
         return self._popen.wait(timeout)
 
     def stop(self) -> int:
-        """Terminate the process, kill what is left after a while, return the exit status."""
+        """Terminate the process, kill it if it does not end in time, and return the exit status."""
         if self.returncode is None:
             self._popen.terminate()
         try:
@@ -106,7 +106,7 @@ class Process:
     def _kill_group(self) -> None:
         if self._gone:
             return
-        self._gone = True  # from now on, the group ID may be somebody else's
+        self._gone = True  # from now on, another process may have the group ID
         if sys.platform == "win32":
             self._popen.kill()
         else:
@@ -114,7 +114,7 @@ class Process:
                 os.killpg(self._popen.pid, signal.SIGKILL)
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Wait until `ready()`; raise `ProcessError` if the process ends or the time is up."""
+        """Wait until `ready()`; raise `ProcessError` if the process ends or the time is over."""
         deadline = time.monotonic() + timeout
         while not ready():
             if self.returncode is not None:
@@ -186,7 +186,7 @@ class AsgiServer:
     """An ASGI app served on 127.0.0.1."""
 
     url: str
-    """Without a slash at the end."""
+    """The base URL without a trailing slash."""
     port: int
     process: Process
 
@@ -203,8 +203,8 @@ def uvicorn(
     """Serve `app` ("module:name", found in `app_dir`) with uvicorn and further `args`."""
     port = port or free_port()
     argv = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port)]
-    # Not a request as a sign of life: the app would see it. Connections alone would not do, if
-    # the port has been taken by another process, nor would the line: with --workers it is early.
+    # A request would reach the app, so readiness is a printed line and an accepted connection. The line alone is early
+    # with --workers, and the connection alone may reach another process that has taken the port.
     with running(
         [*argv, *args],
         ready_line="Uvicorn running on",
@@ -271,7 +271,7 @@ def require_authorization_server() -> None:
 
 
 def missing_packages(directory: Path) -> list[str]:
-    """The npm packages that a directory's package.json pins and its node_modules lacks, with their versions."""
+    """Return the npm packages, with versions, that a package.json pins and its node_modules lacks."""
     pins: dict[str, str] = _load_json(directory / "package.json")["dependencies"]
     wanted = ((name, pin.rpartition("@")[2] if pin.startswith("npm:") else pin) for name, pin in pins.items())
     return [f"{name} {version}" for name, version in wanted if _installed_version(directory, name) != version]
@@ -291,11 +291,11 @@ def _load_json(path: Path) -> Any:
 
 @dataclass(frozen=True)
 class AuthorizationServer:
-    """A running authorization server: its clients, and the strings to pull."""
+    """A running authorization server, with methods that act as its clients and that change its behaviour."""
 
     issuer: str
     metadata: dict[str, Any]
-    """What it publishes (RFC 8414): jwks_uri, token_endpoint, ..."""
+    """Its metadata document (RFC 8414): jwks_uri, token_endpoint, ..."""
     process: Process
     _http: httpx.Client
 
@@ -332,7 +332,7 @@ class AuthorizationServer:
         return self._token(request, resource)
 
     def refresh(self, refresh_token: str, *, resource: str | None = None) -> dict[str, Any]:
-        """Return the token response to a refresh token, which is spent by that."""
+        """Return the token response to a refresh token; the refresh token cannot be used again."""
         request = {
             "grant_type": "refresh_token",
             "client_id": "native",
@@ -346,7 +346,7 @@ class AuthorizationServer:
         return counts
 
     def reset_stats(self) -> None:
-        """Count from zero again."""
+        """Reset the counts of requests."""
         self._control("POST", "stats")
 
     def rotate(self, mode: Literal["stage", "roll", "drop", "replace"]) -> list[str]:
@@ -370,7 +370,7 @@ class AuthorizationServer:
         destroy: bool | None = None,
         times: int | None = None,
     ) -> None:
-        """Spoil the next `times` (default: all) requests for `path`.
+        """Make the next `times` (default: all) requests for `path` fail.
 
         After the delay, if there is one, the connection is cut (`destroy`), or `status` is
         answered with the body (a string as it is, anything else as JSON), or else the real
@@ -396,7 +396,7 @@ class AuthorizationServer:
         return keys
 
     def _authorize(self, parameters: Mapping[str, str]) -> dict[str, str]:
-        """Be the browser: follow the redirects up to the one to the client."""
+        """Act as the browser: follow the redirects until the redirect to the client."""
         url = f"{self.metadata['authorization_endpoint']}?{urlencode(parameters)}"
         with httpx.Client(trust_env=False) as browser:  # one per flow, for its cookies
             for _ in range(10):  # it takes five
@@ -470,7 +470,7 @@ def authorization_server(
 
 
 def _answer(response: httpx.Response) -> Any:
-    """Return the JSON of a good answer; fail the test with the text of any other."""
+    """Return the JSON of a successful answer; fail the test with the text of any other answer."""
     assert response.is_success, f"{response.request.url}: {response.status_code} {response.text}"
     return response.json()
 

@@ -1,4 +1,4 @@
-"""nginx as a process, with a certificate authority of the tests' own; and what to say where a program is missing."""
+"""nginx as a process, with a certificate authority for the tests; and the skip message for a missing program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from processes import Process, running
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+README = (Path(__file__).parent.parent / "asgi_mcp_auth" / "README.md").read_text("utf-8")
 
 MAIN = """\
 daemon off;
@@ -37,8 +37,8 @@ TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
 def require_program(name: str, package: str) -> str:
-    """The path of a program. Where it is missing: skip the test, and say how to get it; in CI, fail."""
-    # Debian keeps nginx where only root looks.
+    """Return the path of a program; if it is missing, skip the test with the package to install, and fail in CI."""
+    # Debian installs nginx in a directory that is on the PATH of root only.
     found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if found is not None:
         return found
@@ -49,7 +49,7 @@ def require_program(name: str, package: str) -> str:
 
 
 def readme_block(language: str, containing: str) -> str:
-    """The one code block of the README in this language that has a text in it."""
+    """Return the only code block of the README in this language that contains the text."""
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
     [block] = [block for block in blocks if containing in block]
     return str(block)
@@ -60,7 +60,7 @@ def nginx(server: str, port: int, directory: Path) -> Generator[Process]:
     """Run nginx with a `server` block that listens on this port of 127.0.0.1; its files are below `directory`."""
     program = require_program("nginx", "nginx-light")
     temporary = "\n    ".join(f"{name}_temp_path {directory}/{name};" for name in TEMPORARY)
-    user = "user root;" if os.geteuid() == 0 else ""  # nobody could not write to the directories of the tests
+    user = "user root;" if os.geteuid() == 0 else ""  # the default user cannot write to the directories of the tests
     config = directory / "nginx.conf"
     config.write_text(MAIN.format(directory=directory, temporary=temporary, user=user, server=server))
     argv = [program, "-e", "stderr", "-p", str(directory), "-c", str(config)]
@@ -69,7 +69,7 @@ def nginx(server: str, port: int, directory: Path) -> Generator[Process]:
 
 
 def certificates(directory: Path) -> ssl.SSLContext:
-    """Make a certificate for 127.0.0.1 (`server.pem`, `server.key`) and return what trusts its authority, alone."""
+    """Make a certificate for 127.0.0.1 (`server.pem`, `server.key`); return a context that trusts only its authority."""
     authority = ec.generate_private_key(ec.SECP256R1())
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = _name("the tests' authority")

@@ -1,4 +1,4 @@
-"""A server of a few pages or documents, in a thread of the tests: a function says what each GET gets."""
+"""A small HTTP server in a thread of the tests: a function returns the answer to each GET."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Answer(NamedTuple):
-    """One answer; `location` makes it a redirect."""
+    """One response; with `location` it is a redirect."""
 
     body: str = ""
     content_type: str = "text/html"
@@ -20,7 +20,7 @@ class Answer(NamedTuple):
 
 @contextlib.contextmanager
 def serving(answer: Callable[[int, str], Answer], context: ssl.SSLContext | None = None) -> Generator[int]:
-    """Serve what `answer` makes of the port and the request target, with TLS if given a context; gives the port."""
+    """Serve the result of `answer(port, target)`, with TLS if a context is passed; yield the port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

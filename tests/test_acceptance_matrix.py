@@ -1,5 +1,8 @@
-"""Every token that was tried on six peers (lessons-from-peers.md, acceptance matrix), with our verdict, through the whole
-middleware: 200, 400 or 401 (503 where we cannot know), never a 500, never an exception, no fetch that a token asks for."""
+"""A matrix of good and bad tokens, each through the whole middleware.
+
+The answer is 200, 400 or 401, or 503 if the token cannot be verified now. It is never a 500 or an exception, and a token
+never selects a URL to fetch. Six other libraries were tried with the same tokens.
+"""
 
 from __future__ import annotations
 
@@ -41,17 +44,17 @@ def b64(data: bytes | str) -> str:
 
 
 def claimed(**changes: Any) -> Build:
-    """`T{}` with changed claims; `...` removes one."""
+    """Return `T{}` with changed claims; `...` removes a claim."""
     return lambda issuer, now: token(issuer, **changes)
 
 
 def timed(**offsets: float) -> Build:
-    """`T{}` with times relative to now."""
+    """Return `T{}` with times relative to now."""
     return lambda issuer, now: token(issuer, **{name: now + offset for name, offset in offsets.items()})
 
 
 def headed(**members: Any) -> Build:
-    """`T{}` with changed header members, signed with the good key."""
+    """Return `T{}` with changed header members, signed with the good key."""
     return lambda issuer, now: token(issuer, header=members)
 
 
@@ -64,26 +67,26 @@ def good_claims(issuer: Issuer, **changes: Any) -> dict[str, Any]:
 
 
 def kind_claimed(kind: str) -> Build:
-    """With a `typ` claim, as Keycloak writes it; `Issuer.mint` takes that name for the header."""
+    """Return a token with a `typ` claim, as Keycloak writes it; `Issuer.mint` uses that name for the header."""
     return lambda issuer, now: issuer.sign(
         {"alg": "RS256", "kid": issuer.keys[0].kid, "typ": "JWT"}, good_claims(issuer, typ=kind)
     )
 
 
 def raw_header(text: str | bytes) -> Build:
-    """Any header bytes before good claims, signed with the good key."""
+    """Return a token with these header bytes and good claims, signed with the good key."""
     data = text.encode() if isinstance(text, str) else text
     return lambda issuer, now: issuer.sign(data, good_claims(issuer))
 
 
 def raw_payload(text: str | bytes) -> Build:
-    """Any payload bytes behind a good header, signed with the good key."""
+    """Return a token with a good header and these payload bytes, signed with the good key."""
     data = text.encode() if isinstance(text, str) else text
     return lambda issuer, now: issuer.sign({"alg": "RS256", "kid": issuer.keys[0].kid, "typ": "at+jwt"}, data)
 
 
 def spliced(**members: str) -> Build:
-    """Good claims whose JSON text gets members that `json.dumps` would not write; signed with the good key."""
+    """Return a token with good claims and members that `json.dumps` would not write, signed with the good key."""
 
     def build(issuer: Issuer, now: float) -> str:
         whole = json.dumps(good_claims(issuer, **dict.fromkeys(members, ...)))[:-1]
@@ -100,24 +103,24 @@ def literal(credential: str | bytes) -> Build:
 
 
 def header_only(header: str) -> Build:
-    """An unsigned token: any client can send it."""
+    """Return an unsigned token; a client needs no key to make one."""
     return lambda issuer, now: f"{b64(header)}.{b64(json.dumps(good_claims(issuer)))}.AAAA"
 
 
 def parts(change: Callable[[list[str]], str]) -> Build:
-    """`T{}`, its three parts put together in another way."""
+    """Return `T{}` with its three parts joined in another way."""
     return lambda issuer, now: change(token(issuer).split("."))
 
 
 def by_attacker(**members: Any) -> Build:
-    """Signed by a key that we do not know, under the kid of one that we do."""
+    """Return a token signed by an unknown key under a known kid."""
     return lambda issuer, now: token(
         issuer, key=attacker(), header={"kid": issuer.keys[0].kid, **members}, iat=int(now) - 120
     )
 
 
 def by_unknown_key(issued: float, **members: Any) -> Build:
-    """Signed by a key that we do not know, under its own kid."""
+    """Return a token signed by an unknown key under its own kid."""
     return lambda issuer, now: token(issuer, key=attacker(), header=members, iat=int(now + issued))
 
 
@@ -125,7 +128,7 @@ NEWER = by_unknown_key(0)
 
 
 def self_signed(build: Callable[..., Build]) -> Build:
-    """With the key that verifies it in its own header."""
+    """Return a token with its verification key in the header."""
 
     def late(issuer: Issuer, now: float) -> str | bytes:  # the key is made when the test runs
         return build(jwk=attacker().jwk)(issuer, now)
@@ -166,7 +169,7 @@ def flipped_payload(issuer: Issuer, now: float) -> str:
 
 
 def es256(change: Callable[[bytes], bytes]) -> Build:
-    """An ES256 token whose 64 bytes of signature are changed."""
+    """Return an ES256 token with changed signature bytes."""
 
     def build(issuer: Issuer, now: float) -> str:
         header, payload, signature = token(issuer, key=issuer.keys[1]).split(".")
@@ -182,7 +185,7 @@ def der(raw: bytes) -> bytes:
 
 
 def standard_alphabet(issuer: Issuer, now: float) -> str:
-    """A good token whose signature is spelled in the base64 alphabet with `+` and `/`."""
+    """Return a good token with its signature in the base64 alphabet with `+` and `/`."""
     for attempt in range(50):
         header, payload, signature = token(issuer, jti=f"j{attempt}").split(".")
         if {"-", "_"} & set(signature):
@@ -347,14 +350,16 @@ REJECTED_BY_ALL = [
     pytest.param(parts(lambda p: ".".join(p)[:20] + "\n" + ".".join(p)[20:]), SYNTAX, id="RS-11 newline in token"),
 ]
 
-# These are refused from the token alone: no keys are fetched (RS-73).
+# Decided by the token alone: no keys are fetched for these reasons (RS-73).
 WITHOUT_KEYS: Final = {M, HEAD, ALG, TYP, ISSUER, SYNTAX}
 
 
 @pytest.mark.parametrize("observed", [pytest.param(True, id="observed"), pytest.param(False, id="unobserved")])
 @pytest.mark.parametrize(("build", "reason"), [*MATRIX, *REJECTED_BY_ALL])
-async def test_the_verdict(issuer: Issuer, clock: Clock, build: Build, reason: Reason | None, observed: bool) -> None:
-    """With an observer and without one: the same decision."""
+async def test_every_token_has_its_verdict(
+    issuer: Issuer, clock: Clock, build: Build, reason: Reason | None, observed: bool
+) -> None:
+    """The verdict on every row is the same with and without an observer."""
     app = RecordingApp()
     decisions: list[Decision] = []
     protected = protect(issuer, app, on_decision=[decisions.append] if observed else [])
@@ -377,15 +382,15 @@ async def test_the_verdict(issuer: Issuer, clock: Clock, build: Build, reason: R
     assert dict(issuer.requests) == ({} if reason in WITHOUT_KEYS else {METADATA: 1, "/jwks": fetches})
 
 
-async def test_what_the_app_is_told(issuer: Issuer, clock: Clock) -> None:
-    """The accepted rows are not accepted by accident: the app sees the claims of the token."""
+async def test_the_app_receives_the_claims_of_an_accepted_token(issuer: Issuer, clock: Clock) -> None:
+    """The accepted rows are not accepted by accident: the app receives the claims of the token."""
     app = RecordingApp()
     answer = await call(protect(issuer, app), headers=bearer(token(issuer, jti="j1")))
     assert answer.json() == good_claims(issuer, jti="j1")
 
 
 async def test_only_the_resource_that_owns_the_path_counts(issuer: Issuer) -> None:
-    """RS-104: a token for `/a/mcp` is nothing on `/b/mcp`, cached or not, and the challenge names `/b/mcp`."""
+    """RS-104: a token for `/a/mcp` is rejected on `/b/mcp`, cached or not, and the challenge names `/b/mcp`."""
     app = RecordingApp()
     a, b = "https://mcp.example.com/a/mcp", "https://mcp.example.com/b/mcp"
     auth = MCPAuth(
@@ -410,7 +415,7 @@ async def test_only_the_resource_that_owns_the_path_counts(issuer: Issuer) -> No
     assert app.calls == 2
 
 
-async def test_a_cached_token_expires_with_its_time(issuer: Issuer, clock: Clock) -> None:
+async def test_a_cached_token_expires_at_its_time(issuer: Issuer, clock: Clock) -> None:
     """RS-89: the cache never outlives `exp` (with the leeway), and a clock set back ends it too."""
     app = RecordingApp()
     protected = protect(issuer, app, clock=clock)
@@ -432,7 +437,7 @@ async def test_a_cached_token_expires_with_its_time(issuer: Issuer, clock: Clock
 
 
 async def test_two_issuers_with_the_same_kid_keep_their_keys_apart(issuer: Issuer) -> None:
-    """RS-75: a kid means nothing beyond its issuer's own key set."""
+    """RS-75: a kid identifies a key only within the key set of its issuer."""
     app = RecordingApp()
     other = Issuer("https://other.example.com", algorithms=(), clock=issuer.clock)
     kid = issuer.keys[0].kid

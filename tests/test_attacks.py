@@ -1,4 +1,4 @@
-"""Attacks that once worked, each with real routers or a real server's habits; none may work again."""
+"""Attacks that worked on an earlier version, each with real routers or the behaviour of a real server."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ async def test_a_rule_written_without_the_root_path_does_not_fail_open(issuer: I
     ],
 )
 async def test_a_proxy_that_cuts_paths_hides_no_rule(issuer: Issuer, path: str, status: int) -> None:
-    """`location /api/ { proxy_pass http://upstream/; }`, and a server that is not told of it."""
+    """`location /api/ { proxy_pass http://upstream/; }`, and a server that does not know the cut prefix."""
     resource = "https://mcp.example.com/api/mcp"
     rules = {"/api/mcp/export": ["mcp:export"], "/api/mcp": ["mcp:read"], "POST /api/mcp/*": ["mcp:write"]}
     metadata = ResourceServerMetadata(resource=resource, authorization_servers=[ISS])
@@ -158,11 +158,11 @@ async def test_a_proxy_that_cuts_paths_hides_no_rule(issuer: Issuer, path: str, 
         pytest.param("/tools", "/other", {}, True, (400, 400), id="RS-2 a proxy's cut, hidden by another root path"),
         pytest.param("/mcp/tools", "/other", {}, True, (400, 400), id="RS-2 a rule, hidden by another root path"),
         pytest.param("/mcp/tools", "/mcp/mcp", {}, True, (400, 400), id="RS-2 a rule, hidden by a longer root path"),
-        pytest.param("/tools", "/mcp", {}, True, (401, 403), id="RS-2 a proxy's cut, told"),
-        pytest.param("/mcp/export", "/pub", {}, False, (200, 200), id="a server that is told by its operator"),
+        pytest.param("/tools", "/mcp", {}, True, (401, 403), id="RS-2 a prefix that a proxy cut, in the root path"),
+        pytest.param("/mcp/export", "/pub", {}, False, (200, 200), id="a root path that the operator configured"),
     ],
 )
-async def test_a_root_path_that_the_client_chose(  # noqa: PLR0917
+async def test_a_root_path_that_the_client_chose_opens_no_protected_path(  # noqa: PLR0917
     issuer: Issuer,
     path: str,
     root_path: str,
@@ -171,7 +171,7 @@ async def test_a_root_path_that_the_client_chose(  # noqa: PLR0917
     statuses: tuple[int, int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Daphne takes it from a field of the request; see test_stacks for the real one."""
+    """Daphne takes the root path from a header field of the request; test_stacks runs a real Daphne."""
     monkeypatch.delitem(sys.modules, "daphne.server", raising=False)
     if daphne:
         monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
@@ -204,7 +204,7 @@ async def test_a_root_path_that_the_client_chose(  # noqa: PLR0917
 async def test_a_claimed_root_path_leads_to_no_weaker_rule(  # noqa: PLR0917
     issuer: Issuer, method: str, path: str, root_path: str, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Starlette and Django cut it off and route the rest, which may be where another rule or resource begins."""
+    """Starlette and Django cut the root path off and route the rest, which may belong to another rule or resource."""
     monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
     outer, inner = "https://mcp.example.com/api", "https://mcp.example.com/api/b"
     rules = {"/api/*": ["mcp:read"], "POST /api": ["mcp:write"], "/api/admin": ["mcp:admin"]}
@@ -232,10 +232,10 @@ async def test_a_claimed_root_path_leads_to_no_weaker_rule(  # noqa: PLR0917
     ],
 )
 @pytest.mark.parametrize("below", ["https://mcp.example.com/m", "https://mcp.example.com/"])
-async def test_a_claimed_root_path_before_a_mount(  # noqa: PLR0917
+async def test_a_claimed_root_path_before_a_mount_leads_to_no_weaker_rule(  # noqa: PLR0917
     issuer: Issuer, below: str, path: str, root_path: str, status: set[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Starlette cuts both off: what counts is the path as it would be without the claim."""
+    """Starlette cuts off the claimed root path and the mount: the path without the claim decides."""
     monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
     metadata = ResourceServerMetadata(resource=below, authorization_servers=[ISS])
     policy = ScopePolicy(paths={"/m/*": ["mcp:read"]})
@@ -248,10 +248,8 @@ async def test_a_claimed_root_path_before_a_mount(  # noqa: PLR0917
     assert (await call(app, "GET", path, headers, root_path=root_path)).status in status
 
 
-async def test_a_claimed_root_path_before_the_mount_of_another_resource(
-    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """RS-104: a token of one resource is none of another's."""
+async def test_a_claimed_root_path_leads_to_no_other_resource(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RS-104: a token for one resource is rejected for another."""
     monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
     resources = ["https://mcp.example.com/", "https://mcp.example.com/m"]
     auth = MCPAuth(
@@ -271,7 +269,7 @@ async def test_a_claimed_root_path_before_the_mount_of_another_resource(
     assert found == [200, 401, 400]
 
 
-async def test_a_root_path_that_fastapi_sets_below(issuer: Issuer) -> None:
+async def test_a_root_path_that_fastapi_sets_itself_hides_no_rule(issuer: Issuer) -> None:
     app = FastAPI()
     app.root_path = "/api"  # what FastAPI(root_path=...), which is deprecated, does
     app.add_api_route("/mcp/export", endpoint, methods=["GET"])
@@ -279,22 +277,22 @@ async def test_a_root_path_that_fastapi_sets_below(issuer: Issuer) -> None:
     assert (await call(protected, "GET", "/api/mcp/export", bearer(token(issuer)))).status == 400
 
 
-async def test_another_root_path_than_fastapis_is_not_one(issuer: Issuer) -> None:
+async def test_the_root_path_attribute_of_quart_is_a_folder_and_is_ignored(issuer: Issuer) -> None:
     class Quart(RecordingApp):
-        root_path = "/srv/app"  # where Flask and Quart keep the folder of the app
+        root_path = "/srv/app"  # the folder of the app in Flask and Quart
 
     protected = protect(issuer, Quart(), public_paths=["/healthz"])
     assert (await call(protected, "GET", "/healthz")).status == 200
 
 
-async def test_a_path_that_takes_long_to_read_is_not_read(issuer: Issuer) -> None:
+async def test_a_path_with_much_repeated_encoding_is_refused(issuer: Issuer) -> None:
     app = RecordingApp()
     path = "/mcp/" + "%" * 60_000 + "%2525252525252541"
     assert (await call(protect(issuer, app), "GET", path, raw_path=b"/mcp/x")).status == 400
 
 
-async def test_a_public_path_is_for_nobody(issuer: Issuer) -> None:
-    """uvicorn starts a pipelined request in the context of the one before."""
+async def test_a_public_path_has_no_caller(issuer: Issuer) -> None:
+    """uvicorn starts a pipelined request in the context of the previous request."""
     seen: list[AuthInfo | None] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -310,7 +308,7 @@ async def test_a_public_path_is_for_nobody(issuer: Issuer) -> None:
 
 
 @pytest.mark.parametrize("together", [pytest.param(False, id="one by one"), pytest.param(True, id="at once")])
-async def test_republishing_is_under_the_brakes_of_the_key_set(issuer: Issuer, together: bool) -> None:
+async def test_republishing_has_the_rate_limits_of_the_key_set(issuer: Issuer, together: bool) -> None:
     protected = protect(issuer, RecordingApp(), republish_server_metadata=True)
     place = "/.well-known/oauth-authorization-server"
     issuer.metadata["issuer"] = "https://another.example"  # unusable: every probe fails
@@ -347,7 +345,7 @@ class Odd:
 
 
 @pytest.mark.parametrize("result", [None, True, "alice", (AuthInfo(issuer=ISS, subject="a"), None, ())])
-async def test_what_is_no_verdict_is_no_pass(issuer: Issuer, result: Any) -> None:
+async def test_a_verifier_result_of_a_wrong_type_admits_no_request(issuer: Issuer, result: Any) -> None:
     app = RecordingApp()
     answer = await call(protect(issuer, app, verifier=Odd(result)), headers=bearer("x"))
     assert (answer.status, app.calls) == (503, 0)
@@ -361,11 +359,11 @@ async def test_what_is_no_verdict_is_no_pass(issuer: Issuer, result: Any) -> Non
         pytest.param({"client_id": ""}, id="an empty client_id"),
         pytest.param({"expires_at": float("inf")}, id="never"),
         pytest.param({"expires_at": float("nan")}, id="no number"),
-        pytest.param({"subject": ""}, id="nobody"),
+        pytest.param({"subject": ""}, id="no subject"),
         pytest.param({"issuer": None}, id="no issuer"),
     ],
 )
-async def test_an_identity_that_cannot_be_right_does_not_exist(fields: dict[str, Any]) -> None:
+async def test_an_auth_info_with_invalid_fields_cannot_be_made(fields: dict[str, Any]) -> None:
     whole: dict[str, Any] = {"issuer": ISS, "subject": "alice"} | fields
     with pytest.raises(ValueError, match="AuthInfo"):
         AuthInfo(**whole)
@@ -378,19 +376,19 @@ class Quoting:
 
 
 @pytest.mark.parametrize("verifier", [pytest.param(None, id="RS-241 JWT"), pytest.param(Quoting(), id="RS-241 own")])
-async def test_a_refusal_leads_to_no_token(issuer: Issuer, verifier: Any) -> None:
+async def test_a_refusal_has_no_reference_to_the_token(issuer: Issuer, verifier: Any) -> None:
     decisions: list[Decision] = []
     protected = protect(issuer, RecordingApp(), on_decision=[decisions.append], verifier=verifier)
     raw = token(issuer, aud="https://other.example")
     await call(protected, headers=bearer(raw))
     (refusal,) = [decision.refusal for decision in decisions]
     assert refusal is not None
-    told = "".join(traceback.TracebackException.from_exception(refusal, capture_locals=True).format())
-    assert raw not in told
+    formatted = "".join(traceback.TracebackException.from_exception(refusal, capture_locals=True).format())
+    assert raw not in formatted
     assert (refusal.__traceback__, refusal.__context__, refusal.__cause__) == (None, None, None)
 
 
-async def test_a_custom_verification_is_held_to_the_allowed_clients(issuer: Issuer) -> None:
+async def test_allowed_clients_apply_to_a_custom_verification(issuer: Issuer) -> None:
     server = AuthServerConfig(issuer=ISS, allowed_clients=["good"])
     auth = MCPAuth(
         ResourceServerConfig(metadata=ResourceServerMetadata(resource=R, authorization_servers=[server])),
@@ -418,7 +416,7 @@ async def test_a_token_in_the_uri_is_found(query: bytes) -> None:
     assert has_query_token(query)
 
 
-async def test_keys_under_which_anybody_can_sign_are_weak() -> None:
+async def test_keys_under_which_anyone_can_sign_are_refused() -> None:
     import base64
 
     for point in SMALL_ORDER:
@@ -428,13 +426,13 @@ async def test_keys_under_which_anybody_can_sign_are_weak() -> None:
 
 
 @pytest.mark.parametrize("alg", ["none", "HS256"])
-async def test_metadata_signed_by_nobody(issuer: Issuer, alg: str) -> None:
+async def test_metadata_that_anyone_could_have_signed_is_refused(issuer: Issuer, alg: str) -> None:
     members = {"resource": R}
     signed = issuer.sign({"alg": alg}, {"iss": R, **members})
     assert check_signed_metadata(signed, members) == f"is not signed with an asymmetric algorithm ({alg})"
 
 
-async def test_a_revocation_is_of_one_token_and_lasts() -> None:
+async def test_a_revocation_concerns_one_token_and_lasts() -> None:
     clock = Clock()
     revocations = RevocationList(MemoryStore(3, clock=clock))
     await revocations.revoke_token("https://a.example", "8443:x", ttl=600)
@@ -447,7 +445,7 @@ async def test_a_revocation_is_of_one_token_and_lasts() -> None:
     assert await revocations(AuthInfo(issuer="https://a.example", subject="alice", claims={"jti": "8443:x"}))
 
 
-async def test_the_reason_of_an_ambiguous_path(issuer: Issuer) -> None:
+async def test_the_reason_of_an_ambiguous_path_is_reported(issuer: Issuer) -> None:
     decisions: list[Decision] = []
     protected = site(issuer, RecordingApp(), RULE, on_decision=[decisions.append])
     await call(protected, "GET", "/mcp/export\n", raw_path=b"/mcp/export%0A")

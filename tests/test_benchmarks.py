@@ -243,7 +243,7 @@ def test_fill_replaces_the_text_between_the_markers() -> None:
 
 def test_the_readme_has_markers_for_its_reports() -> None:
     reports = [Report(name=name, tables=REPORT.tables) for name in IN_README]
-    filled = with_figures((BENCHMARKS.parent / "README.md").read_text("utf-8"), reports, {"python": "3"})
+    filled = with_figures((BENCHMARKS / "README.md").read_text("utf-8"), reports, {"python": "3"})
     assert filled.count("a\\|b") == len(IN_README)
 
 

@@ -1,4 +1,4 @@
-"""The official SDKs' clients go through the whole flow, against the development authorization server and the middleware.
+"""The clients of the official SDKs in the whole flow, with the development authorization server and the middleware.
 
 401, metadata, registration, authorization with consent, token, tool, 403, step-up, tool, expiry, refresh. The numbers
 of the scripts in the test ids are those of the requirements.
@@ -30,7 +30,7 @@ TYPESCRIPT = [
 
 @pytest.mark.parametrize(("sdk", "options", "revision"), [*PYTHON, *TYPESCRIPT])
 def test_from_401_to_a_tool_with_registration(here: World, sdk: str, options: dict[str, Any], revision: str) -> None:
-    """AS-40, RS-30, RS-40: the client knows nothing but the URL."""
+    """AS-40, RS-30, RS-40: the client knows only the URL."""
     with sdk_client(sdk, here.resource, **options) as client:
         assert client.do("connect") == revision
         assert client.do("list") == ["read", "write"]
@@ -74,7 +74,7 @@ def test_from_401_to_a_tool_with_registration(here: World, sdk: str, options: di
     ],
 )
 def test_403_then_more_scopes_then_the_tool(here: World, sdk: str, options: dict[str, Any]) -> None:
-    """RS-42, RS-113: the challenge names every scope, so what was granted before is not lost."""
+    """RS-42, RS-113: the challenge names every scope, so the client keeps the scopes that were granted before."""
     with sdk_client(sdk, here.resource, **options) as client:
         client.do("connect")
         assert client.call("read") == "read"
@@ -92,7 +92,7 @@ def test_403_then_more_scopes_then_the_tool(here: World, sdk: str, options: dict
 
 @pytest.mark.full
 def test_typescript_1_does_not_step_up_while_it_has_a_refresh_token(here: World) -> None:
-    """script-6: it refreshes in place of asking its user, and gives up. What our README says of it."""
+    """script-6: the client refreshes instead of asking its user, and gives up, as the README describes."""
     with sdk_client("v1", here.resource) as client:
         client.do("connect")
         assert client.call("read") == "read"
@@ -103,7 +103,7 @@ def test_typescript_1_does_not_step_up_while_it_has_a_refresh_token(here: World)
 
 
 @pytest.mark.full
-def test_typescript_1_needs_no_step_up_if_asked_for_all_at_first(tmp_path: Path) -> None:
+def test_typescript_1_needs_no_step_up_if_the_first_challenge_names_all_scopes(tmp_path: Path) -> None:
     """RS-116: `challenge_scopes`."""
     with world(tmp_path, CHALLENGE="mcp:read mcp:write") as here, sdk_client("v1", here.resource) as client:
         client.do("connect")
@@ -123,7 +123,7 @@ def test_typescript_1_needs_no_step_up_if_asked_for_all_at_first(tmp_path: Path)
     ],
 )
 def test_an_expired_token_is_refreshed_by_rotation(here: World, sdk: str, options: dict[str, Any]) -> None:
-    """AS-35, RS-85: twice, so that the second refresh shows that the first one rotated the refresh token."""
+    """AS-35, RS-85: the second refresh shows that the first refresh rotated the refresh token."""
     with sdk_client(sdk, here.resource, **options) as client:
         client.do("connect")
         for _ in range(2):
@@ -153,8 +153,10 @@ def test_an_expired_token_is_refreshed_by_rotation(here: World, sdk: str, option
         pytest.param("v1", {}, id="script-7 TypeScript SDK 1, 2025-11-25"),
     ],
 )
-def test_after_a_restart_of_the_authorization_server(tmp_path: Path, sdk: str, options: dict[str, Any]) -> None:
-    """AS-38: it has forgotten its clients, says invalid_client, and the client registers again by itself."""
+def test_a_client_registers_again_after_a_restart_of_the_authorization_server(
+    tmp_path: Path, sdk: str, options: dict[str, Any]
+) -> None:
+    """AS-38: the restarted server answers invalid_client, and the client registers again without its user."""
     with world(tmp_path) as here, sdk_client(sdk, here.resource, **options) as client:
         client.do("connect")
         assert client.call("read") == "read"
@@ -176,8 +178,8 @@ def test_after_a_restart_of_the_authorization_server(tmp_path: Path, sdk: str, o
 
 
 @pytest.mark.full
-def test_a_client_of_2025_03_26(tmp_path: Path) -> None:
-    """script-8, AS-22, RS-59: it knows no protected resource metadata, and no resource parameter."""
+def test_a_client_of_2025_03_26_finds_the_republished_server_metadata(tmp_path: Path) -> None:
+    """script-8, AS-22, RS-59: the client uses neither protected resource metadata nor a resource parameter."""
     with world(tmp_path, REPUBLISH="1") as here, sdk_client("2025-03", here.resource) as client:
         client.do("connect")
         assert client.call("read") == "read"
@@ -201,8 +203,8 @@ def test_a_client_of_2025_03_26(tmp_path: Path) -> None:
         pytest.param("2025-06", "/", id="script-9 TypeScript SDK 1.17, which adds a slash", marks=pytest.mark.full),
     ],
 )
-def test_a_resource_at_the_root(tmp_path: Path, sdk: str, slash: str) -> None:
-    """AS-21, RS-100: older clients add a slash to an origin; the token is for the identifier as it was configured."""
+def test_a_resource_at_the_root_works_with_and_without_a_slash(tmp_path: Path, sdk: str, slash: str) -> None:
+    """AS-21, RS-100: older clients add a slash to an origin; the token is for the configured identifier."""
     with world(tmp_path, path="") as here, sdk_client(sdk, here.resource) as client:
         client.do("connect")
         assert client.call("read") == "read"
@@ -211,8 +213,8 @@ def test_a_resource_at_the_root(tmp_path: Path, sdk: str, slash: str) -> None:
         assert here.statuses("tools/call read") == [200]
 
 
-def test_a_person_says_no(here: World) -> None:
-    """AS-13, AS-17: access_denied reaches the client, which gives up; nothing is granted."""
+def test_a_client_gives_up_if_its_user_denies_access(here: World) -> None:
+    """AS-13, AS-17: the client receives access_denied and gives up; no token is issued."""
     with sdk_client("python", here.resource, user=deny) as client:
         with pytest.raises(ClientError, match="refused: access_denied"):
             client.do("connect")
@@ -234,8 +236,10 @@ def test_a_person_says_no(here: World) -> None:
         pytest.param("v1", {}, id="script-3 TypeScript SDK 1, 2025-11-25", marks=pytest.mark.full),
     ],
 )
-def test_a_client_that_is_its_own_url(here: World, documents: Documents, sdk: str, options: dict[str, Any]) -> None:
-    """AS-11, AS-45, AS-48: no registration; the document's redirect URI has no port, and is fetched once."""
+def test_a_client_with_a_client_id_metadata_document_does_not_register(
+    here: World, documents: Documents, sdk: str, options: dict[str, Any]
+) -> None:
+    """AS-11, AS-45, AS-48: the document is fetched once, and its redirect URI has no port."""
     before = documents.asked
     with sdk_client(sdk, here.resource, clientMetadataUrl=documents.client_id, **options) as client:
         client.do("connect")

@@ -1,4 +1,4 @@
-"""`MCPAuth` and `MCPAuthMiddleware`: every problem of a configuration at once, with its place and its mend."""
+"""`MCPAuth` and `MCPAuthMiddleware`: all problems of a configuration at once, each with its option and its fix."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Changes = Mapping[str, Any]
 def config(
     resource: str = R, *, metadata: Changes | None = None, policy: Changes | None = None, server: Changes | None = None
 ) -> ResourceServerConfig:
-    """The configuration of the requirements, with changes."""
+    """Return the configuration of the requirements with changes."""
     own: dict[str, Any] = {"issuer": ISS} | dict(server or {})
     servers = [ISS] if server is None else [AuthServerConfig(**own)]
     members: dict[str, Any] = {"resource": resource, "authorization_servers": servers} | dict(metadata or {})
@@ -124,7 +124,7 @@ def test_resources_that_are_accepted(resource: str, warned: bool) -> None:
     assert [warning.startswith(f"{META}.resource: ") for warning in auth.warnings] == [True] * warned
 
 
-def test_http_where_it_is_dangerously_allowed() -> None:
+def test_http_is_accepted_if_it_is_dangerously_allowed() -> None:
     changed = config("http://mcp.internal/mcp", server={"issuer": "http://auth.internal", "jwks_uri": "http://a/jwks"})
     auth = MCPAuth(changed, dangerously_allow_http=True)
     assert auth._protection.config.resources[0].identifier == "http://mcp.internal/mcp"
@@ -186,7 +186,7 @@ WITH_HTTP_KEYS = AuthorizationServerMetadata(issuer=ISS, jwks_uri="http://auth.e
         pytest.param({"paths": {"/x": "a"}}, f"{POLICY}.paths['/x']", "'a'", id="a path's scopes as a text"),
     ],
 )
-def test_policies(changes: Changes, where: str, value: str) -> None:
+def test_a_bad_policy_is_a_problem_at_its_field(changes: Changes, where: str, value: str) -> None:
     (problem,) = refused(config(policy=changes)).problems
     assert problem.where == where
     assert value in problem.what
@@ -247,7 +247,7 @@ def test_policies(changes: Changes, where: str, value: str) -> None:
         ),
     ],
 )
-def test_metadata(changes: Changes, where: str) -> None:
+def test_bad_metadata_is_a_problem_at_its_field(changes: Changes, where: str) -> None:
     assert places(refused(config(metadata=changes))) == [where]
 
 
@@ -286,7 +286,7 @@ PRIVATE = {"kty": "oct", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQ", "kid": "k"}
         pytest.param({"jwks": {"keys": [{"kty": "RSA"}] * 101}}, f"{SERVER}.jwks", id="too many keys"),
     ],
 )
-def test_servers(changes: Changes, where: str) -> None:
+def test_a_bad_server_is_a_problem_at_its_field(changes: Changes, where: str) -> None:
     assert places(refused(config(server=changes))) == [where]
 
 
@@ -305,7 +305,9 @@ def test_servers(changes: Changes, where: str) -> None:
         pytest.param({"allowed_clients": ["c1"]}, [f"{R}/read"], [], id="RS-91 both"),
     ],
 )
-def test_tokens_without_an_audience(changes: Changes, required: list[str], wheres: list[str]) -> None:
+def test_tokens_without_an_audience_need_clients_and_a_scope_of_the_resource(
+    changes: Changes, required: list[str], wheres: list[str]
+) -> None:
     changed = config(server={"profile": "no-aud"} | dict(changes), policy={"default": required})
     if wheres:
         assert places(refused(changed)) == wheres
@@ -340,11 +342,11 @@ def test_tokens_without_an_audience(changes: Changes, required: list[str], where
         pytest.param({"allowed_hosts": [None]}, "allowed_hosts", id="RS-223 None"),
     ],
 )
-def test_options(options: Changes, where: str) -> None:
+def test_a_bad_option_is_a_problem_at_its_name(options: Changes, where: str) -> None:
     assert places(refused(config(), **options)) == [where]
 
 
-# --- wrong types: what a TOML file or an environment variable may hold -----------------------------------------------
+# --- wrong types, as a TOML file or an environment variable may contain them -----------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -377,7 +379,7 @@ def test_wrong_types_are_configuration_errors_too(part: str, name: str, value: A
 
 
 @pytest.mark.parametrize("given", [pytest.param(None, id="None"), pytest.param(5, id="a number")])
-def test_no_resources_of_a_wrong_type(given: Any) -> None:
+def test_resources_of_a_wrong_type_are_a_problem(given: Any) -> None:
     with pytest.raises(ConfigurationError) as caught:
         MCPAuth(given)
     assert places(caught.value) == ["protected_resources"]
@@ -416,22 +418,22 @@ def test_every_problem_is_reported_at_once() -> None:
     )
 
 
-def test_republishing_is_checked_with_the_rest() -> None:
+def test_republishing_is_checked_together_with_other_problems() -> None:
     two = config(metadata={"authorization_servers": [ISS, "https://other.example"]})
     assert places(refused(two, republish_server_metadata=True)) == ["republish_server_metadata"]
     error = refused(two, republish_server_metadata=True, public_paths=["x"])
     assert sorted(places(error)) == ["public_paths", "republish_server_metadata"]
 
 
-def test_republishing_one_issuer_of_two_resources() -> None:
+def test_two_resources_with_one_issuer_can_republish() -> None:
     """RS-55."""
     two = [config("https://mcp.example.com/a"), config("https://mcp.example.com/b")]
     assert MCPAuth(two, republish_server_metadata=True)._protection.republished is not None
     assert MCPAuth(two)._protection.republished is None
 
 
-def test_republishing_beside_a_verifier_of_your_own() -> None:
-    """RS-55: there is exactly one issuer all the same."""
+def test_republishing_works_with_a_custom_verifier() -> None:
+    """RS-55: the single issuer is republished with a custom verifier too."""
 
     class Own:
         async def verify(self, credential: Any, request: Any) -> Any:
@@ -452,7 +454,7 @@ def test_republishing_beside_a_verifier_of_your_own() -> None:
         pytest.param(lambda: MCPAuth(iter([config()])), id="an iterator"),
     ],
 )
-def test_one_or_several(build: Any) -> None:
+def test_one_resource_or_several_are_accepted(build: Any) -> None:
     assert [resource.identifier for resource in build()._protection.config.resources] == [R]
 
 
@@ -466,21 +468,21 @@ def test_one_or_several(build: Any) -> None:
         pytest.param("https://mcp.example.com/%6dcp", 1, id="RS-104 the same path, encoded"),
     ],
 )
-def test_resources_that_share_a_path(second: str, count: int) -> None:
+def test_two_resources_with_the_same_path_are_a_problem(second: str, count: int) -> None:
     error = refused(config(), config(second))
     assert places(error) == ["protected_resources[1]"] * count
-    assert "owns the same path as" in error.problems[0].what
+    assert "has the same path as" in error.problems[0].what
 
 
-def test_no_resource_at_all() -> None:
+def test_no_resource_is_a_problem() -> None:
     assert places(refused()) == ["protected_resources"]
 
 
-def test_a_resource_that_is_none() -> None:
+def test_a_value_that_is_not_a_resource_is_a_problem() -> None:
     assert places(refused(config(), ResourceServerMetadata(resource=R))) == ["protected_resources[1]"]
 
 
-def test_a_rule_of_another_resource() -> None:
+def test_a_rule_below_another_resource_is_a_problem() -> None:
     ruled = config("https://mcp.example.com/a", policy={"paths": {"/b/x": ["s"]}})
     error = refused(ruled, config("https://mcp.example.com/b"))
     (problem,) = error.problems
@@ -489,7 +491,7 @@ def test_a_rule_of_another_resource() -> None:
     assert "https://mcp.example.com/a" in problem.what
 
 
-def test_nested_resources() -> None:
+def test_resources_may_be_nested() -> None:
     auth = MCPAuth([config("https://h.example"), config("https://h.example/notes")])
     assert [resource.owned_prefix for resource in auth._protection.config.resources] == ["/", "/notes"]
     assert [resource.metadata_url for resource in auth._protection.config.resources] == [
@@ -498,7 +500,7 @@ def test_nested_resources() -> None:
     ]
 
 
-# --- what is published and asked for --------------------------------------------------------------------------------
+# --- published and requested scopes ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -524,7 +526,9 @@ def test_nested_resources() -> None:
         ),
     ],
 )
-def test_scopes(policy: Changes, metadata: Changes, published: list[str] | None, asked: list[str]) -> None:
+def test_published_scopes_and_challenge_scopes(
+    policy: Changes, metadata: Changes, published: list[str] | None, asked: list[str]
+) -> None:
     auth = MCPAuth(config(policy=policy, metadata=metadata))
     (resource,) = auth._protection.config.resources
     assert resource.document.members.get("scopes_supported") == published
@@ -538,8 +542,8 @@ def test_scopes(policy: Changes, metadata: Changes, published: list[str] | None,
     )
 
 
-def test_what_is_refused_is_what_would_not_be_enforced() -> None:
-    """Metadata never promises more than is enforced: what says nothing is accepted."""
+def test_metadata_that_announces_an_unenforced_mechanism_is_refused() -> None:
+    """Metadata announces only mechanisms that are enforced; a member that announces nothing is accepted."""
     harmless = {
         "bearer_methods_supported": ["header"],
         "dpop_bound_access_tokens_required": False,
@@ -567,7 +571,7 @@ def test_warnings_are_kept_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "asgi_mcp_auth.config")
     auth = MCPAuth(config(f"{R}/", policy={"default": ["offline_access"]}))
     assert auth.warnings == (
-        f"{META}.resource: '{R}/' ends with a slash. Prefer the identifier without it: some clients drop the slash.",
+        f"{META}.resource: '{R}/' ends with a slash. Remove the slash if possible: some clients drop it.",
         f"{POLICY}.default: offline_access is not asked for. Remove it: clients add it themselves.",
     )
     found = [(record.name, record.levelname, record.getMessage()) for record in caplog.records]
@@ -587,15 +591,15 @@ def test_a_good_configuration_has_no_warnings(caplog: pytest.LogCaptureFixture) 
     assert (auth.warnings, caplog.records) == ((), [])
 
 
-def test_a_public_well_known_path() -> None:
+def test_a_well_known_path_can_be_public() -> None:
     """A well-known path belongs to no resource unless it is public."""
     auth = MCPAuth(config(), public_paths=["/.well-known/security.txt", "/.well-known/acme-challenge/*"])
-    judge = auth._protection.config.paths.judge
+    table = auth._protection.config.paths
     paths = ("/.well-known/security.txt", "/.well-known/acme-challenge/x", "/.well-known/other")
-    assert [judge("GET", path).public for path in paths] == [True, True, False]
+    assert [table.resolve("GET", path).public for path in paths] == [True, True, False]
 
 
-# --- what messages never hold ---------------------------------------------------------------------------------------
+# --- the content of messages ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -609,7 +613,7 @@ def test_a_public_well_known_path() -> None:
     ],
 )
 def test_messages_have_no_addresses(given: dict[str, Any]) -> None:
-    """They are the same in every run, so that they can be searched for."""
+    """Messages are the same in every run, so that they can be searched for."""
     assert re.search(r"0x[0-9a-f]{6,}", str(refused(config(**given)))) is None
 
 
@@ -620,12 +624,12 @@ def test_messages_have_no_secrets() -> None:
     second = refused(config(server={"jwks": {"keys": [secret]}}))
     third = refused(config("https://user:hunter2@mcp.example.com/mcp"))
     fourth = refused(config(server={"jwks_uri": "https://user:hunter2@auth.example.com/jwks"}))
-    told = [str(error) for error in (first, second, third, fourth)]
-    assert [("c3VwZXItc2VjcmV0" in text, "hunter2" in text) for text in told] == [(False, False)] * 4
+    messages = [str(error) for error in (first, second, third, fourth)]
+    assert [("c3VwZXItc2VjcmV0" in text, "hunter2" in text) for text in messages] == [(False, False)] * 4
 
 
 def test_messages_are_short() -> None:
-    """A value that went astray (a whole file, say) is cut."""
+    """A long value, for example the content of a file, is cut."""
     error = refused(config("x" * 100_000), allowed_origins=["y" * 100_000], public_paths=["z" * 100_000])
     assert len(str(error)) < 5_000
 
@@ -653,20 +657,20 @@ def test_the_shorthand_is_the_same_configuration() -> None:
         pytest.param({"websockets": True}, ["auth"], id="an option with its default value"),
     ],
 )
-def test_auth_stands_alone(settings_beside: Any, wheres: list[str]) -> None:
+def test_auth_excludes_the_shorthand_arguments(settings_beside: Any, wheres: list[str]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         MCPAuthMiddleware(RecordingApp(), auth=MCPAuth(config()), **settings_beside)
     assert places(caught.value) == wheres
 
 
-def test_nothing_given() -> None:
+def test_a_middleware_without_arguments_is_a_problem() -> None:
     with pytest.raises(ConfigurationError) as caught:
         MCPAuthMiddleware(RecordingApp())
     assert places(caught.value) == ["resource", "authorization_servers"]
 
 
-def test_an_unknown_option() -> None:
-    """A misspelt option is a problem of the configuration, like every other one."""
+def test_an_unknown_option_is_a_problem() -> None:
+    """A misspelt option is a problem of the configuration like any other problem."""
     options: Any = {"public_path": ["/x"], "required_scope": ["a"]}
     with pytest.raises(ConfigurationError) as caught:
         MCPAuthMiddleware(RecordingApp(), resource=R, authorization_servers=[ISS], **options)
@@ -690,7 +694,7 @@ def test_the_options_are_those_of_mcpauth() -> None:
     ],
 )
 def test_annotations_are_resolvable_at_run_time(annotated: Any) -> None:
-    """Frameworks that inject dependencies, and documentation tools, resolve them."""
+    """Frameworks that inject dependencies and documentation tools resolve annotations."""
     assert get_type_hints(annotated)
 
 
@@ -718,7 +722,7 @@ urls = (
 
 @settings(max_examples=150, deadline=None)
 @given(urls, urls, st.lists(st.text(max_size=5), max_size=2), st.tuples(*[st.text(max_size=8)] * 3))
-def test_any_text_is_accepted_or_refused_as_ours(
+def test_any_text_is_accepted_or_is_a_configuration_error(
     resource: str, issuer: str, scopes: list[str], texts: tuple[str, str, str]
 ) -> None:
     path, origin, host = texts
@@ -747,18 +751,18 @@ def test_any_text_is_accepted_or_refused_as_ours(
         pytest.param("https://mcp.example.com/mcp", "0.0.0.0", False, id="RS-227 a public resource"),
     ],
 )
-def test_a_loopback_resource_beyond_loopback(
+def test_a_loopback_resource_on_a_public_address_is_a_warning(
     resource: str, host: str, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     auth = MCPAuth(config(resource))
     caplog.clear()
-    told = auth.check_bind(host)
+    warning = auth.check_bind(host)
     expected = f"{resource} is a loopback resource, but other machines can connect to {host}." if warned else None
-    assert told == expected
-    assert [record.getMessage() for record in caplog.records] == ([told] if warned else [])
+    assert warning == expected
+    assert [record.getMessage() for record in caplog.records] == ([warning] if warned else [])
 
 
-def test_a_resource_that_is_encoded_again_and_again() -> None:
+def test_a_resource_with_repeated_percent_encoding_is_a_problem() -> None:
     (problem,) = refused(config("https://mcp.example.com/%" + "25" * 20 + "41")).problems
     assert problem.where.endswith(".metadata.resource")
     assert "canonical" in problem.what
@@ -767,7 +771,7 @@ def test_a_resource_that_is_encoded_again_and_again() -> None:
 @pytest.mark.parametrize(
     "scope", [pytest.param("x?scope=y", id="RS-37 scope"), pytest.param("error=a", id="RS-37 error")]
 )
-def test_a_scope_that_clients_would_misread(scope: str) -> None:
+def test_a_scope_that_looks_like_a_challenge_parameter_is_a_warning(scope: str) -> None:
     warnings = MCPAuth(config(policy={"default": [scope]})).warnings
     assert any("looks like a parameter of a challenge" in warning for warning in warnings)
 
@@ -780,7 +784,7 @@ async def async_observer(decision: Decision) -> None: ...
     [
         pytest.param({"on_decision": print}, "on_decision", id="one callable for a list"),
         pytest.param({"on_decision": [5]}, "on_decision", id="an observer that cannot be called"),
-        pytest.param({"on_decision": [async_observer]}, "on_decision", id="an observer nobody would await"),
+        pytest.param({"on_decision": [async_observer]}, "on_decision", id="an observer that would never be awaited"),
         pytest.param({"is_revoked": MemoryStore()}, "is_revoked", id="RS-88 a store"),
         pytest.param({"is_revoked": RevocationList}, "is_revoked", id="RS-88 the class"),
         pytest.param({"verifier": print}, "verifier", id="RS-9 a function for a verifier"),
@@ -793,11 +797,11 @@ async def async_observer(decision: Decision) -> None: ...
         pytest.param({"expose_token": 1}, "expose_token", id="RS-240 a number for a switch"),
     ],
 )
-def test_hooks_switches_and_sizes(options: Changes, where: str) -> None:
+def test_a_hook_switch_or_size_of_a_wrong_type_is_a_problem(options: Changes, where: str) -> None:
     assert places(refused(config(), **options)) == [where]
 
 
-def test_what_is_no_configuration_is_one_problem() -> None:
+def test_a_value_that_is_not_a_configuration_is_one_problem() -> None:
     given: Any = R
     with pytest.raises(ConfigurationError) as caught:
         MCPAuth(given)
@@ -811,13 +815,13 @@ def test_what_is_no_configuration_is_one_problem() -> None:
         pytest.param((RecordingApp(), config()), "auth", id="a configuration for an MCPAuth"),
     ],
 )
-def test_the_middleware_of_wrong_things(arguments: tuple[Any, ...], where: str) -> None:
+def test_wrong_arguments_of_the_middleware_are_problems(arguments: tuple[Any, ...], where: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         MCPAuthMiddleware(*arguments)
     assert places(caught.value) == [where]
 
 
-def test_a_metadata_document_for_an_issuer() -> None:
+def test_the_url_of_a_metadata_document_is_not_an_issuer() -> None:
     (problem,) = refused(
         config(metadata={"authorization_servers": [f"{ISS}/.well-known/openid-configuration"]})
     ).problems
@@ -833,19 +837,22 @@ def test_a_metadata_document_for_an_issuer() -> None:
         pytest.param("/mcp", False, id="the resource itself"),
     ],
 )
-def test_a_path_rule_beside_a_sole_resource(path: str, warned: bool) -> None:
+def test_a_path_rule_outside_a_single_resource_is_a_warning(path: str, warned: bool) -> None:
     warnings = MCPAuth(config(policy={"paths": {path: ["x"]}})).warnings
     assert any(warning.startswith("policy.paths") for warning in warnings) == warned
 
 
-def test_a_mistyped_method() -> None:
-    """It would be a rule that never applies."""
+def test_an_unknown_method_in_a_rule_is_a_problem() -> None:
+    """A rule for an unknown method would never apply."""
     assert places(refused(config(policy={"paths": {"PSOT /mcp": ["x"]}}))) == [f"{POLICY}.paths"]
 
 
-def test_a_signer_that_fails() -> None:
+def test_a_signer_that_raises_is_a_problem() -> None:
     def fail(claims: dict[str, Any]) -> str:
         raise RuntimeError(min(claims))
 
     (problem,) = refused(config(), metadata_signer=fail).problems
-    assert (problem.where, problem.what) == ("metadata_signer", "It failed with RuntimeError: 'authorization_servers'.")
+    assert (problem.where, problem.what) == (
+        "metadata_signer",
+        "The signer raised RuntimeError: 'authorization_servers'.",
+    )

@@ -1,16 +1,18 @@
-"""`_protocol.cross_origin`: Origin, CORS and Host, compared as whole values (RS-220 … RS-226)."""
+"""asgi_mcp_auth/_oauth/origin.py: Origin, CORS and Host, compared as whole values (RS-220 … RS-226)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from harness import R, http_scope
+from harness import R, RecordingApp, call, http_scope, protect
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth._oauth.origin import (
     EXPOSED_HEADERS,
+    MAX_ECHOED,
     PREFLIGHT_HEADERS,
     Cors,
     HostCheck,
@@ -21,7 +23,8 @@ from asgi_mcp_auth._oauth.origin import (
 )
 from asgi_mcp_auth._oauth.urls import Url, parse_url
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth.errors import Misdirected, OriginNotAllowed, Reason
+from asgi_mcp_auth.errors import ConfigurationError, Misdirected, OriginNotAllowed, Reason
+from asgi_mcp_auth.testing import Issuer
 
 APP = "https://app.example"
 LOOPBACK = "http://127.0.0.1:8000/mcp"
@@ -159,7 +162,18 @@ def test_every_response_to_an_allowed_origin() -> None:
     assert EXPOSED_HEADERS == b"WWW-Authenticate, Mcp-Session-Id, DPoP-Nonce"
 
 
-BASE = "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, mcp-session-id, last-event-id, dpop"
+BASE = (
+    "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, mcp-session-id, last-event-id, dpop, "
+    "traceparent, tracestate, baggage, x-request-id"
+)
+
+
+def preflight(
+    *headers: tuple[bytes, bytes], resource: str = R, methods: Sequence[str] = (), names: Sequence[str] = ()
+) -> dict[str, str]:
+    """The fields of the answer to a preflight of an allowed origin."""
+    answer = OriginCheck(url(resource), [APP], methods, names).preflight(request(*headers, method="OPTIONS"), ALLOWED)
+    return {name.decode(): value.decode() for name, value in answer}
 
 
 @pytest.mark.parametrize(
@@ -178,23 +192,76 @@ BASE = "authorization, content-type, accept, mcp-protocol-version, mcp-method, m
 )
 def test_preflight(asked: list[bytes], expected: str) -> None:
     fields = [(b"access-control-request-headers", line) for line in asked]
-    assert ALLOWED.preflight(request(*fields, method="OPTIONS")) == (
-        *ALLOWED.allowed,
-        (b"access-control-allow-methods", b"GET, POST, DELETE"),
-        (b"access-control-allow-headers", expected.encode()),
-        (b"access-control-max-age", b"600"),
-    )
-    assert PREFLIGHT_HEADERS == BASE
+    assert preflight(*fields) == {
+        "access-control-allow-origin": APP,
+        "vary": "Origin",
+        "access-control-allow-methods": "GET, POST, DELETE",
+        "access-control-allow-headers": expected,
+        "access-control-max-age": "600",
+    }
+    assert ", ".join(PREFLIGHT_HEADERS) == BASE
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked", "expected"),
+    [
+        pytest.param(["PUT", "PATCH"], b"PUT", "GET, POST, DELETE, PUT, PATCH", id="RS-225 listed methods"),
+        pytest.param(["GET"], b"GET", "GET, POST, DELETE", id="RS-225 each once"),
+        pytest.param([], b"PUT", "GET, POST, DELETE", id="RS-225 a method that is not listed"),
+        pytest.param(["*"], b"PROPFIND", "GET, POST, DELETE, PROPFIND", id="RS-225 any method"),
+        pytest.param(["*"], b"POST", "GET, POST, DELETE", id="RS-225 any method, one that is listed"),
+        pytest.param(["*"], b"P\r\nx: y", "GET, POST, DELETE", id="RS-225 any method, but no line break"),
+    ],
+)
+def test_methods_of_preflights(listed: list[str], asked: bytes, expected: str) -> None:
+    answer = preflight((b"access-control-request-method", asked), methods=listed)
+    assert answer["access-control-allow-methods"] == expected
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked", "expected"),
+    [
+        pytest.param(["x-tenant-id"], b"x-tenant-id, x-evil", f"{BASE}, x-tenant-id", id="RS-225 listed fields"),
+        pytest.param(["*"], b"x-a, X-B,authorization", f"{BASE}, x-a, x-b", id="RS-225 any field"),
+        pytest.param(["*"], b"x-a\r\nset-cookie: x, y z, x-b", f"{BASE}, x-b", id="RS-225 any field, but names only"),
+        pytest.param(["*"], b"x" * 200, BASE, id="RS-225 any field, but no long name"),
+        pytest.param(["*"], b"", BASE, id="RS-225 any field, nothing asked"),
+    ],
+)
+def test_fields_of_preflights(listed: list[str], asked: bytes, expected: str) -> None:
+    answer = preflight((b"access-control-request-headers", asked), names=listed)
+    assert answer["access-control-allow-headers"] == expected
+
+
+def test_a_preflight_echoes_a_bounded_number_of_fields() -> None:
+    """RS-225: at most 64 of the requested fields."""
+    asked = b",".join(b"x-%d" % index for index in range(10_000))
+    answer = preflight((b"access-control-request-headers", asked), names=["*"])
+    assert len(answer["access-control-allow-headers"].split(", ")) == len(PREFLIGHT_HEADERS) + MAX_ECHOED
+
+
+@pytest.mark.parametrize(
+    ("resource", "asked", "expected"),
+    [
+        pytest.param(LOOPBACK, [b"true"], "true", id="RS-225 a loopback resource"),
+        pytest.param(LOOPBACK, [], None, id="RS-225 not asked"),
+        pytest.param(LOOPBACK, [b"false"], None, id="RS-225 asked otherwise"),
+        pytest.param(R, [b"true"], None, id="RS-225 a public resource"),
+    ],
+)
+def test_private_network_access_of_a_loopback_resource(resource: str, asked: list[bytes], expected: str | None) -> None:
+    fields = [(b"access-control-request-private-network", value) for value in asked]
+    assert preflight(*fields, resource=resource).get("access-control-allow-private-network") == expected
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.binary(max_size=30) | st.just(b"mcp-param-x"), max_size=4))
 def test_a_preflight_echoes_field_names_only(asked: list[bytes]) -> None:
     fields = [(b"access-control-request-headers", line) for line in asked]
-    allowed = dict(ALLOWED.preflight(request(*fields, method="OPTIONS")))[b"access-control-allow-headers"]
-    names = allowed.decode("ascii").split(", ")
-    assert ", ".join(names[:9]) == BASE
-    assert all(name.startswith("mcp-param-") and name.isprintable() for name in names[9:])
+    names = preflight(*fields)["access-control-allow-headers"].split(", ")
+    known = len(PREFLIGHT_HEADERS)
+    assert ", ".join(names[:known]) == BASE
+    assert all(name.startswith("mcp-param-") and name.isprintable() for name in names[known:])
 
 
 ACRM = (b"access-control-request-method", b"POST")
@@ -330,3 +397,43 @@ def test_one_loopback_resource_turns_the_check_on_for_all() -> None:
     assert hosts.refuse(request((b"host", b"mcp.example.com"))) is None
     refused: Any = hosts.refuse(request((b"host", b"evil.example")))
     assert refused.reason is Reason.HOST_NOT_ALLOWED
+
+
+# --- through the middleware -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_listed_methods_and_fields_are_allowed(issuer: Issuer) -> None:
+    """RS-225."""
+    app = protect(issuer, RecordingApp(), allowed_origins=[APP], cors_methods=["put"], cors_headers=["X-Tenant-Id"])
+    asked = {"access-control-request-method": "PUT", "access-control-request-headers": "x-tenant-id"}
+    answer = await call(app, "OPTIONS", headers={"origin": APP, **asked})
+    assert answer.status == 204
+    assert answer.header("access-control-allow-methods") == "GET, POST, DELETE, PUT"
+    assert answer.header("access-control-allow-headers") == f"{BASE}, x-tenant-id"
+
+
+@pytest.mark.anyio
+async def test_private_network_preflight_of_a_page_that_is_not_allowed(issuer: Issuer) -> None:
+    """RS-225: 403, and nothing is granted."""
+    asked = {"access-control-request-method": "POST", "access-control-request-private-network": "true"}
+    for origin, status, granted in ((APP, 204, "true"), ("https://evil.example", 403, None)):
+        app = protect(issuer, RecordingApp(), resource=LOOPBACK, allowed_origins=[APP])
+        answer = await call(app, "OPTIONS", headers={"origin": origin, **asked}, host="127.0.0.1:8000")
+        assert (answer.status, answer.header("access-control-allow-private-network")) == (status, granted)
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        pytest.param({"cors_methods": ["GET, PUT"]}, "cors_methods", id="RS-225 two methods in one text"),
+        pytest.param({"cors_methods": "PUT"}, "cors_methods", id="RS-225 a text for a list of methods"),
+        pytest.param({"cors_headers": ["x tenant"]}, "cors_headers", id="RS-225 not a field name"),
+        pytest.param({"cors_headers": [""]}, "cors_headers", id="RS-225 an empty field name"),
+        pytest.param({"cors_headers": [5]}, "cors_headers", id="RS-225 a number for a field name"),
+    ],
+)
+def test_methods_and_fields_are_checked(options: dict[str, Any], where: str, issuer: Issuer) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        protect(issuer, RecordingApp(), **options)
+    assert [problem.where for problem in caught.value.problems] == [where]

@@ -281,7 +281,15 @@ def test_a_decision_shows_no_token() -> None:
     assert decision.reason is Reason.BAD_SIGNATURE
     assert Decision("public", "GET", URL).reason is None
     expected: Any = (
-        f"Decision(outcome='refused', method='POST', url='{URL}', resource=None, status=401, auth_info=None, "
+        f"Decision(outcome='refused', method='POST', path='{URL}', resource=None, status=401, auth_info=None, "
         "refusal=<InvalidToken 401 bad_signature>, operations=())"
     )
     assert repr(decision) == expected
+
+
+def test_a_record_names_the_path_as_called_and_the_resource(caplog: pytest.LogCaptureFixture) -> None:
+    """Behind a proxy or a mount, the resource's origin and the path are no URL that a client called."""
+    refusal = InvalidToken(Reason.BAD_SIGNATURE, kid="k")
+    RefusalLog(Clock())(Decision("refused", "POST", "/below/mcp", URL, status=401, refusal=refusal))
+    assert told(caplog) == [f"401 bad_signature: POST /below/mcp resource={URL} kid=k"]
+    assert vars(caplog.records[-1])["resource"] == URL

@@ -1,4 +1,4 @@
-"""The whole way over real HTTP: a certified authorization server, a protected app under real ASGI servers, httpx.
+"""Whole flows over real HTTP: a certified authorization server, a protected app on real ASGI servers, and httpx.
 
 Nothing here runs in this process but the client. The clock of a protected app can be put ahead (see
 counterparts/apps.py), so that no test waits for a cool-down.
@@ -40,7 +40,7 @@ UNUSABLE = 90_000.0  # and served stale for 24 hours more
 
 
 def proves(*requirements: str) -> pytest.MarkDecorator:
-    """Put requirement ids into the test's id; the fixture `requirements` is there to take them."""
+    """Put requirement ids into the id of the test, through the fixture `requirements`."""
     return pytest.mark.parametrize("requirements", [pytest.param(None, id=" ".join(requirements))], indirect=True)
 
 
@@ -55,7 +55,7 @@ def bearer(token: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class CompiledConfig:
-    """A protected app under a server, and a client to call it with."""
+    """A protected app on a server, and a client that calls it."""
 
     server: AsgiServer
     http: httpx.Client
@@ -69,7 +69,7 @@ class CompiledConfig:
         return f"{self.server.url}/.well-known/oauth-protected-resource/mcp"
 
     def challenge(self, error: str | None = None, description: str | None = None, scope: str = "mcp:read") -> str:
-        """The whole `WWW-Authenticate` that is due."""
+        """Return the expected `WWW-Authenticate` value."""
         begin = "" if error is None else f'error="{error}", '
         end = "" if description is None else f', error_description="{description}"'
         return f'Bearer {begin}scope="{scope}", resource_metadata="{self.metadata_url}"{end}'
@@ -85,7 +85,7 @@ class CompiledConfig:
         return connect(url, additional_headers=bearer(token) if token else {}, open_timeout=10, close_timeout=10)
 
     def check_refused(self, token: str, description: str = INVALID) -> None:
-        """Assert a 401 as it has to be, to the letter."""
+        """Assert that the answer is exactly the 401 of the requirements."""
         response = self.call(token)
         assert response.status_code == 401
         assert response.headers["www-authenticate"] == self.challenge("invalid_token", description)
@@ -93,7 +93,7 @@ class CompiledConfig:
         assert response.headers["cache-control"] == "no-store"
 
     def check_unavailable(self, token: str, at_most: int) -> int:
-        """Assert a 503 that a client does not take for its token's fault; return its Retry-After."""
+        """Assert a 503 that does not blame the token; return its Retry-After."""
         response = self.call(token)
         assert response.status_code == 503
         assert "www-authenticate" not in response.headers
@@ -126,7 +126,7 @@ def jwks_path(authority: AuthorizationServer) -> str:
 
 
 def well_known_paths(authority: AuthorizationServer) -> list[str]:
-    """Where the metadata of an issuer may be, in MCP's order."""
+    """Return the well-known paths of an issuer's metadata, in the order of MCP."""
     path = urlsplit(authority.issuer).path
     oauth, oidc = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
     return [oauth + path, oidc + path, path + oidc] if path else [oauth, oidc]
@@ -140,7 +140,7 @@ def own_token(authority: AuthorizationServer, audience: str, **changes: Any) -> 
     return jwt.encode(claims, jwt.PyJWK(key).key, algorithm=key["alg"], headers=header)
 
 
-# What most tests share: authorization servers that nobody rotates, spoils or stops, and apps that trust them.
+# Shared by most tests: authorization servers without rotations, faults and restarts, and apps that trust them.
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_from_a_401_to_the_claims(
     assert refused.headers["cache-control"] == "no-store"
     assert refused.json() == {"detail": "Authentication required"}
 
-    # From here on, what a client knows comes from what it was told.
+    # From here on, the client uses only values from responses.
     (challenge,) = parse_challenges(refused.headers["www-authenticate"])
     document = site.http.get(challenge.params["resource_metadata"])
     assert document.status_code == 200
@@ -250,7 +250,7 @@ def test_authorization_code_with_pkce(
 
 @proves("RS-71", "RS-75")
 @pytest.mark.parametrize("alg", ["ES256", "PS256", "EdDSA", "Ed25519"])
-def test_algorithm(alg: str) -> None:
+def test_a_token_of_each_algorithm_passes(alg: str) -> None:
     processes.require_authorization_server()
     with processes.authorization_server(alg=alg) as authority, protected(authority.issuer) as site:
         token = authority.client_credentials(resource=site.resource)
@@ -260,7 +260,7 @@ def test_algorithm(alg: str) -> None:
 
 
 def _with_another_signature(token: str) -> str:
-    """The token with the last full character of its signature changed: padding bits alone would not do."""
+    """Return the token with the last full character of its signature changed; padding bits do not matter."""
     at = -3
     return token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :]
 
@@ -318,7 +318,7 @@ def test_a_client_that_leaves_ends_its_stream(
         assert ended() == before
     deadline = time.monotonic() + 10
     while ended() == before:
-        assert time.monotonic() < deadline, "the app was never told that the client had left"
+        assert time.monotonic() < deadline, "the app did not receive a disconnect"
         time.sleep(0.02)
 
 
@@ -376,20 +376,20 @@ def test_websocket_ends_with_its_token(
 
 
 @proves("RS-80")
-def test_token_of_another_resource(site: CompiledConfig, authority: AuthorizationServer) -> None:
+def test_a_token_of_another_resource_is_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     for other in (f"{site.server.url}/mcp2", site.server.url, f"{site.resource}/", "https://elsewhere.example.com/mcp"):
         site.check_refused(authority.client_credentials(resource=other))
 
 
 @proves("RS-70")
-def test_opaque_token(site: CompiledConfig, authority: AuthorizationServer) -> None:
+def test_an_opaque_token_is_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     token = authority.client_credentials(resource=None)
     assert "." not in token
     site.check_refused(token)
 
 
 @proves("RS-81")
-def test_expired(site: CompiledConfig, brief: AuthorizationServer) -> None:
+def test_an_expired_token_is_401(site: CompiledConfig, brief: AuthorizationServer) -> None:
     token = brief.client_credentials(resource=site.resource)
     assert site.call(token).status_code == 200  # and is remembered: only its time ends it
     expires = jwt.decode(token, options={"verify_signature": False})["exp"]
@@ -401,12 +401,12 @@ def test_expired(site: CompiledConfig, brief: AuthorizationServer) -> None:
 
 @proves("RS-70")
 @pytest.mark.parametrize("token", ["garbage", "a.b.c", "e30.e30.e30", "x" * 8000], ids=lambda token: token[:12])
-def test_garbage(site: CompiledConfig, token: str) -> None:
+def test_garbage_is_401(site: CompiledConfig, token: str) -> None:
     site.check_refused(token)
 
 
 @proves("RS-17")
-def test_token68_only(site: CompiledConfig) -> None:
+def test_a_credential_that_is_not_a_token68_is_400(site: CompiledConfig) -> None:
     response = site.call("not a token68")
     assert response.status_code == 400
     expected = site.challenge("invalid_request", "Malformed Authorization header")
@@ -414,7 +414,7 @@ def test_token68_only(site: CompiledConfig) -> None:
 
 
 @proves("RS-79", "RS-80", "RS-81", "RS-82", "RS-85")
-def test_good_key_bad_claims(site: CompiledConfig, authority: AuthorizationServer) -> None:
+def test_bad_claims_signed_with_the_real_key_are_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     now = int(time.time())
     assert site.call(own_token(authority, site.resource)).status_code == 200
     for changes in (
@@ -433,7 +433,7 @@ def test_good_key_bad_claims(site: CompiledConfig, authority: AuthorizationServe
 
 
 @proves("RS-78")
-def test_changed_after_signing(site: CompiledConfig, authority: AuthorizationServer) -> None:
+def test_a_token_that_was_changed_after_signing_is_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     good = authority.client_credentials(resource=site.resource, scope="mcp:read")
     more = authority.client_credentials(resource=site.resource, scope="mcp:read mcp:admin")
     (header, claims, signature), (_, more_claims, _) = good.split("."), more.split(".")
@@ -444,14 +444,14 @@ def test_changed_after_signing(site: CompiledConfig, authority: AuthorizationSer
 
 
 @proves("RS-75")
-def test_another_key_under_a_known_kid(site: CompiledConfig, authority: AuthorizationServer) -> None:
+def test_another_key_under_a_known_kid_is_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     impostor = Issuer(authority.issuer)
     impostor.keys[0].kid = authority.private_keys()[0]["kid"]
     site.check_refused(impostor.mint(site.resource, scope="mcp:read"))
 
 
 @proves("RS-71")
-def test_alg_confusion(site: CompiledConfig, authority: AuthorizationServer) -> None:
+def test_alg_confusion_is_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     key = authority.private_keys()[0]
     claims = Issuer(authority.issuer, algorithms=()).claims(site.resource, scope="mcp:read")
     forms = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
@@ -465,7 +465,9 @@ def test_alg_confusion(site: CompiledConfig, authority: AuthorizationServer) -> 
 
 @proves("RS-42", "RS-111")
 @pytest.mark.parametrize("under", SERVERS)
-def test_missing_scope(sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer) -> None:
+def test_a_missing_scope_is_a_403_that_names_all_scopes(
+    sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
+) -> None:
     site = sites[under]
     read = authority.client_credentials(resource=site.resource, scope="mcp:read")
     assert site.call(read).status_code == 200
@@ -475,7 +477,7 @@ def test_missing_scope(sites: dict[Under, CompiledConfig], under: Under, authori
     expected = site.challenge("insufficient_scope", "Additional scope required", scope=needed)
     assert refused.headers["www-authenticate"] == expected
     assert refused.json() == {"error": "insufficient_scope", "error_description": "Additional scope required"}
-    # The client asks for what it was told to ask for.
+    # The client requests the scopes that the challenge named.
     assert site.call(authority.client_credentials(resource=site.resource, scope=needed), "/mcp/admin").is_success
     admin = authority.client_credentials(resource=site.resource, scope="mcp:admin")
     assert site.call(admin, "/mcp/admin").status_code == 403  # the baseline is needed too
@@ -483,7 +485,7 @@ def test_missing_scope(sites: dict[Under, CompiledConfig], under: Under, authori
 
 @proves("RS-241")
 @pytest.mark.parametrize("under", SERVERS)
-def test_the_log_says_why_and_no_token(
+def test_the_log_has_the_reason_and_no_token(
     sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
 ) -> None:
     site = sites[under]
@@ -503,7 +505,7 @@ def test_the_log_says_why_and_no_token(
 
 
 @proves("DC-7")
-def test_many_at_once_after_a_cold_start(authority: AuthorizationServer) -> None:
+def test_concurrent_requests_after_a_cold_start_share_one_fetch(authority: AuthorizationServer) -> None:
     with protected(authority.issuer, warm_up=False) as site, ThreadPoolExecutor(50) as pool:
         tokens = [authority.client_credentials(resource=site.resource) for _ in range(10)]
         authority.reset_stats()
@@ -512,10 +514,10 @@ def test_many_at_once_after_a_cold_start(authority: AuthorizationServer) -> None
 
 
 @proves("RS-73")
-def test_nothing_is_fetched_for_a_stranger(authority: AuthorizationServer) -> None:
+def test_nothing_is_fetched_for_an_unknown_issuer(authority: AuthorizationServer) -> None:
     with protected(authority.issuer, warm_up=False) as site:
         authority.reset_stats()
-        site.check_refused(Issuer("https://stranger.example.com").mint(site.resource, scope="mcp:read"))
+        site.check_refused(Issuer("https://unknown.example.com").mint(site.resource, scope="mcp:read"))
         site.check_refused("garbage")
         assert site.call(None).status_code == 401
         assert authority.stats() == {}
@@ -524,12 +526,12 @@ def test_nothing_is_fetched_for_a_stranger(authority: AuthorizationServer) -> No
 
 
 @proves("DC-9")
-def test_warm_up_at_start(authority: AuthorizationServer) -> None:
+def test_keys_are_fetched_at_start(authority: AuthorizationServer) -> None:
     authority.reset_stats()
     fetched = {well_known_paths(authority)[0]: 1, jwks_path(authority): 1}
     with protected(authority.issuer) as site:
         deadline = time.monotonic() + 10
-        while authority.stats() != fetched:  # it runs beside the start, and without a request
+        while authority.stats() != fetched:  # in the background of the start, without a request
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert site.call(own_token(authority, site.resource)).status_code == 200
@@ -558,7 +560,7 @@ def test_issuer_with_a_path(tenant: AuthorizationServer) -> None:
     ],
     ids=["not-found", "error", "redirect", "html", "other-issuer", "cut"],
 )
-def test_probing_goes_on(tenant: AuthorizationServer, fault: dict[str, Any]) -> None:
+def test_a_failed_metadata_url_does_not_end_the_probing(tenant: AuthorizationServer, fault: dict[str, Any]) -> None:
     first, second, third = well_known_paths(tenant)
     with protected(tenant.issuer, warm_up=False) as site:
         token = tenant.client_credentials(resource=site.resource)
@@ -566,7 +568,7 @@ def test_probing_goes_on(tenant: AuthorizationServer, fault: dict[str, Any]) -> 
         tenant.fault(first, **fault)
         try:
             assert site.call(token).status_code == 200
-            # The second place is not known to this server (404); the third is OpenID Connect's own.
+            # This server does not know the second URL (404); the third is the URL of OpenID Connect.
             assert tenant.stats() == {first: 1, second: 1, third: 1, jwks_path(tenant): 1}
         finally:
             tenant.clear_faults()
@@ -584,14 +586,16 @@ def test_probing_goes_on(tenant: AuthorizationServer, fault: dict[str, Any]) -> 
     ],
     ids=["error", "not-found", "html", "empty", "cut"],
 )
-def test_key_set_fails_once(authority: AuthorizationServer, fault: dict[str, Any]) -> None:
+def test_a_failed_key_set_fetch_is_503_until_the_back_off_ends(
+    authority: AuthorizationServer, fault: dict[str, Any]
+) -> None:
     with protected(authority.issuer, warm_up=False) as site:
         token = authority.client_credentials(resource=site.resource)
         authority.reset_stats()
         authority.fault(jwks_path(authority), times=1, **fault)
         try:
             wait = site.check_unavailable(token, at_most=2)
-            # Until then nothing is tried, whoever asks.
+            # Until then no request causes a fetch.
             site.check_unavailable(token, at_most=2)
             assert authority.stats()[jwks_path(authority)] == 1
             site.put_clock(wait)
@@ -601,7 +605,7 @@ def test_key_set_fails_once(authority: AuthorizationServer, fault: dict[str, Any
             authority.clear_faults()
 
 
-def test_slow_key_set_is_waited_for(authority: AuthorizationServer) -> None:
+def test_a_slow_key_set_is_awaited(authority: AuthorizationServer) -> None:
     with protected(authority.issuer, warm_up=False) as site, ThreadPoolExecutor(5) as pool:
         token = authority.client_credentials(resource=site.resource)
         authority.reset_stats()
@@ -666,14 +670,14 @@ def test_a_key_rolled_over(rotating: AuthorizationServer) -> None:
 
 @proves("RS-77", "DC-10")
 def test_unknown_kid(rotating: AuthorizationServer) -> None:
-    stranger = Issuer(rotating.issuer)  # a key that nobody publishes
+    unpublished = Issuer(rotating.issuer)  # with a key that is not in the key set
     with protected(rotating.issuer, warm_up=False) as site:
         good = rotating.client_credentials(resource=site.resource)
         assert site.call(good).status_code == 200
         rotating.reset_stats()
         now = int(time.time())
-        older = stranger.mint(site.resource, scope="mcp:read", iat=now - 200)
-        newer = stranger.mint(site.resource, scope="mcp:read", iat=now - 10)
+        older = unpublished.mint(site.resource, scope="mcp:read", iat=now - 200)
+        newer = unpublished.mint(site.resource, scope="mcp:read", iat=now - 10)
         site.check_refused(older)  # looked up at once
         for _ in range(5):
             site.check_refused(newer)  # the kid was looked up since this token was issued

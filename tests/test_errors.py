@@ -1,4 +1,4 @@
-"""`errors`: one tree; each leaf has its status and its wire code; operators read everything, escaped and cut."""
+"""`errors`: one class tree; each class has its status and wire code; `details()` is escaped and cut for operators."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from asgi_mcp_auth.errors import (
     InsufficientScope,
     InvalidServerMetadata,
     InvalidToken,
+    MCPAuthBearerAuthException,
     MCPAuthError,
+    MCPAuthTokenVerificationException,
     MessageRefused,
     MessageTooLarge,
     Misdirected,
@@ -45,6 +47,8 @@ TREE = {
     Unauthenticated: Refusal,
     NoCredential: Unauthenticated,
     InvalidToken: Unauthenticated,
+    MCPAuthBearerAuthException: InvalidToken,
+    MCPAuthTokenVerificationException: InvalidToken,
     InsufficientAuthentication: Unauthenticated,
     Forbidden: Refusal,
     OriginNotAllowed: Forbidden,
@@ -86,7 +90,9 @@ def test_the_tree_is_the_documented_one() -> None:
         ),
     ],
 )
-def test_leaves(leaf: type[Refusal], status: int, wire_code: str | None, description: str) -> None:
+def test_each_class_has_its_status_code_and_description(
+    leaf: type[Refusal], status: int, wire_code: str | None, description: str
+) -> None:
     refusal = leaf(Reason.HOOK_FAILED)
     assert (refusal.status, refusal.wire_code, refusal.description) == (status, wire_code, description)
     assert (refusal.code, refusal.reason, str(refusal)) == ("hook_failed", Reason.HOOK_FAILED, description)
@@ -94,7 +100,7 @@ def test_leaves(leaf: type[Refusal], status: int, wire_code: str | None, descrip
     assert leaf(Reason.HOOK_FAILED, description="Another sentence").description == "Another sentence"
 
 
-def test_insufficient_scope() -> None:
+def test_insufficient_scope_lists_the_required_scopes() -> None:
     """RS-42, RS-111."""
     refusal = InsufficientScope(required=("a", "b"), found="c")
     assert (refusal.status, refusal.wire_code, refusal.reason) == (403, "insufficient_scope", Reason.INSUFFICIENT_SCOPE)
@@ -131,7 +137,7 @@ def test_reasons_are_a_closed_list_of_snake_case_codes() -> None:
         pytest.param("x" * 129, "x" * 125 + "...", id="cut"),
     ],
 )
-def test_printable(value: object, expected: str) -> None:
+def test_printable_escapes_and_cuts_a_value(value: object, expected: str) -> None:
     assert printable(value) == expected
 
 
@@ -164,11 +170,11 @@ def test_details_say_only_what_is_known() -> None:
 
 
 def test_a_configuration_error_lists_every_problem() -> None:
-    problems = [Problem("resource", "It is wrong.", "Mend it."), Problem("public_paths", "They are wrong.", "")]
+    problems = [Problem("resource", "It is wrong.", "Fix it."), Problem("public_paths", "They are wrong.", "")]
     error = ConfigurationError(iter(problems))
     assert error.problems == tuple(problems)
     assert str(error) == (
-        "2 configuration problems\n  - resource: It is wrong. Mend it.\n  - public_paths: They are wrong."
+        "2 configuration problems\n  - resource: It is wrong. Fix it.\n  - public_paths: They are wrong."
     )
     assert str(ConfigurationError(problems[:1])).startswith("1 configuration problem\n")
     assert error.to_json() == {"error": "invalid_server_config", "error_description": str(error)}
@@ -197,11 +203,13 @@ def test_a_configuration_error_lists_every_problem() -> None:
         ),
     ],
 )
-def test_to_json(error: MCPAuthError, show: bool, expected: dict[str, str]) -> None:
+def test_to_json_contains_the_cause_only_if_it_is_requested(
+    error: MCPAuthError, show: bool, expected: dict[str, str]
+) -> None:
     assert error.to_json(show) == expected
 
 
-def test_invalid_server_metadata_is_both() -> None:
+def test_invalid_server_metadata_is_a_discovery_error_and_a_configuration_error() -> None:
     error = InvalidServerMetadata("It is wrong.", cause="x")
     assert (error.transient, error.cause, error.problems) == (False, "x", (Problem("metadata", "It is wrong.", ""),))
     assert error.code == "invalid_server_metadata"

@@ -119,7 +119,7 @@ def outcomes(explanation: Explanation) -> dict[str, str]:
 
 
 def assert_valid(explanation: Explanation, text: str) -> None:
-    """Assert what every explanation guarantees."""
+    """Assert the guarantees of every explanation."""
     shown = json.dumps(explanation.to_dict()) + repr(explanation)
     parts = text.split(".")
     assert text not in shown

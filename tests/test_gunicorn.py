@@ -1,4 +1,4 @@
-"""gunicorn, as a process: `load_app` in its configuration, with and without preload, reloading, and failing to start."""
+"""gunicorn as a process, with `load_app` in its configuration: preload, reload, and failing to start."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ async def app(scope, receive, send):
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
-    told = {"pid": os.getpid(), "sub": scope["state"]["claims"]["sub"], "root_path": scope["root_path"]}
+    seen = {"pid": os.getpid(), "sub": scope["state"]["claims"]["sub"], "root_path": scope["root_path"]}
     await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": json.dumps(told).encode()})
+    await send({"type": "http.response.body", "body": json.dumps(seen).encode()})
 
 def make():
     return app
@@ -56,7 +56,7 @@ def site(tmp_path: Path, issuer: Issuer) -> Path:
 
 @contextlib.contextmanager
 def gunicorn(site: Path, worker: str, app: str = "shop:app", *, preload: bool = False) -> Generator[AsgiServer]:
-    """gunicorn with the configuration file that the README shows."""
+    """Run gunicorn with the configuration file from the README."""
     port = free_port()
     (site / "gunicorn.conf.py").write_text(
         f'bind = "127.0.0.1:{port}"\nworkers = 2\nworker_class = "{worker}"\npreload_app = {preload}\n'
@@ -132,7 +132,7 @@ def test_reload_takes_up_a_changed_file_without_preload(preload: bool, site: Pat
 @pytest.mark.full
 @pytest.mark.parametrize("worker", WORKERS)
 def test_reload_with_a_broken_file_stops_gunicorn(worker: str, site: Path) -> None:
-    """And says why; no unprotected app is left."""
+    """gunicorn logs the problem, and no unprotected app keeps running."""
     with gunicorn(site, worker) as server:
         (site / "mcp-auth.toml").write_text("resourc = 3")
         os.kill(server.process.pid, signal.SIGHUP)
@@ -140,7 +140,7 @@ def test_reload_with_a_broken_file_stops_gunicorn(worker: str, site: Path) -> No
         assert "mcp-auth.toml:1: resourc: Unknown key." in server.process.output
 
         def gone() -> bool:
-            """A worker outlives its master for a moment; until then it is what it was."""
+            """A worker outlives its master for a moment and serves the old configuration until then."""
             try:
                 assert get(server).status_code == 401
             except httpx.TransportError:
@@ -152,7 +152,7 @@ def test_reload_with_a_broken_file_stops_gunicorn(worker: str, site: Path) -> No
 
 @pytest.mark.parametrize("worker", [WORKERS[0], pytest.param(WORKERS[1], marks=pytest.mark.full)])
 def test_usr2_takes_up_a_changed_file_with_preload(worker: str, site: Path, issuer: Issuer) -> None:
-    """As the README says: USR2 starts a new master beside the old one, and TERM to the old one leaves it alone."""
+    """As in the README: USR2 starts a second master; TERM then stops the first master only."""
     with gunicorn(site, worker, preload=True) as server:
         raw = token(issuer)
         assert get(server, raw).status_code == 200
@@ -182,8 +182,8 @@ def test_usr2_with_a_broken_file_leaves_the_old_master_in_charge(site: Path, iss
     with gunicorn(site, "asgi", preload=True) as server:
         (site / "mcp-auth.toml").write_text("resourc = 3")
         os.kill(server.process.pid, signal.SIGUSR2)
-        told = "mcp-auth.toml:1: resourc: Unknown key."
-        assert until(lambda: told in server.process.output)
+        message = "mcp-auth.toml:1: resourc: Unknown key."
+        assert until(lambda: message in server.process.output)
         assert {get(server, token(issuer)).status_code for _ in range(20)} == {200}
         assert server.process.returncode is None
 
@@ -193,19 +193,19 @@ def test_usr2_with_a_broken_file_leaves_the_old_master_in_charge(site: Path, iss
 )
 @pytest.mark.parametrize("worker", [WORKERS[0], pytest.param(WORKERS[1], marks=pytest.mark.full)])
 @pytest.mark.parametrize(
-    ("app", "settings", "told"),
+    ("app", "settings", "message"),
     [
         pytest.param("shopp:app", None, "app: 'shopp:app': there is no module 'shopp'.", id="import string"),
         pytest.param("shop:app", "resourc = 3", "mcp-auth.toml:1: resourc: Unknown key.", id="file"),
     ],
 )
-def test_a_failed_start_is_one_message(  # noqa: PLR0917
-    app: str, settings: str | None, told: str, worker: str, preload: bool, site: Path
+def test_a_failed_start_is_one_message_without_a_traceback(  # noqa: PLR0917
+    app: str, settings: str | None, message: str, worker: str, preload: bool, site: Path
 ) -> None:
     if settings is not None:
         (site / "mcp-auth.toml").write_text(settings)
     with pytest.raises(ProcessError) as raised, gunicorn(site, worker, app, preload=preload):
         pass
     assert "exited with status" in str(raised.value)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "asgi_mcp_auth/" not in str(raised.value)  # no traceback of ours; gunicorn may print one of its own halt

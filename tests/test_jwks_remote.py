@@ -419,7 +419,7 @@ async def test_keys_come_from_the_issuer_only(issuer: Issuer, upstream: Upstream
 
 
 @covers("RS-6 DC-8 outage at TTL")
-async def test_stale_keys_serve_through_an_outage_and_then_nobody_knows(
+async def test_stale_keys_serve_through_an_outage_and_then_tokens_are_answered_503(
     issuer: Issuer, upstream: Upstream, clock: Clock
 ) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
@@ -1132,8 +1132,8 @@ async def test_warm_up_never_raises(
     await keys.warm_up()
     await keys.warm_up()  # inside the back-off
     assert upstream.paths == [DISCOVERY, OPENID]
-    told = [(record.levelname, getattr(record, "event", "")) for record in caplog.records]
-    assert told == [("ERROR", "keys_unavailable")]
+    logged = [(record.levelname, getattr(record, "event", "")) for record in caplog.records]
+    assert logged == [("ERROR", "keys_unavailable")]
     with pytest.raises(Unavailable) as caught:
         await select(keys, issuer.keys[0].kid, "RS256")
     assert (str(caught.value.reason), caught.value.retry_after) == ("keys_unavailable", 1.0)

@@ -26,7 +26,7 @@ PAIRS = [(server, app) for server, how in SERVERS.items() for app in how.mcp_ser
 
 
 class Wire(NamedTuple):
-    """How the official client is told to speak, and what it then speaks."""
+    """The protocol mode that a test requests of the official client, and the version that the client then uses."""
 
     mode: Literal["auto", "legacy"]
     version: str

@@ -1,4 +1,4 @@
-"""What the documentation of mcpauth shows, done with this package: only the import is another.
+"""The code in the documentation of mcpauth, run with this package: only the imports differ.
 
 Each test follows one page or one tutorial, in short words; placeholder URLs and elided parts are filled in. The
 authorization server is a real one on loopback, because `fetch_server_config` is synchronous, over real HTTP.
@@ -64,7 +64,7 @@ def bearer(token: str) -> dict[str, str]:
 
 @pytest.fixture
 def anyio_backend() -> str:
-    """What is protected here runs under uvicorn, and so on asyncio; the MCP SDK's client need not be tried on trio."""
+    """The protected apps run on uvicorn and therefore on asyncio; the client of the MCP SDK is not tested on trio."""
     return "asyncio"
 
 
@@ -73,7 +73,7 @@ def anyio_backend() -> str:
 
 @contextlib.contextmanager
 def serving(app: Any, listener: socket.socket | None = None) -> Generator[str]:
-    """Serve an app with uvicorn in a thread; the value is its URL."""
+    """Serve an app with uvicorn in a thread; yield its URL."""
     import uvicorn
 
     with listener or socket.create_server(("127.0.0.1", 0)) as listening:
@@ -93,7 +93,7 @@ def serving(app: Any, listener: socket.socket | None = None) -> Generator[str]:
 
 
 class Provider:
-    """An authorization server: an `Issuer` with a userinfo endpoint, and its metadata at an unusual place as well."""
+    """An authorization server: an `Issuer` with a userinfo endpoint, whose metadata is at an unusual URL too."""
 
     def __init__(self, origin: str) -> None:
         self.origin = origin
@@ -104,7 +104,7 @@ class Provider:
         self.metadata["userinfo_endpoint"] = f"{self.url}/me"
         self.unusual_url = f"{origin}/api/v1/oauth-metadata.json"
         self.people: dict[str, dict[str, Any]] = {}
-        """Opaque tokens and what userinfo says of them."""
+        """The userinfo responses by opaque token."""
         routes = [
             Route("/oidc/me", self._userinfo),
             Route("/api/v1/oauth-metadata.json", self._unusual),
@@ -156,7 +156,7 @@ def mcp_auth(auth_server_config: AuthServerConfig) -> MCPAuth:
 
 
 def app_behind(mcp_auth: MCPAuth, bearer_auth: Callable[..., Any], path: str = "/") -> Starlette:
-    """The documentation's app, with a handler in place of the MCP server: it shows `auth_info`."""
+    """Return the app of the documentation, with a handler that shows `auth_info` instead of the MCP server."""
 
     async def show(_: Request) -> JSONResponse:
         info = mcp_auth.auth_info
@@ -181,7 +181,7 @@ def get(app: Any, token: str | None = None, path: str = "/") -> httpx.Response:
 
 
 def error_of(response: httpx.Response) -> tuple[int, str | None]:
-    """The status and the challenge's `error`; every challenge has to name the metadata."""
+    """Return the status and the `error` of the challenge; assert that the challenge names the metadata."""
     assert response.status_code in (401, 403), response.text
     (challenge,) = parse_challenges(response.headers["www-authenticate"])
     assert challenge.scheme == "Bearer"
@@ -254,7 +254,7 @@ def test_fetch_server_config(provider: Provider, kind: AuthServerType, place: st
 
 @pytest.mark.anyio
 async def test_fetch_server_config_can_be_awaited_under_another_name(provider: Provider) -> None:
-    """Mcpauth's docstring awaits the synchronous function, which cannot be; this is what it means."""
+    """The docstring of mcpauth awaits the synchronous function, which is impossible; the async one is meant."""
     config = await asgi_mcp_auth.fetch_server_config_async(issuer=provider.url, type=AuthServerType.OIDC)
     assert config.metadata is not None
     assert config.metadata.issuer == provider.url
@@ -272,13 +272,15 @@ def test_transpile_data(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> 
     assert config.metadata.issuer == provider.url  # the rest is what was fetched
 
 
-def test_transpile_data_mends_what_would_be_refused(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DC-2: the issuer is compared, and compared after `transpile_data`."""
+def test_transpile_data_corrects_metadata_that_would_be_refused(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DC-2: the issuer is compared after `transpile_data`."""
     monkeypatch.setitem(provider.metadata, "issuer", f"{provider.url}/")
     monkeypatch.setitem(provider.metadata, "scopes_supported", "read write")  # not a list
     with pytest.raises(MCPAuthConfigException):
         fetch_server_config(provider.url, AuthServerType.OIDC)
-    mended = fetch_server_config(
+    corrected = fetch_server_config(
         provider.url,
         AuthServerType.OIDC,
         lambda data: {
@@ -287,8 +289,8 @@ def test_transpile_data_mends_what_would_be_refused(provider: Provider, monkeypa
             "scopes_supported": data["scopes_supported"].split(),
         },
     )
-    assert mended.metadata is not None
-    assert mended.metadata.scopes_supported == ["read", "write"]
+    assert corrected.metadata is not None
+    assert corrected.metadata.scopes_supported == ["read", "write"]
     with pytest.raises(MCPAuthConfigException):
         fetch_server_config(provider.url, AuthServerType.OIDC, lambda data: {**data, "scopes_supported": []})
 
@@ -315,7 +317,7 @@ def test_fetch_from_a_specific_url_and_transpile(provider: Provider) -> None:
     assert config.metadata.response_types_supported == ["code"]
 
 
-def test_what_cannot_be_fetched(provider: Provider) -> None:
+def test_metadata_that_cannot_be_fetched_raises(provider: Provider) -> None:
     with pytest.raises(MCPAuthConfigException) as missing:
         fetch_server_config_by_well_known_url(f"{provider.origin}/nowhere", type=AuthServerType.OIDC)
     assert f"{provider.origin}/nowhere" in str(missing.value)
@@ -324,7 +326,7 @@ def test_what_cannot_be_fetched(provider: Provider) -> None:
 
 
 def test_metadata_by_hand(provider: Provider) -> None:
-    """As printed, without a token endpoint and response types: mcpauth itself refuses that."""
+    """As documented, without a token endpoint and response types, which mcpauth itself refuses."""
     config = AuthServerConfig(
         type=AuthServerType.OIDC,
         metadata=AuthorizationServerMetadata(
@@ -392,7 +394,7 @@ def test_protected_resource_metadata(
 
 
 def test_several_resources(provider: Provider, auth_server_config: AuthServerConfig) -> None:
-    """RS-104: each endpoint takes the tokens of its own resource only."""
+    """RS-104: each endpoint accepts only the tokens of its own resource."""
     files = "https://api.example.com/files"
     mcp_auth = MCPAuth(
         protected_resources=[
@@ -465,14 +467,14 @@ def test_audience(provider: Provider, mcp_auth: MCPAuth, audience: str | list[st
 
 
 def test_an_audience_that_is_not_the_resource(provider: Provider, mcp_auth: MCPAuth) -> None:
-    """ "Typically" it matches the resource, the documentation says; it need not."""
+    """The documentation says that the audience "typically" matches the resource; it may differ."""
     app = app_behind(mcp_auth, mcp_auth.bearer_auth_middleware("jwt", resource=API, audience="api://1234"))
     assert get(app, provider.mint("api://1234")).status_code == 200
     assert get(app, provider.mint("api://1234/")).status_code == 401
 
 
 def test_without_audience_the_resource_is_the_audience(provider: Provider, mcp_auth: MCPAuth) -> None:
-    """RS-80: mcpauth then checks no audience at all, and asks to "please always include" it."""
+    """RS-80: mcpauth checks no audience then; its documentation says to "please always include" one."""
     app = app_behind(mcp_auth, mcp_auth.bearer_auth_middleware("jwt", resource=API))
     assert get(app, provider.mint(API)).status_code == 200
     assert error_of(get(app, provider.mint("https://other.example.com"))) == (401, "invalid_token")
@@ -492,7 +494,7 @@ def test_leeway(provider: Provider, mcp_auth: MCPAuth, options: dict[str, Any], 
     assert response.status_code == expected
 
 
-def test_the_resource_of_a_single_one_goes_without_saying(provider: Provider, mcp_auth: MCPAuth) -> None:
+def test_the_resource_argument_is_optional_for_a_single_resource(provider: Provider, mcp_auth: MCPAuth) -> None:
     """The pages of 0.1.1: `bearer_auth_middleware("jwt", required_scopes=…)`, for a whole app."""
 
     async def endpoint(_: Request) -> JSONResponse:
@@ -521,10 +523,10 @@ def test_unknown_resource(mcp_auth: MCPAuth, mode: str) -> None:
 def test_auth_info(provider: Provider, mcp_auth: MCPAuth) -> None:
     bearer_auth = mcp_auth.bearer_auth_middleware("jwt", resource=API, audience=API)
     assert mcp_auth.auth_info is None
-    told: list[AuthInfo | None] = []
+    seen: list[AuthInfo | None] = []
 
     async def endpoint(_: Request) -> JSONResponse:
-        told.append(mcp_auth.auth_info)
+        seen.append(mcp_auth.auth_info)
         return JSONResponse({})
 
     inner = Starlette(routes=[Route("/", endpoint)])
@@ -533,7 +535,7 @@ def test_auth_info(provider: Provider, mcp_auth: MCPAuth) -> None:
     with serving(app) as url, httpx.Client(trust_env=False) as client:
         client.get(f"{url}/", headers=bearer(token))
         client.get(f"{url}/open", headers=bearer(token))
-    info, outside = told
+    info, outside = seen
     assert info is not None
     assert (info.token, info.issuer, info.subject, info.client_id) == (token, provider.url, "bob", "c1")
     assert (list(info.scopes), info.audience) == (["read", "write"], API)
@@ -580,7 +582,7 @@ def custom(mcp_auth: MCPAuth, kind: Kind, verify: VerifyToken) -> Starlette:
 def test_the_result_of_a_custom_verification_is_checked(
     provider: Provider, mcp_auth: MCPAuth, kind: Kind, changes: dict[str, Any], expected: tuple[int, str | None]
 ) -> None:
-    """The documentation promises the checks of issuer, audience and scopes; mcpauth 0.2 leaves out the issuer's."""
+    """The documentation promises checks of issuer, audience and scopes; mcpauth 0.2 does not check the issuer."""
     asked: list[str] = []
 
     def verify(token: str) -> AuthInfo:
@@ -636,7 +638,7 @@ def test_the_result_of_a_custom_verification_is_checked(
         ),
     ],
 )
-def test_what_a_custom_verification_may_raise(
+def test_the_documented_exceptions_of_a_custom_verification_are_refusals(
     mcp_auth: MCPAuth, kind: Kind, error: Exception, expected: tuple[int, str]
 ) -> None:
     def verify(token: str) -> AuthInfo:
@@ -656,10 +658,10 @@ def test_scopes_named_by_a_custom_verification(mcp_auth: MCPAuth) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_what_a_custom_verification_should_not_do(
+def test_an_error_of_a_custom_verification_is_a_503(
     mcp_auth: MCPAuth, kind: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RS-6: its mistake is not the caller's fault, and no pass; mcpauth answers 500."""
+    """RS-6: an error of the function is a 503 and admits no request; mcpauth answers 500."""
 
     def forgetful(token: str) -> Any:
         return None
@@ -678,7 +680,7 @@ def test_what_a_custom_verification_should_not_do(
 
 
 def test_str_of_missing_scopes() -> None:
-    """What a tool shows to the model when it raises this, as in the tutorial: the token is good, scopes are missing."""
+    """The text that a tool shows to the model if it raises the exception, as in the tutorial."""
     text = str(MCPAuthBearerAuthException(BearerAuthExceptionCode.MISSING_REQUIRED_SCOPES))
     assert "scope" in text.lower()
     assert "invalid" not in text.lower()
@@ -688,7 +690,7 @@ def test_str_of_missing_scopes() -> None:
 
 
 class AnyToken(httpx2.Auth):
-    """Sends the token of the moment, and remembers how that went."""
+    """HTTP authentication that sends the current token and keeps the responses."""
 
     def __init__(self, token: str) -> None:
         self.token = token
@@ -767,7 +769,7 @@ async def test_auth_info_in_a_tool_is_that_of_the_request(
 
 @pytest.mark.anyio
 async def test_sse_app(provider: Provider, mcp_auth: MCPAuth) -> None:
-    """The transport that most pages show."""
+    """The SSE transport, which most pages of the documentation use."""
     mcp = MCPServer("MyMCPServer")
 
     @mcp.tool()
@@ -800,7 +802,7 @@ async def test_sse_app(provider: Provider, mcp_auth: MCPAuth) -> None:
 
 @pytest.mark.usefixtures("blocking_calls")  # the verifier's own
 class TestWhoami:
-    """The tutorial's verifier asks the userinfo endpoint, synchronously, on the event loop."""
+    """The verifier of the tutorial calls the userinfo endpoint synchronously on the event loop."""
 
     def verifier(self, auth_server_config: AuthServerConfig, audience: str | None) -> Callable[[str], AuthInfo]:
         def verify_access_token(token: str) -> AuthInfo:
@@ -854,7 +856,7 @@ class TestWhoami:
                 assert await call(client, "whoami") == {"sub": "erin", "name": "Erin"}
 
     def test_unknown_to_userinfo(self, mcp_auth: MCPAuth, auth_server_config: AuthServerConfig) -> None:
-        response = get(self.app(mcp_auth, auth_server_config), "opaque-nobody", "/mcp")
+        response = get(self.app(mcp_auth, auth_server_config), "opaque-unknown", "/mcp")
         assert error_of(response) == (401, "invalid_token")
 
     def test_userinfo_without_a_subject(
@@ -864,7 +866,7 @@ class TestWhoami:
         auth_server_config: AuthServerConfig,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """An AuthInfo cannot be made of it: "the response didn't match the expected structure"."""
+        """The response gives no AuthInfo: "the response didn't match the expected structure"."""
         monkeypatch.setitem(provider.people, "opaque-anonymous", {"name": "Anonymous"})
         response = get(self.app(mcp_auth, auth_server_config), "opaque-anonymous", "/mcp")
         assert error_of(response) == (401, "invalid_token")
@@ -876,7 +878,7 @@ class TestWhoami:
         auth_server_config: AuthServerConfig,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """RS-80: what the tutorial returns names no audience, so it may be meant for anybody: here it has to say."""
+        """RS-80: the AuthInfo of the tutorial has no audience; this package requires one."""
         monkeypatch.setitem(provider.people, "opaque-erin", {"sub": "erin"})
         response = get(self.app(mcp_auth, auth_server_config, audience=None), "opaque-erin", "/mcp")
         assert error_of(response) == (401, "invalid_token")

@@ -1,6 +1,6 @@
-"""Whole programs of others as clients: mcp-remote, the MCP Inspector on the command line and in a browser.
+"""Third-party programs as clients: mcp-remote, and the MCP Inspector on the command line and in a browser.
 
-And the conformance suite's scenarios for authorization servers. What they do not manage is told in the README.
+Also the scenarios of the conformance suite for authorization servers. The README lists what does not work.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CONFORMANCE = CLIENTS / "node_modules" / "@modelcontextprotocol" / "conformance"
 
 
 @pytest.mark.full
-def test_mcp_remote_goes_all_the_way(here: World, tmp_path: Path) -> None:
-    """Registration, consent, a tool, step-up, expiry and refresh, as a server on standard input to its host."""
+def test_mcp_remote_completes_the_whole_flow(here: World, tmp_path: Path) -> None:
+    """Registration, consent, a tool call, step-up, expiry and refresh, as an MCP server on stdio."""
     user = User()
     with mcp_remote(here.resource, tmp_path, user) as remote:
         assert remote.initialize() == "notes"
@@ -49,7 +49,7 @@ def test_mcp_remote_goes_all_the_way(here: World, tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_script_4_inspector_on_the_command_line(here: World, tmp_path: Path) -> None:
-    """Its callback is http://127.0.0.1:6276/oauth/callback; what it was granted is found by its next run."""
+    """The callback is http://127.0.0.1:6276/oauth/callback; the next run of the program uses the stored tokens."""
     user = User()
     first = inspector(here.resource, "read", tmp_path, user)
     assert first == (0, "read")
@@ -68,7 +68,7 @@ def test_script_4_inspector_on_the_command_line(here: World, tmp_path: Path) -> 
 
 @pytest.mark.full
 def test_the_inspector_on_the_command_line_does_not_step_up(here: World, tmp_path: Path) -> None:
-    """It refreshes in place of asking its user, and says so. What our README says of it."""
+    """The Inspector refreshes instead of asking its user, and reports that, as the README describes."""
     inspector(here.resource, "read", tmp_path, User())
     status, said = inspector(here.resource, "write", tmp_path, User())
     assert status != 0
@@ -77,7 +77,9 @@ def test_the_inspector_on_the_command_line_does_not_step_up(here: World, tmp_pat
 
 
 @pytest.mark.full
-def test_script_3_programs_that_are_their_own_url(here: World, documents: Documents, tmp_path: Path) -> None:
+def test_script_3_programs_with_a_client_id_metadata_document(
+    here: World, documents: Documents, tmp_path: Path
+) -> None:
     """AS-45: mcp-remote and the Inspector with a client id metadata document, and no registration."""
     option = ("--client-metadata-url", documents.client_id)
     with mcp_remote(here.resource, tmp_path, User(), *option) as remote:
@@ -89,7 +91,7 @@ def test_script_3_programs_that_are_their_own_url(here: World, documents: Docume
 
 
 def wait_for(page: Page, holds: Callable[[], bool]) -> None:
-    """Let the page go on until something holds."""
+    """Wait until a condition of the page is true."""
     for _ in range(150):
         if holds():
             return
@@ -139,7 +141,7 @@ def test_script_4_inspector_in_the_browser(here: World, tmp_path: Path) -> None:
 
 
 def checks(directory: Path) -> dict[str, str]:
-    """The suite's checks by id, with their statuses."""
+    """Return the statuses of the suite's checks by id."""
     found: dict[str, str] = {}
     for file in directory.rglob("checks.json"):
         for check in json.loads(file.read_text(encoding="utf-8")):
@@ -164,7 +166,7 @@ def test_script_10_the_conformance_suite(tmp_path: Path) -> None:
 
 
 def test_the_readme_names_the_versions_that_are_tested() -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (Path(__file__).parent.parent / "asgi_mcp_auth" / "README.md").read_text(encoding="utf-8")
     section = readme.partition("\n## Clients\n")[2].partition("\n## ")[0]
     pins: dict[str, str] = json.loads((CLIENTS / "package.json").read_text(encoding="utf-8"))["dependencies"]
     assert [version for pin in pins.values() if (version := pin.rpartition("@")[2]) not in section] == []

@@ -1,30 +1,40 @@
-"""The warning when the well-known path cannot reach the middleware: once, with the paths to route, as early as may be."""
+"""Mistakes of mounting are warned about once, as early as they can be known, with the line that fixes them."""
 
 from __future__ import annotations
 
+import inspect
 import logging
+import re
+import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastmcp import FastMCP
 from harness import PRM_PATH, R, RecordingApp, bearer, call, protect, token
+from hypercorn.utils import is_asgi
 from litestar import Litestar, get
 from litestar.middleware import DefineMiddleware
+from mcp.server import MCPServer, Server
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.routing import Mount
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from uvicorn import Config
 
 from asgi_mcp_auth import MCPAuth, MCPAuthMiddleware, ResourceServerConfig, ResourceServerMetadata
+from asgi_mcp_auth._compat.asgi_servers import QUIRKS
+from asgi_mcp_auth.errors import ConfigurationError
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
 
-BELOW_API = (
-    f"Mounted below '/api': {PRM_PATH} of the host root has to be routed to this middleware, as it is or below "
-    "the mount; or serve MCPAuth.metadata_app() at the host root."
-)
+ROUTED = f"Mounted below '/api': {PRM_PATH} of the host root has to be routed to this middleware. "
+BELOW_API = f"{ROUTED}In the proxy, for example nginx: location {PRM_PATH} {{ proxy_pass http://127.0.0.1:8000; }}"
+BELOW_A_MOUNT = f"{ROUTED}In the outer app, before other mounts: Mount('/.well-known', app=auth.metadata_app())"
 IN_LITESTAR = (
     f"Litestar gives its middlewares no path without a route, so {PRM_PATH} of the host root does not reach this one. "
     "Wrap the app, MCPAuthMiddleware(Litestar(...), ...), or give these paths a route: "
@@ -68,7 +78,7 @@ def litestar(auth: MCPAuth, *inside: Any) -> Litestar:
 
 
 async def start(app: Any) -> None:
-    """The lifespan, up to the point where the app is told to stop."""
+    """Run the lifespan up to its shutdown message."""
     events = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
 
     async def receive() -> Any:
@@ -146,7 +156,7 @@ async def test_at_the_first_request_where_nothing_tells_before(
     assert warnings(caplog) == []
     for _ in range(3):
         assert (await call(app, path="/api/mcp", headers=bearer(token(issuer)))).status == 200
-    assert warnings(caplog) == [BELOW_API]
+    assert warnings(caplog) == [BELOW_A_MOUNT]
 
 
 async def test_a_root_path_of_the_users_is_told_once(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
@@ -173,3 +183,188 @@ async def test_mcpauths_middleware_has_no_document_to_route(auth: MCPAuth, caplo
     app = Starlette(routes=[Mount("/api", app=RecordingApp(), middleware=[Middleware(bearer_auth)])])
     assert (await call(app, path="/api/mcp")).status == 401
     assert warnings(caplog) == []
+
+
+async def test_the_proxys_line_names_the_server_that_it_has_to_reach(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = protect(issuer, RecordingApp())
+    await call(app, path="/mcp", root_path="/api", server=("10.1.2.3", 9000))
+    assert warnings(caplog)[0].endswith(f"nginx: location {PRM_PATH} {{ proxy_pass http://10.1.2.3:9000; }}")
+
+
+async def test_the_line_of_the_warning_fixes_it(auth: MCPAuth, caplog: pytest.LogCaptureFixture) -> None:
+    site = Starlette(
+        routes=[Mount("/.well-known", app=auth.metadata_app()), Mount("/api", app=auth.wrap(RecordingApp()))]
+    )
+    assert (await call(site, "GET", PRM_PATH)).json()["resource"] == R
+    await call(site, path="/api/mcp")
+    assert warnings(caplog) == []
+
+
+# --- the resource's own path ----------------------------------------------------------------------------------------
+
+JSON_RPC = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32601,"message":"Method not found"}}'
+
+
+class Answering:
+    """An app with one answer."""
+
+    def __init__(self, status: int, body: bytes = b"", location: str | None = None) -> None:
+        self.status = status
+        self.body = body
+        self.headers = [] if location is None else [(b"location", location.encode("latin-1"))]
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
+REDIRECTED = "The app redirects the resource's own path to '/mcp/'"
+NOT_SERVED = "The app answered 404 to '/mcp', the resource's own path."
+
+
+@pytest.mark.parametrize(
+    ("app", "path", "expected"),
+    [
+        pytest.param(Answering(307, location="/mcp/"), "/mcp", REDIRECTED, id="a redirect to a slash more"),
+        pytest.param(
+            Answering(308, location="https://mcp.example.com/mcp/?x=1"), "/mcp", REDIRECTED, id="an absolute redirect"
+        ),
+        pytest.param(
+            Answering(301, location="/mcp"),
+            "/mcp/",
+            "The app redirects the resource's own path to '/mcp'",
+            id="a redirect to a slash less",
+        ),
+        pytest.param(Answering(307, location="/mcp"), "/mcp", None, id="a redirect to itself"),
+        pytest.param(Answering(307, location="/login"), "/mcp", None, id="a redirect elsewhere"),
+        pytest.param(Answering(307, location="/x/"), "/x", None, id="a redirect of another path"),
+        pytest.param(Answering(307, location="http://[/mcp/"), "/mcp", None, id="a redirect to no URL"),
+        pytest.param(Answering(307), "/mcp", None, id="a redirect without a location"),
+        pytest.param(Answering(404, b"Not Found"), "/mcp", NOT_SERVED, id="404"),
+        pytest.param(Answering(404, b'{"detail":"Not Found"}'), "/mcp", NOT_SERVED, id="404 of FastAPI"),
+        pytest.param(Answering(404, JSON_RPC), "/mcp", None, id="404 of an MCP server"),
+        pytest.param(Answering(404, b"Not Found"), "/x", None, id="404 at another path"),
+        pytest.param(Answering(405, b"Not Found"), "/mcp", None, id="405"),
+        pytest.param(RecordingApp(), "/mcp", None, id="200"),
+    ],
+)
+async def test_an_app_that_does_not_serve_the_resources_path_is_warned_about_once(
+    app: Any, path: str, expected: str | None, issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    guarded = protect(issuer, app)
+    for _ in range(3):
+        await call(guarded, path=path, headers=bearer(token(issuer)))
+    assert [warning.startswith(expected or "-") for warning in warnings(caplog)] == ([] if expected is None else [True])
+
+
+async def test_404_for_an_unknown_session_is_not_warned_about(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+    guarded = protect(issuer, Answering(404, b"Session not found"))
+    await call(guarded, headers=[*bearer(token(issuer)), ("mcp-session-id", "s")])
+    assert warnings(caplog) == []
+
+
+async def test_a_mounted_mcp_app_that_redirects_is_warned_about_and_the_line_fixes_it(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    wrong = protect(issuer, Starlette(routes=[Mount("/mcp", app=Starlette(routes=[Route("/", ok, methods=["POST"])]))]))
+    assert (await call(wrong, headers=bearer(token(issuer)))).status == 307
+    assert [warning.startswith(REDIRECTED) for warning in warnings(caplog)] == [True]
+    caplog.clear()
+    right = protect(issuer, Starlette(routes=[Mount("/", app=Starlette(routes=[Route("/mcp", ok, methods=["POST"])]))]))
+    assert (await call(right, headers=bearer(token(issuer)))).status == 200
+    assert warnings(caplog) == []
+
+
+async def ok(request: Any) -> PlainTextResponse:
+    return PlainTextResponse("ok")
+
+
+# --- what can be protected ------------------------------------------------------------------------------------------
+
+
+async def asgi3(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": str(scope["state"]["claims"]["sub"]).encode()})
+
+
+def asgi3_returning_an_awaitable(scope: Any, receive: Any, send: Any) -> Any:
+    return asgi3(scope, receive, send)
+
+
+def asgi2(scope: Any) -> Any:
+    return partial(asgi3, scope)
+
+
+class ASGI2:
+    """An ASGI 2 app as Channels 2 wrote them."""
+
+    def __init__(self, scope: Any) -> None:
+        self.scope = scope
+
+    async def __call__(self, receive: Any, send: Any) -> None:
+        await asgi3(self.scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        pytest.param(asgi3, id="ASGI 3"),
+        pytest.param(asgi3_returning_an_awaitable, id="ASGI 3, a plain function"),
+        pytest.param(partial(asgi3), id="ASGI 3, partial"),
+        pytest.param(asgi2, id="ASGI 2, a function"),
+        pytest.param(ASGI2, id="ASGI 2, a class"),
+    ],
+)
+async def test_apps_of_both_asgi_versions_can_be_protected(app: Any, issuer: Issuer) -> None:
+    answer = await call(protect(issuer, app), headers=bearer(token(issuer)))
+    assert (answer.status, answer.body) == (200, b"alice")
+
+
+def wsgi(environ: Any, start_response: Any) -> Any:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("app", "what", "fix"),
+    [
+        pytest.param(FastMCP("x"), "FastMCP is not an ASGI app", "server.http_app()", id="fastmcp"),
+        pytest.param(MCPServer("x"), "MCPServer is not an ASGI app", "server.streamable_http_app()", id="mcp"),
+        pytest.param(
+            Server("x"), "Server is not an ASGI app", "server.streamable_http_app()", id="a low-level server of mcp"
+        ),
+        pytest.param(wsgi, "is a WSGI app", "a2wsgi.WSGIMiddleware(app)", id="WSGI"),
+        pytest.param(None, "None is not an ASGI app", "Pass the ASGI app to protect.", id="None"),
+        pytest.param(lambda: None, "is not an ASGI app", "scope, receive and send", id="a factory"),
+    ],
+)
+def test_an_object_that_is_no_asgi_app_is_refused_with_the_fix(app: Any, what: str, fix: str, issuer: Issuer) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        protect(issuer, app)
+    (problem,) = caught.value.problems
+    assert problem.where == "app"
+    assert what in problem.what
+    assert fix in problem.fix
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="inspect.markcoroutinefunction is new in 3.12")
+def test_a_wsgi_call_names_the_asgi_worker(issuer: Issuer) -> None:
+    guarded: Any = protect(issuer, RecordingApp())
+    with pytest.raises(TypeError, match=r"MCPAuthMiddleware was called as a WSGI app.*--worker-class asgi"):
+        guarded({"REQUEST_METHOD": "GET"}, print)
+
+
+def test_servers_recognize_a_protected_app_as_asgi_3(issuer: Issuer) -> None:
+    guarded = protect(issuer, RecordingApp())
+    assert inspect.iscoroutinefunction(guarded.__call__)
+    assert is_asgi(guarded)  # Hypercorn takes every other callable for WSGI
+    config = Config(guarded)
+    config.load()
+    assert config.interface == "asgi3"
+
+
+def test_every_quirk_has_a_version_and_a_source() -> None:
+    for quirk in QUIRKS:
+        assert re.search(r"\d", quirk.product), quirk
+        assert quirk.source.startswith("https://"), quirk

@@ -61,6 +61,35 @@ def test_workers_of_gunicorn_use_what_was_fetched_before_the_fork() -> None:
     assert upstream.issuer.requests == {"/.well-known/oauth-authorization-server": 1, "/jwks": 1}
 
 
+@pytest.mark.parametrize((), [pytest.param(id="DC-9 gunicorn --preload, HUP")])
+def test_workers_after_hup_use_what_the_master_fetched() -> None:
+    """While the issuer is down: as the reference says of `preload_app`."""
+    upstream, port = Upstream(), free_port()
+    upstream.issuer = Issuer(upstream.url, algorithms=("ES256",))
+    resource = f"http://127.0.0.1:{port}/mcp"
+    token = upstream.issuer.mint(resource, scope="mcp:read")
+    argv = [sys.executable, "-m", "gunicorn", "preloaded:app", "--preload", "--no-control-socket"]
+    argv += ["--worker-class", "uvicorn_worker.UvicornWorker", "--bind", f"127.0.0.1:{port}"]
+    env = {"PYTHONPATH": str(COUNTERPARTS), "RESOURCE": resource, "ISSUER": upstream.url}
+
+    def ask() -> httpx.Response:
+        return httpx.get(resource, headers={"authorization": f"Bearer {token}"}, trust_env=False)
+
+    upstream.start()
+    try:
+        with running(argv, ready_port=port, env=env, cwd=COUNTERPARTS) as process:
+            before = ask().json()["pid"]
+            upstream.stop()
+            os.kill(process.pid, signal.SIGHUP)
+            deadline = time.monotonic() + 20
+            while (answer := ask()).status_code == 200 and answer.json()["pid"] == before:
+                assert time.monotonic() < deadline, process.output
+                time.sleep(0.1)
+            assert answer.status_code == 200, answer.text
+    finally:
+        upstream.stop()
+
+
 FORK = """
 import json, os, sys
 import anyio

@@ -1,4 +1,4 @@
-"""Behind nginx, a real one, with the README's configuration: TLS ends there, and /api is cut off the path.
+"""Servers behind a real nginx with the configuration from the README: nginx ends TLS and cuts /api off the path.
 
 What `test_stacks` asks a server is asked through the proxy: websockets, unbuffered streams and disconnects included.
 """
@@ -45,7 +45,7 @@ LIES = {
     "x-original-url": "/evil",
     "forwarded": "for=192.0.2.1;host=evil.example;proto=http",
 }
-TOLD = {
+ROOT_PATH_OPTIONS = {
     "uvicorn": "--root-path",
     "hypercorn": "--root-path",
     "hypercorn-trio": "--root-path",
@@ -56,7 +56,7 @@ TOLD = {
 
 
 def configured(directory: Path, port: int, upstream: AsgiServer) -> str:
-    """The README's configuration with ports and files of the test."""
+    """Return the configuration from the README with the ports and files of the test."""
     config = readme_block("nginx", "server_name").replace("listen 443 ssl", f"listen 127.0.0.1:{port} ssl")
     for name in ("server.pem", "server.key"):
         config, replaced = re.subn(rf"/etc/ssl/\S+{Path(name).suffix};", f"{directory / name};", config)
@@ -65,7 +65,7 @@ def configured(directory: Path, port: int, upstream: AsgiServer) -> str:
 
 
 class Proxied:
-    """Servers behind nginx, each started when it is first needed."""
+    """The servers behind nginx; each is started on first use."""
 
     def __init__(self, directory: Path, issuer: Issuer) -> None:
         self.directory = directory
@@ -74,20 +74,20 @@ class Proxied:
         self._stack = contextlib.ExitStack()
         self._started: dict[tuple[str, bool], tuple[str, AsgiServer]] = {}
 
-    def __call__(self, server: str, app: str, *, told: bool = True) -> Stack:
-        if (server, told) not in self._started:
-            more = [TOLD[server], "/api"] if told else []
+    def __call__(self, server: str, app: str, *, knows_root_path: bool = True) -> Stack:
+        if (server, knows_root_path) not in self._started:
+            more = [ROOT_PATH_OPTIONS[server], "/api"] if knows_root_path else []
             upstream = self._stack.enter_context(serving(server, APPS, self.issuer, more, PUBLIC))
             port = free_port()
-            own = self.directory / f"{server}-{told}"
+            own = self.directory / f"{server}-{knows_root_path}"
             own.mkdir()
             self._stack.enter_context(nginx(configured(self.directory, port, upstream), port, own))
-            self._started[server, told] = (f"https://127.0.0.1:{port}/api", upstream)
-        url, _ = self._started[server, told]
+            self._started[server, knows_root_path] = (f"https://127.0.0.1:{port}/api", upstream)
+        url, _ = self._started[server, knows_root_path]
         return Stack(url, SERVERS[server], app, self.issuer, PUBLIC, self.tls)
 
     def upstream(self, server: str) -> AsgiServer:
-        """The server behind nginx, told of its root path."""
+        """Return the server behind nginx that has a root path option."""
         return self._started[server, True][1]
 
     def close(self) -> None:
@@ -123,11 +123,13 @@ def asking(stack: Stack) -> Generator[Stack]:
             id=f"RS-31 RS-53 {app}-on-{server}",
             marks=[] if (server, app) == ("uvicorn", "starlette-native") else [pytest.mark.full],
         )
-        for server in TOLD
+        for server in ROOT_PATH_OPTIONS
         for app in (APPS if server == "uvicorn" else APPS[:1])
     ],
 )
-def test_through_nginx(server: str, app: str, probe: Callable[[Stack], None], proxied: Proxied) -> None:
+def test_a_server_behind_nginx_passes_every_probe(
+    server: str, app: str, probe: Callable[[Stack], None], proxied: Proxied
+) -> None:
     with asking(proxied(server, app)) as stack:
         probe(stack)
 
@@ -137,15 +139,17 @@ def test_through_nginx(server: str, app: str, probe: Callable[[Stack], None], pr
     [metadata, unauthenticated, claims, websocket_refused, websocket_accepted, streaming, disconnect],
     ids=lambda probe: probe.__name__,
 )
-def test_a_server_that_is_not_told(probe: Callable[[Stack], None], proxied: Proxied) -> None:
-    """Without `--root-path`: the document, the challenge and the app are all there."""
-    with asking(proxied("uvicorn", "raw-wrap", told=False)) as stack:
+def test_a_server_without_a_root_path_option_serves_the_resource(
+    probe: Callable[[Stack], None], proxied: Proxied
+) -> None:
+    """Without `--root-path` the metadata document, the challenge and the app are served."""
+    with asking(proxied("uvicorn", "raw-wrap", knows_root_path=False)) as stack:
         probe(stack)
 
 
 @pytest.mark.parametrize((), [pytest.param(id="RS-2")])
-def test_a_rule_does_not_fail_open_where_the_server_is_not_told(proxied: Proxied) -> None:
-    with asking(proxied("uvicorn", "raw-wrap", told=False)) as stack:
+def test_a_rule_does_not_fail_open_if_the_server_has_no_root_path_option(proxied: Proxied) -> None:
+    with asking(proxied("uvicorn", "raw-wrap", knows_root_path=False)) as stack:
         assert stack.get("admin").status_code == 400
         assert stack.get("whoami").status_code == 200
     with asking(proxied("uvicorn", "raw-wrap")) as stack:
@@ -154,7 +158,7 @@ def test_a_rule_does_not_fail_open_where_the_server_is_not_told(proxied: Proxied
 
 @pytest.mark.full
 @pytest.mark.parametrize("claimed", ["/evil", "/api/raw-wrap"], ids="RS-2 {}".format)
-def test_no_root_path_of_the_clients_reaches_daphne(claimed: str, proxied: Proxied) -> None:
+def test_a_root_path_that_a_client_sends_does_not_reach_daphne(claimed: str, proxied: Proxied) -> None:
     with asking(proxied("daphne", "raw-wrap")) as stack:
         lie = {"daphne-root-path": claimed}
         assert [stack.get(path, **lie).status_code for path in ("whoami", "admin")] == [200, 403]
@@ -164,7 +168,9 @@ def test_no_root_path_of_the_clients_reaches_daphne(claimed: str, proxied: Proxi
 
 @pytest.mark.parametrize("lies", [*({name: value} for name, value in LIES.items()), LIES], ids=" ".join)
 @pytest.mark.parametrize("app", APPS)
-def test_what_is_published_is_what_is_configured(app: str, lies: dict[str, str], proxied: Proxied) -> None:
+def test_forged_forwarding_fields_do_not_change_published_urls(
+    app: str, lies: dict[str, str], proxied: Proxied
+) -> None:
     with asking(proxied("uvicorn", app)) as stack:
         document = stack.get_document(**lies)
         refused = stack.client.get(f"{stack.url}/whoami", headers=lies)
@@ -175,15 +181,15 @@ def test_what_is_published_is_what_is_configured(app: str, lies: dict[str, str],
             url = f"https://www.example.com/.well-known/oauth-protected-resource/api/{app}"
             assert f'resource_metadata="{url}"' in answer.headers["www-authenticate"]
         for answer in (document, refused, forbidden):
-            told = answer.text + str(answer.headers)
-            assert "evil" not in told
-            assert "http://" not in told
+            sent = answer.text + str(answer.headers)
+            assert "evil" not in sent
+            assert "http://" not in sent
         assert stack.get("whoami", **lies).json()["sub"] == "alice"
 
 
 @pytest.mark.parametrize((), [pytest.param(id="RS-53")])
-def test_the_warning_names_what_to_route(proxied: Proxied, tmp_path: Path) -> None:
-    """Without its second location nginx has no document; the server's log says which path to route."""
+def test_the_log_names_the_path_that_the_proxy_must_route(proxied: Proxied, tmp_path: Path) -> None:
+    """Without its second location nginx does not serve the metadata document; the log names the path to route."""
     with asking(proxied("uvicorn", "raw-wrap")) as stack:
         unauthenticated(stack)
         path = "/.well-known/oauth-protected-resource/api/raw-wrap"
@@ -201,7 +207,7 @@ def test_the_warning_names_what_to_route(proxied: Proxied, tmp_path: Path) -> No
 
 @pytest.mark.parametrize((), [pytest.param(id="RS-18")])
 def test_a_long_token_passes(proxied: Proxied) -> None:
-    """nginx by default, and gunicorn, end at 8 KB."""
+    """The default limit of header fields in nginx and in gunicorn is 8 KB."""
     with asking(proxied("uvicorn", "raw-wrap")) as stack:
         claim: dict[str, Any] = {"groups": ["x" * 100] * 85}
         raw = stack.issuer.mint(stack.resource, scope="mcp:read", **claim)

@@ -1,13 +1,13 @@
-"""The README: every Python snippet runs, and its tables say what the code says."""
+"""The READMEs: their Python snippets run, their tables match the declarations, their links lead somewhere."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import json
+import pkgutil
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,21 +16,38 @@ from typing import Any
 import anyio
 import httpx
 import pytest
-from harness import RecordingApp, bearer, call
+from click.testing import CliRunner
+from harness import RecordingApp
+from readme_tables import DEV_FLAGS, PACKAGE, TABLES, arguments, filled
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 from test_servers import write_shop
 from test_stacks import SERVERS
 
-from asgi_mcp_auth import AuthServerConfig, MCPAuth, Reason
+import asgi_mcp_auth
+from asgi_mcp_auth import Reason
+from asgi_mcp_auth.cli._commands import commands
 from asgi_mcp_auth.cli._dev_options import dev_server
-from asgi_mcp_auth.config import JWKSCacheSettings
-from asgi_mcp_auth.dev import DevServer, Switch
 from asgi_mcp_auth.status import Event
 from asgi_mcp_auth.testing import Issuer
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text("utf-8")
+FOLDERS = ("", "recipes", "providers", "dev", "doctor", "testing", "cli")
+DOCUMENTS = {
+    "README.md": ROOT / "README.md",
+    "tests/README.md": ROOT / "tests" / "README.md",
+    "benchmarks/README.md": ROOT / "benchmarks" / "README.md",
+    "CHANGELOG.md": PACKAGE / "CHANGELOG.md",
+} | {f"{folder or 'asgi_mcp_auth'}/README.md": PACKAGE / folder / "README.md" for folder in FOLDERS}
+EACH = [pytest.param(path, id=name) for name, path in DOCUMENTS.items()]
+REFERENCE = (PACKAGE / "README.md").read_text("utf-8")
+NOT_TO_BE_WRITTEN = re.compile(
+    r"\b(told|tells|mends?|mended|to the letter|judge[sd]?|judgement|strangers?|nobody|somebody|whoever|brakes)\b",
+    flags=re.IGNORECASE,
+)
+
+
+# --- snippets -------------------------------------------------------------------------------------------------------
 
 
 async def internet(scope: Any, receive: Any, send: Any) -> None:
@@ -54,55 +71,146 @@ def shop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Generator[None]:
         del sys.modules[name]
 
 
-@pytest.mark.usefixtures("shop")
-def test_every_snippet_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, shop: None) -> Callable[[Path], Mapping[str, Any]]:
+    """Run every snippet of a document in order, and return what they define."""
     real = httpx.AsyncClient
 
     def client(transport: httpx.AsyncBaseTransport | None = None, **_: Any) -> httpx.AsyncClient:
         return real(transport=transport or httpx.ASGITransport(app=internet))
 
-    monkeypatch.setattr(httpx, "AsyncClient", client)
-    document = Sybil(parsers=[PythonCodeBlockParser()]).parse(ROOT / "README.md")
-    document.namespace |= {"__name__": __name__, "app": RecordingApp()}  # Litestar asks for the module of a handler
+    def evaluate(path: Path) -> Mapping[str, Any]:
+        monkeypatch.setattr(httpx, "AsyncClient", client)
+        document = Sybil(parsers=[PythonCodeBlockParser()]).parse(path)
+        # Litestar asks for the module of a handler.
+        document.namespace |= {"__name__": __name__, "app": RecordingApp()}
+        django: Any = import_module("django.conf")
+        if not django.settings.configured:
+            django.settings.configure(SECRET_KEY="of no site", ROOT_URLCONF="django.contrib.staticfiles.urls")
+        examples = list(document.examples())
+        assert len(examples) == path.read_text("utf-8").count("```python")
+        for example in examples:
+            example.evaluate()
+        return document.namespace
 
-    class Notes(ModuleType):
-        """What was defined so far, as a module; tests/test_testing_fixtures.py makes a file of it."""
+    return evaluate
 
-        def __getattr__(self, name: str) -> Any:
-            if name not in document.namespace:
-                raise AttributeError(name)
-            return document.namespace[name]
 
-    monkeypatch.setitem(sys.modules, "notes", Notes("notes"))
-    django: Any = import_module("django.conf")
-    django.settings.configure(SECRET_KEY="of nobody", ROOT_URLCONF="django.contrib.staticfiles.urls")
-    examples = list(document.examples())
-    assert len(examples) == README.count("```python")
-    for example in examples:
-        example.evaluate()
-    names = document.namespace
+def test_snippets_of_the_readme(run: Callable[[Path], Mapping[str, Any]]) -> None:
+    names = run(ROOT / "README.md")
+    names["test_my_app"]()
+
+
+def test_snippets_of_the_reference(run: Callable[[Path], Mapping[str, Any]]) -> None:
+    names = run(PACKAGE / "README.md")
     assert names["now"].metadata.issuer == "https://auth.example.com/oidc"
     assert names["from_a_url"].issuer == "https://auth.example.com"
     assert names["transpiled"].metadata.response_types_supported == ["code"]
-    protected = names["protected"] = names["protected"].auth.wrap(RecordingApp())
-    names["test_only_with_a_token"]()
-    names["test_an_outage"]()
 
-    async def use() -> list[int]:
-        return [(await call(protected, headers=bearer(names[name]))).status for name in ("token", "expired")]
 
-    assert anyio.run(use) == [200, 401]
+def test_snippets_of_the_development_server(run: Callable[[Path], Mapping[str, Any]]) -> None:
+    names = run(PACKAGE / "dev" / "README.md")
     assert anyio.run(names["registered"])["client_id"].startswith("dcr_")
 
 
-def test_nothing_is_left_to_fill_in() -> None:
-    assert re.findall(r"\b(?:TODO|TBD|FIXME|[A-Z]+_TABLE)\b", README) == []
+def test_every_python_block_is_run_by_a_test() -> None:
+    """tests/test_testing_fixtures.py runs those of the testing kit; the doctor's is a signature."""
+    with_python = {name for name, path in DOCUMENTS.items() if "```python" in path.read_text("utf-8")}
+    assert with_python == {
+        *("README.md", "asgi_mcp_auth/README.md", "dev/README.md", "testing/README.md", "doctor/README.md"),
+    }
+
+
+# --- what every document must be ------------------------------------------------------------------------------------
+
+
+def prose(path: Path) -> str:
+    """The text of a document without its code."""
+    return re.sub(r"```.*?```|`[^`\n]*`", "", path.read_text("utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("path", EACH)
+def test_plain_words(path: Path) -> None:
+    assert NOT_TO_BE_WRITTEN.findall(prose(path)) == []
+
+
+@pytest.mark.parametrize("path", EACH)
+def test_nothing_is_left_to_fill_in(path: Path) -> None:
+    assert re.findall(r"\b(?:TODO|TBD|FIXME|[A-Z]+_TABLE)\b", path.read_text("utf-8")) == []
+
+
+def anchors(path: Path) -> set[str]:
+    """The fragments that GitHub gives to the headings of a document."""
+    headings = re.findall(
+        r"^#+ (.+)$", re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL), re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("path", EACH)
+def test_links_lead_somewhere(path: Path) -> None:
+    broken: list[str] = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)):
+        if link.startswith("https://"):
+            continue
+        file, _, fragment = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        if not target.exists() or (fragment and fragment not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_document_can_be_reached_from_the_readme() -> None:
+    links = re.findall(r"\]\(([^)#\s]+)\)", (ROOT / "README.md").read_text("utf-8"))
+    assert set(DOCUMENTS.values()) - {ROOT / link for link in links} == {ROOT / "README.md"}
+    folders = {path.parent for path in PACKAGE.rglob("README.md")}
+    assert folders <= {path.parent for path in DOCUMENTS.values()}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(PACKAGE.rglob("*")) if path.suffix == ".md" or path.parent.name == "recipes"],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_the_installed_package_has_its_documents_and_recipes(path: Path) -> None:
+    if path.is_file():
+        installed = Path(str(asgi_mcp_auth.__file__)).parent / path.relative_to(PACKAGE)
+        assert installed.read_text("utf-8") == path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", EACH)
+def test_every_section_opens_with_a_line_of_prose(path: Path) -> None:
+    """Which says when a reader needs the section. Sections of a changelog have none."""
+    if path.name == "CHANGELOG.md":
+        return
+    sections = re.findall(r"^##? .+\n\n(.*)$", path.read_text("utf-8"), flags=re.MULTILINE)
+    assert [line for line in sections if not re.match(r"[A-Z*`\[]", line)] == []
+
+
+def test_the_readme_has_at_most_350_lines() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 350
+
+
+def test_the_test_command_is_what_ci_runs() -> None:
+    command = "pip install '.[test]' && pytest"
+    assert command in (ROOT / "README.md").read_text("utf-8")
+    assert command in (ROOT / ".ci" / "run").read_text("utf-8").replace("--quiet ", "")
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_generated_table_is_current(name: str) -> None:
+    path, make = TABLES[name]
+    text = path.read_text("utf-8")
+    assert filled(text, name, make()) == text, "run: python tests/readme_tables.py"
 
 
 def rows(heading: str) -> dict[str, list[str]]:
-    """The rows of the tables below a heading, by what stands in their first cell between backticks."""
-    section = re.split(r"^## ", README, flags=re.MULTILINE)
-    body = next(part for part in section if part.startswith(heading))
+    """The rows of the tables below a heading of the reference, by the names in their first cell."""
+    section = re.split(r"^##+ ", REFERENCE, flags=re.MULTILINE)
+    body = next(part for part in section if part.startswith(f"{heading}\n"))
     found: dict[str, list[str]] = {}
     for line in body.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
@@ -111,57 +219,82 @@ def rows(heading: str) -> dict[str, list[str]]:
     return found
 
 
-def test_the_table_of_options_is_complete() -> None:
-    parameters = dict(inspect.signature(MCPAuth.__init__).parameters)
-    del parameters["self"], parameters["protected_resources"]
-    assert {name: row[0] for name, row in rows("Configuration").items()} == {
-        name: "`time.time`" if name == "clock" else f"`{parameter.default!r}`".replace("10000", "10_000")
-        for name, parameter in parameters.items()
-    }
-
-
-def test_the_table_of_authorization_server_fields_is_complete() -> None:
-    defaults = {field.name: field.default for field in dataclasses.fields(AuthServerConfig)}
-    documented = {name: row[0] for name, row in rows("Authorization servers").items()}
-    written = {name: f"`{value!r}`".replace("'", '"') for name, value in defaults.items()}
-    special = {"issuer": "required", "algorithms": "all asymmetric", "jwks_cache": "`JWKSCacheSettings()`"}
-    assert documented == written | special
-
-
-def test_the_tables_of_clocks_and_of_events_are_complete() -> None:
-    clocks = {field.name: f"`{field.default!r}`" for field in dataclasses.fields(JWKSCacheSettings)}
-    documented = rows("Key sets")
-    assert set(documented) == set(clocks) | set(Event)
-    assert {name: documented[name][0] for name in clocks} == clocks
+def test_the_table_of_events_is_complete() -> None:
+    assert set(rows("Events")) == set(Event)
 
 
 def test_the_table_of_reason_codes_is_complete() -> None:
-    assert set(rows("Errors and reason codes")) == {reason.value for reason in Reason}
+    assert set(rows("Reason codes")) == {reason.value for reason in Reason}
 
 
-def test_the_tables_of_the_development_server_are_complete() -> None:
-    documented = rows("A development authorization server")
-    for switch in Switch:
-        assert documented.pop(switch.value) == [switch.meaning]
-    parameters = dict(inspect.signature(DevServer.__init__).parameters)
-    del parameters["self"]
-    shown: dict[str, object] = {name: parameter.default for name, parameter in parameters.items()}
-    shown["clock"] = "time.time"
-    assert {name: row[1] for name, row in documented.items()} == {name: f"`{value}`" for name, value in shown.items()}
-    flags = {flag for row in documented.values() for flag in re.findall(r"--[\w-]+", row[0])}
-    assert flags == {param.opts[0] for param in dev_server.params}
+def test_the_frequent_reasons_exist() -> None:
+    text = (ROOT / "README.md").read_text("utf-8").partition("| `reason` |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)`", text, flags=re.MULTILINE)) <= {reason.value for reason in Reason}
 
 
 def test_the_table_of_stacks_is_what_is_run() -> None:
-    documented = {
-        name: (row[1], row[2].removesuffix(" |").split(", ")) for name, row in rows("Frameworks and servers").items()
-    }
+    documented = {name: (row[1], row[2].removesuffix(" |").split(", ")) for name, row in rows("What was run").items()}
     assert documented == {
         name: (str(how.refusal), [*how.apps.split(), *how.mcp_servers.split()]) for name, how in SERVERS.items()
     }
 
 
-def test_the_test_command_is_what_ci_runs() -> None:
-    command = "pip install '.[test]' && pytest"
-    assert command in README
-    assert command in (ROOT / ".ci" / "run").read_text("utf-8").replace("--quiet ", "")
+def test_the_table_of_the_development_server_names_every_flag() -> None:
+    flags = {flag for cell in DEV_FLAGS.values() for flag in re.findall(r"--[\w-]+", cell)}
+    assert flags == {param.opts[0] for param in dev_server.params}
+
+
+def test_the_table_of_commands_is_complete() -> None:
+    documented = re.findall(
+        r"^\| `asgi-mcp-auth ([\w-]+)`", DOCUMENTS["cli/README.md"].read_text("utf-8"), re.MULTILINE
+    )
+    assert sorted(documented) == sorted(commands.commands)
+
+
+# --- help -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", sorted(commands.commands))
+def test_the_help_of_a_command_has_an_example(command: str) -> None:
+    shown = CliRunner().invoke(commands, [command, "--help"]).output
+    assert re.search(r"Examples:\n(?:  #.*\n)?  .*asgi-mcp-auth", shown)
+
+
+def public_classes() -> dict[str, type[Any]]:
+    """The classes that a module without an underscore in its name exports."""
+    found: dict[str, type[Any]] = {}
+    for info in pkgutil.walk_packages(asgi_mcp_auth.__path__, "asgi_mcp_auth."):
+        if any(part.startswith("_") for part in info.name.split(".")) or ".recipes" in info.name:
+            continue
+        module: ModuleType = import_module(info.name)
+        for name in getattr(module, "__all__", ()):
+            value = getattr(module, name)
+            if inspect.isclass(value) and value.__module__.startswith("asgi_mcp_auth"):
+                found[f"{value.__module__}.{value.__qualname__}"] = value
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(public_classes()))
+def test_help_explains_every_parameter(name: str) -> None:
+    """In the docstring of the class or of a base: in a section, or by its name in the text."""
+    documented = public_classes()[name]
+    assert documented.__doc__
+    docstrings = [base.__doc__ or "" for base in documented.__mro__ if base.__module__.startswith("asgi_mcp_auth")]
+    docstring = "\n".join(docstrings)
+    explained = {name for text in docstrings for part in ("Args", "Attributes") for name in arguments(text, part)}
+    try:
+        parameters = inspect.signature(documented).parameters
+    except ValueError:
+        return
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    missing = [
+        parameter.name
+        for parameter in parameters.values()
+        if parameter.kind not in kinds and parameter.name not in explained and f"`{parameter.name}`" not in docstring
+    ]
+    assert missing == []
+
+
+def test_help_of_the_middleware_explains_the_shorthand() -> None:
+    explained = arguments(asgi_mcp_auth.MCPAuthMiddleware.__doc__)
+    assert {"app", "auth", "resource", "authorization_servers", "required_scopes", "public_paths"} <= set(explained)

@@ -9,7 +9,9 @@ from harness import http_scope
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth._request import CREDENTIAL_FIELDS, MESSAGE_FIELDS, RequestInfo
+from asgi_mcp_auth._mcp.headers import header_params
+from asgi_mcp_auth._request import CREDENTIAL_FIELDS, MAX_ROOT_PATH, MESSAGE_FIELDS, RequestInfo
+from asgi_mcp_auth.errors import MessageRefused
 
 
 @pytest.mark.parametrize(
@@ -119,3 +121,35 @@ def test_a_websocket_is_a_get() -> None:
     request = RequestInfo(scope)
     assert (request.is_websocket, request.method, request.query_string) == (True, "GET", b"")
     assert RequestInfo(http_scope()).is_websocket is False
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        pytest.param([b"mcp-param-tenant"], {"tenant": "0"}, id="hyphens"),
+        pytest.param([b"mcp_param_tenant"], None, id="underscores in the prefix"),
+        pytest.param([b"mcp-param-tenant_id"], {"tenant_id": "0"}, id="an underscore of the name stays"),
+        pytest.param([b"mcp-param-a", b"mcp-param-b"], {"a": "0", "b": "1"}, id="two names"),
+        pytest.param([b"mcp-param-a", b"mcp-param-a"], None, id="repeated"),
+        pytest.param([b"mcp-param-a", b"mcp_param-a"], None, id="repeated in another spelling"),
+        pytest.param([b"mcp-param-a-b", b"mcp-param-a_b"], None, id="names that differ in an underscore"),
+    ],
+)
+def test_header_params_fold_underscores(names: list[bytes], expected: dict[str, str] | None) -> None:
+    """No field reaches a server behind a WSGI adapter as `Mcp-Param-*` that the hook does not see."""
+    headers = [(name, str(index).encode()) for index, name in enumerate(names)]
+    if expected is None:
+        with pytest.raises(MessageRefused):
+            header_params(headers, None)
+    else:
+        assert header_params(headers, None) == expected
+
+
+def test_a_root_path_is_removed_from_a_well_known_path_up_to_a_length() -> None:
+    """Daphne takes the root path from a header field, so its length is a client's choice."""
+    for length in (MAX_ROOT_PATH, MAX_ROOT_PATH + 1):
+        root = "/" + "é" * (length - 1)
+        raw = f"{root}/.well-known/x".encode()
+        scope = http_scope(path=f"{root}/.well-known/x", raw_path=raw) | {"root_path": root}
+        found = RequestInfo(scope).well_known_path
+        assert found == (b"/.well-known/x" if length == MAX_ROOT_PATH else raw)

@@ -1,4 +1,4 @@
-"""`_protocol.responses`: the answers of our own, whole (RS-39, RS-40, RS-42, RS-43)."""
+"""`_oauth.responses`: complete responses, byte for byte (RS-39, RS-40, RS-42, RS-43)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SOURCE = ChallengeSource((BEARER,), PRM, ("mcp:read",))
 
 
 def whole(status: int, body: str, *headers: tuple[str, str]) -> Response:
-    """A JSON answer that is not to be stored."""
+    """Return a JSON response with `Cache-Control: no-store`."""
     fields = [("content-type", "application/json"), ("content-length", str(len(body))), ("cache-control", "no-store")]
     return Response(status, tuple((k.encode(), v.encode()) for k, v in [*fields, *headers]), body.encode())
 
@@ -70,7 +70,7 @@ def challenged(status: int, body: str, challenge: str) -> Response:
         pytest.param(
             InvalidToken(Reason.WRONG_AUDIENCE, expected="a", found="b", issuer="c", kid="d", alg="e"),
             challenged(401, '{"error":"invalid_token","error_description":"The access token is invalid"}', cht()),
-            id="RS-39 wrong audience, nothing told",
+            id="RS-39 wrong audience, no details",
         ),
         pytest.param(
             InvalidToken(Reason.UNKNOWN_ISSUER, found="https://evil.example"),
@@ -104,7 +104,9 @@ def challenged(status: int, body: str, challenge: str) -> Response:
             whole(403, '{"jsonrpc":"2.0","error":{"code":-32600,"message":"Origin not allowed"}}'),
             id="RS-1 RS-220 another origin, no challenge",
         ),
-        pytest.param(NotFound(Reason.NO_SUCH_RESOURCE), whole(404, '{"detail":"Not found"}'), id="RS-54 nobody's path"),
+        pytest.param(
+            NotFound(Reason.NO_SUCH_RESOURCE), whole(404, '{"detail":"Not found"}'), id="RS-54 a path of no resource"
+        ),
         pytest.param(
             Misdirected(Reason.HOST_NOT_ALLOWED), whole(421, '{"detail":"Host not allowed"}'), id="RS-223 another host"
         ),
@@ -115,7 +117,7 @@ def challenged(status: int, body: str, challenge: str) -> Response:
         ),
     ],
 )
-def test_refusals(refusal: Refusal, expected: Response) -> None:
+def test_a_refusal_is_rendered_exactly(refusal: Refusal, expected: Response) -> None:
     assert refusal_response(refusal, SOURCE) == expected
 
 
@@ -130,7 +132,7 @@ def test_refusals(refusal: Refusal, expected: Response) -> None:
         pytest.param(4.1, "5", id="RS-6 never too early"),
     ],
 )
-def test_retry_after(retry_after: float | None, expected: str) -> None:
+def test_retry_after_is_rounded_up_to_at_least_one_second(retry_after: float | None, expected: str) -> None:
     found = refusal_response(Unavailable(Reason.KEYS_UNAVAILABLE, retry_after=retry_after), SOURCE)
     assert found == whole(503, '{"error":"temporarily_unavailable"}', ("retry-after", expected))
 
@@ -146,10 +148,12 @@ def test_before_a_resource_is_known_there_is_no_challenge() -> None:
     [
         pytest.param(b"bearer", {"Bearer"}, id="RS-38 Bearer was used"),
         pytest.param(b"dpop", {"DPoP"}, id="RS-38 DPoP was used"),
-        pytest.param(None, {"Bearer", "DPoP"}, id="RS-12 it cannot be told"),
+        pytest.param(None, {"Bearer", "DPoP"}, id="RS-12 the scheme is not known"),
     ],
 )
-def test_one_line_per_scheme(used: bytes | None, blamed: set[str]) -> None:
+def test_there_is_one_challenge_per_scheme_and_the_used_scheme_has_the_error(
+    used: bytes | None, blamed: set[str]
+) -> None:
     source = ChallengeSource((BEARER, CredentialScheme("DPoP", (("algs", "ES256"),))), PRM, ())
     found = refusal_response(InvalidToken(Reason.BAD_SIGNATURE), source, used=used)
     lines = [value.decode() for name, value in found.headers if name == b"www-authenticate"]
@@ -163,7 +167,7 @@ def test_fields_of_the_refusal_itself_come_last() -> None:
 
 
 def test_details_are_for_debugging_only() -> None:
-    """RS-39: off by default; on, they hold what the operator reads."""
+    """RS-39: off by default; if on, they contain the values for the operator."""
     refusal = InvalidToken(Reason.WRONG_AUDIENCE, expected="a", found="b\n", issuer="c", kid="d", alg="e")
     cause = {"reason": "wrong_audience", "issuer": "c", "kid": "d", "alg": "e", "expected": "a", "found": "b\\n"}
     plain = {"error": "invalid_token", "error_description": "The access token is invalid"}
@@ -209,10 +213,10 @@ texts = st.none() | st.text(max_size=200)
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(list(Reason)), st.tuples(*[texts] * 5))
 def test_nothing_of_the_details_reaches_the_caller(reason: Reason, details: tuple[str | None, ...]) -> None:
-    """RS-39: whatever a token said, the answer is the same bytes."""
+    """RS-39: the response contains the same bytes for every invalid token."""
     expected, found, issuer, kid, alg = details
-    told = InvalidToken(reason, expected=expected, found=found, issuer=issuer, kid=kid, alg=alg)
-    assert refusal_response(told, SOURCE) == refusal_response(InvalidToken(Reason.BAD_SIGNATURE), SOURCE)
+    detailed = InvalidToken(reason, expected=expected, found=found, issuer=issuer, kid=kid, alg=alg)
+    assert refusal_response(detailed, SOURCE) == refusal_response(InvalidToken(Reason.BAD_SIGNATURE), SOURCE)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +226,7 @@ def test_nothing_of_the_details_reaches_the_caller(reason: Reason, details: tupl
         pytest.param(["mcp:read", "files:write"], "mcp:read files:write", id="RS-45 several"),
     ],
 )
-def test_a_denial_after_the_response_began(scopes: list[str], scope: str) -> None:
+def test_a_denial_after_the_start_of_the_response_is_a_json_rpc_error(scopes: list[str], scope: str) -> None:
     denied = in_band_denied(scopes, id=7)
     assert denied == {
         "jsonrpc": "2.0",

@@ -114,8 +114,8 @@ def test_what_a_challenge_names(groups: tuple[list[str], ...], expected: tuple[s
     assert FILES.require(*groups) == FILES.require(*groups)
 
 
-def test_wire_names_are_for_challenges_only() -> None:
-    """RS-111: named as clients must request, needed and compared as tokens carry."""
+def test_request_scope_names_are_for_challenges_only() -> None:
+    """RS-111: challenges name scopes as clients must request them; tokens are compared by their own names."""
     hierarchy = ScopeHierarchy({"admin": ["read"]}, {"read": "api://x/read", "other": "api://x/read"})
     requirement = hierarchy.require(["read", "write", "other"])
     assert requirement.named == ("api://x/read", "write")
@@ -125,11 +125,11 @@ def test_wire_names_are_for_challenges_only() -> None:
     assert (hierarchy.request_name("read"), hierarchy.request_name("write")) == ("api://x/read", "write")
 
 
-def test_a_requirement_of_nothing_is_met_by_nothing() -> None:
+def test_an_empty_requirement_is_met_without_scopes() -> None:
     assert Requirement().met_by(())
 
 
-def test_a_hierarchy_keeps_no_reference_to_what_it_was_given() -> None:
+def test_a_hierarchy_copies_its_arguments() -> None:
     implies, names = {"admin": ["read"]}, {"read": "r"}
     hierarchy = ScopeHierarchy(implies, names)
     implies["admin"].append("write")

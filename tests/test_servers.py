@@ -1,4 +1,4 @@
-"""The README's commands that start a server: each is run as it stands there, but for the port."""
+"""The commands of the README that start a server; each runs unchanged, except for the port."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ required_scopes = ["notes:read"]
 
 
 def section(heading: str) -> str:
-    """The text below one of the README's headings, to the next."""
+    """Return the text below a heading of the README, up to the next heading."""
     return re.split(rf"^### {heading}$", README, flags=re.MULTILINE)[1].split("\n### ")[0]
 
 
@@ -40,7 +40,7 @@ BY_DEFAULT = ("uvicorn shop.asgi:app --port 8000", "gunicorn --bind 127.0.0.1:80
 
 
 def write_shop(directory: Path, issuer: Issuer) -> ssl.SSLContext:
-    """The files of the README's example, and what trusts its certificate."""
+    """Write the files of the README's example; return a context that trusts its certificate."""
     (directory / "shop").mkdir()
     (directory / "shop" / "main.py").write_text(APP)
     (directory / "keys.json").write_text(json.dumps(issuer.jwks()))

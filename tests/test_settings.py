@@ -1,4 +1,4 @@
-"""Configuration from mappings, TOML files and the environment: read alike, refused together, secrets never shown."""
+"""Configuration from mappings, TOML files and the environment: same settings, all problems at once, no secret shown."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -30,10 +31,12 @@ from asgi_mcp_auth import (
     load_app,
 )
 from asgi_mcp_auth._options import MCPAuthOptions, Settings
-from asgi_mcp_auth._settings.loader import line_of, settings_of
+from asgi_mcp_auth._policy.problems import as_list, as_mapping
+from asgi_mcp_auth._settings.loader import settings_of
 from asgi_mcp_auth._settings.reader import fields_of
 from asgi_mcp_auth._settings.schema import config_schema
 from asgi_mcp_auth._settings.shorthand import SHORTHAND
+from asgi_mcp_auth._settings.toml_lines import line_of, statement_lines
 from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.testing import Issuer
 
@@ -95,10 +98,10 @@ def problems_of(raised: pytest.ExceptionInfo[ConfigurationError]) -> dict[str, s
     return {problem.where: problem.what for problem in raised.value.problems}
 
 
-# --- the same configuration, however it is written ------------------------------------------------------------------
+# --- the same configuration from every source -------------------------------------------------------------------------
 
 
-def test_a_file_says_what_python_says(tmp_path: Path) -> None:
+def test_a_file_and_a_mapping_give_the_same_configuration_as_python(tmp_path: Path) -> None:
     auth = MCPAuth.from_toml(written(tmp_path, WHOLE))
     assert auth.configs == (CONFIG,)
     options = auth._builder.options
@@ -127,30 +130,30 @@ def short_mapping(folder: Path) -> MCPAuth:
 
 
 @pytest.mark.parametrize("read", [short_mapping, short_file, short_variables, json_variable])
-def test_the_shorthand(read: Callable[[Path], MCPAuth], tmp_path: Path) -> None:
+def test_the_shorthand_works_in_every_source(read: Callable[[Path], MCPAuth], tmp_path: Path) -> None:
     (config,) = read(tmp_path).configs
     assert (config.metadata.resource, list(config.metadata.authorization_servers)) == (R, [ISS])
     assert list(config.policy.default) == ["mcp:read"]
 
 
-def test_an_environment_names_a_file(tmp_path: Path) -> None:
+def test_the_environment_can_name_a_file_and_nothing_else_then(tmp_path: Path) -> None:
     file = written(tmp_path, WHOLE)
     assert MCPAuth.from_env({"MCP_AUTH_CONFIG": str(file), "PATH": "x"}).configs == (CONFIG,)
     with pytest.raises(ConfigurationError) as raised:
         MCPAuth.from_env({"MCP_AUTH_CONFIG": str(file), "MCP_AUTH_WEBSOCKETS": "false"})
     assert problems_of(raised) == {
-        "MCP_AUTH_CONFIG": "MCP_AUTH_WEBSOCKETS: beside MCP_AUTH_CONFIG, nothing else is read."
+        "MCP_AUTH_CONFIG": "MCP_AUTH_WEBSOCKETS would be ignored: the file is the only source of settings."
     }
 
 
-async def test_hooks_by_import_string_and_in_code(issuer: Issuer, anyio_backend: str) -> None:
+async def test_hooks_are_import_strings_or_passed_in_code(issuer: Issuer, anyio_backend: str) -> None:
     auth = MCPAuth.from_mapping(
-        SHORT | {"is_revoked": "test_settings_hooks:nobody_is"}, http_client=issuer.http_client, clock=issuer.clock
+        SHORT | {"is_revoked": "test_settings_hooks:is_revoked"}, http_client=issuer.http_client, clock=issuer.clock
     )
     app = RecordingApp()
     assert (await call(auth.wrap(app), headers=bearer(token(issuer)))).status == 200
     assert (await call(auth.wrap(app))).status == 401
-    with pytest.raises(ConfigurationError, match="The setting is given in the code too"):
+    with pytest.raises(ConfigurationError, match="websockets: The setting is also passed in code"):
         MCPAuth.from_mapping(SHORT | {"websockets": False}, websockets=False)
 
 
@@ -159,7 +162,7 @@ def _hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "importable"
     folder.mkdir()
     (folder / "test_settings_hooks.py").write_text(
-        "def nobody_is(info): return False\n"
+        "def is_revoked(info): return False\n"
         "def make(): return application\n"
         "async def application(scope, receive, send): ...\n"
         "number = 3\n"
@@ -171,10 +174,10 @@ def _hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
-# --- everything wrong at once, with its place -----------------------------------------------------------------------
+# --- all problems at once, each with its location ---------------------------------------------------------------------
 
 
-def test_every_problem_with_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_problem_of_a_file_has_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_SECRET", "hunter2 is secret")
     file = written(
         tmp_path,
@@ -249,7 +252,7 @@ default = ["notes read"]
         ),
     ],
 )
-def test_problems(settings: dict[str, Any], problems: Collection[str]) -> None:
+def test_a_problem_is_reported_at_its_path(settings: dict[str, Any], problems: Collection[str]) -> None:
     with pytest.raises(ConfigurationError) as raised:
         MCPAuth.from_mapping(settings)
     assert sorted(problem.where for problem in raised.value.problems) == sorted(problems)
@@ -270,7 +273,7 @@ def test_problems(settings: dict[str, Any], problems: Collection[str]) -> None:
         ),
     ],
 )
-def test_problems_of_variables(variables: dict[str, str], problems: set[str]) -> None:
+def test_a_problem_is_reported_at_its_variable(variables: dict[str, str], problems: set[str]) -> None:
     good = {"MCP_AUTH_RESOURCE": R, "MCP_AUTH_AUTHORIZATION_SERVERS": ISS}
     with pytest.raises(ConfigurationError) as raised:
         MCPAuth.from_env(good | {f"MCP_AUTH_{name}": text for name, text in variables.items()})
@@ -280,13 +283,13 @@ def test_problems_of_variables(variables: dict[str, str], problems: set[str]) ->
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        pytest.param(b"= 3", "It is not TOML", id="no TOML"),
+        pytest.param(b"= 3", "The file is not valid TOML", id="no TOML"),
         pytest.param(b"a = '\xff'", "is not UTF-8", id="no UTF-8"),
         pytest.param(b"#" * 1_048_577, "is larger than 1 MiB", id="too large"),
         pytest.param(None, "cannot be read", id="no file"),
     ],
 )
-def test_no_file_to_read(content: bytes | None, what: str, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_a_problem(content: bytes | None, what: str, tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     if content is not None:
         file.write_bytes(content)
@@ -297,7 +300,7 @@ def test_no_file_to_read(content: bytes | None, what: str, tmp_path: Path) -> No
 # --- references -----------------------------------------------------------------------------------------------------
 
 
-def test_references(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_references_are_replaced_by_their_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHERE", R)
     monkeypatch.setenv("SCOPES", "mcp:read mcp:write")
     monkeypatch.setenv("SIZE", "7")
@@ -333,11 +336,11 @@ def test_a_reference_is_never_shown(
     assert "SOME_SECRET" in str(raised.value)
 
 
-# --- every setting there is -----------------------------------------------------------------------------------------
+# --- all settings -----------------------------------------------------------------------------------------------------
 
 
 def test_every_setting_is_known() -> None:
-    """Settings that are added later are known too: all of them come from the declarations."""
+    """A new setting is known everywhere without a second list: all settings come from the declarations."""
     assert set(settings_of(Settings)) == {"protected_resources", *MCPAuthOptions.__annotations__, *SHORTHAND}
     undocumented = [
         field.name
@@ -354,7 +357,7 @@ def schema() -> Any:  # jsonschema's stubs are partly unknown
     return Draft202012Validator(document)
 
 
-def test_the_schema_knows_a_good_file() -> None:
+def test_the_schema_accepts_a_good_file() -> None:
     some: dict[str, Any] = SHORT | {"resource": {"from_env": "X"}, "verifier": "a.b:C()"}
     files: list[dict[str, Any]] = [tomllib.loads(WHOLE), SHORT, some]
     for good in files:
@@ -393,28 +396,144 @@ JSON = st.recursive(
 @given(st.dictionaries(st.sampled_from([*settings_of(Settings), "x"]), JSON, max_size=4))
 def test_any_mapping_is_configured_or_refused(mapping: dict[str, Any]) -> None:
     try:
-        told = len(MCPAuth.from_mapping(mapping)._protection.config.resources)
+        resources_or_problems = len(MCPAuth.from_mapping(mapping)._protection.config.resources)
     except ConfigurationError as error:
-        told = len(error.problems)
-    assert told > 0
+        resources_or_problems = len(error.problems)
+    assert resources_or_problems > 0
 
 
-@given(st.lists(st.sampled_from(["[a]", "[[b]]", "x = 1", 'y = """', '"""', "z = [", "]", "# c", ""]), max_size=9))
-def test_a_line_is_where_the_key_is_written(lines: list[str]) -> None:
-    text = "\n".join(lines)
-    try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return
-    if (line := line_of(text, "x")) is not None:
-        assert lines[line - 1] == "x = 1"
+# --- the lines of a TOML file ---------------------------------------------------------------------------------------
+
+KEYS = st.sampled_from(["a", "b", '"c d"', "'it''s'", '"\\u00e9]"', "a.b", '"x.y".a'])
+LEAVES = st.sampled_from(
+    [
+        "1",
+        "true",
+        "1979-05-27T07:32:00Z",
+        '"#]"',
+        "'{[#'",
+        '"\\\\"',
+        '"\\"["',
+        '"""\n]\n\\""" \n"""',
+        "'''\n['''''",
+        '""""a"""""',
+    ]
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda items: "[\n  # ] comment\n" + ",\n".join(items) + "\n]")
+        | st.lists(inner, max_size=3).map(lambda items: "[" + ", ".join(items) + "]")
+        | st.dictionaries(st.sampled_from(["a", "b", '"c d"']), inner, max_size=2).map(
+            lambda table: "{" + ", ".join(f"{key} = {value}" for key, value in table.items()) + "}"
+        )
+    ),
+    max_leaves=5,
+)
+STATEMENTS = st.one_of(
+    st.builds("{} = {}".format, KEYS, VALUES),
+    st.builds("{} = {}  # a ' comment [".format, KEYS, VALUES),
+    st.builds("[{}]".format, KEYS),
+    st.builds("[[{}]]".format, KEYS),
+    st.builds("  [[ {} ]] # {{".format, KEYS),
+    st.sampled_from(["", "# comment '", "  "]),
+)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> str:
+    """Return a well-formed document: a statement that would make it malformed is left out."""
+    text = ""
+    for statement in draw(st.lists(STATEMENTS, max_size=8)):
+        longer = text + statement + draw(st.sampled_from(["\n", "\r\n"]))
+        try:
+            tomllib.loads(longer)
+        except tomllib.TOMLDecodeError:
+            continue
+        text = longer
+    return text
+
+
+def paths_of(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    members: list[tuple[str | int, object]] = [*(as_mapping(value) or {}).items(), *enumerate(as_list(value) or ())]
+    return [path, *(inner for key, member in members for inner in paths_of(member, (*path, key)))]
+
+
+def depth_of(document: Any, path: tuple[str | int, ...]) -> int:
+    """Return how many steps of the path exist."""
+    return max(len(known) for known in paths_of(document) if known == path[: len(known)])
+
+
+def line_by_prefixes(text: str, path: tuple[str | int, ...]) -> int | None:
+    """Return the line of a path by definition: the statement after which a prefix of the text has most of the path.
+
+    No TOML statement is well-formed if it is cut, so the shortest longer prefix that parses ends with the statement.
+    """
+    lines = [f"{line}\n" for line in text.split("\n")]
+    found: int | None = None
+    deepest = parsed = 0
+    for count in range(1, len(lines) + 1):
+        try:
+            document = tomllib.loads("".join(lines[:count]))
+        except tomllib.TOMLDecodeError:
+            continue
+        if (depth := depth_of(document, path)) > deepest:
+            found, deepest = parsed + 1, depth
+        parsed = count
+    return found
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(documents(), st.data())
+def test_the_line_of_a_value_is_the_line_on_which_its_statement_begins(text: str, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(paths_of(tomllib.loads(text)))) + data.draw(st.sampled_from([(), ("zz",), (7,)]))
+    where = "".join(f"[{step!r}]" for step in path)
+    assert line_of(statement_lines(text), where) == line_by_prefixes(text, path)
+
+
+LINES = 'x = 1\n\n[[a]]\n"k k" = """\n\u2028"""\nb.c = [\n  {d = 2},\n]\n[[a]]\n[a.e]\n"it\'s" = 3\n'
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        pytest.param("x", 1, id="a key"),
+        pytest.param("a", 3, id="an array of tables"),
+        pytest.param("a[0]", 3, id="its first table"),
+        pytest.param("a[0]['k k']", 4, id="a quoted key"),
+        pytest.param("a[0].b.c", 6, id="a dotted key after a string of several lines"),
+        pytest.param("a[0].b.c[0].d", 6, id="a value inside a statement of several lines"),
+        pytest.param("a[1]", 9, id="the second table"),
+        pytest.param('a[1].e["it\'s"]', 11, id="a quoted key in a table of an array"),
+        pytest.param("a[1].e.no.such", 10, id="the nearest ancestor"),
+        pytest.param("a[2]", 3, id="no such item"),
+        pytest.param("no", None, id="no ancestor"),
+    ],
+)
+def test_a_problem_is_reported_at_the_line_of_its_path_or_nearest_ancestor(where: str, line: int | None) -> None:
+    assert line_of(statement_lines(LINES), where) == line
+
+
+def test_the_lines_of_a_file_of_1000_lines_cost_less_than_50_ms() -> None:
+    text = "".join(f"[[a]]\nname = 'x'\nlist = [\n  {{b = {n}}},\n]\n" for n in range(200))
+    times: list[float] = []
+    for _ in range(3):
+        started = time.process_time()
+        assert statement_lines(text)["a", 199, "list", 0, "b"] == 998
+        times.append(time.process_time() - started)
+    assert min(times) < 0.05
+
+
+def test_a_value_below_the_deepest_path_has_the_line_of_its_ancestor() -> None:
+    where = ".".join(["a"] * 50)
+    assert line_of(statement_lines(f"\n{where} = 1\n"), where) == 2
 
 
 # --- load_app and the command ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("app", ["test_settings_hooks:application", "test_settings_hooks:make()"])
-def test_load_app(app: str, tmp_path: Path) -> None:
+def test_load_app_protects_the_imported_app(app: str, tmp_path: Path) -> None:
     protected = load_app(app, config=written(tmp_path, WHOLE))
     assert type(protected) is MCPAuthMiddleware
     assert protected.auth.configs == (CONFIG,)
@@ -430,36 +549,38 @@ def test_load_app(app: str, tmp_path: Path) -> None:
         pytest.param("test_settings_hooks:number", "is not an ASGI app", id="no app"),
     ],
 )
-def test_load_app_refuses(app: str, what: str, tmp_path: Path) -> None:
+def test_load_app_refuses_an_unusable_import_string(app: str, what: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=what):
         load_app(app, config=written(tmp_path, WHOLE))
 
 
-def test_what_the_apps_module_raises_is_its_own(tmp_path: Path) -> None:
+def test_an_exception_of_the_apps_module_passes_through(tmp_path: Path) -> None:
     with pytest.raises(ModuleNotFoundError, match="there_is_no_such_module_at_all"):
         load_app("test_settings_broken:app", config=written(tmp_path, WHOLE))
 
 
-def test_load_app_without_any_configuration() -> None:
-    with pytest.raises(ConfigurationError, match=r"There is no MCP_AUTH_… variable.*MCP_AUTH_CONFIG"):
+def test_load_app_without_a_configuration_is_a_problem() -> None:
+    with pytest.raises(ConfigurationError, match=r"No MCP_AUTH_… variable is set.*MCP_AUTH_CONFIG"):
         load_app("test_settings_hooks:application")
 
 
-def test_what_is_wrong_with_an_issuer_for_a_list() -> None:
+def test_the_fix_for_a_string_instead_of_a_list_is_the_list() -> None:
     with pytest.raises(ConfigurationError, match=rf"Write \['{ISS}'\]\."):
         MCPAuth.from_mapping(SHORT | {"authorization_servers": ISS})
 
 
-def test_check_config(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_config_prints_the_configuration_or_its_problems(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "1000")
     assert main(["check-config", str(written(tmp_path, WHOLE))]) == 0
     shown = capsys.readouterr().out
     for part in (R, "/.well-known/oauth-protected-resource/mcp", ISS, 'type = "oidc"', "mcp:admin", "is good"):
         assert part in shown
     assert main(["check-config", str(written(tmp_path, "x = 1"))]) == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "mcp-auth.toml:1: x: Unknown key." in told.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "mcp-auth.toml:1: x: Unknown key." in printed.err
 
 
 def test_the_command_prints_the_schema() -> None:
@@ -468,8 +589,8 @@ def test_the_command_prints_the_schema() -> None:
     assert json.loads(done.stdout) == config_schema(settings_of(Settings), SHORTHAND)
 
 
-def test_the_readmes_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readme = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+def test_the_file_in_the_readme_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).parent.parent / "asgi_mcp_auth" / "README.md").read_text("utf-8")
     text = readme.partition("```toml\n")[2].partition("```")[0]
     monkeypatch.setenv("LOGIN_ISSUER", "https://login.example.com")
     auth = MCPAuth.from_toml(written(tmp_path, text))
@@ -477,7 +598,7 @@ def test_the_readmes_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert schema().is_valid(tomllib.loads(text))
 
 
-def test_check_config_shows_what_is_nested(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config_shows_nested_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = f'resource = "{R}"\nauthorization_servers = [{{issuer = "{ISS}", jwks_cache = {{lifetime = 300}}}}]'
     assert main(["check-config", str(written(tmp_path, text))]) == 0
     assert '"lifetime": 300' in capsys.readouterr().out
@@ -509,7 +630,7 @@ def test_check_config_shows_what_is_nested(tmp_path: Path, capsys: pytest.Captur
 def test_check_config_shows_public_values_that_the_file_refers_to(
     text: str, shown: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is published, or sent with every token, is no secret."""
+    """A value that is published or sent with every token is not a secret."""
     public = "https://public.example.com/mcp"
     monkeypatch.setenv("X", public)
     monkeypatch.setenv("J", json.dumps({"a-public": "b-public"}))

@@ -1,4 +1,4 @@
-"""Servers and frameworks: every pair is a real server process with the app on it, asked over HTTP and websockets.
+"""Servers and frameworks: each pair is a real server process that runs the app, tested over HTTP and websockets.
 
 `pytest` runs a third of the pairs, `pytest --full` all of them.
 """
@@ -30,19 +30,19 @@ LONGEST = 15_500
 
 
 class Server(NamedTuple):
-    """How a server is run, and what it has."""
+    """The command and the features of a server."""
 
     arguments: str
     apps: str
-    """The first of them is run by default, the others with `--full`."""
+    """The first is run by default, the others with `--full`."""
     refusal: int = 401
-    """The status of a refused handshake: 403 where the server has no `websocket.http.response`."""
+    """The status of a refused handshake: 403 if the server does not support `websocket.http.response`."""
     lifespan: bool = True
     http2: bool = False
     longest_token: int = LONGEST
-    """Bytes; tokens end at 16 KiB here, so that a server with more has no limit of its own."""
+    """The longest token in bytes; the middleware allows 16 KiB."""
     mcp_servers: str = "sdk-wrap fastmcp-wrap"
-    """See test_mcp_stacks.py. They need a lifespan; and a DELETE of the SDK's hangs on uvicorn's own HTTP/2."""
+    """The MCP servers of test_mcp_stacks.py. They need a lifespan, and the SDK's DELETE hangs on uvicorn's own HTTP/2."""
 
 
 FEW = "starlette-native raw-wrap"
@@ -139,7 +139,7 @@ class Stack:
 
 
 class Running:
-    """Server processes, each started when it is first needed; one does for HTTP/1.1 and HTTP/2."""
+    """The server processes; each is started on first use and serves both HTTP/1.1 and HTTP/2."""
 
     def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
         self.pairs = list(pairs)
@@ -168,7 +168,7 @@ class Running:
 def serving(
     server: str, apps: Sequence[str], issuer: Issuer, more: Sequence[str] = (), base: str = BASE
 ) -> Generator[AsgiServer]:
-    """The apps on a server, which gets more arguments."""
+    """Run the apps on a server with more arguments."""
     port = free_port()
     argv = [sys.executable, "-m", *SERVERS[server].arguments.format(port=port).split(), *more]
     settings = {"STACK_APPS": " ".join(apps), "STACK_KEYS": json.dumps(issuer.jwks()), "STACK_BASE": base}
@@ -206,7 +206,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 def metadata(stack: Stack) -> None:
-    """The document is at its public path, and names what is configured, not where it was asked."""
+    """The metadata document is at its public path, and contains the configured URL, not the requested one."""
     answer = stack.get_document()
     assert answer.status_code == 200
     assert answer.json()["resource"] == stack.resource
@@ -225,7 +225,7 @@ def unauthenticated(stack: Stack) -> None:
 
 
 def refused_post(stack: Stack) -> None:
-    """A body that nobody reads does not cost the connection, which over HTTP/2 carries other requests."""
+    """An unread body does not close the connection, which other requests share over HTTP/2."""
     with stack.client.stream(
         "GET", f"{stack.url}/stream", headers=stack.bearer() | {"accept-encoding": "identity"}
     ) as other:
@@ -241,12 +241,12 @@ def refused_post(stack: Stack) -> None:
 def claims(stack: Stack) -> None:
     answer = stack.get("whoami")
     assert answer.status_code == 200
-    told = answer.json()
-    assert (told["sub"], told["scopes"]) == ("alice", ["mcp:read"])
+    seen = answer.json()
+    assert (seen["sub"], seen["scopes"]) == ("alice", ["mcp:read"])
 
 
 def long_token(stack: Stack) -> None:
-    """A token as long as tokens may be passes, but for servers that end header fields before."""
+    """A token of the largest length passes, except on servers with a lower limit of header fields."""
 
     def padded(length: int) -> str:
         plain = len(stack.issuer.mint(stack.resource, scope="mcp:read", pad=""))
@@ -290,7 +290,7 @@ def websocket_accepted(stack: Stack) -> None:
 
 
 def streaming(stack: Stack) -> None:
-    """The first word is there while the app still waits to be told to go on."""
+    """The first chunk arrives while the app still waits for the signal to continue."""
     before = stack.control()["finished"]
     headers = stack.bearer() | {"accept-encoding": "identity"}
     with stack.client.stream("GET", f"{stack.url}/stream", headers=headers) as answer:
@@ -318,13 +318,13 @@ def disconnect(stack: Stack) -> None:
 
 
 def start_up(stack: Stack) -> None:
-    told = stack.get("whoami").json()
-    assert told["started"] is (stack.how.lifespan and "django" not in stack.name)
-    assert told.get("begun", stack.how.lifespan) is stack.how.lifespan  # state that the start-up left for requests
+    seen = stack.get("whoami").json()
+    assert seen["started"] is (stack.how.lifespan and "django" not in stack.name)
+    assert seen.get("begun", stack.how.lifespan) is stack.how.lifespan  # state that the start-up left for requests
 
 
 def stamps(stack: Stack) -> None:
-    """The middleware outside sees every answer, the one inside the app's only."""
+    """The outer middleware sees every response, the inner middleware only those of the app."""
     refused, allowed = stack.client.get(f"{stack.url}/whoami"), stack.get("whoami")
     assert [refused.headers.get_list(name) for name in ("x-outer", "x-inner")] == [["1"], []]
     assert [allowed.headers.get_list(name) for name in ("x-outer", "x-inner")] == [["1"], ["1"]]
@@ -337,7 +337,7 @@ def gzip(stack: Stack) -> None:
 
 
 def cors(stack: Stack) -> None:
-    """A CORS middleware beside ours: preflights are answered, and no field is sent twice."""
+    """With a CORS middleware of the app, preflights are answered and no header field is sent twice."""
     asked = {
         "origin": ORIGIN,
         "access-control-request-method": "GET",
@@ -356,7 +356,7 @@ def session(stack: Stack) -> None:
 
 
 def failure(stack: Stack) -> None:
-    """What the app raises is the app's 500, and the server goes on; the connection some servers close, without a word."""
+    """An exception of the app is its 500 and the server keeps running; some servers close the connection silently."""
     url, headers = f"{stack.url}/boom", stack.bearer() | {"connection": "close"}
     assert httpx.get(url, headers=headers, trust_env=False, verify=stack.tls or True).status_code == 500
     assert stack.get("whoami").status_code == 200
@@ -385,7 +385,7 @@ def test_stack(stack: Stack, probe: Callable[[Stack], None]) -> None:
     if probe is websocket_accepted and stack.name.startswith("django"):
         pytest.skip("Django has no websockets")
     if probe is disconnect and stack.how is SERVERS["gunicorn-h2"] and stack.name.startswith("starlette"):
-        pytest.skip("Over HTTP/2 gunicorn tells an app that the client has gone when it receives or sends")
+        pytest.skip("Over HTTP/2 gunicorn reports a disconnect only when the app receives or sends")
     probe(stack)
 
 
@@ -440,7 +440,7 @@ app = load_app("shop:whoami")
     ],
 )
 def test_behind_a_proxy_that_cuts_off_the_root_path(arguments: str, tmp_path: Path, issuer: Issuer) -> None:
-    """The public https://mcp.example.com/api/mcp is /mcp here; its document is routed to us as it is."""
+    """The public https://mcp.example.com/api/mcp is /mcp here; the path of the metadata document is not changed."""
     (tmp_path / "shop.py").write_text(SHOP)
     port = free_port()
     url = f"http://127.0.0.1:{port}"
@@ -465,7 +465,7 @@ def test_behind_a_proxy_that_cuts_off_the_root_path(arguments: str, tmp_path: Pa
         assert process.output.count(f"{document} of the host root has to be routed") == 1
 
 
-TOLD_BY_THE_APP = """\
+ROOT_PATH_IN_THE_APP = """\
 from fastapi import FastAPI
 
 from asgi_mcp_auth import MCPAuth
@@ -487,7 +487,7 @@ app = FastAPI(root_path="/api")
     ],
 )
 def test_a_root_path_of_the_apps_is_warned_about_at_start_up(protect: str, tmp_path: Path) -> None:
-    (tmp_path / "shop.py").write_text(f"{TOLD_BY_THE_APP}{protect}\n")
+    (tmp_path / "shop.py").write_text(f"{ROOT_PATH_IN_THE_APP}{protect}\n")
     env = {
         "MCP_AUTH_RESOURCE": "https://mcp.example.com/api/mcp",
         "MCP_AUTH_AUTHORIZATION_SERVERS": "https://auth.example.com",
@@ -524,7 +524,7 @@ app = MCPAuthMiddleware(
 
 @pytest.mark.parametrize((), [pytest.param(id="RS-2 Daphne-Root-Path")])
 def test_daphne_lets_no_client_choose_what_is_public(tmp_path: Path) -> None:
-    """Daphne takes the root path from a field that anybody can send; frameworks cut it off the path, or do not."""
+    """Daphne takes the root path from a header field of the client; only some frameworks cut it off the path."""
     (tmp_path / "called.py").write_text(CALLED)
     port = free_port()
     argv = [sys.executable, "-m", "daphne", "--port", str(port), "called:app"]

@@ -40,7 +40,7 @@ from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
 
-README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
+README = (Path(__file__).parent.parent / "asgi_mcp_auth" / "README.md").read_text("utf-8")
 DAY = 86_400.0
 
 

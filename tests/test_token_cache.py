@@ -1,4 +1,4 @@
-"""The tokens that are remembered: bounded, never for another token, resource, key or time, and never changed by an app."""
+"""The token cache: bounded, never used for another token, resource, key or time, and never changed by an app."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def cache_of(protected: Any) -> Any:
 
 
 @covers("RS-89 a flood of distinct good tokens")
-async def test_a_flood_of_distinct_tokens(issuer: Issuer) -> None:
+async def test_a_flood_of_distinct_tokens_keeps_the_cache_within_its_size(issuer: Issuer) -> None:
     protected = protect(issuer, RecordingApp(), token_cache_size=50)
     mine = token(issuer, sub="mine")
     quick = issuer.keys[1]  # ES256, which signs faster
@@ -56,7 +56,7 @@ async def test_a_flood_of_distinct_tokens(issuer: Issuer) -> None:
 
 
 @covers("RS-89 bounded in bytes")
-async def test_large_tokens_push_each_other_out(issuer: Issuer) -> None:
+async def test_large_tokens_are_evicted_at_the_memory_limit(issuer: Issuer) -> None:
     protected = protect(issuer, RecordingApp(), token_cache_bytes=100_000)
     for number in range(40):
         raw = token(issuer, sub=f"u{number}", key=issuer.keys[1], roles=[f"role-{n}" for n in range(200)])
@@ -68,7 +68,7 @@ async def test_large_tokens_push_each_other_out(issuer: Issuer) -> None:
 
 
 @covers("RS-89 a token that is larger than the cache")
-async def test_a_token_that_does_not_fit(issuer: Issuer) -> None:
+async def test_a_token_larger_than_the_memory_limit_is_not_cached(issuer: Issuer) -> None:
     protected = protect(issuer, RecordingApp(), token_cache_bytes=2_000)
     for _ in range(3):
         assert (await ask(protected, token(issuer, note="x" * 2_000))).status == 200
@@ -84,8 +84,8 @@ async def test_a_token_that_does_not_fit(issuer: Issuer) -> None:
         pytest.param(1_000, 120, id="RS-89 room for hardly any"),
     ],
 )
-def test_event_loops_in_several_threads(size: int, max_bytes: int) -> None:
-    """What is counted is what is there, whatever the threads take from under each other."""
+def test_the_counts_stay_correct_with_event_loops_in_several_threads(size: int, max_bytes: int) -> None:
+    """The counts match the entries even if threads evict entries at the same time."""
 
     def still(generation: object, now: float) -> bool:
         return True
@@ -122,7 +122,7 @@ JSON = st.recursive(
 
 
 def taken_by(payload: bytes) -> tuple[int, int]:
-    """Bytes that a remembered token's identity takes, in blocks of 16 as Python gets them; and its estimate."""
+    """Return the bytes that a cached identity takes, in the 16-byte blocks of Python's allocator, and the estimate."""
     tracemalloc.start()
     try:
         claims = load_object(payload)
@@ -149,7 +149,7 @@ def taken_by(payload: bytes) -> tuple[int, int]:
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text(max_size=10), JSON, max_size=12), st.booleans(), st.lists(st.just("a"), max_size=80))
 def test_the_estimate_is_never_too_low(claims: dict[str, Any], ascii_only: bool, scopes: list[str]) -> None:
-    """RS-89: so that the bound holds, whatever an issuer puts into its tokens."""
+    """RS-89: the memory bound holds for every content of a token."""
     text = json.dumps({**claims, "scope": " ".join(scopes)}, ensure_ascii=ascii_only, separators=(",", ":"))
     payload = text.encode("utf-8", "surrogatepass")
     try:
@@ -181,8 +181,8 @@ def test_the_estimate_is_never_too_low(claims: dict[str, Any], ascii_only: bool,
         pytest.param(b'{"a":[' + b",".join([b'{"a":' * 29 + b"1" + b"}" * 29] * 50) + b"]}", id="depth of objects"),
     ],
 )
-def test_the_estimate_of_hostile_claims(payload: bytes) -> None:
-    """RS-89: the worst of each kind."""
+def test_the_estimate_is_never_too_low_for_hostile_claims(payload: bytes) -> None:
+    """RS-89: the largest memory per byte of each kind of JSON value."""
     taken, estimate = taken_by(payload)
     assert taken <= estimate <= 180 * len(payload)
 
@@ -208,7 +208,7 @@ async def test_the_estimate_covers_a_token_that_the_app_sees(issuer: Issuer) -> 
 
 
 @covers("RS-86 RS-89 one-bit neighbours")
-async def test_neighbours_of_a_remembered_token(issuer: Issuer) -> None:
+async def test_a_token_that_differs_from_a_cached_token_is_verified(issuer: Issuer) -> None:
     protected = protect(issuer, RecordingApp())
     raw = token(issuer).encode()
     assert (await ask(protected, raw.decode())).status == 200
@@ -224,8 +224,8 @@ async def test_neighbours_of_a_remembered_token(issuer: Issuer) -> None:
 
 
 @covers("RS-89 a signature spelled otherwise")
-async def test_another_signature_over_the_same_claims(issuer: Issuer) -> None:
-    """ECDSA signatures have a twin (r, -s): it is another token, and is verified as one."""
+async def test_another_signature_over_the_same_claims_is_verified(issuer: Issuer) -> None:
+    """The ECDSA signature (r, -s) is valid too: it makes another token, which is verified separately."""
     protected = protect(issuer, RecordingApp())
     raw = token(issuer, key=issuer.keys[1])
     assert (await ask(protected, raw)).status == 200
@@ -240,7 +240,7 @@ async def test_another_signature_over_the_same_claims(issuer: Issuer) -> None:
 
 
 @covers("RS-77 RS-89 tokens of a removed key")
-async def test_tokens_of_a_removed_key(issuer: Issuer, clock: Clock) -> None:
+async def test_cached_tokens_of_a_removed_key_are_rejected(issuer: Issuer, clock: Clock) -> None:
     protected = protect(issuer, RecordingApp())
     kept = [token(issuer, sub=f"u{n}", exp=int(clock.now) + 7200) for n in range(3)]
     for raw in kept:
@@ -255,7 +255,7 @@ async def test_tokens_of_a_removed_key(issuer: Issuer, clock: Clock) -> None:
 
 
 @covers("RS-104 two resources")
-async def test_two_resources_remember_apart(issuer: Issuer) -> None:
+async def test_two_resources_have_separate_caches(issuer: Issuer) -> None:
     resources = ["https://mcp.example.com/a/mcp", "https://mcp.example.com/b/mcp"]
     auth = MCPAuth(
         [
@@ -284,7 +284,7 @@ async def test_two_resources_remember_apart(issuer: Issuer) -> None:
         pytest.param(-1_000_000, {"iat": ...}, (200, None), id="RS-89 neither"),
     ],
 )
-async def test_the_clock_is_asked_every_time(
+async def test_the_clock_is_read_for_every_request(
     issuer: Issuer, clock: Clock, offset: float, changes: dict[str, Any], expected: tuple[int, str | None]
 ) -> None:
     protected = protect(issuer, RecordingApp(), clock=clock, authorization_servers=[_with_static_keys(issuer)])
@@ -303,11 +303,11 @@ def _with_static_keys(issuer: Issuer) -> Any:
     return AuthServerConfig(issuer=issuer.url, jwks=issuer.jwks())
 
 
-# --- What is not remembered ---
+# --- What is not cached ---
 
 
-@covers("RS-110 scopes are judged every time")
-async def test_scopes_are_no_part_of_it(issuer: Issuer) -> None:
+@covers("RS-110 scopes are checked for every request")
+async def test_required_scopes_are_checked_for_cached_tokens(issuer: Issuer) -> None:
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
     policy = ScopePolicy(default=["mcp:read"], paths={"/mcp/admin": ["admin"]})
     auth = MCPAuth(
@@ -323,7 +323,7 @@ async def test_scopes_are_no_part_of_it(issuer: Issuer) -> None:
 
 
 @covers("RS-88 a hook is asked every time")
-async def test_a_hook_is_asked_every_time(issuer: Issuer) -> None:
+async def test_the_revocation_hook_is_called_for_cached_tokens(issuer: Issuer) -> None:
     asked: list[str] = []
 
     def is_revoked(info: Any) -> bool:
@@ -340,7 +340,7 @@ async def test_a_hook_is_asked_every_time(issuer: Issuer) -> None:
 
 
 def vandalise(scope: Any) -> list[str]:
-    """Change whatever a handler can reach of its caller; returns what could be changed."""
+    """Try to change every value of the caller that a handler can reach; return what could be changed."""
     done: list[str] = []
     scope["auth"].scopes.append("admin")
     info = scope["state"]["mcp_auth"]

@@ -1,4 +1,4 @@
-"""`MCPAuth.token_verifier`, inside servers that keep their own `auth=`: the MCP SDK and fastmcp."""
+"""`MCPAuth.token_verifier` in servers that do their own authorization: the MCP SDK and fastmcp."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def configured(issuer: Issuer, **options: Any) -> MCPAuth:
     return MCPAuth.from_mapping(settings, **options)
 
 
-async def test_an_access_token_or_none(issuer: Issuer, anyio_backend: str) -> None:
+async def test_a_valid_token_gives_an_access_token_and_an_invalid_token_none(
+    issuer: Issuer, anyio_backend: str
+) -> None:
     verifier = configured(issuer).token_verifier()
     assert (verifier.required_scopes, verifier.scopes_supported) == (["mcp:read"], ["mcp:read"])
     found = await verifier.verify_token(token(issuer))
@@ -34,7 +36,7 @@ async def test_an_access_token_or_none(issuer: Issuer, anyio_backend: str) -> No
         assert await verifier.verify_token(bad) is None
 
 
-async def test_what_cannot_be_known_is_no_none(issuer: Issuer, anyio_backend: str) -> None:
+async def test_a_token_that_cannot_be_verified_raises_unavailable(issuer: Issuer, anyio_backend: str) -> None:
     def broken() -> Any:
         raise OSError
 
@@ -43,14 +45,14 @@ async def test_what_cannot_be_known_is_no_none(issuer: Issuer, anyio_backend: st
     assert token(issuer) not in repr(raised.value)
 
 
-def test_a_resource_to_the_letter(issuer: Issuer) -> None:
+def test_a_resource_is_compared_exactly(issuer: Issuer) -> None:
     assert configured(issuer).token_verifier(R).required_scopes == ["mcp:read"]
     with pytest.raises(ConfigurationError, match="is not a configured resource"):
         configured(issuer).token_verifier(R + "/")
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_fastmcp_keeps_its_own_auth(issuer: Issuer, anyio_backend: str) -> None:
+async def test_fastmcp_uses_the_token_verifier(issuer: Issuer, anyio_backend: str) -> None:
     from fastmcp import FastMCP
     from fastmcp.server.auth import RemoteAuthProvider
     from fastmcp.server.http import StarletteWithLifespan
@@ -71,7 +73,7 @@ async def test_fastmcp_keeps_its_own_auth(issuer: Issuer, anyio_backend: str) ->
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_the_sdk_keeps_its_own_auth(issuer: Issuer, clock: Clock, anyio_backend: str) -> None:
+async def test_the_sdk_uses_the_token_verifier(issuer: Issuer, clock: Clock, anyio_backend: str) -> None:
     def broken() -> Any:
         raise OSError
 

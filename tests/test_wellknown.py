@@ -1,16 +1,20 @@
-"""asgi_mcp_auth/_asgi/small_apps.py: the metadata documents apart from the protected app, above a mount (RS-53)."""
+"""asgi_mcp_auth/_asgi/small_apps.py: the metadata documents above a mount (RS-53), and the readiness app."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from harness import ISS, PRM_PATH, R, RecordingApp, call, websocket
 from starlette.applications import Starlette
-from starlette.routing import BaseRoute, Mount
+from starlette.routing import BaseRoute, Mount, Route
 
 from asgi_mcp_auth import MCPAuth, ResourceServerConfig, ResourceServerMetadata
+from asgi_mcp_auth.auth import protection_of
+from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +40,7 @@ async def test_the_metadata_app(auth: MCPAuth, method: str, path: str, status: i
     answer = await call(auth.metadata_app(), method, path)
     assert answer.status == status
     if status == 200:
-        assert answer.body == auth._protection.config.resources[0].document.response.body
+        assert answer.body == protection_of(auth).config.resources[0].document.response.body
 
 
 async def test_the_metadata_app_refuses_websockets(auth: MCPAuth) -> None:
@@ -76,3 +80,86 @@ async def test_above_a_protected_mount(auth: MCPAuth, routes: Callable[[MCPAuth]
     assert (await call(site, "GET", PRM_PATH)).json()["resource"] == R
     answer = await call(site, "GET", "/mcp/tools")
     assert (answer.status, app.calls) == (401, 0)
+
+
+# --- health paths ---------------------------------------------------------------------------------------------------
+
+LOOPBACK = "http://localhost:8000/mcp"
+PROBE = "http://10.0.0.7:8000"
+"""How a kubelet calls: by the address of the pod."""
+
+
+def health(auth: MCPAuth) -> list[BaseRoute]:
+    return [
+        Route("/readyz", endpoint=auth.readiness_app()),
+        Route("/healthz", endpoint=RecordingApp()),
+        Route("/mcp", endpoint=RecordingApp()),
+    ]
+
+
+def in_starlette(auth: MCPAuth) -> Any:
+    return auth.wrap(Starlette(routes=health(auth)))
+
+
+def in_fastapi(auth: MCPAuth) -> Any:
+    return auth.wrap(FastAPI(routes=health(auth)))
+
+
+def added_to_fastapi(auth: MCPAuth) -> Any:
+    app = FastAPI()
+    app.router.routes.extend(health(auth))
+    return auth.wrap(app)
+
+
+def outside_of_the_protected_app(auth: MCPAuth) -> Any:
+    return Starlette(routes=[*health(auth)[:2], Mount("/", app=auth.wrap(RecordingApp()))])
+
+
+@pytest.mark.parametrize("build", [in_starlette, in_fastapi, added_to_fastapi, outside_of_the_protected_app])
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        pytest.param("/readyz", 200, id="RS-223 the readiness app"),
+        pytest.param("/healthz", 200, id="RS-223 a health path of the app"),
+        pytest.param("/mcp", 421, id="RS-223 the resource"),
+    ],
+)
+async def test_health_checks_call_by_address(
+    build: Callable[[MCPAuth], Any], path: str, expected: int, issuer: Issuer
+) -> None:
+    """Redirects are followed, as health checks do; the recipe for the readiness app leads to none."""
+    metadata = ResourceServerMetadata(resource=LOOPBACK, authorization_servers=[issuer.url])
+    auth = MCPAuth(
+        ResourceServerConfig(metadata=metadata), http_client=issuer.http_client, public_paths=["/readyz", "/healthz"]
+    )
+    assert await auth.warm_up() == ()
+    transport = httpx.ASGITransport(build(auth))
+    async with httpx.AsyncClient(transport=transport, base_url=PROBE, follow_redirects=True) as client:
+        answer = await client.get(path)
+    assert (answer.status_code, answer.history) == (expected, [])
+    if path == "/readyz":
+        assert answer.json() == {"ready": True}
+
+
+async def test_the_readiness_app_answers_any_host(auth: MCPAuth) -> None:
+    """RS-223: also without the middleware around it."""
+    for host in ("10.0.0.7:8080", "evil.example", None):
+        assert (await call(auth.readiness_app(), "GET", "/readyz", host=host)).status == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        pytest.param("/healthz", 200, id="RS-223 exact"),
+        pytest.param("/static/a", 200, id="RS-223 below"),
+        pytest.param("/mcp", 421, id="RS-223 the resource"),
+        pytest.param(PRM_PATH, 421, id="RS-223 its document"),
+        pytest.param("/.well-known/x", 421, id="RS-223 another well-known path"),
+        pytest.param("/healthz/", 421, id="RS-223 not quite public"),
+    ],
+)
+async def test_the_host_of_public_paths_is_not_checked(path: str, status: int) -> None:
+    metadata = ResourceServerMetadata(resource=LOOPBACK, authorization_servers=[ISS])
+    config = ResourceServerConfig(metadata=metadata)
+    app = MCPAuth(config, public_paths=["/healthz", "/static/*"]).wrap(RecordingApp())
+    assert (await call(app, "GET", path, host="10.0.0.7:8000")).status == status

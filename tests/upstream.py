@@ -13,7 +13,7 @@ from asgi_mcp_auth.testing import Issuer
 
 
 class Upstream:
-    """A server on loopback for one issuer at a time, which tests can stop and start."""
+    """A loopback server for one issuer at a time that tests can stop and start."""
 
     def __init__(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as reserved:

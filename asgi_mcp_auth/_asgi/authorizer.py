@@ -1,14 +1,15 @@
-"""Step 9 of a request: whether its token is enough for what it asks for, path and body together.
+"""Authorization of a request: whether its token is sufficient for its path and the operations in its body.
 
-The JSON-RPC body decides, header fields can only refuse. It is read after the token was verified (but for public
-methods), once, and only where a rule, a hook or a list needs it.
+The JSON-RPC body decides; header fields can only cause a rejection. The body is read once, after the token has been
+verified (before that for public methods), and only if a rule, a hook or a list filter needs it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from asgi_mcp_auth._asgi.asgi_types import Receive, WrapSend
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import filter_lists
 from asgi_mcp_auth._asgi.sessions import SESSION_ID, SessionBinding
@@ -36,8 +37,8 @@ from asgi_mcp_auth.stores import Store
 __all__ = ("Admission", "Authorizer")
 
 WITHOUT_MESSAGE = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
-MAX_PUBLIC_BODY = 65_536  # read for somebody without a token
-MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 256  # operations whose requirements are remembered, and characters of one
+MAX_PUBLIC_BODY = 65_536  # bytes that are read for a client without a token
+MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 256  # operations whose requirements are cached, and characters of an operation
 NO_PARAMS: Mapping[str, str] = {}
 
 
@@ -53,9 +54,9 @@ class Admission(NamedTuple):
         listens: Whether the body asks for `subscriptions/listen`. None: the body was not read.
     """
 
-    receive: Any = None
+    receive: Receive | None = None
     operations: tuple[Operation, ...] = ()
-    wrap_send: Callable[[Any], Any] | None = None
+    wrap_send: WrapSend | None = None
     removed_fields: frozenset[bytes] = frozenset()
     needed: Sequence[Requirement] = ()
     listens: bool | None = None
@@ -70,11 +71,15 @@ class Authorizer:
     Args:
         resource: The resource.
         hooks: Calls the hook and the store, within their time limit.
-        authorize: The hook that is asked about operations; None for no hook.
-        session_store: Where sessions are bound to their callers; None for no binding.
+        authorize: The hook that is called about operations; None for no hook.
+        session_store: The store that binds sessions to their callers; None for no binding.
         clock: Seconds since the epoch.
         max_body_size: The largest body, in bytes, that is read.
-        observed: Whether an observer wants to know the operations.
+        observed: Whether an observer needs the operations.
+
+    Attributes:
+        looks_inside: Whether more than the path decides about requests for MCP paths.
+        has_public_methods: Whether some methods need no token.
     """
 
     def __init__(
@@ -97,24 +102,23 @@ class Authorizer:
         self._sessions = None if session_store is None else SessionBinding(session_store, resource.identifier, hooks)
         self._reads = self._rules.any or self._rules.filter_lists or authorize is not None
         self._leeways = {trusted.rules.issuer: trusted.rules.leeway for trusted in resource.trust.named}
-        self._order = {scope: place for place, scope in enumerate(resource.policy.known)}
+        self._order = {scope: position for position, scope in enumerate(resource.policy.known)}
         self._known: dict[tuple[str, TargetKind | None, str | None], tuple[Requirement, ...]] = {}
         self._shows = observed or authorize is not None
         self.looks_inside = self._reads or self._sessions is not None
-        """Whether more than the path decides about requests for MCP paths."""
         self.has_public_methods = bool(self._rules.public_methods)
 
     def admit_path(self, route: Route, request: RequestInfo, verified: Verified) -> Admission | Refusal:
-        """Decide by the path alone."""
+        """Return the decision that the path alone makes."""
         requirement = route.requirement
         if requirement.strength is None and requirement.met_by(verified.auth_info.scopes):
             return UNCHANGED
         return self._lacking(request, [requirement], verified) or UNCHANGED
 
     async def admit_message(
-        self, route: Route, request: RequestInfo, receive: Any, verified: Verified
+        self, route: Route, request: RequestInfo, receive: Receive, verified: Verified
     ) -> Admission | Refusal:
-        """Decide by the path, the operations in the body, the hook and the session."""
+        """Return the decision that the path, the operations in the body, the hook and the session make."""
         if request.is_websocket:
             if self._reads:  # the messages of a websocket are not read
                 found = "operation rules cannot be applied to a websocket"
@@ -136,7 +140,7 @@ class Authorizer:
         return admission._replace(wrap_send=wrap_send, removed_fields=bound.removed_fields)
 
     def _admit_without_message(
-        self, route: Route, request: RequestInfo, receive: Any, verified: Verified, fields: MCPFields
+        self, route: Route, request: RequestInfo, receive: Receive, verified: Verified, fields: MCPFields
     ) -> Admission | Refusal:
         lacking = self._lacking(request, [route.requirement], verified)
         if lacking is not None:
@@ -145,9 +149,9 @@ class Authorizer:
         return Admission(receive=without_body(receive), wrap_send=filtering)
 
     async def _admit_body(
-        self, route: Route, request: RequestInfo, receive: Any, verified: Verified, fields: MCPFields
+        self, route: Route, request: RequestInfo, receive: Receive, verified: Verified, fields: MCPFields
     ) -> Admission | Refusal:
-        """Apply the rules to what the body asks for, then ask the hook."""
+        """Apply the rules to the operations in the body, then call the hook."""
         path = route.requirement
         needed = [path]
         try:
@@ -158,7 +162,7 @@ class Authorizer:
                     more.client_id, more.operation = verified.auth_info.client_id, str(operations(one, params)[0])
                     return self._lacking(request, [path], verified) or more
                 needed += more
-        except MessageRefused as refused:  # a missing scope of the path is reported first, whatever the body is
+        except MessageRefused as refused:  # report a missing scope of the path first, even if the body is malformed
             return self._lacking(request, [path], verified) or refused.without_traceback()
         granted = verified.auth_info.scopes
         if not all(requirement.strength is None and requirement.met_by(granted) for requirement in needed):
@@ -176,7 +180,7 @@ class Authorizer:
         return self._required_by_hook(request, admission, more_scopes, verified) if more_scopes else admission
 
     def _requirements(self, one: Asked) -> Sequence[Requirement] | Forbidden:
-        """What the rules ask for, remembered for a while: to find it, in the midst of other work, costs 1.7 µs."""
+        """Return what the rules require for an operation, from a bounded cache (`benchmarks: in_process`)."""
         known = self._known.get(one[:3])
         if known is not None:
             return known
@@ -187,13 +191,13 @@ class Authorizer:
             self._known[one[:3]] = tuple(more)
         return more
 
-    def _admission(  # noqa: PLR0917 - what was found on the way
+    def _admission(  # noqa: PLR0917 - the values that reading the body yields
         self,
         info: AuthInfo | None,
         fields: MCPFields,
         asked: list[Asked],
         params: Mapping[str, str],
-        receive: Any,
+        receive: Receive,
         needed: Sequence[Requirement] = (),
     ) -> Admission:
         shown = tuple(each for one in asked for each in operations(one, params)) if self._shows else ()
@@ -201,8 +205,8 @@ class Authorizer:
         listens = LISTEN in [method for method, *_ in asked]
         return Admission(receive=receive, operations=shown, wrap_send=filtering, needed=needed, listens=listens)
 
-    async def admit_anonymous(self, route: Route, request: RequestInfo, receive: Any) -> Admission | None:
-        """Admit a request without a credential if the body asks for public methods only; return None otherwise."""
+    async def admit_anonymous(self, route: Route, request: RequestInfo, receive: Receive) -> Admission | None:
+        """Return the admission of a request without a credential; None unless its body has public methods only."""
         if not self.has_public_methods or not route.checks_message or request.is_websocket or request.method != "POST":
             return None
         if self._sessions is not None and SESSION_ID in request.fields:
@@ -217,12 +221,12 @@ class Authorizer:
         return self._admission(None, fields, asked, params, receive)
 
     async def _read(
-        self, request: RequestInfo, receive: Any, fields: MCPFields, limit: int
-    ) -> tuple[list[Asked], Mapping[str, str], Any]:
-        """What a request asks for, its `Mcp-Param-*` fields, and `receive` for the app.
+        self, request: RequestInfo, receive: Receive, fields: MCPFields, limit: int
+    ) -> tuple[list[Asked], Mapping[str, str], Receive]:
+        """Return the operations of a request, its `Mcp-Param-*` fields, and a `receive` for the app.
 
         Raises:
-            MessageRefused: There is no telling.
+            MessageRefused: The body is not a JSON-RPC message, or contradicts the header fields.
         """
         params = NO_PARAMS if self._authorize is None else header_params(request.scope["headers"], None)
         hooked = self._authorize is not None
@@ -237,7 +241,7 @@ class Authorizer:
     def _lacking(
         self, request: RequestInfo, needed: Iterable[Requirement], verified: Verified, asked: Iterable[Operation] = ()
     ) -> InsufficientScope | InsufficientAuthentication | None:
-        """The refusal that names everything the request needs, or None when the token has it."""
+        """Return the refusal that names everything the request needs; None if the token has it."""
         info = verified.auth_info
         requirements = list(needed)
         scopes_met = all(requirement.met_by(info.scopes) for requirement in requirements)
@@ -259,19 +263,21 @@ class Authorizer:
             )
         else:
             refusal = InsufficientScope(required=named, **log)
-        told = ", ".join(map(str, list(asked)[:3]))
-        refusal.operation = told or None
+        refusal.operation = ", ".join(map(str, list(asked)[:3])) or None
         return refusal
 
     def _named(self, request: RequestInfo, requirements: list[Requirement], verified: Verified) -> tuple[str, ...]:
-        """The scopes of a challenge: the baseline, the granted ones where clients do not add them, the operation's."""
+        """Return the scopes of a challenge: the baseline, then granted scopes, then the scopes of the operation.
+
+        Granted scopes are included if `scope_strategy` or the protocol revision of the client requires it.
+        """
         policy = self._resource.policy
         cumulative = policy.cumulative
-        if cumulative is None:  # clients since 2026-07-28 add what they were granted before
+        if cumulative is None:  # clients since 2026-07-28 request their granted scopes again on their own
             cumulative = not MCPFields.read(request.fields).modern
         granted = verified.auth_info.scopes if cumulative else ()
         known = sorted(self._order[scope] for scope in set(granted) if scope in self._order)
-        kept = [policy.hierarchy.request_name(policy.known[place]) for place in known]
+        kept = [policy.hierarchy.request_name(policy.known[position]) for position in known]
         operation = [name for requirement in requirements for name in requirement.named]
         return tuple(dict.fromkeys((*policy.baseline.named, *kept, *operation)))
 
@@ -285,10 +291,11 @@ class Authorizer:
         found = "NeedScopes names only scopes that are granted"  # asking for them again would be a loop
         return Forbidden(Reason.DENIED_BY_HOOK, found=found, client_id=verified.auth_info.client_id)
 
-    def _filtering(
-        self, info: AuthInfo | None, fields: MCPFields, asked: Iterable[Asked] | None
-    ) -> Callable[[Any], Any] | None:
-        """What takes unusable entries out of lists on their way to the client: None for nobody, who has no scopes."""
+    def _filtering(self, info: AuthInfo | None, fields: MCPFields, asked: Iterable[Asked] | None) -> WrapSend | None:
+        """Return a wrapper of `send` that removes unusable entries from lists; None if no list is filtered.
+
+        Without `info` the caller is unauthenticated and has no scopes.
+        """
         if not self._rules.filter_lists:
             return None
         lists = (
@@ -302,7 +309,7 @@ class Authorizer:
         now, leeway = self._clock(), self._leeways.get(issuer, 0.0)
         baseline = self._resource.policy.baseline
 
-        def lacks(kind: Any, name: str) -> tuple[str, ...] | None:
+        def lacks(kind: TargetKind, name: str) -> tuple[str, ...] | None:
             listed = self._rules.listed(kind, name)
             if isinstance(listed, Forbidden):
                 return None
@@ -317,7 +324,7 @@ class Authorizer:
         return lambda send: filter_lists(send, lists, lacks, mark=mark, modern=fields.modern)
 
 
-def _both(inner: Callable[[Any], Any] | None, outer: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
+def _both(inner: WrapSend | None, outer: WrapSend | None) -> WrapSend | None:
     if inner is None or outer is None:
         return inner or outer
     return lambda send: inner(outer(send))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
+from asgi_mcp_auth._asgi.asgi_types import Message, Receive
 from asgi_mcp_auth._mcp.headers import WHITE, MCPFields
 from asgi_mcp_auth._mcp.messages import malformed
 from asgi_mcp_auth._verify.limits import within
@@ -49,7 +49,7 @@ def _is_json(content_type: bytes) -> bool:
     return media_type.strip(WHITE) == JSON and params.count(b"charset") == len(_CHARSET.findall(params))
 
 
-async def read_body(receive: Any, fields: MCPFields, limit: int) -> bytes:
+async def read_body(receive: Receive, fields: MCPFields, limit: int) -> bytes:
     """Return the whole body.
 
     Raises:
@@ -63,7 +63,7 @@ async def read_body(receive: Any, fields: MCPFields, limit: int) -> bytes:
         raise MessageRefused(Reason.MALFORMED_MESSAGE, found=what) from None
 
 
-async def _read(receive: Any, fields: MCPFields, limit: int) -> bytes:
+async def _read(receive: Receive, fields: MCPFields, limit: int) -> bytes:
     declared = _check_content(fields, limit)
     body: bytes | bytearray = b""
     while True:
@@ -85,11 +85,11 @@ async def _read(receive: Any, fields: MCPFields, limit: int) -> bytes:
         body += piece
 
 
-def replay(body: bytes, receive: Any) -> Any:
+def replay(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that gives the body once, and then what the server still sends: the disconnect."""
     pending: list[bytes] = [body]
 
-    async def again() -> Any:
+    async def again() -> Message:
         if pending:  # popped, so that a long response does not hold the body
             return {"type": "http.request", "body": pending.pop(), "more_body": False}
         return await receive()
@@ -97,10 +97,10 @@ def replay(body: bytes, receive: Any) -> Any:
     return again
 
 
-def without_body(receive: Any) -> Any:
+def without_body(receive: Receive) -> Receive:
     """Return a `receive` for a request that carries no message (GET, DELETE), without the body that it may have."""
 
-    async def emptied() -> Any:
+    async def emptied() -> Message:
         message = await receive()
         return {**message, "body": b""} if message.get("body") else message
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from asgi_mcp_auth._asgi.asgi_types import Message, Send
 from asgi_mcp_auth._asgi.streams import is_event_stream
 from asgi_mcp_auth._mcp.operations import LISTS
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_value
+from asgi_mcp_auth.authorization import TargetKind
 
 __all__ = ("filter_lists",)
 
@@ -23,14 +25,16 @@ _EVENT_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r\r\n?")  # a \r 
 MAX_END_LENGTH = 4
 _LINE = re.compile(rb"\r\n|\n|\r")
 
-Lacks = Callable[[Any, str], tuple[str, ...] | None]
+_Object = dict[str, Any]
+ListsById = Mapping[str | int | None, str]
+Lacks = Callable[[TargetKind, str], tuple[str, ...] | None]
 """From the kind and the name of an entry to (): usable; to all scopes it needs; or to None: no scope would help."""
 
 
 class _Filter:
     """Rewrites one response. `lists` holds the list methods by request id; None means any list."""
 
-    def __init__(self, lists: Mapping[Any, str] | None, lacks: Lacks, *, mark: bool, modern: bool) -> None:
+    def __init__(self, lists: ListsById | None, lacks: Lacks, *, mark: bool, modern: bool) -> None:
         self._lists = lists
         self._lacks = lacks
         self._mark = mark
@@ -51,7 +55,7 @@ class _Filter:
     def _message(self, message: object) -> bool:
         if not isinstance(message, dict):
             return False
-        members = cast("dict[str, Any]", message)
+        members = cast("_Object", message)
         result, message_id = members.get("result"), members.get("id")
         if not isinstance(result, dict) or type(message_id) not in (str, int):
             return False
@@ -59,22 +63,22 @@ class _Filter:
             listed = list(LISTS.values())
         else:
             listed = [LISTS[self._lists[message_id]]] if message_id in self._lists else []
-        return True in [self._result(cast("dict[str, Any]", result), *item) for item in listed]
+        return True in [self._result(cast("_Object", result), *item) for item in listed]
 
-    def _result(self, result: dict[str, Any], kind: str, member: str, key: str) -> bool:
+    def _result(self, result: _Object, kind: TargetKind, member: str, key: str) -> bool:
         entries: object = result.get(member)
         if not isinstance(entries, list):
             return False
-        kept: list[Any] = []
+        kept: list[_Object] = []
         for entry in cast("list[object]", entries):
-            members = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {}
+            members = cast("_Object", entry) if isinstance(entry, dict) else {}
             name = members.get(key)
             if not isinstance(name, str):
                 return False  # not a list of named entries
             lacking = self._lacks(kind, name)
             if lacking and self._mark:
                 meta: object = members.get("_meta")
-                own = cast("dict[str, Any]", meta) if isinstance(meta, dict) else {}
+                own = cast("_Object", meta) if isinstance(meta, dict) else {}
                 kept.append({**members, "_meta": {**own, REQUIRED_SCOPES: [*lacking]}})
             elif lacking == ():
                 kept.append(members)
@@ -98,17 +102,17 @@ class _Filter:
 class _Sender:
     """The `send` of one response. It holds a JSON body, or an event of a stream, until that is complete."""
 
-    def __init__(self, send: Any, rewriting: _Filter) -> None:
+    def __init__(self, send: Send, rewriting: _Filter) -> None:
         self._send = send
         self._rewriting = rewriting
-        self._start: Any = None
+        self._start: Message = {}
         self._held = bytearray()
-        self._next: Callable[[Any], Awaitable[None]] = self._decide
+        self._next: Send = self._decide
 
-    async def send(self, message: Any) -> None:
+    async def send(self, message: Message) -> None:
         await self._next(message)
 
-    async def _decide(self, message: Any) -> None:
+    async def _decide(self, message: Message) -> None:
         names = {bytes(name).lower(): bytes(value).lower() for name, value in message.get("headers", ())}
         readable = names.get(b"content-encoding", b"identity") == b"identity"
         if readable and names.get(b"content-type", b"").partition(b";")[0].strip() == b"application/json":
@@ -117,7 +121,7 @@ class _Sender:
         self._next = self._events if readable and is_event_stream(message) else self._send
         await self._send(message)
 
-    async def _whole(self, message: Any) -> None:
+    async def _whole(self, message: Message) -> None:
         self._held += message.get("body", b"")
         if message["type"] != "http.response.body" or len(self._held) > MAX_HELD:
             self._next = self._send  # an extension (http.response.pathsend), or too much to hold
@@ -135,7 +139,7 @@ class _Sender:
             await self._send(self._start)
             await self._send({**message, "body": whole if body is None else body})
 
-    async def _events(self, message: Any) -> None:
+    async def _events(self, message: Message) -> None:
         last = not message.get("more_body")
         searched = max(0, len(self._held) - MAX_END_LENGTH)
         self._held += message.get("body", b"")
@@ -152,6 +156,6 @@ class _Sender:
             await self._send({**message, "body": b"".join(out)})
 
 
-def filter_lists(send: Any, lists: Mapping[Any, str] | None, lacks: Lacks, *, mark: bool, modern: bool) -> Any:
+def filter_lists(send: Send, lists: ListsById | None, lacks: Lacks, *, mark: bool, modern: bool) -> Send:
     """Return a `send` that filters a JSON response as a whole, and an event stream event by event."""
     return _Sender(send, _Filter(lists, lacks, mark=mark, modern=modern)).send

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 
+from asgi_mcp_auth._asgi.asgi_types import Message, Receive, Send
 from asgi_mcp_auth._oauth.responses import Response
 from asgi_mcp_auth._request import RequestInfo
 
@@ -16,42 +17,39 @@ POLICY_VIOLATION = 1008  # RFC 6455 section 7.4.1
 
 
 class Incoming:
-    """`receive` of a request over HTTP/2, which knows whether the body has been read."""
+    """The `receive` of a request over HTTP/2; it records whether the body has been read."""
 
     __slots__ = ("_receive", "_unread")
 
-    def __init__(self, receive: Any) -> None:
+    def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._unread = True
 
-    async def __call__(self) -> Any:
-        """The next message."""
+    async def __call__(self) -> Message:
+        """Return the next message."""
         message = await self._receive()
         self._unread = message.get("more_body", False)
         return message
 
     async def drain(self) -> None:
-        """Drain the request body, for at most `MAX_WAIT` seconds.
-
-        Hypercorn 0.18 closes the HTTP/2 connection, with every other request on it, if body data arrives after the
-        response.
-        """
+        """Drain the request body, for at most `MAX_WAIT` seconds (`_compat.asgi_servers.BREAKS_ON_LATE_BODY`)."""
         with anyio.move_on_after(MAX_WAIT):
             while self._unread:
                 await self()
 
 
-async def complete_lifespan(receive: Any, send: Any) -> None:
-    """The lifespan of an app that has nothing to start."""
+async def complete_lifespan(receive: Receive, send: Send) -> None:
+    """Complete the lifespan of an app that has nothing to start."""
     while (await receive())["type"] == "lifespan.startup":
         await send({"type": "lifespan.startup.complete"})
     await send({"type": "lifespan.shutdown.complete"})
 
 
-async def send_response(response: Response, request: RequestInfo, receive: Any, send: Any) -> None:
-    """Send it, over HTTP/2 after the request's body, which is thrown away.
+async def send_response(response: Response, request: RequestInfo, receive: Receive, send: Send) -> None:
+    """Send a response; over HTTP/2, drain the request's body first.
 
-    A HEAD gets no body, a websocket the `websocket.http.response` extension or a plain close (HTTP 403).
+    The response to a HEAD has no body. A websocket handshake is denied by the `websocket.http.response` extension, or
+    by a close if the server has no such extension (HTTP 403).
     """
     start: dict[str, Any] = {"status": response.status, "headers": list(response.headers)}
     body = b"" if request.method == "HEAD" else response.body

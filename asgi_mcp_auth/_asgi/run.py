@@ -1,6 +1,6 @@
-"""Running the app for a verified caller: on a copied scope, with its responses and its websocket watched.
+"""Running the app for a verified caller, with a copy of the scope and a wrapped `send`.
 
-The app's own errors pass through, and its streams are not buffered.
+The exceptions of the app pass through, and its streams are not buffered.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Send, WrapSend
 from asgi_mcp_auth._asgi.identity import AuthenticatedUser, Credentials, SDKBridge
 from asgi_mcp_auth._asgi.streams import (
     ExpiringStream,
@@ -27,16 +28,25 @@ __all__ = ("AppContext", "run_app", "run_public")
 
 
 class AppContext:
-    """What running an app needs beside the request; slots are read in a third of a named tuple's time, or less."""
+    """The values that running the app needs in addition to the request.
 
-    __slots__ = ("app", "app_answered_401", "bridge", "clock", "expose_token", "post_stream_grace")
+    Args:
+        app: The ASGI app.
+        bridge: Sets the identity of the MCP SDK; None if the SDK is not loaded.
+        clock: Seconds since the epoch.
+        check_response: Called with the start of a redirect or an error of the app; returns the `send` to go on with.
+        expose_token: Whether the app receives the raw token.
+        post_stream_grace: Seconds for which the stream of a POST may outlive its token.
+    """
+
+    __slots__ = ("app", "bridge", "check_response", "clock", "expose_token", "post_stream_grace")
 
     def __init__(
         self,
-        app: Any,
+        app: ASGIApp,
         bridge: SDKBridge | None,
         clock: Callable[[], float],
-        app_answered_401: Callable[[], None] | None,
+        check_response: Callable[[Message, Scope, Send], Send],
         *,
         expose_token: bool,
         post_stream_grace: float,
@@ -44,19 +54,19 @@ class AppContext:
         self.app = app
         self.bridge = bridge
         self.clock = clock
-        self.app_answered_401 = app_answered_401
+        self.check_response = check_response
         self.expose_token = expose_token
         self.post_stream_grace = post_stream_grace
 
 
-async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
+async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     context: AppContext,
     verified: Verified,
     cors: Cors | None,
     request: RequestInfo,
-    receive: Any,
-    send: Any,
-    wrap_send: Callable[[Any], Any] | None = None,
+    receive: Receive,
+    send: Send,
+    wrap_send: WrapSend | None = None,
     removed_fields: frozenset[bytes] = frozenset(),
     listens: bool | None = None,
 ) -> None:
@@ -69,7 +79,7 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
     child["state"] = {**state, **identity} if state else identity
     child["user"] = user
     child["auth"] = Credentials(info.scopes)
-    if not context.expose_token:  # an app that cannot see the token cannot pass it on (MCP: token passthrough)
+    if not context.expose_token:  # MCP forbids token passthrough, so the app does not get the token
         child["headers"] = request.forwarded
     if removed_fields:
         child["headers"] = [field for field in child["headers"] if canonical_name(field[0]) not in removed_fields]
@@ -95,15 +105,18 @@ async def run_app(  # noqa: PLR0917 - ASGI's three, and ours
             bridge.context_var.reset(reset_bridge)
 
 
-async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
+async def run_public(  # noqa: PLR0917 - the three arguments of ASGI and our own
     context: AppContext,
     cors: Cors | None,
-    scope: Any,
-    receive: Any,
-    send: Any,
-    wrap_send: Callable[[Any], Any] | None = None,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    wrap_send: WrapSend | None = None,
 ) -> None:
-    """Run the app for nobody: servers start a pipelined request in the context of the one before."""
+    """Run the app without an identity.
+
+    The context variables are reset, because a server may start a pipelined request in the context of the previous one.
+    """
     reset_bridge = None if context.bridge is None else context.bridge.context_var.set(None)
     reset = current_auth_var.set(None)
     try:
@@ -116,23 +129,23 @@ async def run_public(  # noqa: PLR0917 - ASGI's three, and ours
 
 
 def _as_coroutine_function(send: Any) -> Any:
-    """`send`, for those who ask: `async_to_sync` of asgiref warns of a function that seems to be none."""
+    """Return `send` marked as a coroutine function: `async_to_sync` of asgiref warns if it is not."""
     mark: Any = getattr(inspect, "markcoroutinefunction", None)  # Python 3.12
     if mark is not None:
         return mark(send)
 
-    async def sending(self: Any, message: Any) -> None:
+    async def sending(self: Any, message: Message) -> None:
         await send(self, message)
 
     return sending
 
 
 class _WatchedResponse:
-    """Notices that the app answers 401, and ends an event stream with the token."""
+    """A `send` that passes redirects and errors of the app to a check, and ends an event stream with the token."""
 
     __slots__ = ("_context", "_listens", "_scope", "_send", "_stream", "_verified")
 
-    def __init__(self, send: Any, context: AppContext, verified: Verified, scope: Any, listens: bool | None) -> None:
+    def __init__(self, send: Send, context: AppContext, verified: Verified, scope: Scope, listens: bool | None) -> None:
         self._send = send
         self._context = context
         self._verified = verified
@@ -146,12 +159,12 @@ class _WatchedResponse:
             self._stream.close()
 
     @_as_coroutine_function
-    def send(self, message: Any) -> Awaitable[None]:
-        """Hand on what the server's `send` returns: that saves a coroutine for each message."""
+    def send(self, message: Message) -> Awaitable[None]:
+        """Return the awaitable of the server's `send`, which saves one coroutine per message."""
         send = self._send
         if message["type"] == "http.response.start":
-            if message["status"] == 401 and self._context.app_answered_401 is not None:  # noqa: PLR2004
-                self._context.app_answered_401()
+            if message["status"] >= 300:  # noqa: PLR2004 - a redirect or an error
+                self._send = send = self._context.check_response(message, self._scope, send)
             if self._verified.valid_until is not None and is_event_stream(message):
                 grace = self._context.post_stream_grace
                 until = stream_deadline(self._scope, self._verified, grace, listens=self._listens)
@@ -162,17 +175,17 @@ class _WatchedResponse:
         return sent
 
 
-def _adding_fields(send: Any, fields: tuple[Header, ...], cors: Cors | None) -> Any:
-    """`send`, adding fields to the response's start."""
+def _adding_fields(send: Send, fields: tuple[Header, ...], cors: Cors | None) -> Send:
+    """Return a `send` that adds header fields to the start of the response."""
 
-    async def adding(message: Any) -> None:
+    async def adding(message: Message) -> None:
         await send(add_fields(message, fields, cors) if message["type"] == "http.response.start" else message)
 
     return adding
 
 
-def add_fields(message: Any, fields: tuple[Header, ...], cors: Cors | None) -> Any:
-    """A response's start with fields added; CORS only where the app does not do it itself."""
+def add_fields(message: Message, fields: tuple[Header, ...], cors: Cors | None) -> Message:
+    """Return the start of a response with more header fields; CORS fields only if the app does not set its own."""
     headers = list(message.get("headers", ()))
     names = {bytes(name).lower() for name, _ in headers}
     headers += fields

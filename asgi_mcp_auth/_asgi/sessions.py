@@ -8,11 +8,11 @@ follows them.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from asgi_mcp_auth._asgi.asgi_types import Message, Send, WrapSend
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth.context import AuthInfo
@@ -34,7 +34,7 @@ class Bound(NamedTuple):
     """The header fields to remove, by canonical name, and a wrapper of `send` that looks for a new session id."""
 
     removed_fields: frozenset[bytes] = frozenset()
-    wrap_send: Callable[[Any], Any] | None = None
+    wrap_send: WrapSend | None = None
 
 
 class _SessionCounts:
@@ -110,10 +110,10 @@ class SessionBinding:
     async def _put(self, key: str, value: bytes, ttl: float, token: bytes) -> None:
         await self._hooks.call(self._store.put, key, value, ttl, name="session_store", token=token)
 
-    def _watch(self, send: Any, owner: bytes, known: list[bytes], token: bytes) -> Any:
+    def _watch(self, send: Send, owner: bytes, known: list[bytes], token: bytes) -> Send:
         """Return a `send` that binds the session which the app makes before the client can use it."""
 
-        async def watch(message: Any) -> None:
+        async def watch(message: Message) -> None:
             if message["type"] == "http.response.start":
                 for name, value in message.get("headers", ()):
                     if bytes(name).lower() == SESSION_ID and value not in known:

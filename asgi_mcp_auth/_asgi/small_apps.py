@@ -1,4 +1,4 @@
-"""Small ASGI apps to mount beside a protected app: the metadata documents, and readiness for health checks."""
+"""Small ASGI apps to serve in addition to a protected app: metadata documents, and readiness for health checks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = (
 
 
 class MetadataApp:
-    """An ASGI app that answers the metadata paths of a configuration and 404 to everything else."""
+    """An ASGI app that answers the metadata paths of a configuration, and 404 for any other path."""
 
-    def __init__(self, site: CompiledConfig) -> None:
-        self._documents = site.documents
+    def __init__(self, config: CompiledConfig) -> None:
+        self._documents = config.documents
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request; a lifespan is completed at once."""
+        """Answer one request, or complete a lifespan."""
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
             return
@@ -37,20 +37,20 @@ RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
 class ReadinessApp:
-    """Answers every request 200 when tokens can be verified, and 503 with the issuers whose keys are missing.
+    """An ASGI app that answers 200 if tokens can be verified, and 503 with the issuers whose keys are missing.
 
-    Asking is enough to have missing keys fetched in the background, within the usual brakes: a server without a
-    lifespan becomes ready by being asked.
+    A request starts to fetch missing keys in the background, within the rate limits of fetching. A server without a
+    lifespan therefore becomes ready after readiness requests.
 
     Args:
-        unusable: The issuers whose keys cannot be used now.
+        unusable: Returns the issuers whose keys cannot be used now.
     """
 
     def __init__(self, unusable: Callable[[], tuple[str, ...]]) -> None:
         self._unusable = unusable
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answer one request; a lifespan is completed at once."""
+        """Answer one request, or complete a lifespan."""
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
             return

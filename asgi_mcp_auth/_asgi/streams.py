@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 
+from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from asgi_mcp_auth._asgi.response import POLICY_VIOLATION
 from asgi_mcp_auth._keys.background import Background, spawn
 from asgi_mcp_auth._request import canonical_name
@@ -58,7 +59,7 @@ async def _sleep_until(time: float, clock: Callable[[], float]) -> None:
         await anyio.sleep(min(left, MAX_SLEEP))
 
 
-def is_event_stream(start: Any) -> bool:
+def is_event_stream(start: Message) -> bool:
     """Return whether the start of a response announces server-sent events."""
     for name, value in start.get("headers", ()):
         if len(name) == 12 and bytes(name).lower() == b"content-type":  # noqa: PLR2004 - the length of the name
@@ -66,7 +67,7 @@ def is_event_stream(start: Any) -> bool:
     return False
 
 
-def stream_deadline(scope: Any, verified: Verified, grace: float, *, listens: bool | None) -> float | None:
+def stream_deadline(scope: Scope, verified: Verified, grace: float, *, listens: bool | None) -> float | None:
     """Return the time at which the event stream of a response has to end. Return None if the token has no end.
 
     A stream that answers a POST may outlive the token by `grace` seconds: cutting it would lose the result of a call
@@ -104,7 +105,7 @@ class ExpiringStream:
         scope: The scope of the request, for the ASGI revision.
     """
 
-    def __init__(self, send: Any, clock: Callable[[], float], until: float, scope: Any) -> None:
+    def __init__(self, send: Send, clock: Callable[[], float], until: float, scope: Scope) -> None:
         self._send = send
         self._clock = clock
         self._until = until
@@ -115,7 +116,7 @@ class ExpiringStream:
         self._between_events = True
         self._timer: Background | None = None
 
-    async def send(self, message: Any) -> None:
+    async def send(self, message: Message) -> None:
         """Pass a message on. After the end of the stream the app learns that the client has left."""
         if self._over:
             if self._raises:
@@ -163,7 +164,7 @@ class ExpiringStream:
 
 
 async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and the token's end
-    app: Any, clock: Callable[[], float], until: float | None, scope: Any, receive: Any, send: Any
+    app: ASGIApp, clock: Callable[[], float], until: float | None, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Run a websocket app. Close the websocket when the token has expired."""
     if until is None:
@@ -171,7 +172,7 @@ async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and the token's end
         return
     over = expired = False
 
-    async def watched_receive() -> Any:
+    async def watched_receive() -> Message:
         nonlocal over
         message = await receive()
         if expired:  # some servers go on delivering what the client sends
@@ -179,7 +180,7 @@ async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and the token's end
         over = over or message["type"] == "websocket.disconnect"
         return message
 
-    async def watched_send(message: Any) -> None:
+    async def watched_send(message: Message) -> None:
         nonlocal over
         if over and message["type"].startswith("websocket."):
             return  # the websocket is closed: drop the message, as servers do

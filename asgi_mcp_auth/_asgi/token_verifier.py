@@ -1,4 +1,4 @@
-"""A verifier for MCP servers that keep their own `auth=`: the MCP SDK's and fastmcp's `token_verifier=`."""
+"""The value of `token_verifier=` for MCP servers that do their own authorization: the MCP SDK and fastmcp."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ("TokenVerifier",)
 
 
 class TokenVerifier:
-    """What the MCP SDK and fastmcp ask about a token.
+    """A token verifier for one resource with the interface of the MCP SDK and fastmcp.
 
     Attributes:
-        required_scopes: The baseline, which the server enforces itself, to the letter.
-        scopes_supported: The same, as clients must request them; what fastmcp publishes.
+        required_scopes: The baseline of the policy. The server enforces these scopes itself and compares them exactly.
+        scopes_supported: The same scopes as clients must request them; fastmcp publishes these names.
     """
 
     def __init__(self, resource: CompiledResource, authenticator: Authenticator, log: RefusalLog) -> None:
@@ -30,15 +30,15 @@ class TokenVerifier:
         self._resource = resource
         self._authenticator = authenticator
         self._log = log
-        # The servers pass nothing of the request, so this is a request for the resource itself.
+        # The servers do not pass the request, so the verifier checks a request for the resource itself.
         self._scope = {"type": "http", "method": "POST", "path": resource.url.path or "/"}
 
     async def verify_token(self, token: str) -> Any:
-        """The SDK's `AccessToken` with what was granted, or None for a token that is refused.
+        """Return the SDK's `AccessToken` with the granted scopes; None for a rejected token.
 
         Raises:
-            Unavailable: Whether the token is good cannot be known now. The servers answer 400 to it, where None
-                would be a 401 that makes clients throw a good token away.
+            Unavailable: The token cannot be verified now. The servers answer 400 then; None would cause a 401, on
+                which clients discard a valid token.
         """
         found = await self.verify_line(b"Bearer " + token.encode("utf-8", "replace"))
         if isinstance(found, Verified):
@@ -46,20 +46,23 @@ class TokenVerifier:
             bridge = sdk_bridge()
             return None if bridge is None else bridge.make_user(info).access_token
         if self._log.wants(found):
-            url = self._resource.identifier
-            self._log(Decision("refused", "POST", url, url, status=found.status, auth_info=None, refusal=found))
+            path, resource = self._scope["path"], self._resource.identifier
+            self._log(Decision("refused", "POST", path, resource, status=found.status, auth_info=None, refusal=found))
         if isinstance(found, Unavailable):
             raise _not_now()(found.reason, retry_after=found.retry_after)
         return None
 
     async def verify_line(self, line: bytes) -> Verified | Refusal:
-        """Verify an `Authorization` field value like the middleware, without required scopes; nothing is logged."""
+        """Return the decision about an `Authorization` field value.
+
+        The decision is the middleware's, but without required scopes. Nothing is logged.
+        """
         return await self._authenticator.verify(RequestInfo({**self._scope, "headers": [(b"authorization", line)]}))
 
 
 @functools.cache
 def _not_now() -> type[Unavailable]:
-    """`Unavailable`, of the kind that Starlette's `AuthenticationMiddleware` answers without a traceback."""
+    """Return a subclass of `Unavailable` that Starlette's `AuthenticationMiddleware` answers without a traceback."""
     from starlette.authentication import AuthenticationError  # noqa: PLC0415 - an optional package
 
     return type("VerificationUnavailable", (Unavailable, AuthenticationError), {})

@@ -1,4 +1,4 @@
-"""The API of the library mcpauth over protected apps: a middleware class for one mounted app, a metadata router."""
+"""Functions behind the `MCPAuth` methods that the library `mcpauth` has: a middleware class and a metadata router."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from asgi_mcp_auth._protection import MakeVerifier, Protection, ProtectionBuilde
 from asgi_mcp_auth._verify.verifier import CallableVerifier, VerifyFunction
 from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo
-from asgi_mcp_auth.errors import ConfigurationError, InsufficientScope, InvalidToken, Problem, Refusal
-from asgi_mcp_auth.exceptions import BearerAuthExceptionCode
+from asgi_mcp_auth.errors import (
+    BearerAuthExceptionCode,
+    ConfigurationError,
+    InsufficientScope,
+    InvalidToken,
+    Problem,
+    Refusal,
+)
 from asgi_mcp_auth.middleware import ProtectedApp
 
 if TYPE_CHECKING:
@@ -48,8 +54,9 @@ def bearer_auth_middleware(
     """Return a middleware class for one resource; see `MCPAuth.bearer_auth_middleware`."""
     mode: object = mode_or_verify
     if mode != "jwt" and not callable(mode):
-        fix = "Pass 'jwt', or a function from a token to an AuthInfo."
-        raise ConfigurationError([Problem("mode_or_verify", f"{show(mode)} is not a mode or a function.", fix)])
+        fix = "Pass 'jwt', or a function that takes a token and returns an AuthInfo."
+        what = f"{show(mode)} is neither 'jwt' nor a function."
+        raise ConfigurationError([Problem("mode_or_verify", what, fix)])
     narrowed = builder.narrowed()
     compiled = narrowed.compile(_narrow_config(config, audience, required_scopes, leeway), Problems())
     make_verifier: MakeVerifier | None = None
@@ -58,7 +65,7 @@ def bearer_auth_middleware(
     protection = narrowed.build(replace(compiled, documents={}), make_verifier, show_error_details=show_error_details)
 
     class BearerAuthMiddleware(ProtectedApp):
-        """Protects one mounted app for one resource."""
+        """A middleware that protects one mounted app for one resource."""
 
         def __init__(self, app: Any) -> None:
             super().__init__(app, protection)
@@ -69,10 +76,10 @@ def bearer_auth_middleware(
 def _narrow_config(
     config: ResourceServerConfig, audience: str | None, required_scopes: Sequence[str], leeway: float
 ) -> ResourceServerConfig:
-    """The resource with the middleware's own audience, leeway and scopes."""
+    """Return the configuration of the resource with the audience, leeway and scopes of one middleware."""
     servers: list[str | AuthServerConfig | IssuerResolver] = []
     for server in config.metadata.authorization_servers:
-        if callable(server):  # a resolver answers for itself
+        if callable(server):  # the configuration that a resolver returns has its own audience and leeway
             servers.append(server)
             continue
         own = AuthServerConfig(issuer=server) if isinstance(server, str) else server

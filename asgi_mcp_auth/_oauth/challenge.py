@@ -86,7 +86,12 @@ _SCHEME = re.compile(rf"\s*({TOKEN})(?:\s++(?!=)|\s*(?=,|$))")
 
 
 class Challenge(NamedTuple):
-    """A challenge of a response: the scheme as sent, and the parameters by lower-case name."""
+    """A challenge read from a response.
+
+    Attributes:
+        scheme: The scheme as sent.
+        params: The parameters by lower-case name.
+    """
 
     scheme: str
     params: dict[str, str]

@@ -1,7 +1,7 @@
-"""Who may call from where: the `Host` check against DNS rebinding, the `Origin` check, CORS.
+"""Cross-origin access: the `Host` check against DNS rebinding, the `Origin` check, CORS.
 
-MCP's Streamable HTTP transport demands the Origin check on every request that has one. Comparison is of
-whole serialised origins (RFC 6454 section 6.1); nothing is matched by prefix, suffix or substring.
+MCP's Streamable HTTP transport requires the Origin check for every request that has the field. Whole serialised origins
+are compared (RFC 6454 section 6.1); no prefix, suffix or substring matches.
 """
 
 from __future__ import annotations
@@ -10,29 +10,36 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from asgi_mcp_auth._oauth.grammar import TOKEN
+from asgi_mcp_auth._oauth.grammar import TCHAR
 from asgi_mcp_auth._oauth.urls import DEFAULT_PORTS, Url, is_loopback, parse_url
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.errors import Misdirected, OriginNotAllowed, Reason
 
-__all__ = ("Cors", "HostCheck", "OriginCheck", "is_preflight", "normal_origin", "parse_authority")
+__all__ = ("Cors", "HostCheck", "OriginCheck", "is_field_name", "is_preflight", "normal_origin", "parse_authority")
 
-PREFLIGHT_METHODS = b"GET, POST, DELETE"
+PREFLIGHT_METHODS = ("GET", "POST", "DELETE")
 PREFLIGHT_HEADERS = (
-    "authorization, content-type, accept, mcp-protocol-version, mcp-method, mcp-name, "
-    "mcp-session-id, last-event-id, dpop"
+    *("authorization", "content-type", "accept", "mcp-protocol-version", "mcp-method", "mcp-name"),
+    *("mcp-session-id", "last-event-id", "dpop", "traceparent", "tracestate", "baggage", "x-request-id"),
 )
+MAX_ECHOED = 64  # field names of one preflight
 EXPOSED_HEADERS = b"WWW-Authenticate, Mcp-Session-Id, DPoP-Nonce"
 FIX = "the host of a resource, or a host in allowed_hosts"
 TEST_FIX = "the host of the resource: pass base_url=asgi_mcp_auth.testing.base_url(auth) to the test client"
 """For the default host of Starlette's `TestClient`: the log names the fix; the check itself has no exception."""
-_PARAM_HEADER = re.compile(f"mcp-param-{TOKEN}")  # of names in lower case
+_FIELD_NAME = re.compile(f"[{TCHAR}]{{1,128}}")
+_PARAM_FIELD = "mcp-param-"
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
 
+def is_field_name(text: str) -> bool:
+    """Return whether `text` is a token of RFC 9110 section 5.6.2, as field names and methods are, and not too long."""
+    return _FIELD_NAME.fullmatch(text) is not None
+
+
 def normal_origin(text: str) -> str | None:
-    """A serialised origin (any scheme) in normal form, or None: no path, no userinfo, not `null`."""
+    """Return a serialised origin (any scheme) in normal form; None for `null`, a path or user information."""
     url = parse_url(text)
     if url is None or url.path or url.query is not None or url.fragment is not None:
         return None
@@ -40,7 +47,7 @@ def normal_origin(text: str) -> str | None:
 
 
 def parse_authority(text: str) -> tuple[str, int | None] | None:
-    """`host[:port]` in lower case, or None."""
+    """Parse `host[:port]`, in lower case; return None for another text."""
     url = parse_url(f"any://{text}")
     return (
         (url.host, url.port)
@@ -50,11 +57,14 @@ def parse_authority(text: str) -> tuple[str, int | None] | None:
 
 
 class HostCheck:
-    """On for loopback resources, or when hosts are configured; then the one `Host` must be listed.
+    """Checks `Host` for loopback resources, or if hosts are configured; the one line must then be listed.
 
     Args:
         resources: The configured resources; their authorities are always allowed.
-        allowed: More authorities, parsed; without a port they match any port.
+        allowed: More authorities, parsed; one without a port matches any port.
+
+    Attributes:
+        on: Whether anything is checked.
     """
 
     def __init__(self, resources: Iterable[Url], allowed: Iterable[tuple[str, int | None]]) -> None:
@@ -69,15 +79,15 @@ class HostCheck:
             + [(url.host, None) for url in urls if url.port is None]
         )
         written = [host if port is None else f"{host}:{port}" for host, port in {*self._exact, *listed}]
-        self.spelled = frozenset(text.encode("latin-1") for text in written)
-        """Those that are listed as most clients write them: told without a parser, 0.1 µs instead of 9."""
+        # The listed authorities as most clients write them: accepted without a parser (benchmarks: in_process).
+        self._spelled = frozenset(text.encode("latin-1") for text in written)
 
     def refuse(self, request: RequestInfo) -> Misdirected | None:
-        """The refusal when the `Host` is missing, repeated or not listed; None when it is fine or the check is off."""
+        """Return the refusal if the `Host` is missing, repeated or not listed; None if it is fine or not checked."""
         if not self.on:
             return None
         lines = request.fields.get(b"host", [])
-        if len(lines) == 1 and lines[0] in self.spelled:
+        if len(lines) == 1 and lines[0] in self._spelled:
             return None
         host = parse_authority(lines[0].decode("latin-1")) if len(lines) == 1 else None
         if host is not None and (
@@ -95,20 +105,8 @@ class Cors(NamedTuple):
 
     @property
     def response(self) -> Headers:
-        """For every response, ours and the app's: a browser cannot read a challenge otherwise (RFC 9449 section 8)."""
+        """The fields of every response, so that browsers can read challenges (RFC 9449 section 8)."""
         return (*self.allowed, (b"access-control-expose-headers", EXPOSED_HEADERS))
-
-    def preflight(self, request: RequestInfo) -> Headers:
-        """For the answer to a preflight; `Mcp-Param-*` fields are allowed as asked for."""
-        wanted = b",".join(request.fields.get(b"access-control-request-headers", [])).decode("latin-1").lower()
-        params = [name for name in map(str.strip, wanted.split(",")) if _PARAM_HEADER.fullmatch(name)]
-        headers = ", ".join([PREFLIGHT_HEADERS, *dict.fromkeys(params)]).encode("ascii")
-        return (
-            *self.allowed,
-            (b"access-control-allow-methods", PREFLIGHT_METHODS),
-            (b"access-control-allow-headers", headers),
-            (b"access-control-max-age", b"600"),
-        )
 
 
 class OriginCheck:
@@ -117,13 +115,20 @@ class OriginCheck:
     Args:
         resource: The protected resource.
         allowed: Configured origins in normal form; `"*"` admits any.
+        methods: The methods that preflights allow, in addition to `PREFLIGHT_METHODS`; `"*"` allows any.
+        headers: The header fields that preflights allow, in addition to `PREFLIGHT_HEADERS`, in lower case; `"*"`
+            allows any. The token protects the resource, not the preflight: there are no cookies.
     """
 
-    def __init__(self, resource: Url, allowed: Iterable[str]) -> None:
+    def __init__(
+        self, resource: Url, allowed: Iterable[str], methods: Iterable[str] = (), headers: Iterable[str] = ()
+    ) -> None:
         listed = frozenset(allowed)
         self._any = "*" in listed
         self._loopback = is_loopback(resource.host)
         self._allowed = listed | {resource.origin}
+        self._methods = tuple(dict.fromkeys((*PREFLIGHT_METHODS, *methods)))
+        self._headers = tuple(dict.fromkeys((*PREFLIGHT_HEADERS, *headers)))
 
     def _allows(self, origin: str) -> bool:
         normal = normal_origin(origin)
@@ -135,7 +140,7 @@ class OriginCheck:
         return self._loopback and url is not None and url.scheme in ("http", "https") and is_loopback(url.host)
 
     def check(self, request: RequestInfo) -> Cors | OriginNotAllowed | None:
-        """None without an `Origin` (not a browser), the CORS fields for an allowed one, else the refusal."""
+        """Return the CORS fields for an allowed `Origin`, a refusal for another; None without one (no browser)."""
         lines = request.fields.get(b"origin")
         if lines is None:
             return None
@@ -145,7 +150,40 @@ class OriginCheck:
             return Cors(((b"access-control-allow-origin", lines[0]), (b"vary", b"Origin")))
         return OriginNotAllowed(Reason.ORIGIN_NOT_ALLOWED, found=b", ".join(lines).decode("latin-1"))
 
+    def preflight(self, request: RequestInfo, cors: Cors) -> Headers:
+        """Return the fields of the answer to a preflight of an allowed origin.
+
+        `Mcp-Param-*` fields are allowed as requested. `Access-Control-Allow-Private-Network` is the answer of a
+        loopback resource to a browser that asks (https://wicg.github.io/private-network-access/).
+        """
+        methods = _allow(self._methods, _requested(request, b"access-control-request-method"), is_param=False)
+        headers = _allow(self._headers, _requested(request, b"access-control-request-headers"), is_param=True)
+        fields = (
+            *cors.allowed,
+            (b"access-control-allow-methods", methods),
+            (b"access-control-allow-headers", headers),
+            (b"access-control-max-age", b"600"),
+        )
+        if self._loopback and request.fields.get(b"access-control-request-private-network") == [b"true"]:
+            return (*fields, (b"access-control-allow-private-network", b"true"))
+        return fields
+
+
+def _requested(request: RequestInfo, field: bytes) -> list[str]:
+    """Return the tokens of a list field, without texts that are no tokens."""
+    names = b",".join(request.fields.get(field, [])).decode("latin-1").split(",", MAX_ECHOED)[:MAX_ECHOED]
+    return [name for name in map(str.strip, names) if is_field_name(name)]
+
+
+def _allow(listed: tuple[str, ...], requested: list[str], *, is_param: bool) -> bytes:
+    """Return what is listed, and of what is requested everything if `"*"` is listed, else `Mcp-Param-*` fields."""
+    echoed = [name.lower() for name in requested] if is_param else requested
+    if "*" not in listed:
+        echoed = [name for name in echoed if is_param and name.startswith(_PARAM_FIELD) and name != _PARAM_FIELD]
+    allowed = [name for name in listed if name != "*"]
+    return ", ".join(dict.fromkeys((*allowed, *echoed))).encode("ascii")
+
 
 def is_preflight(request: RequestInfo) -> bool:
-    """A CORS preflight (Fetch standard); it carries no credentials and is answered without any."""
+    """Return whether a request is a CORS preflight (Fetch standard): it has no credentials, and needs none."""
     return request.method == "OPTIONS" and b"access-control-request-method" in request.fields

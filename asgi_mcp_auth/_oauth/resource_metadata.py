@@ -1,4 +1,4 @@
-"""The protected resource metadata document (RFC 9728): its members, its well-known places, and answering for it."""
+"""The protected resource metadata document (RFC 9728): its members, and the responses to requests for it."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from asgi_mcp_auth.errors import InvalidToken, printable
 __all__ = ("Document", "build_members", "check_signed_metadata", "compile_document", "is_language_tag")
 
 ALLOWED_METHODS = b"GET, HEAD, OPTIONS"
-# A configured field name in `Access-Control-Request-Headers`; echoed only when it is a token (RFC 9110 section 5.1).
+# A list of tokens (RFC 9110 section 5.6.2): no other text is echoed.
 _FIELD_NAMES = re.compile(f"[{TCHAR}, ]{{1,1024}}".encode("ascii"))
-_LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*")  # RFC 5646 section 2.1, its shape
+_LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*")  # the shape of RFC 5646 section 2.1
 _ANY_ORIGIN = (b"access-control-allow-origin", b"*")
 
 LANGUAGE_MEMBERS = ("resource_name", "resource_documentation", "resource_policy_uri", "resource_tos_uri")
 
 
 def is_language_tag(tag: str) -> bool:
-    """Whether `tag` has the shape of a BCP 47 language tag."""
+    """Return whether `tag` has the shape of a BCP 47 language tag."""
     return _LANGUAGE_TAG.fullmatch(tag) is not None
 
 
 def language_variants(metadata: ResourceServerMetadata) -> dict[str, dict[str, str]]:
-    """The human-readable members that are set: texts by language tag, the default under `""` (RFC 9728 section 2.1)."""
+    """Return the human-readable members that are set: texts by language tag, the default under `""` (RFC 9728 2.1)."""
     values = {name: getattr(metadata, name) for name in LANGUAGE_MEMBERS}
     return {name: {"": v} if isinstance(v, str) else dict(v) for name, v in values.items() if v is not None}
 
@@ -41,13 +41,13 @@ def language_variants(metadata: ResourceServerMetadata) -> dict[str, dict[str, s
 def build_members(
     metadata: ResourceServerMetadata, *, resource: str, issuers: Sequence[str], scopes: Sequence[str]
 ) -> dict[str, Any]:
-    """The members to publish, in the order of RFC 9728 section 2; empty arrays and nulls are left out (section 3.2).
+    """Return the members to publish, in the order of RFC 9728 section 2, without empty arrays and nulls (section 3.2).
 
     Args:
-        metadata: What the user wrote, checked.
+        metadata: The metadata as configured, checked.
         resource: The identifier.
-        issuers: Byte for byte as configured: clients compare them (RFC 8414 section 3.3).
-        scopes: `scopes_supported`, as clients must request them.
+        issuers: The issuers exactly as configured: clients compare them (RFC 8414 section 3.3).
+        scopes: The scopes as clients must request them.
     """
     members: dict[str, Any] = {
         "resource": resource,
@@ -65,9 +65,9 @@ def build_members(
 
 
 def check_signed_metadata(signed: object, members: Mapping[str, Any]) -> str | None:
-    """What is wrong with a `signed_metadata` JWT beside `members`, or None (RFC 9728 sections 2.2 and 3.3).
+    """Return what is wrong with a `signed_metadata` JWT for `members`, or None (RFC 9728 sections 2.2 and 3.3).
 
-    Not checked: the signature, which is the signer's own.
+    The signature is not checked: the signer may use any key.
     """
     if not isinstance(signed, str):
         return "is not a string"
@@ -89,14 +89,14 @@ def check_signed_metadata(signed: object, members: Mapping[str, Any]) -> str | N
 
 
 class Document(NamedTuple):
-    """A metadata document, ready to serve: any origin may read it, no token is asked for (RFC 9728 section 3.2)."""
+    """A metadata document, ready to serve: any origin may read it without a token (RFC 9728 section 3.2)."""
 
     members: dict[str, Any]
     response: Response
     etag: bytes
 
     def answer(self, request: RequestInfo) -> Response:
-        """The response to a request for the document, whatever its method."""
+        """Return the response to a request for the document, with any method."""
         if request.method in ("GET", "HEAD"):
             if any(self._matches(line) for line in request.fields.get(b"if-none-match", ())):
                 kept = (b"cache-control", b"etag", b"access-control-allow-origin")
@@ -104,7 +104,7 @@ class Document(NamedTuple):
             return self.response
         if request.method == "OPTIONS":
             wanted = b", ".join(request.fields.get(b"access-control-request-headers", ()))
-            echo = wanted if _FIELD_NAMES.fullmatch(wanted) else PREFLIGHT_HEADERS.encode("ascii")
+            echo = wanted if _FIELD_NAMES.fullmatch(wanted) else ", ".join(PREFLIGHT_HEADERS).encode("ascii")
             preflight = (_ANY_ORIGIN, (b"access-control-allow-methods", ALLOWED_METHODS))
             more = ((b"access-control-allow-headers", echo), (b"access-control-max-age", b"86400"))
             return Response(204, (*preflight, *more, (b"allow", ALLOWED_METHODS)))
@@ -112,13 +112,13 @@ class Document(NamedTuple):
         return json_response(405, refused, ((b"allow", ALLOWED_METHODS), _ANY_ORIGIN))
 
     def _matches(self, if_none_match: bytes) -> bool:
-        """RFC 9110 section 13.1.2: weak comparison with any of a list, or `*`."""
+        """Return whether a field value has the ETag by weak comparison, or is `*` (RFC 9110 section 13.1.2)."""
         tags = [tag.strip().removeprefix(b"W/") for tag in if_none_match.split(b",")]
         return self.etag in tags or b"*" in tags
 
 
 def compile_document(members: Mapping[str, Any]) -> Document:
-    """Serialise once; the ETag changes exactly when the document does."""
+    """Serialise a document once. The ETag changes if and only if the document changes."""
     content = dict(members)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()
     etag = f'"{digest[:32]}"'.encode("ascii")

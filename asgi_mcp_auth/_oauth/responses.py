@@ -1,4 +1,4 @@
-"""Complete responses as values: a refusal rendered for the wire, and the few other answers of our own."""
+"""Complete HTTP responses as values: rendered refusals, JSON responses, and the JSON-RPC error of `in_band_denied`."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ Header = tuple[bytes, bytes]
 
 
 class Response(NamedTuple):
-    """Status, header fields and body, ready to send."""
+    """One HTTP response: status, header fields and body."""
 
     status: int
     headers: tuple[Header, ...]
     body: bytes = b""
 
     def with_headers(self, more: Iterable[Header]) -> Response:
-        """The same response with fields added."""
+        """Return this response with more header fields."""
         return self._replace(headers=(*self.headers, *more))
 
 
 def json_response(status: int, content: Any, headers: Iterable[Header] = (), *, store: bool = False) -> Response:
-    """A JSON response; not to be stored by caches unless said so."""
+    """Return a JSON response; with `Cache-Control: no-store` unless `store` is set."""
     body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     fields = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode("ascii"))]
     if not store:
@@ -52,13 +52,13 @@ def json_response(status: int, content: Any, headers: Iterable[Header] = (), *, 
 
 
 def in_band_denied(required_scopes: Iterable[str], *, id: str | int | None = None) -> dict[str, Any]:  # noqa: A002
-    """A JSON-RPC error for a permission found missing after the response has begun, when no 403 can be sent any more.
+    """Return a JSON-RPC error for a scope that is found missing after the response has started.
 
-    Its code is an application's own: outside -32768 … -32000, which JSON-RPC and MCP reserve.
+    A 403 can no longer be sent then. The error code is outside -32768 … -32000, which JSON-RPC and MCP reserve.
 
     Args:
-        required_scopes: What the operation needs.
-        id: The JSON-RPC request's id.
+        required_scopes: The scopes that the operation needs.
+        id: The id of the JSON-RPC request.
     """
     data = {"error": "insufficient_scope", "scope": " ".join(required_scopes)}
     error = {"code": IN_BAND_DENIED, "message": "Additional scope required", "data": data}
@@ -67,12 +67,12 @@ def in_band_denied(required_scopes: Iterable[str], *, id: str | int | None = Non
 
 @dataclass(frozen=True, slots=True)
 class ChallengeSource:
-    """The fixed parts of one resource's challenges.
+    """The parts of a resource's challenges that are the same for every request.
 
     Args:
         schemes: The accepted credential schemes.
-        resource_metadata: The URL of the metadata document.
-        scope: The scopes that a first 401 asks for.
+        resource_metadata: The URL of the resource's metadata document.
+        scope: The scopes that the challenge of a 401 names.
     """
 
     schemes: tuple[CredentialScheme, ...]
@@ -83,7 +83,7 @@ class ChallengeSource:
     )
 
     def respond(self, refusal: Refusal, *, used: bytes | None = None, details: bool = False) -> Response:
-        """Render a refusal; the answers to missing and invalid tokens are rendered once."""
+        """Return the response to a refusal; see `refusal_response`. Frequent responses are rendered once."""
         is_missing = isinstance(refusal, NoCredential)
         if refusal.response_headers or not (is_missing or (isinstance(refusal, InvalidToken) and not details)):
             return refusal_response(refusal, self, used=used, details=details)
@@ -91,20 +91,20 @@ class ChallengeSource:
         response = self._rendered.get(key)
         if response is None:
             response = refusal_response(refusal, self, used=used)
-            if len(self._rendered) < MAX_RENDERED:  # a verifier of the user's own may make any number of descriptions
+            if len(self._rendered) < MAX_RENDERED:  # a custom verifier may use any number of descriptions
                 self._rendered[key] = response
         return response
 
 
 def _authentication(refusal: InsufficientAuthentication) -> tuple[tuple[str, str], ...]:
-    """The parameters of RFC 9470 section 3."""
+    """Return the challenge parameters of RFC 9470 section 3."""
     acr_values = (("acr_values", " ".join(refusal.acr_values)),) if refusal.acr_values else ()
     return acr_values if refusal.max_age is None else (*acr_values, ("max_age", str(refusal.max_age)))
 
 
 def _body(refusal: Refusal) -> Any:
     if isinstance(refusal, OriginNotAllowed):
-        # The transport's own shape: clients probe protocol eras on 4xx bodies.
+        # A JSON-RPC error, as the MCP transport sends it: clients detect the protocol revision by the body of a 4xx.
         return {"jsonrpc": "2.0", "error": {"code": -32600, "message": refusal.description}}
     if isinstance(refusal, MessageRefused):
         known = {} if refusal.message_id is None else {"id": refusal.message_id}
@@ -119,15 +119,15 @@ def _body(refusal: Refusal) -> Any:
 def refusal_response(
     refusal: Refusal, source: ChallengeSource | None, *, used: bytes | None = None, details: bool = False
 ) -> Response:
-    """Render a refusal.
+    """Return the response to a refusal.
 
-    400 (about the credential), 401 and 403 `insufficient_scope` carry challenges, when a resource owns the path.
+    A 400 about the credential, a 401 and a 403 `insufficient_scope` have challenges if a resource owns the path.
 
     Args:
-        refusal: What to answer.
-        source: The owning resource's challenges, or None before one is known.
-        used: The scheme the client used, if it is known.
-        details: Add what only the operator should read (`show_error_details`).
+        refusal: The refusal.
+        source: The challenges of the resource that owns the path; None if no resource is known.
+        used: The credential scheme that the client used; None if it is not known.
+        details: Add `cause`, which only operators should read (`show_error_details`).
     """
     headers: list[Header] = []
     challenged = isinstance(refusal, (Unauthenticated, InsufficientScope)) or refusal.wire_code == "invalid_request"

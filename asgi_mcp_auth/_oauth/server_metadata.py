@@ -111,7 +111,13 @@ _DESCRIPTIONS: Mapping[str, str] = {
 
 
 class AuthServerConfigError(NamedTuple):
-    """An error with its stable code."""
+    """An error in an authorization server's metadata.
+
+    Attributes:
+        code: The stable code.
+        description: A sentence for people.
+        cause: What raised the error, if anything.
+    """
 
     code: AuthServerConfigErrorCode
     description: str
@@ -119,14 +125,25 @@ class AuthServerConfigError(NamedTuple):
 
 
 class AuthServerConfigWarning(NamedTuple):
-    """A warning with its stable code."""
+    """A warning in an authorization server's metadata.
+
+    Attributes:
+        code: The stable code.
+        description: A sentence for people.
+    """
 
     code: AuthServerConfigWarningCode
     description: str
 
 
 class AuthServerConfigValidationResult(NamedTuple):
-    """The result of `validate_server_config`: `is_valid` is True without errors; there may be warnings."""
+    """The result of `validate_server_config`.
+
+    Attributes:
+        is_valid: Whether there are no errors.
+        errors: What MCP clients fail at.
+        warnings: What some MCP clients will miss.
+    """
 
     is_valid: bool
     errors: list[AuthServerConfigError]

@@ -1,6 +1,6 @@
-"""A whole configuration compiled: resources, their metadata documents, paths, hosts and origins.
+"""The compiler of a configuration: resources, their metadata documents, paths, hosts and origins.
 
-Pure. Every problem goes into `Problems`; the result is complete only if there are no problems.
+The module is pure. Every problem is added to `Problems`; the result is usable only if there are none.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from asgi_mcp_auth._oauth.challenge import BEARER
-from asgi_mcp_auth._oauth.origin import HostCheck, OriginCheck, normal_origin, parse_authority
+from asgi_mcp_auth._oauth.origin import HostCheck, OriginCheck, is_field_name, normal_origin, parse_authority
 from asgi_mcp_auth._oauth.resource_metadata import (
     LANGUAGE_MEMBERS,
     Document,
@@ -61,7 +61,7 @@ MetadataSigner = Callable[[dict[str, Any]], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledResource:
-    """One protected resource, ready for requests."""
+    """One protected resource in the form that requests use."""
 
     identifier: str
     url: Url
@@ -77,9 +77,11 @@ class CompiledResource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceContext:
-    """What a resource takes from the whole configuration."""
+    """The values of the whole configuration that compiling one resource needs."""
 
     allowed_origins: Sequence[str]
+    cors_methods: Sequence[str]
+    cors_headers: Sequence[str]
     metadata_signer: MetadataSigner | None
     allow_http: bool
     alone_on_origin: bool
@@ -87,18 +89,21 @@ class ResourceContext:
 
 
 def resource_url(text: object, where: str, problems: Problems, *, allow_http: bool) -> Url | None:
-    """Check a resource identifier (RFC 8707 section 2, RFC 9728 section 1.2): https, or http on loopback."""
+    """Return a resource identifier as a URL; add a problem and return None if it is not usable.
+
+    An identifier is an https URL, or http on loopback, without fragment (RFC 8707 section 2, RFC 9728 section 1.2).
+    """
     url = parse_url(text) if isinstance(text, str) else None
     if url is None:
-        fix = "Write it as clients use it, for example 'https://mcp.example.com/mcp'."
-        what = f"{show(text)} is not an absolute URL without user information." if text else "It is missing."
+        fix = "Set it to the URL that clients use, for example 'https://mcp.example.com/mcp'."
+        what = f"{show(text)} is not an absolute URL without user information." if text else "The URL is missing."
         problems.add(where, what, fix)
         return None
     if url.scheme != "https" and not (url.scheme == "http" and (allow_http or is_loopback(url.host))):
         problems.add(where, f"{show(text)} is not https.", ALLOW_HTTP)
         return None
     if url.query is not None or url.fragment is not None:
-        fix = "Drop it: a fragment is not allowed (RFC 8707 section 2), and official clients disagree about a query."
+        fix = "Remove it: RFC 8707 section 2 forbids a fragment, and the official clients disagree about a query."
         problems.add(where, f"{show(text)} has a query or a fragment.", fix)
         return None
     try:
@@ -110,55 +115,60 @@ def resource_url(text: object, where: str, problems: Problems, *, allow_http: bo
         problems.add(where, f"The path of {show(text)} is not in canonical form.", fix)
         return None
     if str(url) != text:
-        problems.warn(where, f"{show(text)} is published as {show(str(url))}.", "Write it so, to see what clients see.")
+        problems.warn(where, f"{show(text)} is published as {show(str(url))}.", "Write the published form.")
     if url.path != "/" and url.path.endswith("/"):
-        fix = "Prefer the identifier without it: some clients drop the slash."
+        fix = "Remove the slash if possible: some clients drop it."
         problems.warn(where, f"{show(text)} ends with a slash.", fix)
     return url
 
 
 def _check_members(metadata: ResourceServerMetadata, where: str, problems: Problems) -> None:
-    """Every member has its type, and none promises what is not enforced."""
+    """Add a problem for every member that has a wrong type or announces a mechanism that is not enforced."""
     for name in STRING_LISTS:
         value = getattr(metadata, name)
         if value is not None and as_strings(value) is None:
-            problems.add(f"{where}.{name}", f"{show(value)} is not a list of strings.", "Write a list.")
+            problems.add(f"{where}.{name}", f"{show(value)} is not a list of strings.", "Pass a list of strings.")
     methods = metadata.bearer_methods_supported
     if methods is not None and as_strings(methods) not in (None, ["header"]):
-        fix = "Leave it out, or write ['header']: a token in a body or a URI is never read."
-        problems.add(f"{where}.bearer_methods_supported", f"{show(methods)} is not enforced.", fix)
+        fix = "Remove it or set it to ['header']: a token in a body or a URI is never read."
+        problems.add(f"{where}.bearer_methods_supported", f"{show(methods)} is not supported.", fix)
     for name in UNENFORCED:
         if getattr(metadata, name):
-            problems.add(f"{where}.{name}", "The mechanism is not part of this configuration.", "Leave it out.")
+            what = f"{show(getattr(metadata, name))} would announce a mechanism that is not enforced."
+            problems.add(f"{where}.{name}", what, f"Remove {name}.")
     if "none" in (as_strings(metadata.resource_signing_alg_values_supported) or ()):
-        fix = "Name the algorithms you sign with (RFC 9728 section 2)."
-        problems.add(f"{where}.resource_signing_alg_values_supported", "'none' is not a signature.", fix)
+        fix = "List the algorithms that this resource signs with (RFC 9728 section 2)."
+        problems.add(f"{where}.resource_signing_alg_values_supported", "'none' is not a signature algorithm.", fix)
     if metadata.jwks_uri is not None and not str(metadata.jwks_uri).startswith("https://"):
-        problems.add(f"{where}.jwks_uri", f"{show(metadata.jwks_uri)} is not https.", "Serve it over https.")
+        problems.add(f"{where}.jwks_uri", f"{show(metadata.jwks_uri)} is not https.", "Serve the key set over https.")
     for name in LANGUAGE_MEMBERS:
         _check_text(getattr(metadata, name), f"{where}.{name}", problems)
     _check_extra(metadata, f"{where}.extra", problems)
 
 
 def _check_text(value: object, where: str, problems: Problems) -> None:
-    """One text, or texts by language tag with a default (RFC 9728 section 2.1)."""
+    """Add a problem unless the value is a text, or texts by language tag with a default (RFC 9728 section 2.1)."""
     texts = as_mapping({"": value} if value is None or isinstance(value, str) else value)
     tags = [tag for tag in texts or () if tag]
     typed = texts is not None and all(text is None or isinstance(text, str) for text in texts.values())
     if texts is None or not typed or texts.get("") == "" or "" not in texts or not all(map(is_language_tag, tags)):
-        fix = "Give a text, or the default under '' and each variant under its BCP 47 tag."
-        problems.add(where, f"{show(value)} is not a text by language.", fix)
+        fix = "Pass a string, or a mapping with the default under '' and each translation under its BCP 47 tag."
+        problems.add(where, f"{show(value)} is neither a text nor texts by language tag.", fix)
 
 
 def _check_extra(metadata: ResourceServerMetadata, where: str, problems: Problems) -> None:
     extra = problems.mapping(metadata.extra, where)
     if known := sorted(name for name in extra if name.partition("#")[0] in metadata.__slots__):
-        problems.add(where, f"{', '.join(map(show, known))} has a field of its own.", "Use the field.")
+        problems.add(
+            where,
+            f"{', '.join(map(show, known))} must not be in `extra`.",
+            f"Set the field {known[0].partition('#')[0]} instead.",
+        )
     for name, value in extra.items():
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError, RecursionError):
-            problems.add(where, f"The value of {show(name)} is not JSON.", "Write what JSON can say.")
+            problems.add(where, f"The value of {show(name)} is not JSON.", "Pass values that JSON can represent.")
 
 
 def _sign(
@@ -168,45 +178,45 @@ def _sign(
     where: str,
     problems: Problems,
 ) -> dict[str, Any]:
-    """Add `signed_metadata` (RFC 9728 section 2.2), made by the signer or given as it is."""
+    """Return the members with `signed_metadata` (RFC 9728 section 2.2), made by the signer or set by the user."""
     signed: object = metadata.signed_metadata
     if callable(signer) and signed is None:
         try:
             signed = signer({"iss": members["resource"], **members})
-        except Exception as error:  # noqa: BLE001 - the user's code, reported like any other problem
-            fix = "Give a callable from the claims to a compact JWS."
-            problems.add("metadata_signer", f"It failed with {type(error).__name__}: {show(str(error))}.", fix)
+        except Exception as error:  # noqa: BLE001 - user code; any exception is a configuration problem
+            fix = "Pass a callable that takes the claims and returns a compact JWS."
+            what = f"The signer raised {type(error).__name__}: {show(str(error))}."
+            problems.add("metadata_signer", what, fix)
     if signed is None:
         return members
     if metadata.jwks_uri is None:
-        fix = "Publish the signing key and set jwks_uri, or nobody can check the signature."
-        problems.add(f"{where}.jwks_uri", "signed_metadata is published without it.", fix)
+        fix = "Publish the signing key and set jwks_uri to its URL, so that clients can verify the signature."
+        problems.add(f"{where}.jwks_uri", "signed_metadata is set without jwks_uri.", fix)
     if (why := check_signed_metadata(signed, members)) is not None:
-        fix = "Sign exactly the published members, and iss (RFC 9728 section 2.2)."
+        fix = "Sign exactly the published members and iss (RFC 9728 section 2.2)."
         problems.add(f"{where}.signed_metadata", f"The JWT {why}.", fix)
     return members | {"signed_metadata": signed}
 
 
 def compile_resource(
-    config: ResourceServerConfig, url: Url, where: str, problems: Problems, around: ResourceContext
+    config: ResourceServerConfig, url: Url, where: str, problems: Problems, context: ResourceContext
 ) -> CompiledResource | None:
-    """Compile one resource whose identifier has been checked; None when problems were found."""
+    """Return one resource compiled; None if it has problems. The identifier has been checked before."""
     before = len(problems.found)
     metadata = config.metadata
     _check_members(metadata, f"{where}.metadata", problems)
-    policy = compile_policy(config.policy, f"{where}.policy", problems, around.loaded_modules)
+    policy = compile_policy(config.policy, f"{where}.policy", problems, context.loaded_modules)
     listed = policy.baseline.needed
     if metadata.scopes_supported is not None:
-        place = f"{where}.metadata.scopes_supported"
-        listed = compile_scopes(metadata.scopes_supported, place, problems, published=True)
-    place = f"{where}.metadata.authorization_servers"
+        at_scopes = f"{where}.metadata.scopes_supported"
+        listed = compile_scopes(metadata.scopes_supported, at_scopes, problems, published=True)
     trust = compile_issuer_set(
         metadata.authorization_servers,
         url,
-        place,
+        f"{where}.metadata.authorization_servers",
         problems,
-        allow_http=around.allow_http,
-        prefixes=[str(url).removesuffix("/") + "/", *([url.origin + "/"] if around.alone_on_origin else [])],
+        allow_http=context.allow_http,
+        prefixes=[str(url).removesuffix("/") + "/", *([url.origin + "/"] if context.alone_on_origin else [])],
         required=policy.baseline.needed,
     )
     if len(problems.found) > before:
@@ -218,7 +228,7 @@ def compile_resource(
         issuers=trust.published[:MAX_PUBLISHED],
         scopes=policy.hierarchy.require(listed).named,
     )
-    members = _sign(members, metadata, around.metadata_signer, f"{where}.metadata", problems)
+    members = _sign(members, metadata, context.metadata_signer, f"{where}.metadata", problems)
     metadata_url = insert_well_known(url, PROTECTED_RESOURCE)
     schemes = (BEARER,)
     challenge = ChallengeSource(schemes, metadata_url, policy.challenged.named)
@@ -228,7 +238,7 @@ def compile_resource(
         owned_prefix=canonical_path(url.path or "/"),
         metadata_url=metadata_url,
         document=compile_document(members),
-        origins=OriginCheck(url, around.allowed_origins),
+        origins=OriginCheck(url, context.allowed_origins, context.cors_methods, context.cors_headers),
         schemes=frozenset(scheme.key for scheme in schemes),
         challenge=challenge,
         trust=trust,
@@ -242,7 +252,7 @@ PLACEHOLDER = Url("https", "invalid", None, "", None, None)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledConfig:
-    """Everything a request is looked up in."""
+    """The compiled configuration: the tables in which requests are looked up."""
 
     configs: tuple[ResourceServerConfig, ...]
     resources: tuple[CompiledResource, ...]
@@ -252,7 +262,12 @@ class CompiledConfig:
     republishes: bool = False
 
     def routes(self, checks_messages: Sequence[bool], own_root_path: str = "") -> RouteTable:
-        """Return the routes; see `RouteTable`."""
+        """Return the route table.
+
+        Args:
+            checks_messages: For each resource, whether more than the path decides about requests for MCP paths.
+            own_root_path: The path prefix that the app itself adds; see `RouteTable`.
+        """
         return RouteTable(
             self.paths,
             self.documents,
@@ -271,10 +286,10 @@ def _public_paths(paths: object, problems: Problems) -> tuple[PathRule, ...]:
     for path in problems.strings(paths, "public_paths"):
         rule = parse_rule(path)
         if rule is None or rule.method is not None:
-            fix = "Write '/path' or '/path/*', the path decoded, without a trailing slash."
+            fix = "Write '/path' or '/path/*', without percent-encoding, trailing slash or method."
             problems.add("public_paths", f"{show(path)} is not a path.", fix)
         elif rule.path == "/" and rule.below:
-            problems.add("public_paths", "'/*' would leave nothing protected.", "Name the public paths.")
+            problems.add("public_paths", "'/*' would make every path public.", "List the public paths.")
         else:
             rules.append(rule)
     return tuple(rules)
@@ -285,9 +300,18 @@ def _origins(origins: object, problems: Problems) -> tuple[str, ...]:
     normal = {origin: "*" if origin == "*" else normal_origin(origin) for origin in listed}
     for origin, known in normal.items():
         if known is None:
-            fix = "Write scheme://host[:port] without a path, or '*'."
+            fix = "Write scheme://host[:port] without a path, or '*' for any origin."
             problems.add("allowed_origins", f"{show(origin)} is not an origin.", fix)
     return tuple(known for known in normal.values() if known is not None)
+
+
+def _tokens(names: object, where: str, example: str, problems: Problems) -> tuple[str, ...]:
+    """Check methods or field names for preflights."""
+    listed = problems.strings(names, where)
+    for name in listed:
+        if not is_field_name(name):
+            problems.add(where, f"{show(name)} is not a token (RFC 9110 section 5.6.2).", f"Write {example}, or '*'.")
+    return tuple(listed)
 
 
 def _hosts(hosts: object, problems: Problems) -> tuple[tuple[str, int | None], ...]:
@@ -299,7 +323,7 @@ def _hosts(hosts: object, problems: Problems) -> tuple[tuple[str, int | None], .
 
 
 def _configs(given: object) -> list[object]:
-    """One configuration or any iterable of them, as a list; empty for anything else."""
+    """Return one configuration, or an iterable of configurations, as a list; an empty list for any other value."""
     if isinstance(given, ResourceServerConfig):
         return [given]
     several = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
@@ -307,35 +331,45 @@ def _configs(given: object) -> list[object]:
 
 
 def _check_owners(urls: Sequence[tuple[str, Url]], public: Sequence[PathRule], problems: Problems) -> None:
-    """No two resources may own one path, whatever their hosts: `Host` decides nothing (RFC 9728 section 7.3)."""
+    """Add a problem if two resources own the same path, even with different hosts, or if a resource is public.
+
+    `Host` is attacker-controlled and must not select the resource (RFC 9728 section 7.3).
+    """
     table = PathTable(["/"], public)
     owners: dict[str, Url] = {}
     for where, url in urls:
         prefix = canonical_path(url.path or "/")
         if prefix in owners:
-            fix = "Give each resource a path of its own, or protect them with two middlewares."
-            problems.add(where, f"{url} owns the same path as {owners[prefix]}.", fix)
+            fix = "Use a different path for each resource, or protect them with two middlewares."
+            problems.add(where, f"{url} has the same path as {owners[prefix]}.", fix)
         owners[prefix] = url
-        if table.judge("GET", prefix).public:
-            problems.add("public_paths", f"They make the resource {url} itself public.", "Remove its path.")
+        if table.resolve("GET", prefix).public:
+            what = f"The resource {url} itself would be public."
+            problems.add("public_paths", what, f"Remove the entry that matches {show(prefix)}.")
 
 
 def _check_rules(resources: Sequence[CompiledResource], problems: Problems) -> None:
-    """A path rule has to lie below its own resource, or it never applies, or surprises."""
+    """Check that every path rule is below its own resource.
+
+    A rule below another resource never applies: a problem. A rule below no resource may be a mistake: a warning.
+    """
     table = PathTable([resource.owned_prefix for resource in resources])
     for index, resource in enumerate(resources):
         below = resource.owned_prefix.rstrip("/") + "/"
         for rule in resource.policy.rules:
-            if table.judge("GET", rule.path).owner != index:
+            if table.resolve("GET", rule.path).owner != index:
                 fix = "Move the rule to the resource that owns the path."
-                problems.add("policy.paths", f"{show(rule.path)} is not below {resource.identifier}.", fix)
+                problems.add("policy.paths", f"{show(rule.path)} is not a path of {resource.identifier}.", fix)
             elif not (rule.path + "/").startswith(below):
-                fix = f"Write {show(below + rule.path.lstrip('/'))}, if that is what you mean."
+                fix = f"Write {show(below + rule.path.lstrip('/'))} if the rule is for that path."
                 problems.warn("policy.paths", f"{show(rule.path)} is not below {resource.identifier}.", fix)
 
 
 def _documents(resources: Sequence[CompiledResource]) -> dict[bytes, Document]:
-    """By raw path: each document with and without a trailing slash, and at the root place if there is only one."""
+    """Return the metadata documents by raw path, with and without a trailing slash.
+
+    The document of a single resource is also at the root well-known path.
+    """
     documents: dict[bytes, Document] = {}
     for resource in resources:
         path = urlsplit(resource.metadata_url).path.encode("ascii").rstrip(b"/")
@@ -353,28 +387,32 @@ def compile_config(
     public_paths: object,
     allowed_origins: object,
     allowed_hosts: object,
+    cors_methods: object,
+    cors_headers: object,
     metadata_signer: MetadataSigner | None,
     allow_http: bool,
     one_issuer: bool,
     loaded_modules: frozenset[str],
 ) -> CompiledConfig:
-    """Compile and check a whole configuration: one `ResourceServerConfig`, or a sequence of them.
+    """Return a whole configuration compiled: one `ResourceServerConfig`, or several.
 
     Raises:
-        ConfigurationError: With every problem found.
+        ConfigurationError: The configuration has problems; the exception lists all of them.
     """
     public = _public_paths(public_paths, problems)
     origins = _origins(allowed_origins, problems)
     hosts = _hosts(allowed_hosts, problems)
+    methods = _tokens(cors_methods, "cors_methods", "'PATCH'", problems)
+    headers = _tokens(cors_headers, "cors_headers", "'x-tenant-id'", problems)
     configs = _configs(given)
     if not configs:
-        fix = "Give at least one ResourceServerConfig."
+        fix = "Pass at least one ResourceServerConfig."
         problems.add("protected_resources", "There is no protected resource.", fix)
     known: list[tuple[str, Url | None, ResourceServerConfig]] = []
     for index, config in enumerate(configs):
         where = f"protected_resources[{index}]"
         if not isinstance(config, ResourceServerConfig):
-            fix = "Give ResourceServerConfig(metadata=ResourceServerMetadata(resource=…, authorization_servers=[…]))."
+            fix = "Pass ResourceServerConfig(metadata=ResourceServerMetadata(resource=…, authorization_servers=[…]))."
             problems.add(where, f"{show(config)} is not a ResourceServerConfig.", fix)
             continue
         url = resource_url(config.metadata.resource, f"{where}.metadata.resource", problems, allow_http=allow_http)
@@ -384,22 +422,24 @@ def compile_config(
     on_origin = Counter(url.origin for _, url in urls)
     resources: list[CompiledResource] = []
     for where, url, config in known:
-        around = ResourceContext(
+        context = ResourceContext(
             allowed_origins=origins,
+            cors_methods=[method.upper() for method in methods],
+            cors_headers=[name.lower() for name in headers],
             metadata_signer=metadata_signer,
             allow_http=allow_http,
             loaded_modules=loaded_modules,
             alone_on_origin=url is not None and on_origin[url.origin] == 1,
         )
-        # Without a usable identifier the rest is still checked: every problem is to be reported at once.
-        resource = compile_resource(config, url or PLACEHOLDER, where, problems, around)
+        # A resource without a usable identifier is checked too, so that all problems are reported at once.
+        resource = compile_resource(config, url or PLACEHOLDER, where, problems, context)
         if resource is not None:
             resources.append(resource)
     _check_rules(resources, problems)
     issuers = {issuer.identifier for resource in resources for issuer in resource.trust.named}
     if one_issuer and len(issuers) > 1:
-        fix = "Leave it off: a document can speak for one issuer only."
-        problems.add("republish_server_metadata", "There is more than one issuer.", fix)
+        fix = "Set republish_server_metadata=False, or configure a single issuer: its metadata names one issuer only."
+        problems.add("republish_server_metadata", f"There are {len(issuers)} issuers.", fix)
     problems.raise_if_any()
     return CompiledConfig(
         configs=tuple(config for _, _, config in known),

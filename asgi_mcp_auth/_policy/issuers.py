@@ -50,7 +50,7 @@ PROFILES = get_args(Profile)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedIssuer:
-    """One value of `iss` that one resource accepts: the rules for its tokens, and where its keys come from."""
+    """One value of `iss` that a resource accepts: the rules for its tokens, and the source of its keys."""
 
     rules: TokenRules
     identifier: str
@@ -185,7 +185,10 @@ def _check_locations(config: AuthServerConfig, where: str, problems: Problems, *
 def _check_no_aud(
     config: AuthServerConfig, required: Sequence[str], prefixes: Sequence[str], where: str, problems: Problems
 ) -> None:
-    """Without `aud` something else has to say that a token is meant for us (MCP, token audience binding)."""
+    """Check that client ids and a scope of the resource replace the missing `aud` (MCP: token audience binding).
+
+    Without either, a token that the issuer made for another resource would be accepted.
+    """
     if not config.allowed_clients:
         problems.add(f"{where}.allowed_clients", "Profile 'no-aud' needs it.", "List the client ids to trust.")
     if not any(scope.startswith(tuple(prefixes)) for scope in required):
@@ -227,7 +230,7 @@ def compile_issuer(
     own_scope_prefixes: Sequence[str],
     required: Sequence[str],
 ) -> TrustedIssuer | None:
-    """Compile one issuer's rules; None when it has no usable identifier."""
+    """Return one issuer compiled; None if it has no usable identifier. Every problem is added to `problems`."""
     given = cast("object", config.metadata)
     if given is not None and not isinstance(given, AuthorizationServerMetadata):
         fix = "Give AuthorizationServerMetadata(issuer=…, …), or its from_dict(document)."
@@ -312,9 +315,9 @@ class OtherIssuers:
     """The patterns and the resolver that admit issuers which the configuration of a resource does not name.
 
     Args:
-        patterns: The patterns; the first one that matches applies.
-        resolver: Called with issuers that match no pattern.
-        compile: Compiles the resolver's configuration of an issuer; raises `ConfigurationError`.
+        patterns: The patterns; the first that matches decides.
+        resolver: Called with an issuer that matches no pattern; None for no resolver.
+        compile: Compiles the configuration that the resolver returned for an issuer; raises `ConfigurationError`.
     """
 
     __slots__ = ("_by_ends", "compile", "patterns", "resolver")
@@ -516,7 +519,11 @@ class _Compiler:
         self.preloaded += matching
 
     def resolved(self, issuer: str, config: AuthServerConfig) -> TrustedIssuer:
-        """Compile what a resolver returned for `issuer`. Raises `ConfigurationError`."""
+        """Return the compiled configuration that a resolver returned for `issuer`.
+
+        Raises:
+            ConfigurationError: The configuration is not usable, or is for another issuer.
+        """
         problems = Problems()
         where = f"the resolver's answer for {show(issuer)}"
         compiled = self._compile_issuer(config, where=where, problems=problems)
@@ -544,7 +551,7 @@ def compile_issuer_set(
     prefixes: Sequence[str],
     required: Sequence[str],
 ) -> IssuerSet:
-    """Compile a list of authorization servers. At least one must be named: clients find it in the metadata."""
+    """Return a list of authorization servers compiled. At least one must be named: clients find it in the metadata."""
     listed = as_list(servers)
     if not listed:
         fix = "List at least one issuer: MCP requires it (authorization server discovery)."

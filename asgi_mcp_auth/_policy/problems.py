@@ -1,6 +1,6 @@
-"""Collecting what is wrong with a configuration, so that all of it is reported at once.
+"""The problems and warnings of a configuration, collected so that all of them are reported at once.
 
-A configuration may come from a file or from the environment, so nothing is taken to have the type it should.
+A value may come from a file or from the environment, so no value is assumed to have its declared type.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ SHOWN_CHARACTERS = 128
 
 
 class Referenced(str):
-    """A text that a configuration refers to, in a file or in the environment. It may be secret, so it is not shown."""
+    """A text from an environment variable or a file that a setting refers to; never shown, as it may be a secret."""
 
     __slots__ = ("origin",)
     origin: str
 
     def __new__(cls, text: str, origin: str) -> Self:
-        """The text, and where it was found."""
+        """Return the text with its origin, for example `from_env = 'NAME'`."""
         made = super().__new__(cls, text)
         made.origin = origin
         return made
@@ -34,7 +34,10 @@ class Referenced(str):
 
 
 def show(value: object) -> str:
-    """Return a value for a message: short, on one line, without passwords in URLs, contents of objects or addresses."""
+    """Return a value as text for a message: short and on one line.
+
+    The text contains no password of a URL, no content of an object and no memory address.
+    """
     if isinstance(value, Referenced):
         return f"The text of {value.origin}"
     if isinstance(value, str):
@@ -54,14 +57,14 @@ def show_url(url: str) -> str:
 
 
 def as_list(value: object) -> list[object] | None:
-    """What a user gave as a sequence, as a list; None for anything else, a lone string above all."""
+    """Return a sequence as a list; None for any other value, and for a string."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return None
     return list(cast("Sequence[object]", value))
 
 
 def as_strings(value: object) -> list[str] | None:
-    """As `as_list`, if every item is a string."""
+    """Return a sequence of strings as a list; None for any other value."""
     items = as_list(value)
     if items is None or not all(isinstance(item, str) for item in items):
         return None
@@ -69,7 +72,7 @@ def as_strings(value: object) -> list[str] | None:
 
 
 def as_mapping(value: object) -> dict[str, object] | None:
-    """What a user gave as a mapping from strings, as a dict; None for anything else."""
+    """Return a mapping with string keys as a dict; None for any other value."""
     if not isinstance(value, Mapping):
         return None
     items = dict(cast("Mapping[object, object]", value))
@@ -77,36 +80,41 @@ def as_mapping(value: object) -> dict[str, object] | None:
 
 
 class Problems:
-    """Problems (which refuse a configuration) and warnings (which do not), each with its place and the mend."""
+    """The problems and warnings of one configuration.
+
+    Attributes:
+        found: The problems; a configuration with problems is rejected.
+        warnings: The warnings; a configuration with warnings is accepted.
+    """
 
     def __init__(self) -> None:
         self.found: list[Problem] = []
         self.warnings: list[Problem] = []
 
     def add(self, where: str, what: str, fix: str) -> None:
-        """Record something that cannot work, or would be unsafe."""
+        """Add a problem: the setting cannot work or would be unsafe."""
         self.found.append(Problem(where, what, fix))
 
     def warn(self, where: str, what: str, fix: str) -> None:
-        """Record something that works and will surprise."""
+        """Add a warning: the setting works, but probably not as its author expects."""
         self.warnings.append(Problem(where, what, fix))
 
     def strings(self, value: object, where: str) -> list[str]:
-        """A list of non-empty strings; anything else is a problem, and empty."""
+        """Return a list of non-empty strings; add a problem and return an empty list for any other value."""
         strings = as_strings(value)
         if strings is None or not all(strings):
-            self.add(where, f"{show(value)} is not a list of non-empty strings.", "Write a list.")
+            self.add(where, f"{show(value)} is not a list of non-empty strings.", "Pass a list of strings.")
             return []
         return strings
 
     def mapping(self, value: object, where: str) -> dict[str, object]:
-        """A mapping from strings; anything else is a problem, and empty."""
+        """Return a mapping with string keys as a dict; add a problem and return an empty dict for any other value."""
         mapping = as_mapping(value)
         if mapping is None:
-            self.add(where, f"{show(value)} is not a mapping from strings.", "Write a table.")
+            self.add(where, f"{show(value)} is not a mapping with string keys.", "Pass a mapping; in a file, a table.")
         return mapping or {}
 
     def raise_if_any(self) -> None:
-        """Raise `ConfigurationError` with everything found."""
+        """Raise `ConfigurationError` if there are problems; the exception lists all of them."""
         if self.found:
             raise ConfigurationError(self.found)

@@ -1,4 +1,4 @@
-"""From a request's method and path to what holds for it, compiled: the table in front of the path algorithm.
+"""Routes: what holds for a method and a path, in a table in front of the path algorithm.
 
 A `Route` is a value: the resource, the scopes that the path needs, a metadata document, a public path, or the refusal.
 The routes of one configuration are few; the paths that lead to one are looked up in a bounded table, and a path that
@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from asgi_mcp_auth._oauth.resource_metadata import Document
 from asgi_mcp_auth._policy.paths import PathTable
 from asgi_mcp_auth._policy.scopes import Requirement
-from asgi_mcp_auth._request import FOR_MESSAGES, FOR_REQUESTS, RequestInfo
+from asgi_mcp_auth._request import FOR_MESSAGES, FOR_REQUESTS, RequestInfo, Scope
 from asgi_mcp_auth.config import ServerMetadataPaths
 from asgi_mcp_auth.errors import BadRequest, NotFound, Reason, Refusal
 
@@ -100,7 +99,7 @@ class RouteTable:
         self._own_root_path = own_root_path
         self._known: dict[tuple[object, ...], Route] = {}
 
-    def match(self, scope: Mapping[str, Any], claimed_root_path: str = "") -> Route:
+    def match(self, scope: Scope, claimed_root_path: str = "") -> Route:
         """Return what holds for a scope; `claimed_root_path` is the part of the root path that the client chose."""
         key = (scope.get("method"), scope["path"], scope.get("raw_path"), scope.get("root_path"))
         route = self._known.get(key)
@@ -118,14 +117,14 @@ class RouteTable:
                 return document
         root_path = self._own_root_path or request.root_path
         try:
-            verdict = self._paths.judge(request.method, request.path, root_path, claimed_root_path)
+            verdict = self._paths.resolve(request.method, request.path, root_path, claimed_root_path)
         except BadRequest as ambiguous:
             return Route(refusal=ambiguous.without_traceback())
         if verdict.public:
             return PUBLIC
         if verdict.owner is None or is_well_known(request.path, request.root_path):
             return NOT_FOUND
-        return self._protected[verdict.owner, verdict.rule, not verdict.plain]
+        return self._protected[verdict.owner, verdict.rule, not verdict.is_non_mcp]
 
     def _remember(self, key: tuple[object, ...], route: Route) -> None:
         """Put a path into the table. Emptying a full table costs each path that is in use one run of the algorithm."""

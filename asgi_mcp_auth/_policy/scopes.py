@@ -10,7 +10,12 @@ __all__ = ("Requirement", "ScopeHierarchy", "StepUpRequirement")
 
 
 class StepUpRequirement(NamedTuple):
-    """The way in which a user must have authenticated, and the seconds since then at most (RFC 9470)."""
+    """A requirement on the user's authentication (RFC 9470).
+
+    Attributes:
+        acr_values: The accepted `acr` values; empty for any.
+        max_age: The largest age of the authentication in seconds; None for any.
+    """
 
     acr_values: tuple[str, ...] = ()
     max_age: int | None = None
@@ -36,7 +41,7 @@ class Requirement:
         needed: The scopes as tokens carry them.
         named: The scopes as clients must request them, for challenges.
         satisfied_by: For each needed scope, all scopes that satisfy it.
-        strength: How the user must have authenticated.
+        strength: How the user must have authenticated; None for no requirement.
     """
 
     needed: tuple[str, ...] = ()
@@ -60,7 +65,7 @@ class ScopeHierarchy:
         self._request_scope_names = dict(request_scope_names)
 
     def cycle(self) -> tuple[str, ...] | None:
-        """Return a chain of scopes that leads back to its start; None if there is none."""
+        """Return two scopes (or one) of a chain that leads back to its start; None if there is no such chain."""
         for start in self._implies:
             chain, seen = [start], set[str]()
             while chain:

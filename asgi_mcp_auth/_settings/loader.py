@@ -1,11 +1,12 @@
-"""Constructing `MCPAuth` from a mapping, a TOML file or the environment: the same settings under the same names.
+"""Construction of `MCPAuth` from a mapping, a TOML file or the environment; the settings have the same names in each.
 
-A hook is named by an import string, so the author of the file decides what code is imported: a configuration file
-must be trusted like the program.
+A file names hooks by import strings, so its author decides what code is imported. A configuration file must therefore
+be trusted like the program itself.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import re
@@ -14,9 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, show
-from asgi_mcp_auth._settings.reader import Field, Reader, UnusableError, known_or_not, shapes_of
+from asgi_mcp_auth._policy.problems import Problems, as_mapping, show
+from asgi_mcp_auth._settings.reader import Field, Reader, UnusableError, shapes_of, suggest
 from asgi_mcp_auth._settings.shorthand import SHORTHAND, from_shorthand
+from asgi_mcp_auth._settings.toml_lines import line_of, statement_lines
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
 __all__ = (
@@ -24,69 +26,23 @@ __all__ = (
     "from_mapping",
     "from_toml",
     "import_object",
-    "line_of",
     "settings_of",
 )
-
-MAX_SEARCHED_LINES = 2000
-_STEP = re.compile(r"(?:^|\.)(\w+)|\[(\d+)\]|\[(?:'([^']*)'|\"([^\"]*)\")\]")
-
-
-def line_of(text: str, where: str) -> int | None:
-    """The line on which a place of a well-formed document is written, as far as the place exists; None if nowhere.
-
-    TOML has no statement that is well-formed when it is cut: so the first lines of a document that parse end with a
-    whole statement, and the statement begins on the line after those that parsed before.
-
-    Args:
-        text: The document.
-        where: `protected_resources[0].policy.paths['/x']`.
-    """
-    path = [int(number) if number else key or single or double for key, number, single, double in _STEP.findall(where)]
-    lines = text.splitlines(keepends=True)
-    if len(lines) > MAX_SEARCHED_LINES:
-        return None
-    found: int | None = None
-    deepest = parsed = 0
-    for count in range(1, len(lines) + 1):
-        try:
-            document = tomllib.loads("".join(lines[:count]))
-        except tomllib.TOMLDecodeError:
-            continue
-        if (depth := _depth(document, path)) > deepest:
-            found, deepest = parsed + 1, depth
-        parsed = count
-    return found
-
-
-def _depth(document: Any, path: list[Any]) -> int:
-    """How many steps of the path exist."""
-    here = document
-    for depth, step in enumerate(path):
-        items, table = as_list(here), as_mapping(here)
-        if items is not None and isinstance(step, int) and step < len(items):
-            here = items[step]
-        elif table is not None and step in table:
-            here = table[step]
-        else:
-            return depth
-    return len(path)
-
 
 NAME = r"[^\W\d]\w*"
 _IMPORT_STRING = re.compile(rf"(?P<module>{NAME}(?:\.{NAME})*):(?P<attribute>{NAME}(?:\.{NAME})*)(?P<call>\(\))?")
 
 
 def import_object(text: str) -> Any:
-    """The object that an import string names; with `()`, what it returns when it is called without arguments.
+    """Return the object that an import string names; with `()`, call it without arguments and return the result.
 
     Raises:
-        UnusableError: The string has another form, or there is no such module or attribute. What a module or
-            a factory raises itself passes through: it is theirs, and its traceback is wanted.
+        UnusableError: The string has another form, or there is no such module or attribute. An exception that the
+            module or the factory raises itself passes through with its traceback.
     """
     match = _IMPORT_STRING.fullmatch(text)
     if match is None:
-        fix = "Write 'module:attribute', or 'module:factory()'."
+        fix = "Write 'module:attribute' or 'module:factory()'."
         raise UnusableError(f"{show(text)} is not an import string.", fix)
     module = match["module"]
     try:
@@ -94,19 +50,19 @@ def import_object(text: str) -> Any:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing != module and not module.startswith(missing + "."):
-            raise  # the module is there, and something that it imports is not
-        fix = "Check the name, and that its folder is on the import path (PYTHONPATH, or the server's option)."
+            raise  # the named module exists; a module that it imports is missing
+        fix = "Fix the name, or add the module's folder to the import path (PYTHONPATH, or the server's option)."
         raise UnusableError(f"{show(text)}: there is no module {show(missing)}.", fix) from error
     for name in match["attribute"].split("."):
         try:
             found = getattr(found, name)
         except AttributeError as error:
             what = f"{show(text)}: {module} has no attribute {show(match['attribute'])}."
-            raise UnusableError(what, "Check the name after the colon.") from error
+            raise UnusableError(what, "Fix the name after the colon.") from error
     if match["call"] is None:
         return found
     if not callable(found):
-        raise UnusableError(f"{show(text)}: it is not a factory.", "Leave out the parentheses.")
+        raise UnusableError(f"{show(text)}: the object cannot be called.", "Remove the parentheses.")
     return found()
 
 
@@ -128,7 +84,7 @@ def from_mapping(
     configured: Callable[..., T], known: type[Any], settings: Mapping[str, Any], options: Mapping[str, Any]
 ) -> T:
     """Construct from plain values; see `MCPAuth.from_mapping`. `known` declares the settings."""
-    return _construct(configured, known, settings, options, folder=Path(), place=lambda problem: problem)
+    return _construct(configured, known, settings, options, folder=Path(), locate=lambda problem: problem)
 
 
 def from_toml(
@@ -142,13 +98,15 @@ def from_toml(
     except UnusableError as error:
         raise ConfigurationError([Problem(str(file), error.what, error.fix)]) from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError([Problem(str(file), f"It is not TOML: {error}.", "Mend it there.")]) from error
+        what = f"The file is not valid TOML: {error}."
+        raise ConfigurationError([Problem(str(file), what, "Fix the syntax there.")]) from error
+    lines = functools.cache(lambda: statement_lines(text))
 
-    def place(problem: Problem) -> Problem:
-        line = line_of(text, problem.where)
+    def locate(problem: Problem) -> Problem:
+        line = line_of(lines(), problem.where)
         return problem._replace(where=f"{file}{'' if line is None else f':{line}'}: {problem.where}")
 
-    return _construct(configured, known, settings, options, folder=file.parent, place=place)
+    return _construct(configured, known, settings, options, folder=file.parent, locate=locate)
 
 
 def from_env(
@@ -160,22 +118,22 @@ def from_env(
     path = given.pop(f"{PREFIX}CONFIG", None)
     if path is None and not given and not options:
         fix = f"Set {PREFIX}RESOURCE and {PREFIX}AUTHORIZATION_SERVERS, or {PREFIX}CONFIG to the path of a TOML file."
-        raise ConfigurationError([Problem("environment", f"There is no {PREFIX}… variable.", fix)])
+        raise ConfigurationError([Problem("environment", f"No {PREFIX}… variable is set.", fix)])
     if path is None:
-        return _construct(configured, known, _Environment(given), options, folder=Path(), place=_in_capitals)
+        return _construct(configured, known, _Environment(given), options, folder=Path(), locate=_at_variable)
     if given:
-        what = f"{', '.join(sorted(given))}: beside {PREFIX}CONFIG, nothing else is read."
-        fix = 'Unset them, or write {from_env = "NAME"} in the file.'
+        what = f"{', '.join(sorted(given))} would be ignored: the file is the only source of settings."
+        fix = f'Unset them, or unset {PREFIX}CONFIG; the file can refer to a variable with {{from_env = "NAME"}}.'
         raise ConfigurationError([Problem(f"{PREFIX}CONFIG", what, fix)])
     return from_toml(configured, known, path, options)
 
 
 class _Environment(dict[str, str]):
-    """Settings that are text, by variable."""
+    """The text of each `MCP_AUTH_…` variable, by the variable's name."""
 
 
-def _in_capitals(problem: Problem) -> Problem:
-    """A problem with a setting, at the variable that it came from."""
+def _at_variable(problem: Problem) -> Problem:
+    """Return the problem with the environment variable of the setting as its location."""
     name = re.split(r"[.\[]", problem.where, maxsplit=1)[0]
     variable = name if name.startswith(PREFIX) else f"{PREFIX}{name.upper()}"
     return problem._replace(where=variable + problem.where.removeprefix(name))
@@ -188,9 +146,21 @@ def _construct(
     options: Mapping[str, Any],
     *,
     folder: Path,
-    place: Callable[[Problem], Problem],
+    locate: Callable[[Problem], Problem],
 ) -> T:
-    """Read the settings, construct, and report the problems of both together."""
+    """Read the settings and construct the object.
+
+    Args:
+        configured: The class to construct.
+        known: The `TypedDict` that declares the settings.
+        settings: The values as they are written.
+        options: The options that the caller passes in code.
+        folder: The folder that `from_file` is relative to.
+        locate: Replaces the `where` of a problem with the location for the user: file and line, or variable.
+
+    Raises:
+        ConfigurationError: All problems of reading and of constructing.
+    """
     problems = Problems()
     reader = Reader(problems, import_object=import_object, dereference=_Dereference(folder))
     fields = settings_of(known)
@@ -199,12 +169,13 @@ def _construct(
     else:
         arguments = reader.fields(as_mapping(settings) or {}, fields)
     for name in sorted(set(arguments) & set(options)):
-        problems.add(name, "The setting is given in the code too.", "Keep one of the two.")
+        problems.add(name, "The setting is also passed in code.", f"Remove {name} from one of the two.")
     short = [name for name in SHORTHAND if name in arguments]
     several = {"protected_resources", f"{PREFIX}PROTECTED_RESOURCES"} & set(settings)
     if short and several:
-        what = f"The file also has {', '.join(short)}."
-        problems.add("protected_resources", what, "Write either protected_resources or the shorthand.")
+        what = f"{', '.join(short)} and protected_resources are both set."
+        fix = "Set either protected_resources or the settings for a single resource."
+        problems.add("protected_resources", what, fix)
         arguments = {name: value for name, value in arguments.items() if name not in SHORTHAND}
     arguments |= options
     try:
@@ -213,9 +184,9 @@ def _construct(
         else:
             made = from_shorthand(configured, arguments)
     except ConfigurationError as error:
-        found = [*problems.found, *(late for late in error.problems if not _told_already(late, reader.unreadable))]
-        raise ConfigurationError(map(place, found)) from None
-    problems.found = list(map(place, problems.found))
+        new = [problem for problem in error.problems if not _is_consequence(problem, reader.unreadable)]
+        raise ConfigurationError(map(locate, [*problems.found, *new])) from None
+    problems.found = list(map(locate, problems.found))
     problems.raise_if_any()
     return made
 
@@ -226,9 +197,9 @@ def _from_variables(variables: Mapping[str, str], fields: Mapping[str, Field], r
     for variable, text in variables.items():
         field = known.get(variable)
         if field is None:
-            reader.problems.add(variable, "Unknown variable.", known_or_not(variable, known))
+            reader.problems.add(variable, "Unknown variable.", suggest(variable, known))
         elif not text.strip():
-            reader.problems.add(variable, "It is empty.", "Unset it, or give it a value.")
+            reader.problems.add(variable, "The variable is empty.", "Set it to a value, or unset it.")
             reader.unreadable.add(field.name)
         else:
             before = len(reader.unreadable)
@@ -238,19 +209,19 @@ def _from_variables(variables: Mapping[str, str], fields: Mapping[str, Field], r
     return arguments
 
 
-def _told_already(problem: Problem, places: set[str]) -> bool:
-    """Whether a problem follows from one that was told: it is at, above or below a place that has no value."""
+def _is_consequence(problem: Problem, unreadable: set[str]) -> bool:
+    """Return whether a problem follows from a reported one: its path equals, contains or lies in an unreadable path."""
     where = problem.where
-    return where in places or any(
+    return where in unreadable or any(
         inner.startswith(outer) and inner[len(outer)] in ".["
-        for place in places
-        for outer, inner in ((where, place), (place, where))
+        for path in unreadable
+        for outer, inner in ((where, path), (path, where))
         if len(inner) > len(outer)
     )
 
 
 class _Dereference:
-    """What `from_env` and `from_file` stand for."""
+    """Resolves `from_env` and `from_file`; files are relative to the folder of the configuration file."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -260,19 +231,25 @@ class _Dereference:
             return _read(self._folder / name).rstrip("\r\n")
         text = os.environ.get(name)
         if text is None:
-            raise UnusableError(f"The environment variable {show(name)} is not set.", "Set it.")
+            raise UnusableError(f"The environment variable {show(name)} is not set.", f"Set {name}.")
         return text
 
 
 def _read(file: Path) -> str:
-    """A text file. Raises `UnusableError`, without a word of its content."""
+    """Return the content of a text file.
+
+    Raises:
+        UnusableError: The file cannot be used. The message contains nothing of its content, which may be a secret.
+    """
     try:
         with file.open("rb") as opened:
             data = opened.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
-            raise UnusableError(f"{show(str(file))} is larger than 1 MiB.", "It is hardly the right file.")
+            raise UnusableError(f"{show(str(file))} is larger than 1 MiB.", "Set the path of the right file.")
         return data.decode("utf-8")
     except OSError as error:
-        raise UnusableError(f"{show(str(file))} cannot be read: {error.strerror}.", "Check the path.") from error
+        raise UnusableError(
+            f"{show(str(file))} cannot be read: {error.strerror}.", "Fix the path or the file's permissions."
+        ) from error
     except UnicodeDecodeError as error:
         raise UnusableError(f"{show(str(file))} is not UTF-8.", "Save it as UTF-8.") from error

@@ -1,8 +1,8 @@
-"""Reading configuration values from plain values (TOML, JSON, the environment) by the type hints of the configuration.
+"""Reader of configuration values from plain values (TOML, JSON, the environment), driven by type hints.
 
-The dataclasses and the constructor are the only list of settings. A field that is added to them can be written in a
-file, is checked against its type, and is part of the JSON Schema. Keys and types are checked here; `MCPAuth` checks
-the values. Import strings and references are resolved by callables that the caller passes.
+The dataclasses of the configuration and the declarations of the options are the only list of settings. A field that is
+added there can be written in a file, is checked against its type, and is part of the JSON Schema. The reader checks
+keys and types; `MCPAuth` checks the values. The caller passes the callables that resolve import strings and references.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ __all__ = (
     "UnusableError",
     "describe",
     "fields_of",
-    "known_or_not",
     "shapes_of",
+    "suggest",
 )
 
 
 class Kind(StrEnum):
-    """The kinds of values that TOML or JSON can say, and the two that they cannot: a null (TOML) and an object."""
+    """The kinds of values; all but a null (TOML has none) and an object can be written in TOML and JSON."""
 
     NULL = "nothing"
     BOOLEAN = "true or false"
@@ -52,11 +52,11 @@ class Kind(StrEnum):
 
 
 class Shape(NamedTuple):
-    """One form that a value may have; a union of types is several.
+    """One form that a value may have; a union of types has several shapes.
 
     Attributes:
-        kind: What it is.
-        of: The class to make, for a record, a document or a choice.
+        kind: The kind of value.
+        of: The class to construct, for a record, a document or a choice.
         inner: The shapes of the items of a list, or of the values of a table.
         choices: The strings of a choice.
     """
@@ -68,7 +68,15 @@ class Shape(NamedTuple):
 
 
 class Field(NamedTuple):
-    """One setting: a field of a dataclass or a parameter of the constructor."""
+    """One setting: a field of a configuration dataclass, or an option.
+
+    Attributes:
+        name: The name of the setting.
+        shapes: The forms that its value may have.
+        required: Whether the setting has no default.
+        default: The default; `dataclasses.MISSING` if the setting is required.
+        meaning: The description from the docstring or the declaration.
+    """
 
     name: str
     shapes: tuple[Shape, ...]
@@ -88,7 +96,7 @@ PLAIN: dict[Any, Kind] = {
 
 
 def shapes_of(hint: Any) -> tuple[Shape, ...]:
-    """The forms that a type hint allows. A type unknown here is an object, which a file names by an import string."""
+    """Return the forms that a type hint allows. An unknown type is an object, which an import string names."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return tuple(dict.fromkeys(shape for argument in arguments for shape in shapes_of(argument)))
@@ -110,7 +118,7 @@ def shapes_of(hint: Any) -> tuple[Shape, ...]:
 
 
 def fields_of(record: type[Any]) -> dict[str, Field]:
-    """The fields of a configuration dataclass by name."""
+    """Return the fields of a configuration dataclass by name."""
     hints = get_type_hints(record)
     meanings = _meanings(record)
     found: dict[str, Field] = {}
@@ -128,7 +136,7 @@ _ARGUMENT = re.compile(r"^    (\w+(?:, \w+)*): ((?:.|\n(?:        |\n))+)", re.M
 
 
 def _meanings(documented: type[Any]) -> dict[str, str]:
-    """What the `Args:` of a docstring say, by name."""
+    """Return the descriptions in the `Args:` section of a docstring, by name."""
     text = (inspect.getdoc(documented) or "").partition("\nArgs:\n")[2]
     meanings: dict[str, str] = {}
     for names, meaning in _ARGUMENT.findall(text):
@@ -137,7 +145,7 @@ def _meanings(documented: type[Any]) -> dict[str, str]:
 
 
 def describe(shapes: Iterable[Shape]) -> str:
-    """The forms in words, for people: "a string, or a table of fields"."""
+    """Return the forms in words, for example "a string, or a table of fields"."""
     words: list[str] = []
     for shape in shapes:
         if shape.kind is Kind.CHOICE:
@@ -152,13 +160,18 @@ def describe(shapes: Iterable[Shape]) -> str:
 
 
 REFERENCES = ("from_env", "from_file")
-"""A table of only one of these stands for the text of an environment variable or a file."""
+"""The keys of a reference: a table with only one of these keys means the text of an environment variable or a file."""
 
 TEXTUAL = {Kind.STRING, Kind.CHOICE, Kind.OBJECT}
 
 
 class UnusableError(Exception):
-    """A reference or an import string leads nowhere: what is wrong, and how to mend it."""
+    """A reference or an import string that cannot be resolved.
+
+    Attributes:
+        what: What is wrong.
+        fix: How to fix it.
+    """
 
     def __init__(self, what: str, fix: str) -> None:
         super().__init__(what)
@@ -167,19 +180,24 @@ class UnusableError(Exception):
 
 
 class _Invalid:
-    """What could not be read; its problem has been told."""
+    """The type of `INVALID`."""
 
 
 INVALID = _Invalid()
+"""The result for a value that could not be read; its problem has been reported."""
 
 
 class Reader:
-    """Reads plain values by their shapes.
+    """A reader of plain values by their shapes.
 
     Args:
-        problems: Where every problem goes.
-        import_object: From an import string to the object; raises `UnusableError`.
-        dereference: From `from_env` or `from_file` and a name to the text; raises `UnusableError`.
+        problems: Receives every problem.
+        import_object: Returns the object that an import string names; raises `UnusableError`.
+        dereference: Takes `from_env` or `from_file`, and a name. Returns the text; raises `UnusableError`.
+
+    Attributes:
+        problems: As above.
+        unreadable: The paths of the values that are missing from the result, because they could not be read.
     """
 
     def __init__(
@@ -191,25 +209,24 @@ class Reader:
     ) -> None:
         self.problems = problems
         self.unreadable: set[str] = set()
-        """The places whose values are missing from the result."""
         self._import_object = import_object
         self._dereference = dereference
 
     def fields(self, values: Mapping[str, object], fields: Mapping[str, Field], where: str = "") -> dict[str, Any]:
-        """The keyword arguments that a table gives; unknown keys and unreadable values are left out."""
+        """Return the values of a table as keyword arguments; unknown keys and unreadable values are left out."""
         arguments: dict[str, Any] = {}
         for key, value in values.items():
-            place = f"{where}.{key}" if where else key
+            path = f"{where}.{key}" if where else key
             if key not in fields:
-                self.problems.add(place, "Unknown key.", known_or_not(key, fields))
+                self.problems.add(path, "Unknown key.", suggest(key, fields))
                 continue
-            read = self.value(value, fields[key].shapes, place)
+            read = self.value(value, fields[key].shapes, path)
             if read is not INVALID:
                 arguments[key] = read
         return arguments
 
     def value(self, value: object, shapes: tuple[Shape, ...], where: str) -> object:
-        """One value, or `INVALID` when its problem was told."""
+        """Return one value; `INVALID` if it cannot be read. Its problem has been reported then."""
         reference = as_mapping(value)
         if reference is not None and len(reference) == 1 and next(iter(reference)) in REFERENCES:
             return self._follow(*reference.popitem(), shapes, where)
@@ -217,11 +234,16 @@ class Reader:
             if _fits(value, shape):
                 return self._make(value, shape, where)
         one_item = isinstance(value, str) and not isinstance(value, Referenced) and _lists_text(shapes)
-        fix = f"Write [{show(value)}]." if one_item else "Write it so."
-        return self._unreadable(where, f"{show(value)} is not {describe(shapes)}.", fix)
+        wanted = describe(shapes)
+        fix = f"Write [{show(value)}]." if one_item else f"Write {wanted}."
+        return self._unreadable(where, f"{show(value)} is not {wanted}.", fix)
 
     def text(self, text: str, shapes: tuple[Shape, ...], where: str) -> object:
-        """A value that is there as text: itself where text is wanted, a list at its spaces, and JSON."""
+        """Return a value that was given as text; `INVALID` if it cannot be read.
+
+        The text is used as it is where text is allowed, is split at spaces where a list of texts is allowed, and is
+        parsed as JSON otherwise.
+        """
         kinds = {shape.kind for shape in shapes}
         if kinds & TEXTUAL:
             return self.value(text, shapes, where)
@@ -232,12 +254,12 @@ class Reader:
             value = load_object(f'{{"value": {text}}}'.encode()).popitem()[1]
         except JSONRefused as error:
             what = f"{show(text)} is not {describe(shapes)}: {error}."
-            return self._unreadable(where, what, "Write it as JSON.")
+            return self._unreadable(where, what, "Write the value as JSON.")
         return self.value(_mark(value, origin), shapes, where)
 
     def _follow(self, kind: str, name: object, shapes: tuple[Shape, ...], where: str) -> object:
         if not isinstance(name, str):
-            return self._unreadable(f"{where}.{kind}", f"{show(name)} is not a string.", "Write a name.")
+            return self._unreadable(f"{where}.{kind}", f"{show(name)} is not a string.", f'Write {kind} = "NAME".')
         try:
             text = self._dereference(kind, name)
         except UnusableError as error:
@@ -262,7 +284,9 @@ class Reader:
             case Kind.DOCUMENT:
                 return value if isinstance(value, shape.of) else self._document(value, shape.of, where)
             case Kind.CHOICE if value not in shape.choices:
-                return self._unreadable(where, f"{show(value)} is not {describe([shape])}.", "Write one of them.")
+                return self._unreadable(
+                    where, f"{show(value)} is not {describe([shape])}.", f"Write {describe([shape])}."
+                )
             case Kind.CHOICE:
                 return shape.of(value)
             case Kind.OBJECT if isinstance(value, str):
@@ -276,13 +300,14 @@ class Reader:
         for field in fields.values():
             if not field.required or field.name in arguments:
                 continue
-            place = f"{where}.{field.name}"
+            path = f"{where}.{field.name}"
             first = field.shapes[0]
             if first.kind is Kind.RECORD and field.name not in values:
-                arguments[field.name] = self._record({}, first.of, place)  # tells what is missing in it
+                arguments[field.name] = self._record({}, first.of, path)  # reports each field that is missing in it
             elif field.name not in values:
-                self._unreadable(place, "It is missing.", f"Write {field.name} = …, {describe(field.shapes)}.")
-            # Something that is told of at the same place, so that the rest is still judged.
+                what = "This required setting is missing."
+                self._unreadable(path, what, f"Write {field.name} = …, {describe(field.shapes)}.")
+            # With an empty string for a missing text, `MCPAuth` checks the other fields; its problem here is dropped.
             arguments.setdefault(field.name, "" if first.kind is Kind.STRING else INVALID)
         return INVALID if INVALID in arguments.values() else record(**arguments)
 
@@ -290,7 +315,7 @@ class Reader:
         try:
             return document.from_dict(value)
         except InvalidServerMetadata as error:
-            return self._unreadable(where, error.message, "Write it as the server publishes it.")
+            return self._unreadable(where, error.message, "Write the metadata document as the server publishes it.")
 
     def _object(self, text: str, where: str) -> object:
         try:
@@ -299,15 +324,15 @@ class Reader:
             return self._unreadable(where, error.what, error.fix)
 
 
-def known_or_not(key: str, known: Iterable[str]) -> str:
-    """How to mend an unknown key."""
+def suggest(key: str, known: Iterable[str]) -> str:
+    """Return the fix for an unknown key: the most similar known key, or all known keys."""
     names = list(known)
     close = get_close_matches(key, names, 1)
-    return f"Did you mean {close[0]}?" if close else f"Known here: {', '.join(names)}."
+    return f"Did you mean {close[0]}?" if close else f"Remove it, or use one of {', '.join(names)}."
 
 
 def _fits(value: object, shape: Shape) -> bool:
-    """Whether a value has the outer form of a shape."""
+    """Return whether a value has the form of a shape; values inside it are not checked."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     match shape.kind:
         case Kind.ANY:
@@ -328,7 +353,7 @@ def _fits(value: object, shape: Shape) -> bool:
             return as_mapping(value) is not None
         case Kind.RECORD | Kind.DOCUMENT:
             return isinstance(value, shape.of) or as_mapping(value) is not None
-        case Kind.OBJECT:  # an import string; or, from Python, the object itself
+        case Kind.OBJECT:  # an import string, or in Python the object itself
             plain = value is None or is_number or isinstance(value, bool)
             return not plain and as_list(value) is None and as_mapping(value) is None
 
@@ -338,7 +363,7 @@ def _lists_text(shapes: Iterable[Shape]) -> bool:
 
 
 def _mark(value: Any, origin: str | None) -> Any:
-    """The same value, every string in it never shown in a message, if it came from a reference."""
+    """Return the value with every string as a `Referenced`, which messages never show; unchanged without an origin."""
     if origin is None:
         return value
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The JSON Schema (2020-12) of a configuration file, from the same shapes that read it: for editors."""
+"""The JSON Schema (2020-12) of a configuration file, for editors, derived from the shapes that the reader uses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from asgi_mcp_auth._settings.reader import REFERENCES, Field, Kind, Shape, field
 
 __all__ = ("config_schema",)
 
-REFERENCE: dict[str, Any] = {
-    "description": "The text of an environment variable, or of a file beside this one. It is never shown.",
+JSONObject = dict[str, Any]
+REFERENCE: JSONObject = {
+    "description": "The text of an environment variable, or of a file relative to this file. It is never shown.",
     "type": "object",
     "properties": {name: {"type": "string"} for name in REFERENCES},
     "additionalProperties": False,
@@ -27,11 +28,16 @@ TYPES = {
 }
 
 
-def config_schema(settings: Mapping[str, Field], shorthand: Iterable[str]) -> dict[str, Any]:
-    """The schema of a file with these settings; it has the resources in one of two ways."""
-    definitions: dict[str, Any] = {"reference": REFERENCE}
+def config_schema(settings: Mapping[str, Field], shorthand: Iterable[str]) -> JSONObject:
+    """Return the schema of a configuration file.
+
+    Args:
+        settings: All settings by name.
+        shorthand: The settings for a single resource, which exclude `protected_resources`.
+    """
+    definitions: JSONObject = {"reference": REFERENCE}
     properties = _properties(settings, definitions)
-    either: list[dict[str, Any]] = [
+    either: list[JSONObject] = [
         {"required": ["protected_resources"], "properties": dict.fromkeys(shorthand, False)},
         {"required": ["resource"], "properties": {"protected_resources": False}},
     ]
@@ -46,23 +52,23 @@ def config_schema(settings: Mapping[str, Field], shorthand: Iterable[str]) -> di
     }
 
 
-def _properties(fields: Mapping[str, Field], definitions: dict[str, Any]) -> dict[str, Any]:
-    properties: dict[str, Any] = {}
+def _properties(fields: Mapping[str, Field], definitions: JSONObject) -> JSONObject:
+    properties: JSONObject = {}
     for field in fields.values():
-        about: dict[str, Any] = {"description": field.meaning} if field.meaning else {}
+        about: JSONObject = {"description": field.meaning} if field.meaning else {}
         if isinstance(field.default, (bool, int, float, str)):
             about["default"] = field.default
         properties[field.name] = about | _value(field.shapes, definitions)
     return properties
 
 
-def _value(shapes: Iterable[Shape], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Any of the shapes, or a reference to a text that has one."""
+def _value(shapes: Iterable[Shape], definitions: JSONObject) -> JSONObject:
+    """Return a schema that allows any of the shapes, and a reference."""
     forms = [_form(shape, definitions) for shape in shapes if shape.kind is not Kind.NULL]
     return {"anyOf": [*forms, {"$ref": "#/$defs/reference"}]}
 
 
-def _form(shape: Shape, definitions: dict[str, Any]) -> dict[str, Any]:
+def _form(shape: Shape, definitions: JSONObject) -> JSONObject:
     match shape.kind:
         case Kind.CHOICE:
             return {"enum": list(shape.choices)}
@@ -80,7 +86,7 @@ def _form(shape: Shape, definitions: dict[str, Any]) -> dict[str, Any]:
             return {"type": TYPES[shape.kind]}
 
 
-def _record(record: type[Any], definitions: dict[str, Any]) -> dict[str, Any]:
+def _record(record: type[Any], definitions: JSONObject) -> JSONObject:
     if record.__name__ not in definitions:
         fields = fields_of(record)
         definitions[record.__name__] = {

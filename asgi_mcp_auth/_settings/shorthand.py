@@ -57,7 +57,7 @@ def _one_resource(short: Mapping[str, Any], found: list[Problem]) -> ResourceSer
 
 def _renamed(problem: Problem, short: Mapping[str, Any]) -> Problem:
     where = problem.where
-    for place, name in ((f"{POLICY}.default", "required_scopes"), (f"{POLICY}.tools", "tools")):
-        if where.startswith(place) and (name in short or "policy" not in short):
-            return problem._replace(where=name + where.removeprefix(place))
+    for prefix, name in ((f"{POLICY}.default", "required_scopes"), (f"{POLICY}.tools", "tools")):
+        if where.startswith(prefix) and (name in short or "policy" not in short):
+            return problem._replace(where=name + where.removeprefix(prefix))
     return problem._replace(where=where.removeprefix(METADATA).replace(POLICY, "policy", 1))

@@ -1,6 +1,6 @@
-"""Verifying JWT access tokens of several issuers: issuer, header, key, signature, claims (RFC 9068 section 4).
+"""Verification of JWT access tokens: issuer, header, key, signature and claims, in this order (RFC 9068 section 4).
 
-Tokens that have passed are remembered. With a fresh key set in hand nothing has to be waited for.
+Accepted tokens are cached. With a fresh key set the verification does not wait.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ __all__ = ("JWTVerifier",)
 
 
 class JWTVerifier:
-    """Verifies JWT access tokens of the issuers that one resource trusts.
+    """A verifier of JWT access tokens from the issuers that one resource trusts.
 
     Args:
         issuers: The issuers that the resource trusts: their rules and their keys.
         clock: Seconds since the epoch.
-        cache_size: How many verified tokens to remember; 0 for none.
-        cache_bytes: How much memory they may take.
-        expose_token: Keep the raw token in `AuthInfo.token`.
+        cache_size: The largest number of cached tokens; 0 disables the cache.
+        cache_bytes: The largest memory of the cached tokens, in bytes.
+        expose_token: Whether `AuthInfo.token` contains the raw token.
         hooks: Logs failures at a limited rate.
 
     Attributes:
-        cache: The tokens that are remembered.
+        cache: The token cache.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class JWTVerifier:
         self._hooks = hooks
 
     def check(self, token: bytes, digest: bytes) -> Verified | Refusal | Awaitable[Verified | Refusal]:
-        """Decide about a token that is not in the cache, and put it there if it is accepted.
+        """Verify a token that is not in the cache, and cache it if it is accepted.
 
         Args:
-            token: The token; token68.
-            digest: The key of the cache.
+            token: The token, a token68.
+            digest: The cache key of the token.
 
         Returns:
-            The decision if the keys are held, else an awaitable that continues where the check stopped.
+            The decision if the issuer and its keys are cached, else an awaitable that continues the check.
         """
         jws = trusted = None
         try:
@@ -80,12 +80,12 @@ class JWTVerifier:
             return self._validate(jws, trusted, keys, token, digest)
         except Refusal as refusal:
             return self._refused(refusal, jws, trusted)
-        except Exception as error:  # noqa: BLE001 - a fault of ours must not be a pass, and never a 500
+        except Exception as error:  # noqa: BLE001 - a fault of the verifier must neither accept a token nor cause a 500
             return self._hooks.failed("The JWT verifier", error, token)
 
     async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
         """Return the decision about a credential, cached or not; see `Verifier`."""
-        del request  # a JWT contains everything that decides
+        del request  # the decision about a JWT does not depend on the request
         digest = sha256(credential.scheme + b" " + credential.token).digest()
         decided = self.cache.get(digest) or self.check(credential.token, digest)
         return decided if isinstance(decided, (Verified, Refusal)) else await decided
@@ -93,7 +93,7 @@ class JWTVerifier:
     async def _continue(
         self, jws: CompactJWS, trusted: Trusted | None, token: bytes, digest: bytes
     ) -> Verified | Refusal:
-        """Find the issuer, if it is not known yet, and its keys, and validate the token."""
+        """Find the issuer, unless it is known, and its keys; then validate the token."""
         try:
             if trusted is None:
                 trusted = await self._issuers.find(jws.claims.get("iss"))
@@ -144,7 +144,7 @@ class JWTVerifier:
         return verified
 
     def _refused(self, refusal: Refusal, jws: CompactJWS | None, trusted: Trusted | None) -> Refusal:
-        """The refusal, counted, and saying as much of the token as is known."""
+        """Count a refusal, add the issuer, `kid` and `alg` if they are known, and return it."""
         counts = self._refusals
         if jws is not None and trusted is not None:
             refusal.issuer, refusal.kid, refusal.alg = trusted.rules.issuer, jws.header.kid, jws.header.alg
@@ -153,7 +153,7 @@ class JWTVerifier:
         return refusal.without_traceback()
 
     def status(self, resource: str) -> ResourceStatus:
-        """Its picture."""
+        """Return the status of the resource that this verifier serves."""
         return ResourceStatus(
             resource=resource,
             token_cache=self.cache.status(),

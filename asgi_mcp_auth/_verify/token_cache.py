@@ -1,4 +1,4 @@
-"""Tokens that passed every check, remembered by one resource."""
+"""The token cache of one resource: verified tokens, bounded in number and memory."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ if TYPE_CHECKING:
 
 __all__ = ("Entry", "TokenCache", "estimate_size")
 
-ENTRY_BYTES = 1088  # the entry, the identity, the place in the cache
-VALUE_BYTES = 160  # a claim, member or item: its objects, and its place in what holds it
+ENTRY_BYTES = 1088  # an entry, its identity, and its slot in the cache
+VALUE_BYTES = 160  # a claim, member or item: its objects, and its slot in the container
 OBJECT_BYTES = 192  # a dict
-WIDEST = 4  # bytes of a character, where one of a text is beyond the basic plane
+WIDEST = 4  # bytes per character of a text that contains a character outside the basic multilingual plane
 
 
 def estimate_size(payload: bytes, claims: Sized, info: AuthInfo) -> int:
-    """At most so many bytes of memory does a token take: told from the JSON text of its claims, and the identity.
+    """Return an upper bound of the memory of a cached token in bytes, from the JSON text of its claims.
 
-    Every value but the first of an object or array comes after a comma, every scope but the first after a space.
-    Text is held once, but for scopes that are cut out of one, and the token itself where the app may see it.
+    The bound counts separators: each value after the first of an object or array follows a comma, and each scope after
+    the first follows a space. Text counts once; scopes and an exposed token count in addition.
     """
-    if payload.find(b"{", 1) < 0 and payload.find(b"[") < 0:  # one object of plain values: counted already
+    if payload.find(b"{", 1) < 0 and payload.find(b"[") < 0:  # one flat object: the number of its values is known
         objects, values = 1, len(claims) + len(info.scopes)
     else:
         objects = payload.count(b"{")
         values = payload.count(b",") + payload.count(b" ") + payload.count(b"[") + objects
-    width = 1 if payload.isascii() and payload.find(b"\\u") < 0 else WIDEST  # `in` takes three times as long
+    width = 1 if payload.isascii() and payload.find(b"\\u") < 0 else WIDEST  # faster than `in` for bytes
     texts = len(payload)
     for scope in info.scopes:
         texts += len(scope)
@@ -43,11 +43,20 @@ def estimate_size(payload: bytes, claims: Sized, info: AuthInfo) -> int:
 
 
 class Entry:
-    """A verified token, the times it is good between, the keys it stands on, and the memory it may take."""
+    """A cached token.
+
+    Args:
+        verified: The result of the verification.
+        not_before: The time from which the token is valid, in seconds since the epoch.
+        valid_until: The time at which the token expires, in seconds since the epoch.
+        keys: The key set of the issuer.
+        generation: The generation of the key set that verified the token; another generation may not contain the key.
+        weight: The estimated memory of the token in bytes.
+    """
 
     __slots__ = ("generation", "keys", "not_before", "valid_until", "verified", "weight")
 
-    def __init__(  # noqa: PLR0917 - its parts
+    def __init__(  # noqa: PLR0917 - a value with six fields
         self,
         verified: Verified,
         not_before: float,
@@ -65,15 +74,18 @@ class Entry:
 
 
 class TokenCache:
-    """Tokens that passed every check, by SHA-256, bounded in number and memory, the least recently used leaving first.
+    """Verified tokens by SHA-256, bounded in number and memory; the least recently used token is removed first.
 
-    It belongs to one resource of one configuration, so an entry never speaks for another; an entry ends with the
-    token's time, and with any change of its issuer's keys. What a request needs, scopes say, is no part of it.
+    A cache belongs to one resource of one configuration. An entry is used until the token expires or the keys of its
+    issuer change. Required scopes are checked for every request and are not cached.
 
     Args:
-        size: The most entries; 0 for none.
-        max_bytes: The most memory, by the entries' weights.
+        size: The largest number of entries; 0 disables the cache.
+        max_bytes: The largest sum of the entries' weights, in bytes.
         clock: Seconds since the epoch.
+
+    Attributes:
+        misses: The number of tokens that were verified; the verifier counts them.
     """
 
     def __init__(self, size: int, max_bytes: int, clock: Callable[[], float]) -> None:
@@ -83,18 +95,17 @@ class TokenCache:
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._bytes = self._hits = self._evictions = 0
         self.misses = 0
-        """Counted by who goes on to verify the token."""
 
     def get(self, digest: bytes) -> Verified | None:
-        """What was verified of the token with this SHA-256, if it has passed every check and that still holds."""
+        """Return the verified token with this SHA-256; None if it is not cached, not valid now, or its keys changed."""
         entry = self._entries.get(digest)
         if entry is None:
             return None
         now = self._clock()
         if entry.not_before <= now < entry.valid_until and entry.keys.usable(entry.generation, now):
-            try:  # noqa: SIM105 - contextlib.suppress() costs 0.4 µs, a tenth of what is promised for the whole
+            try:  # noqa: SIM105 - contextlib.suppress() is slower (benchmarks: in_process)
                 self._entries.move_to_end(digest)
-            except KeyError:  # evicted meanwhile by another thread's event loop
+            except KeyError:  # the event loop of another thread evicted the entry meanwhile
                 pass
             self._hits += 1
             return entry.verified
@@ -102,18 +113,18 @@ class TokenCache:
         return None
 
     def put(self, digest: bytes, entry: Entry) -> None:
-        """Keep what was verified of a token."""
+        """Cache a verified token."""
         if not self._size:
             return
         if digest in self._entries:
             self._forget(self._entries.pop(digest, None))
-        if self._entries.setdefault(digest, entry) is entry:  # else another thread's event loop was faster
+        if self._entries.setdefault(digest, entry) is entry:  # else the event loop of another thread was faster
             self._bytes += entry.weight
         if len(self._entries) > self._size or self._bytes > self._max_bytes:
             self._make_room()
 
     def _make_room(self) -> None:
-        with suppress(KeyError):  # empty: another thread's event loop has taken the rest, and is about to count that
+        with suppress(KeyError):  # empty: the event loop of another thread removed the rest and is about to count it
             while len(self._entries) > self._size or self._bytes > self._max_bytes:
                 self._forget(self._entries.popitem(last=False)[1])
                 self._evictions += 1
@@ -123,7 +134,7 @@ class TokenCache:
             self._bytes -= entry.weight
 
     def status(self) -> TokenCacheStatus | None:
-        """Its picture, None where it is off; in several threads the counts are approximate."""
+        """Return the status; None if the cache is disabled. With several threads the counts are approximate."""
         if not self._size:
             return None
         return TokenCacheStatus(

@@ -28,7 +28,7 @@ PUBLIC: Final = frozenset(
         *(field.name for owner in (ResourceServerMetadata, ScopePolicy) for field in fields(owner)),
         *("issuer", "issuer_pattern", "tenants", "tenant_claim", "type", "metadata_url", "jwks_uri", "profile"),
         *("extra_audiences", "algorithms", "scope_claims", "allowed_clients"),
-        *("public_paths", "allowed_origins", "allowed_hosts"),
+        *("public_paths", "allowed_origins", "allowed_hosts", "cors_methods", "cors_headers"),
     }
 )
 """Settings that are published, or sent with every token or request: shown also if `from_env` or `from_file` has them.

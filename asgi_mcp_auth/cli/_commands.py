@@ -16,7 +16,7 @@ import click
 from asgi_mcp_auth.cli._dev_options import dev_server
 from asgi_mcp_auth.cli._terminal import console, write
 
-__all__ = ("check_config", "commands", "completion", "config_schema", "demo", "doctor", "explain", "run")
+__all__ = ("check_config", "commands", "completion", "config_schema", "demo", "doctor", "explain", "recipe", "run")
 
 PROGRAM = "asgi-mcp-auth"
 SHELLS = ("bash", "zsh", "fish")
@@ -191,6 +191,28 @@ def explain(
     _import_from_working_directory()
     token = _doctor.read_token("" if surplus else "-")
     return _doctor.explain_with(token, config, resource, issuers, scopes, as_json=as_json)
+
+
+def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    del ctx, param
+    from asgi_mcp_auth.cli._recipes import recipe_names  # noqa: PLC0415
+
+    return [name for name in recipe_names() if name.startswith(incomplete)]
+
+
+@commands.command(
+    short_help="List complete files to copy, or print one.",
+    epilog=_examples(f"{PROGRAM} recipe", f"{PROGRAM} recipe fastmcp_scopes.py > server.py"),
+)
+@click.argument("name", required=False, shell_complete=_complete_recipe)
+def recipe(name: str | None) -> int:
+    """Print the recipe NAME: a complete file to copy. Without a name, list all recipes.
+
+    The recipes are servers, clients, tests, and configurations of proxies, gunicorn, Docker Compose and Kubernetes.
+    """
+    from asgi_mcp_auth.cli._recipes import print_recipe, print_recipes  # noqa: PLC0415
+
+    return print_recipes() if name is None else print_recipe(name)
 
 
 @commands.command(

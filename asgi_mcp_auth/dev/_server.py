@@ -38,7 +38,15 @@ MAX_KEYS = 32
 
 
 class Exchange(NamedTuple):
-    """A request with its response, for a log. The values contain no query, code, token or secret."""
+    """A request with its response, for a log. The values contain no query, code, token or secret.
+
+    Attributes:
+        method: The request method.
+        path: The path of the request.
+        status: The status of the response.
+        seconds: The time from the request to the response.
+        note: What the request was about, in a few words.
+    """
 
     method: str
     path: str
