@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from clinic import Clinic
     from flows import Documents, World
 
+pytest.register_assert_rewrite(
+    "asgi_mcp_auth.testing.fixtures"
+)  # a plugin of test_testing_fixtures, imported by others
+
 Fetcher()  # loads httpx here, because loading blocks and some tests construct an MCPAuth inside an event loop
 
 for httpx_transports in ("httpx._transports.default", "httpx2._transports.default"):
