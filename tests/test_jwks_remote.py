@@ -612,7 +612,14 @@ async def test_a_bad_new_document_keeps_the_old_keys(
         assert await ask(guarded, cached) == PASSED
         await anyio.wait_all_tasks_blocked()
     assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
-    [record] = [record for record in caplog.records if getattr(record, "event", "") == "keys_refresh_failed"]
+
+    def failures() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if getattr(record, "event", "") == "keys_refresh_failed"]
+
+    with anyio.fail_after(5):
+        while not failures():  # noqa: ASYNC110 - a large set is read on a thread
+            await anyio.sleep(0.01)
+    [record] = failures()
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("Keeping the cached key set of https://auth.example.com, for at most 86400 s")
     upstream.instead.clear()

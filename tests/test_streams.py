@@ -304,7 +304,7 @@ async def test_frameworks_that_replace_the_oserror_cause_no_traceback_either(
     async def events() -> AsyncIterator[bytes]:
         yield b"data: 1\n\n"
         clock.now += 1000
-        await anyio.sleep(0.05)
+        await anyio.sleep(0.2)
         yield STAYS
 
     async def grouped(scope: Any, receive: Any, send: Any) -> None:
