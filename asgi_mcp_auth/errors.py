@@ -103,6 +103,7 @@ class Reason(StrEnum):
     SENDER_CONSTRAINED = "sender_constrained"
     CLIENT_NOT_ALLOWED = "client_not_allowed"
     REVOKED = "revoked"
+    INACTIVE_TOKEN = "inactive_token"
     REJECTED_BY_VERIFIER = "rejected_by_verifier"
     # the JSON-RPC message
     BODY_TOO_LARGE = "body_too_large"
@@ -117,6 +118,7 @@ class Reason(StrEnum):
     DENIED_BY_HOOK = "denied_by_hook"
     # the token cannot be verified now
     KEYS_UNAVAILABLE = "keys_unavailable"
+    INTROSPECTION_UNAVAILABLE = "introspection_unavailable"
     METADATA_UNAVAILABLE = "metadata_unavailable"
     KEY_NOT_YET_KNOWN = "key_not_yet_known"
     HOOK_FAILED = "hook_failed"

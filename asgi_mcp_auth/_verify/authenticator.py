@@ -6,14 +6,18 @@ Whatever a verifier or a hook does, a decision comes back: an exception is answe
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from hashlib import sha256
 
 from asgi_mcp_auth._oauth.credentials import Credential, read_credential
 from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.choice import Choice
 from asgi_mcp_auth._verify.hooks import HookCaller
+from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import IsRevoked, Verified, Verifier
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
+from asgi_mcp_auth.status import ResourceStatus
 
 __all__ = ("Authenticator",)
 
@@ -26,7 +30,7 @@ class Authenticator:
 
     Args:
         schemes: The accepted credential schemes, in lower case.
-        verifier: A `JWTVerifier`, or a verifier of the user's own.
+        verifier: A `JWTVerifier`, a `Choice` by the shape of the credential, or a verifier of the user's own.
         hooks: Calls the user's functions, within their time limit.
         is_revoked: The hook that is asked about every accepted credential, cached ones included; None for no hook.
     """
@@ -41,8 +45,15 @@ class Authenticator:
         self._schemes = schemes
         self._hooks = hooks
         self._verifier = verifier
+        self._choice = verifier if isinstance(verifier, Choice) else None
         self.jwt = verifier if isinstance(verifier, JWTVerifier) else None
         """The verifier of JWTs; None with a verifier of the user's own."""
+        self.introspection: IntrospectionVerifier | None = None
+        """The introspection of opaque tokens, if there is one."""
+        self._confirms: IntrospectionVerifier | None = None
+        if self._choice is not None:
+            choice = self._choice
+            self.jwt, self.introspection, self._confirms = choice.built_in, choice.introspection, choice.confirms
         self._is_revoked = is_revoked
         self.check: Check = self._check if is_revoked is None else self._check_and_ask
         """Return the decision if it needs no waiting, else an awaitable that continues where the check stopped."""
@@ -51,6 +62,15 @@ class Authenticator:
     def asks_revocation(self) -> bool:
         """Whether a revocation hook is asked."""
         return self._is_revoked is not None
+
+    def status(self, resource: str) -> ResourceStatus | None:
+        """Return the status of the resource; None with a verifier of the user's own alone."""
+        introspection = None if self.introspection is None else self.introspection.status()
+        if self.jwt is not None:
+            return replace(self.jwt.status(resource), introspection=introspection)
+        if introspection is None:
+            return None
+        return ResourceStatus(resource=resource, token_cache=None, pool=None, refusals={}, introspection=introspection)
 
     async def verify(self, request: RequestInfo) -> Identity:
         """Return the decision."""
@@ -64,16 +84,32 @@ class Authenticator:
             digest = sha256(lines[0]).digest()
             cached = self.jwt.cache.get(digest)  # a field value that was accepted before is well-formed
             if cached is not None:
-                return cached
+                return cached if self._confirms is None else self._confirm(cached, self._confirms, request.token)
         credential = read_credential(lines, self._schemes)
         if isinstance(credential, Refusal):
             return credential
-        if self.jwt is not None:
-            return self.jwt.check(credential.token, digest)
-        return self._ask_verifier(credential, request)
+        verifier = self._verifier if self._choice is None else self._choice.select(credential.token)
+        if isinstance(verifier, JWTVerifier):
+            decided = verifier.check(credential.token, digest)
+            if self._confirms is None or isinstance(decided, Refusal):
+                return decided
+            return self._confirm(decided, self._confirms, credential.token)
+        if isinstance(verifier, IntrospectionVerifier):
+            return verifier.check(credential.token)
+        return self._ask_verifier(verifier, credential, request)
 
-    async def _ask_verifier(self, credential: Credential, request: RequestInfo) -> Identity:
-        name, verify, token = "The verifier", self._verifier.verify, credential.token
+    async def _confirm(
+        self, decided: Verified | Awaitable[Identity], introspection: IntrospectionVerifier, token: bytes
+    ) -> Identity:
+        """Ask the authorization server about a JWT that was verified locally, if it is of the same issuer."""
+        identity = decided if isinstance(decided, Verified) else await decided
+        if isinstance(identity, Refusal) or identity.auth_info.issuer != introspection.rules.issuer:
+            return identity
+        confirmed = introspection.check(token, identity)
+        return confirmed if isinstance(confirmed, (Verified, Refusal)) else await confirmed
+
+    async def _ask_verifier(self, verifier: Verifier, credential: Credential, request: RequestInfo) -> Identity:
+        name, verify, token = "The verifier", verifier.verify, credential.token
         try:
             identity = await self._hooks.call(verify, credential, request, name=name, token=token)
         except Refusal as refusal:
