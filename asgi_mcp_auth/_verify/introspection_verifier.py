@@ -144,7 +144,7 @@ class IntrospectionVerifier:
             return cached
         rejected = self._inactive.get(digest)
         if rejected is not None:
-            if 0 <= rejected.until - self._clock() <= self._settings.inactive_ttl:
+            if 0 < rejected.until - self._clock() <= self._settings.inactive_ttl:
                 self._inactive_hits += 1
                 return self._count(rejected.refusal())
             self._inactive.pop(digest)
