@@ -108,17 +108,14 @@ async def test_a_revoked_token_of_the_development_server(changes: dict[str, Any]
         f"port={port}, log_level='warning')"
     )
 
-    with running([sys.executable, "-c", code], ready_port=port), httpx.Client(trust_env=False) as client:
-        answer = client.post(
-            f"{issuer}/token",
-            data={"grant_type": "client_credentials", "resource": R, "scope": "mcp:read"},
-            auth=("m2m", "m2m-secret"),
-        )
-        raw: str = answer.json()["access_token"]
-        guarded = guard(issuer, always=True, ttl=0, inactive_ttl=0, **changes)
-        assert await status(guarded, raw) == 200
-        client.post(f"{issuer}/revoke", data={"token": raw}, auth=("m2m", "m2m-secret")).raise_for_status()
-        assert await status(guarded, raw) == 401
+    with running([sys.executable, "-c", code], ready_port=port):
+        async with httpx.AsyncClient(trust_env=False, base_url=issuer, auth=("m2m", "m2m-secret")) as client:
+            form = {"grant_type": "client_credentials", "resource": R, "scope": "mcp:read"}
+            raw: str = (await client.post("/token", data=form)).json()["access_token"]
+            guarded = guard(issuer, always=True, ttl=0, inactive_ttl=0, **changes)
+            assert await status(guarded, raw) == 200
+            assert (await client.post("/revoke", data={"token": raw})).status_code == 200
+            assert await status(guarded, raw) == 401
     with socket.socket() as sock:  # the server is gone
         assert sock.connect_ex(("127.0.0.1", port))
     assert await status(guarded, raw) == 503

@@ -1,6 +1,6 @@
 """Verification of opaque tokens: the authorization server is asked about each token (RFC 7662, RFC 9701).
 
-A verifier belongs to one resource and one issuer, so the SHA-256 of the token alone is the key of its caches. A call
+A verifier belongs to one resource and one issuer, so the SHA-256 of the credential is the key of its caches. A call
 runs in the background of all requests that wait for its answer. An answer that is no verdict about the token is a 503.
 """
 
@@ -131,14 +131,20 @@ class IntrospectionVerifier:
         self._is_outage = False
         self._reported_at = -math.inf
 
-    def check(self, token: bytes, local: Verified | None = None) -> Verified | Refusal | Awaitable[Verified | Refusal]:
+    def get_cached(self, digest: bytes) -> Verified | None:
+        """Return the cached active answer about a token, if it can be used now."""
+        return self._active.get(digest)
+
+    def check(
+        self, token: bytes, digest: bytes, local: Verified | None = None
+    ) -> Verified | Refusal | Awaitable[Verified | Refusal]:
         """Return the decision about a token if its answer is cached, else an awaitable that asks the server.
 
         Args:
             token: The token.
+            digest: The cache key of the token.
             local: The result of a local verification, which the server only has to confirm.
         """
-        digest = sha256(token).digest()
         cached = self._active.get(digest)
         if cached is not None:
             return cached
@@ -153,7 +159,8 @@ class IntrospectionVerifier:
     async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
         """Return the decision about a credential, cached or not; see `Verifier`."""
         del request  # the decision does not depend on the request
-        decided = self.check(credential.token)
+        digest = sha256(credential.scheme + b" " + credential.token).digest()
+        decided = self.check(credential.token, digest)
         return decided if isinstance(decided, (Verified, Refusal)) else await decided
 
     async def _join(self, token: bytes, digest: bytes, local: Verified | None) -> Verified | Refusal:
