@@ -15,6 +15,7 @@ from asgi_mcp_auth._version import __version__
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthMiddleware
 from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
 from asgi_mcp_auth.config import (
+    ApiKeys,
     AuthorizationServerMetadata,
     AuthServerConfig,
     AuthServerType,
@@ -33,6 +34,7 @@ from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
 
 __all__ = (
     "Allow",
+    "ApiKeys",
     "AuthInfo",
     "AuthServerConfig",
     "AuthServerType",

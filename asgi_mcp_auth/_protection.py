@@ -20,6 +20,7 @@ from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, CompiledIntrospection
+from asgi_mcp_auth._verify.api_keys import ApiKeyVerifier
 from asgi_mcp_auth._verify.authenticator import Authenticator
 from asgi_mcp_auth._verify.choice import Choice
 from asgi_mcp_auth._verify.hooks import HookCaller
@@ -189,9 +190,13 @@ class ProtectionBuilder:
         if not isinstance(verifier, CompiledChoice):
             return cast("Verifier", verifier)
         jwt = self.make_jwt_verifier(resource) if verifier.jwt is True else verifier.jwt or None
+        options, keys = self.options, None
+        if verifier.keys is not None:
+            clock, identifier = options["clock"], resource.identifier
+            keys = ApiKeyVerifier(verifier.keys, identifier, clock=clock, hooks=self.hooks)
         if not isinstance(verifier.opaque, CompiledIntrospection):
-            return Choice(jwt, verifier.opaque)
-        options, compiled = self.options, verifier.opaque
+            return Choice(jwt, verifier.opaque, keys)
+        compiled = verifier.opaque
         introspection = IntrospectionVerifier(
             compiled,
             self.key_sets.asked(compiled.trusted, needs_keys=compiled.settings.signed),
@@ -200,7 +205,7 @@ class ProtectionBuilder:
             expose_token=options["expose_token"],
             hooks=self.hooks,
         )
-        return Choice(jwt, introspection, asks_always=compiled.settings.always)
+        return Choice(jwt, introspection, keys, asks_always=compiled.settings.always)
 
     def make_jwt_verifier(self, resource: CompiledResource) -> JWTVerifier:
         """Return a new verifier of the JWTs that the resource's issuers sign."""

@@ -20,6 +20,7 @@ __all__ = (
     "DEFAULT_ALGORITHMS",
     "DEFAULT_SCOPE_CLAIMS",
     "DEFAULT_SUBJECT_CLAIMS",
+    "ApiKeys",
     "AuthServerConfig",
     "AuthServerType",
     "AuthorizationServerMetadata",
@@ -550,6 +551,31 @@ class Introspection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKeys:
+    """API keys and personal access tokens, in addition to access tokens. Only digests are stored.
+
+    A key is sent as a bearer token with `prefix`, or in the field `header`; never in a query. Its principal has the
+    issuer `urn:asgi-mcp-auth:api-key`, which no authorization server can have.
+
+    Args:
+        file: The path of a file with one record for each key, which `asgi-mcp-auth api-key` writes. It is read again
+            when it changes. Default: None.
+        store: Instead of `file`: a `Store`, with the record of each key under `api-key:` and the digest of the key.
+            Default: None.
+        prefix: The beginning of the keys that are sent as bearer tokens; None accepts none. Default: `"pat_"`.
+        header: The field in which keys are sent; None accepts none. Default: `"x-api-key"`.
+        pepper: A secret of this server; HMACs of the keys are stored then. In a file, refer to it with `from_env` or
+            `from_file`. Default: None.
+    """
+
+    file: str | None = None
+    store: object | None = None
+    prefix: str | None = "pat_"
+    header: str | None = "x-api-key"
+    pepper: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choose:
     """One verifier for each kind of credential. The shape of a credential alone decides; no second one is tried.
 
@@ -559,10 +585,12 @@ class Choose:
             opaque token. Default: True.
         opaque: The verifier of other tokens: an `Introspection`, or a verifier of your own. Default: None, which
             rejects such tokens.
+        keys: The API keys that are accepted too. Default: None.
     """
 
     jwt: bool | object = True
     opaque: Introspection | object | None = None
+    keys: ApiKeys | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

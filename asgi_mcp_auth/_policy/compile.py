@@ -30,7 +30,7 @@ from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import CompiledPolicy, compile_policy, compile_scopes
-from asgi_mcp_auth._policy.verifiers import compile_choice
+from asgi_mcp_auth._policy.verifiers import compile_choice, key_field
 from asgi_mcp_auth.config import Choose, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
 
@@ -236,6 +236,8 @@ def compile_resource(
     members = _sign(members, metadata, context.metadata_signer, f"{where}.metadata", problems)
     metadata_url = insert_well_known(url, PROTECTED_RESOURCE)
     schemes = (BEARER,)
+    key_header = key_field(verifier)
+    cors_headers = [*context.cors_headers, *([] if key_header is None else [key_header])]
     challenge = ChallengeSource(schemes, metadata_url, policy.challenged.named)
     return CompiledResource(
         identifier=identifier,
@@ -243,7 +245,7 @@ def compile_resource(
         owned_prefix=canonical_path(url.path or "/"),
         metadata_url=metadata_url,
         document=compile_document(members),
-        origins=OriginCheck(url, context.allowed_origins, context.cors_methods, context.cors_headers),
+        origins=OriginCheck(url, context.allowed_origins, context.cors_methods, cors_headers),
         schemes=frozenset(scheme.key for scheme in schemes),
         challenge=challenge,
         trust=trust,
@@ -299,6 +301,7 @@ class CompiledConfig:
             checks_messages,
             republishes=self.republishes,
             own_root_path=own_root_path,
+            key_fields=[key_field(resource.verifier) for resource in self.resources],
         )
 
 

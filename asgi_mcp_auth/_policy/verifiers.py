@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
 from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._oauth.origin import is_field_name
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
 from asgi_mcp_auth._policy.issuers import IssuerSet, TrustedIssuer
 from asgi_mcp_auth._policy.problems import Problems, show
-from asgi_mcp_auth.config import Choose, Introspection, IntrospectionMethod
+from asgi_mcp_auth._request import FOR_MESSAGES, canonical_name
+from asgi_mcp_auth.config import ApiKeys, Choose, Introspection, IntrospectionMethod
 
-__all__ = ("CompiledChoice", "CompiledIntrospection", "compile_choice")
+__all__ = ("CompiledChoice", "CompiledIntrospection", "compile_choice", "key_field")
 
+MIN_PEPPER = 16
+_PREFIX = re.compile(r"[A-Za-z0-9_-]{3,32}")
 METHODS = get_args(IntrospectionMethod)
 RANGES: dict[str, tuple[float, float]] = {
     "ttl": (0.0, 300.0),
@@ -44,10 +49,18 @@ class CompiledChoice:
     Attributes:
         jwt: True for the verification of JWTs, or a verifier of the user's own; False if a JWS counts as opaque.
         opaque: The verifier of other tokens: compiled introspection, or a verifier of the user's own; None to reject.
+        keys: The API keys; None if none are accepted.
     """
 
     jwt: Any
     opaque: Any
+    keys: ApiKeys | None
+
+
+def key_field(verifier: object) -> str | None:
+    """Return the field for API keys of a compiled verifier, in lower case, if there is one."""
+    keys = verifier.keys if isinstance(verifier, CompiledChoice) else None
+    return None if keys is None or keys.header is None else keys.header.lower()
 
 
 def compile_choice(
@@ -66,9 +79,44 @@ def compile_choice(
     if not isinstance(choice.jwt, bool) and not _is_verifier(choice.jwt):
         fix = "Pass True, False, or an object with an async method verify(credential, request)."
         problems.add(f"{where}.jwt", f"{show(choice.jwt)} is not a verifier.", fix)
-    if choice.jwt is False and opaque is None:
+    if choice.jwt is False and opaque is None and choice.keys is None:
         problems.add(where, "No credential can be accepted.", "Set jwt=True, or opaque=Introspection(...).")
-    return CompiledChoice(jwt=choice.jwt, opaque=opaque)
+    if choice.keys is not None:
+        _check_keys(choice.keys, f"{where}.keys", problems)
+    return CompiledChoice(jwt=choice.jwt, opaque=opaque, keys=choice.keys)
+
+
+def _check_keys(keys: object, where: str, problems: Problems) -> None:
+    if not isinstance(keys, ApiKeys):
+        problems.add(where, f"{show(keys)} is not an ApiKeys.", "Pass ApiKeys(file=...).")
+        return
+    store: object = keys.store
+    if (keys.file is None) is (store is None):
+        problems.add(where, "There must be a file or a store, and not both.", "Set file= or store=.")
+    if store is not None and not callable(getattr(store, "get", None)):
+        problems.add(f"{where}.store", f"{show(store)} is not a Store.", "Pass a MemoryStore(), or a shared store.")
+    if keys.file is not None and not (isinstance(cast("object", keys.file), str) and keys.file):
+        problems.add(f"{where}.file", f"{show(keys.file)} is not a path.", "Set the path of the file.")
+    if keys.prefix is None and keys.header is None:
+        problems.add(where, "No key can be sent.", "Set prefix= or header=.")
+    prefix: object = keys.prefix
+    if prefix is not None and not (isinstance(prefix, str) and _PREFIX.fullmatch(prefix) and prefix[:2] != "ey"):
+        fix = "Write 3 to 32 letters, digits and '_' or '-', for example 'pat_'."
+        problems.add(f"{where}.prefix", f"{show(prefix)} is not a prefix.", fix)
+    header: object = keys.header
+    if header is not None and not (isinstance(header, str) and _is_free_field(header)):
+        fix = "Write the name of a field that nothing else reads, for example 'x-api-key'."
+        problems.add(f"{where}.header", f"{show(header)} cannot carry API keys.", fix)
+    pepper: object = keys.pepper
+    if pepper is not None and not (isinstance(pepper, str) and len(pepper) >= MIN_PEPPER):
+        fix = f"Set at least {MIN_PEPPER} random characters."
+        problems.add(f"{where}.pepper", f"The value is not a text of {MIN_PEPPER} characters or more.", fix)
+
+
+def _is_free_field(header: str) -> bool:
+    """Return whether a field may carry API keys: one that neither this library nor a cookie jar reads."""
+    name = header.lower().encode("ascii", "replace")
+    return is_field_name(header) and canonical_name(name) == name and name not in FOR_MESSAGES and name != b"cookie"
 
 
 def _is_verifier(value: object) -> bool:

@@ -10,13 +10,14 @@ from dataclasses import replace
 from hashlib import sha256
 
 from asgi_mcp_auth._oauth.credentials import Credential, read_credential
-from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._request import API_KEY_FIELD, RequestInfo
+from asgi_mcp_auth._verify.api_keys import ApiKeyVerifier
 from asgi_mcp_auth._verify.choice import Choice
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import IsRevoked, Verified, Verifier
-from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
+from asgi_mcp_auth.errors import BadRequest, InvalidToken, Reason, Refusal
 from asgi_mcp_auth.status import ResourceStatus
 
 __all__ = ("Authenticator",)
@@ -54,8 +55,10 @@ class Authenticator:
         if self._choice is not None:
             choice = self._choice
             self.jwt, self.introspection, self._confirms = choice.built_in, choice.introspection, choice.confirms
+        self._keys = None if self._choice is None else self._choice.keys
         self._is_revoked = is_revoked
-        self.check: Check = self._check if is_revoked is None else self._check_and_ask
+        self._identify: Check = self._check if self._keys is None else self._check_key_first
+        self.check: Check = self._identify if is_revoked is None else self._check_and_ask
         """Return the decision if it needs no waiting, else an awaitable that continues where the check stopped."""
 
     @property
@@ -101,7 +104,18 @@ class Authenticator:
             return self._confirm(decided, self._confirms, credential.token)
         if isinstance(verifier, IntrospectionVerifier):
             return verifier.check(credential.token, digest)
+        if isinstance(verifier, ApiKeyVerifier):
+            return verifier.check(credential.token)
         return self._ask_verifier(verifier, credential, request)
+
+    def _check_key_first(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
+        """Check the API key in its own field, or the `Authorization` field if there is none. Two are ambiguous."""
+        lines = request.fields.get(API_KEY_FIELD)
+        if not lines or self._keys is None:
+            return self._check(request)
+        if len(lines) > 1 or b"authorization" in request.fields:
+            return BadRequest(Reason.MULTIPLE_CREDENTIALS, description="More than one credential")
+        return self._keys.check(lines[0].strip(b" \t"))
 
     async def _confirm(
         self, decided: Verified | Awaitable[Identity], introspection: IntrospectionVerifier, token: bytes
@@ -125,7 +139,7 @@ class Authenticator:
         return self._hooks.wrong_answer(name, identity, "Verified or a Refusal")
 
     def _check_and_ask(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
-        decided = self._check(request)
+        decided = self._identify(request)
         return decided if isinstance(decided, Refusal) else self._ask_revocation(decided, request)
 
     async def _ask_revocation(self, decided: Verified | Awaitable[Identity], request: RequestInfo) -> Identity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._oauth.jws import OPAQUE, is_compact
 from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.api_keys import ApiKeyVerifier
 from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import Verified, Verifier
@@ -28,10 +29,20 @@ class Choice:
     Args:
         jwt: The verifier of compact JWS tokens; None if they count as opaque.
         opaque: The verifier of other tokens; None rejects them.
+        keys: The verifier of API keys, if there are any.
         asks_always: Whether the introspection confirms JWTs of its issuer too.
     """
 
-    def __init__(self, jwt: Verifier | None, opaque: Verifier | None, *, asks_always: bool = False) -> None:
+    def __init__(
+        self,
+        jwt: Verifier | None,
+        opaque: Verifier | None,
+        keys: ApiKeyVerifier | None = None,
+        *,
+        asks_always: bool = False,
+    ) -> None:
+        self.keys = keys
+        """The verifier of API keys, if there are any."""
         self._opaque = opaque or RejectingVerifier()
         self._jwt = jwt or self._opaque
         self.built_in = jwt if isinstance(jwt, JWTVerifier) else None
@@ -43,6 +54,8 @@ class Choice:
 
     def select(self, token: bytes) -> Verifier:
         """Return the one verifier for a token."""
+        if self.keys is not None and self.keys.has_prefix(token):
+            return self.keys
         return self._jwt if is_compact(token) else self._opaque
 
     async def verify(self, credential: Credential, request: RequestInfo) -> Verified | Refusal:
