@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from asgi_mcp_auth.cli import _doctor
+from asgi_mcp_auth.cli._api_keys import api_key
 from asgi_mcp_auth.cli._check_config import check_config as check
 from asgi_mcp_auth.cli._check_config import print_schema
 from asgi_mcp_auth.cli._dev_options import dev_server
@@ -231,3 +232,4 @@ def completion(shell: str) -> int:
 
 
 commands.add_command(dev_server)
+commands.add_command(api_key)
