@@ -1,6 +1,6 @@
 """Verification of API keys from a file or a store, in addition to access tokens.
 
-Unknown, revoked and expired keys look alike to callers; the log tells the operator which it was. A file is read again
+Callers get the same answer for an unknown, a revoked and an expired key; the log names the cause. A file is read again
 when it has changed, at most once a second, so that a revocation is effective within a second.
 """
 
