@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, MCPAuthMiddleware, ResourceServerConfig, ResourceServerMetadata
+from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth.config import IssuerResolver, ScopePolicy
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
@@ -175,9 +176,9 @@ def resource_config(
 
 
 def protected(
-    issuer: Issuer, app: Any = trivial_app, *, options: Mapping[str, Any] | None = None, **policy: Any
+    issuer: Issuer, app: Any = trivial_app, *, options: MCPAuthOptions | None = None, **policy: Any
 ) -> MCPAuthMiddleware:
     """Return a protected app with an in-process issuer whose keys stay fresh during the benchmark."""
     issuer.cache_control = LASTING
-    auth = MCPAuth(resource_config([issuer.url], **policy), http_client=issuer.http_client, **(options or {}))
-    return auth.wrap(app)
+    given: MCPAuthOptions = {**(options or {}), "http_client": issuer.http_client}
+    return MCPAuth(resource_config([issuer.url], **policy), **given).wrap(app)

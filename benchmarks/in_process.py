@@ -38,7 +38,7 @@ from least import Least
 from measuring import NOTHING, Case, Effort, Spread, Times, WrongAnswerError, added, measure, spread
 from reporting import Cell, Promise, Report, Table
 
-from asgi_mcp_auth import AuthServerConfig, MCPAuth
+from asgi_mcp_auth import AuthInfo, AuthServerConfig, Decision, MCPAuth
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 __all__ = ("run",)
@@ -90,12 +90,21 @@ async def seasoned(app: Any, tokens: Sequence[str]) -> Callable[[], Awaitable[in
     return make_exchange(app, in_turn(tokens))
 
 
+def ignore(_: Decision) -> None:
+    """Observe nothing."""
+
+
+def never_revoked(_: AuthInfo) -> bool:
+    """Accept every token."""
+    return False
+
+
 def simple_cases(issuer: Issuer) -> list[Case]:
     """Return the cases with one known token, with no token, and for the metadata."""
     app, known = protected(issuer), issuer.mint(RESOURCE, scope=SCOPE)
     checking, least = protected(issuer, options={"allowed_hosts": ["mcp.example.com"]}), Least(trivial_app, known)
-    observed = protected(issuer, options={"on_decision": [lambda _: None]})
-    revocable = protected(issuer, options={"is_revoked": lambda _: False})
+    observed = protected(issuer, options={"on_decision": [ignore]})
+    revocable = protected(issuer, options={"is_revoked": never_revoked})
     return [
         NOTHING,
         Case(name=BARE, exchange=make_exchange(trivial_app, known)),

@@ -6,6 +6,8 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import anyio
@@ -377,23 +379,33 @@ def signed(issuer: Issuer, *, header: dict[str, Any] | None = None, key: Any = N
     return issuer.sign(members | (header or {}), claims, key=signer).encode()
 
 
+def signed_an_hour_ago(issuer: Issuer) -> bytes:
+    """Return an answer that may be an old one, played again."""
+    return signed(issuer, iat=issuer.clock() - 3600)
+
+
+def no_jwt(_: Issuer) -> bytes:
+    """Return an answer that is no JWT."""
+    return b"no JWT"
+
+
 @pytest.mark.requirement("IN-7", "RS-165")
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
         pytest.param(signed, 200, id="as RFC 9701 has it"),
-        pytest.param(lambda i: signed(i, aud=["x", R]), 200, id="aud is the resource"),
-        pytest.param(lambda i: signed(i, header={"typ": "at+jwt"}), 503, id="another typ"),
-        pytest.param(lambda i: signed(i, header={"typ": "JWT"}), 503, id="typ JWT"),
-        pytest.param(lambda i: signed(i, iss="https://other.example"), 503, id="another iss"),
-        pytest.param(lambda i: signed(i, aud="other"), 503, id="another aud"),
-        pytest.param(lambda i: signed(i, iat=i.clock() - 3600), 503, id="an old iat"),
-        pytest.param(lambda i: signed(i, iat=...), 503, id="no iat"),
-        pytest.param(lambda i: signed(i, key=SigningKey("RS256")), 503, id="a wrong signature"),
-        pytest.param(lambda i: signed(i, header={"kid": "other"}), 503, id="an unknown key"),
-        pytest.param(lambda i: signed(i, token_introspection=..., active=True), 503, id="claims outside the member"),
-        pytest.param(lambda i: signed(i, token_introspection={"active": "true"}), 503, id="a text for a boolean"),
-        pytest.param(lambda i: b"no JWT", 503, id="no JWT"),
+        pytest.param(partial(signed, aud=["x", R]), 200, id="aud is the resource"),
+        pytest.param(partial(signed, header={"typ": "at+jwt"}), 503, id="another typ"),
+        pytest.param(partial(signed, header={"typ": "JWT"}), 503, id="typ JWT"),
+        pytest.param(partial(signed, iss="https://other.example"), 503, id="another iss"),
+        pytest.param(partial(signed, aud="other"), 503, id="another aud"),
+        pytest.param(signed_an_hour_ago, 503, id="an old iat"),
+        pytest.param(partial(signed, iat=...), 503, id="no iat"),
+        pytest.param(partial(signed, key=SigningKey("RS256")), 503, id="a wrong signature"),
+        pytest.param(partial(signed, header={"kid": "other"}), 503, id="an unknown key"),
+        pytest.param(partial(signed, token_introspection=..., active=True), 503, id="claims outside the member"),
+        pytest.param(partial(signed, token_introspection={"active": "true"}), 503, id="a text for a boolean"),
+        pytest.param(no_jwt, 503, id="no JWT"),
     ],
 )
 async def test_a_signed_answer_that_cannot_be_verified_is_a_503(
@@ -566,10 +578,10 @@ async def test_refused_credentials_of_ours_are_a_503_and_one_error_a_minute(
 @pytest.mark.parametrize(
     "break_down",
     [
-        pytest.param(lambda i: i.cut(PATH), id="connection refused"),
-        pytest.param(lambda i: i.stall(PATH, seconds=30), id="no answer in time"),
-        pytest.param(lambda i: i.fail(PATH, status=429), id="429"),
-        pytest.param(lambda i: i.fail("*", status=503), id="no metadata"),
+        pytest.param(methodcaller("cut", PATH), id="connection refused"),
+        pytest.param(methodcaller("stall", PATH, seconds=30), id="no answer in time"),
+        pytest.param(methodcaller("fail", PATH, status=429), id="429"),
+        pytest.param(methodcaller("fail", "*", status=503), id="no metadata"),
     ],
 )
 async def test_every_kind_of_outage_is_a_503(issuer: Issuer, break_down: Callable[[Issuer], None]) -> None:
