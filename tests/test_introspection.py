@@ -27,6 +27,8 @@ from asgi_mcp_auth import (
     Verified,
 )
 from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
+from asgi_mcp_auth.cli import main
+from asgi_mcp_auth.doctor import explain
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
@@ -651,3 +653,31 @@ async def test_several_issuers_need_a_name(issuer: Issuer) -> None:
         guard(issuer, authorization_servers=servers)
     guarded = protect(issuer, RecordingApp(), authorization_servers=servers, verifier=ask_server(issuer=ISS))
     assert await outcome(guarded, opaque(issuer)) == (200, None)
+
+
+async def test_explain_shows_the_decision_about_an_opaque_token(issuer: Issuer) -> None:
+    auth = guard(issuer).auth
+    good, bad = await explain(auth, opaque(issuer)), await explain(auth, "unknown")
+    assert [step.outcome for step in good.steps] == ["pass", "pass", "pass"]
+    assert (bad.reason, "authorization server" in bad.hint) == ("inactive_token", True)
+    assert len((await explain(auth, token(issuer))).steps) > 10
+
+
+def test_check_config_shows_what_is_accepted_without_secrets(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RS_SECRET", SECRET)
+    monkeypatch.setenv("COLUMNS", "200")
+    keys = tmp_path / "keys"
+    keys.write_text("")
+    file = tmp_path / "auth.toml"
+    file.write_text(
+        f'resource = "{R}"\nauthorization_servers = ["{ISS}"]\n'
+        '[verifier.opaque]\nclient_id = "rs"\nclient_secret = {from_env = "RS_SECRET"}\n'
+        f'[verifier.keys]\nfile = "{keys}"\n'
+    )
+    assert main(["check-config", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "opaque tokens are introspected at introspection_endpoint of the metadata (client_secret, ttl 60 s)" in shown
+    assert f"API keys of {keys}, sent as bearer pat_… or x-api-key" in shown
+    assert SECRET not in shown
