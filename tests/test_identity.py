@@ -63,6 +63,7 @@ EXPECTED = AuthInfo(
 )
 
 
+@pytest.mark.every_loop
 async def test_what_an_app_finds(issuer: Issuer) -> None:
     seen: list[AuthInfo | None] = []
 
@@ -228,6 +229,7 @@ async def test_the_sdk_wants_a_client_id(issuer: Issuer) -> None:
     assert app.scopes[0]["state"]["mcp_auth"].client_id is None
 
 
+@pytest.mark.every_loop
 @covers("bridge, an app that fails")
 async def test_the_sdks_variable_is_reset(issuer: Issuer) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -239,6 +241,7 @@ async def test_the_sdks_variable_is_reset(issuer: Issuer) -> None:
     assert (auth_context_var.get(), current_auth()) == (None, None)
 
 
+@pytest.mark.every_loop
 @covers("RS-245 bridge")
 async def test_the_sdks_token_is_made_for_each_request(issuer: Issuer) -> None:
     app = RecordingApp()

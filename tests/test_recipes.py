@@ -98,7 +98,12 @@ def tool(url: str, token: str, name: str, arguments: Mapping[str, Any] | None = 
 
 def refused(url: str, token: str, name: str) -> httpx.Response:
     """The response to a call of a tool that the token may not use."""
-    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": {}}}
+    message: dict[str, Any] = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": name, "arguments": {}},
+    }
     return httpx.post(url, json=message, headers={"authorization": f"Bearer {token}"}, trust_env=False)
 
 

@@ -124,7 +124,7 @@ class Authorizer:
                 found = "operation rules cannot be applied to a websocket"
                 return Forbidden(Reason.WEBSOCKETS_DISABLED, found=found)
             return self.admit_path(route, request, verified)
-        fields = MCPFields.read(request.fields)
+        fields = MCPFields(request.fields)
         if not self._reads:
             admission = self.admit_path(route, request, verified)
         elif request.method in WITHOUT_MESSAGE:
@@ -165,10 +165,12 @@ class Authorizer:
         except MessageRefused as refused:  # report a missing scope of the path first, even if the body is malformed
             return self._lacking(request, [path], verified) or refused.without_traceback()
         granted = verified.auth_info.scopes
-        if not all(requirement.strength is None and requirement.met_by(granted) for requirement in needed):
-            lacking = self._lacking(request, needed, verified, (operations(one, params)[0] for one in asked))
-            if lacking is not None:
-                return lacking
+        for requirement in needed:
+            if requirement.strength is not None or not requirement.met_by(granted):
+                lacking = self._lacking(request, needed, verified, (operations(one, params)[0] for one in asked))
+                if lacking is not None:
+                    return lacking
+                break
         admission = self._admission(verified.auth_info, fields, asked, params, receive, needed)
         if self._authorize is None:
             return admission
@@ -203,7 +205,7 @@ class Authorizer:
         shown = tuple(each for one in asked for each in operations(one, params)) if self._shows else ()
         filtering = self._filtering(info, fields, asked) if self._rules.filter_lists else None
         listens = LISTEN in [method for method, *_ in asked]
-        return Admission(receive=receive, operations=shown, wrap_send=filtering, needed=needed, listens=listens)
+        return Admission(receive, shown, filtering, needed=needed, listens=listens)
 
     async def admit_anonymous(self, route: Route, request: RequestInfo, receive: Receive) -> Admission | None:
         """Return the admission of a request without a credential; None unless its body has public methods only."""
@@ -211,7 +213,7 @@ class Authorizer:
             return None
         if self._sessions is not None and SESSION_ID in request.fields:
             return None  # a session belongs to a caller
-        fields = MCPFields.read(request.fields)
+        fields = MCPFields(request.fields)
         try:
             asked, params, receive = await self._read(request, receive, fields, min(self._max_body, MAX_PUBLIC_BODY))
         except MessageRefused:
@@ -274,7 +276,7 @@ class Authorizer:
         policy = self._resource.policy
         cumulative = policy.cumulative
         if cumulative is None:  # clients since 2026-07-28 request their granted scopes again on their own
-            cumulative = not MCPFields.read(request.fields).modern
+            cumulative = not MCPFields(request.fields).modern
         granted = verified.auth_info.scopes if cumulative else ()
         known = sorted(self._order[scope] for scope in set(granted) if scope in self._order)
         kept = [policy.hierarchy.request_name(policy.known[position]) for position in known]

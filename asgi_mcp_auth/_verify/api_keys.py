@@ -1,7 +1,7 @@
 """Verification of API keys from a file or a store, in addition to access tokens.
 
-Unknown, revoked and expired keys look alike to callers; the log tells the operator which it was. A file is read again
-when it has changed, at most once a second, so that a revocation is effective within a second.
+Unknown, revoked and expired keys look alike to callers; only the log has the difference. A file is read again when it
+has changed, at most once a second, so that a revocation is effective within a second.
 """
 
 from __future__ import annotations
