@@ -99,7 +99,8 @@ def parse_record(data: bytes) -> ApiKeyRecord:
     wrong = [name for name, is_good in checks.items() if not is_good]
     if wrong:
         raise FaultyRecordError(f"its {wrong[0]} is missing or malformed")
-    return ApiKeyRecord(**{**members, "scopes": tuple(members.get("scopes", ()))})
+    members["scopes"] = tuple(members.get("scopes", ()))
+    return ApiKeyRecord(**members)
 
 
 def _is_text(value: object) -> bool:

@@ -99,15 +99,15 @@ def _check_keys(keys: object, where: str, problems: Problems) -> None:
         problems.add(f"{where}.file", f"{show(keys.file)} is not a path.", "Set the path of the file.")
     if keys.prefix is None and keys.header is None:
         problems.add(where, "No key can be sent.", "Set prefix= or header=.")
-    prefix: object = keys.prefix
+    prefix = cast("object", keys.prefix)
     if prefix is not None and not (isinstance(prefix, str) and _PREFIX.fullmatch(prefix) and prefix[:2] != "ey"):
         fix = "Write 3 to 32 letters, digits and '_' or '-', for example 'pat_'."
         problems.add(f"{where}.prefix", f"{show(prefix)} is not a prefix.", fix)
-    header: object = keys.header
+    header = cast("object", keys.header)
     if header is not None and not (isinstance(header, str) and _is_free_field(header)):
         fix = "Write the name of a field that nothing else reads, for example 'x-api-key'."
         problems.add(f"{where}.header", f"{show(header)} cannot carry API keys.", fix)
-    pepper: object = keys.pepper
+    pepper = cast("object", keys.pepper)
     if pepper is not None and not (isinstance(pepper, str) and len(pepper) >= MIN_PEPPER):
         fix = f"Set at least {MIN_PEPPER} random characters."
         problems.add(f"{where}.pepper", f"The value is not a text of {MIN_PEPPER} characters or more.", fix)

@@ -6,6 +6,7 @@ import os
 import secrets
 import tempfile
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,8 +120,7 @@ def revoke(file: Path, key_id: str) -> int:
         return 1
     lines = file.read_text("utf-8").split("\n")
     for number, record in found:
-        members = {name: getattr(record, name) for name in ApiKeyRecord.__slots__}
-        lines[number - 1] = ApiKeyRecord(**(members | {"revoked": True})).line()
+        lines[number - 1] = replace(record, revoked=True).line()
     _replace(file, "\n".join(lines))
     write(console(), f"Revoked {key_id}.")
     return 0
