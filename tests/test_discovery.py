@@ -173,7 +173,7 @@ ALL = (INSERTED, OPENID_INSERTED, APPENDED)
             "is not https.",
             id="DC-4 keys over http",
         ),
-        pytest.param({INSERTED: {}}, InvalidServerMetadata, False, "without an issuer", id="DC-3 no issuer"),
+        pytest.param({INSERTED: {}}, InvalidServerMetadata, False, "has no issuer", id="DC-3 no issuer"),
     ],
 )
 async def test_when_no_probe_succeeds(

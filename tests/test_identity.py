@@ -150,9 +150,11 @@ async def test_starlette(issuer: Issuer) -> None:
 SCRIPT = """
 import asyncio, json, sys
 from asgi_mcp_auth import MCPAuthMiddleware
-from asgi_mcp_auth.testing import Issuer
 
 assert "httpx" not in sys.modules, "importing loads no httpx"
+
+from asgi_mcp_auth.testing import Issuer
+
 issuer = Issuer()
 seen = []
 
