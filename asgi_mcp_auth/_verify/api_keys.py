@@ -1,12 +1,7 @@
 """Verification of API keys from a file or a store, in addition to access tokens.
 
-<<<<<<< HEAD
-Unknown, revoked and expired keys look alike to callers; only the log has the difference. A file is read again when it
-has changed, at most once a second, so that a revocation is effective within a second.
-=======
 Callers get the same answer for an unknown, a revoked and an expired key; the log names the cause. A file is read again
 when it has changed, at most once a second, so that a revocation is effective within a second.
->>>>>>> main
 """
 
 from __future__ import annotations
