@@ -28,7 +28,7 @@ API_KEY_FIELD: Final = b":api-key"
 """The name in `RequestInfo.fields` of the configured field for API keys; no client can send a field of this name."""
 
 CREDENTIAL_FIELDS: Final = frozenset({b"authorization", b"dpop", API_KEY_FIELD})
-REQUEST_FIELDS: Final = CREDENTIAL_FIELDS | {
+REQUEST_FIELDS: Final = (CREDENTIAL_FIELDS - {API_KEY_FIELD}) | {
     b"host",
     b"origin",
     b"access-control-request-method",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from asgi_mcp_auth import AuthServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth import ApiKeys, AuthServerConfig, Choose, Introspection, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth._options import MCPAuthOptions, ShorthandOptions, declared
 from asgi_mcp_auth.config import DEFAULT_ALGORITHMS, JWKSCacheSettings, ScopeRule
 from asgi_mcp_auth.dev import DevServer, Switch
@@ -117,6 +117,9 @@ TABLES: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "ResourceServerMetadata": (PACKAGE / "README.md", lambda: _fields(ResourceServerMetadata)),
     "ScopePolicy": (PACKAGE / "README.md", lambda: _fields(ScopePolicy)),
     "ScopeRule": (PACKAGE / "README.md", lambda: _fields(ScopeRule)),
+    "Choose": (PACKAGE / "README.md", lambda: _fields(Choose)),
+    "Introspection": (PACKAGE / "README.md", lambda: _fields(Introspection)),
+    "ApiKeys": (PACKAGE / "README.md", lambda: _fields(ApiKeys)),
     "dev-options": (PACKAGE / "dev" / "README.md", _dev_options),
     "dev-faults": (PACKAGE / "dev" / "README.md", _faults),
 }

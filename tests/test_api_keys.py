@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import INVALID, ISS, Clock, R, RecordingApp, bearer, call, chr_, cht, http_scope, protect, token
+from harness import INVALID, ISS, Clock, R, RecordingApp, bearer, call, chr_, cht, protect, token
 
 from asgi_mcp_auth import (
     ApiKeys,
@@ -319,7 +319,7 @@ def test_a_key_with_a_pepper_is_stored_as_hmac(
     assert main(["api-key", "new", "--subject", "bob", "--scope", "a b"]) == 2
 
 
-def test_without_api_keys_the_field_is_the_apps(issuer: Issuer) -> None:
-    guarded = protect(issuer, RecordingApp())
-    route = guarded._routes.match(http_scope())
-    assert b"x-api-key" not in route.reads
+async def test_without_api_keys_the_field_is_the_apps(issuer: Issuer) -> None:
+    app = RecordingApp()
+    assert await outcome(protect(issuer, app), [*bearer(token(issuer)), *field()]) == PASSED
+    assert (b"x-api-key", KEY.encode()) in app.scopes[0]["headers"]

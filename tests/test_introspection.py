@@ -29,6 +29,9 @@ from asgi_mcp_auth import (
     Verified,
 )
 from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
+from asgi_mcp_auth.auth import protection_of
+from asgi_mcp_auth.cli import main
+from asgi_mcp_auth.doctor import explain
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
@@ -465,6 +468,7 @@ async def test_inactive_answers_are_bounded_and_evict_no_active_one(issuer: Issu
     assert (introspection(guarded).active, introspection(guarded).inactive) == (1, 5)
 
 
+@pytest.mark.every_loop
 @pytest.mark.requirement("IN-5")
 async def test_a_hundred_callers_with_one_token_cause_one_call_and_the_first_may_leave(issuer: Issuer) -> None:
     guarded, raw = guard(issuer), opaque(issuer)
@@ -491,6 +495,7 @@ async def test_a_hundred_callers_with_one_token_cause_one_call_and_the_first_may
     assert issuer.requests[PATH] == 1
 
 
+@pytest.mark.every_loop
 @pytest.mark.requirement("IN-8", "RS-166")
 async def test_calls_at_once_and_waiting_tokens_are_bounded(issuer: Issuer) -> None:
     guarded = guard(issuer, max_concurrency=2, max_queue=3)
@@ -574,6 +579,7 @@ async def test_refused_credentials_of_ours_are_a_503_and_one_error_a_minute(
     assert SECRET not in caplog.text
 
 
+@pytest.mark.every_loop
 @pytest.mark.requirement("IN-4")
 @pytest.mark.parametrize(
     "break_down",
@@ -629,7 +635,7 @@ def test_a_circuit_breaker_opens_probes_and_closes() -> None:
 
 async def test_a_cached_answer_costs_little_more_than_a_known_jwt(issuer: Issuer) -> None:
     guarded, raw, jwt = guard(issuer), opaque(issuer), token(issuer)
-    check = guarded._protection.authenticators[0].check
+    check = protection_of(guarded.auth).authenticators[0].check
 
     async def cost(credential: str) -> float:
         from asgi_mcp_auth._request import RequestInfo
@@ -663,3 +669,31 @@ async def test_several_issuers_need_a_name(issuer: Issuer) -> None:
         guard(issuer, authorization_servers=servers)
     guarded = protect(issuer, RecordingApp(), authorization_servers=servers, verifier=ask_server(issuer=ISS))
     assert await outcome(guarded, opaque(issuer)) == (200, None)
+
+
+async def test_explain_shows_the_decision_about_an_opaque_token(issuer: Issuer) -> None:
+    auth = guard(issuer).auth
+    good, bad = await explain(auth, opaque(issuer)), await explain(auth, "unknown")
+    assert [step.outcome for step in good.steps] == ["pass", "pass", "pass"]
+    assert (bad.reason, "authorization server" in bad.hint) == ("inactive_token", True)
+    assert len((await explain(auth, token(issuer))).steps) > 10
+
+
+def test_check_config_shows_what_is_accepted_without_secrets(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RS_SECRET", SECRET)
+    monkeypatch.setenv("COLUMNS", "200")
+    keys = tmp_path / "keys"
+    keys.write_text("")
+    file = tmp_path / "auth.toml"
+    file.write_text(
+        f'resource = "{R}"\nauthorization_servers = ["{ISS}"]\n'
+        '[verifier.opaque]\nclient_id = "rs"\nclient_secret = {from_env = "RS_SECRET"}\n'
+        f'[verifier.keys]\nfile = "{keys}"\n'
+    )
+    assert main(["check-config", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "opaque tokens are introspected at introspection_endpoint of the metadata (client_secret, ttl 60 s)" in shown
+    assert f"API keys of {keys}, sent as bearer pat_… or x-api-key" in shown
+    assert SECRET not in shown

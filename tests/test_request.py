@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth._mcp.headers import header_params
-from asgi_mcp_auth._request import CREDENTIAL_FIELDS, MAX_ROOT_PATH, MESSAGE_FIELDS, RequestInfo
+from asgi_mcp_auth._request import API_KEY_FIELD, CREDENTIAL_FIELDS, MAX_ROOT_PATH, MESSAGE_FIELDS, RequestInfo
 from asgi_mcp_auth.errors import MessageRefused
 
 
@@ -74,8 +74,8 @@ def test_headers_may_be_any_iterable() -> None:
 
 
 def test_credentials_are_among_what_is_read() -> None:
-    assert {b"authorization", b"dpop"} == CREDENTIAL_FIELDS
-    assert CREDENTIAL_FIELDS < MESSAGE_FIELDS
+    assert {b"authorization", b"dpop", API_KEY_FIELD} == CREDENTIAL_FIELDS
+    assert {API_KEY_FIELD} == CREDENTIAL_FIELDS - MESSAGE_FIELDS  # read where a field for API keys is configured
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,11 @@ class Authenticator:
         """Return the decision if it needs no waiting, else an awaitable that continues where the check stopped."""
 
     @property
+    def chooses(self) -> bool:
+        """Whether the shape of a credential selects the verifier."""
+        return self._choice is not None
+
+    @property
     def asks_revocation(self) -> bool:
         """Whether a revocation hook is asked."""
         return self._is_revoked is not None

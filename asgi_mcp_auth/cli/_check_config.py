@@ -11,6 +11,7 @@ from typing import Any, Final
 from asgi_mcp_auth._options import MCPAuthOptions, Settings
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.problems import Referenced, as_list, as_mapping
+from asgi_mcp_auth._policy.verifiers import CompiledChoice, CompiledIntrospection
 from asgi_mcp_auth._settings.loader import settings_of
 from asgi_mcp_auth._settings.reader import Field, Kind, fields_of
 from asgi_mcp_auth._settings.schema import config_schema
@@ -78,6 +79,25 @@ def _resource(config: ResourceServerConfig, compiled: CompiledResource) -> Itera
         yield "issuers", f"those that {_name_of(others.resolver)} returns"
     for name, text in _written(config.policy):
         yield "policy", f"{name} = {text}"
+    if isinstance(compiled.verifier, CompiledChoice):
+        yield from _credentials(compiled.verifier)
+
+
+def _credentials(choice: CompiledChoice) -> Iterator[tuple[str, str]]:
+    """Yield what is accepted in addition to JWTs, without secrets."""
+    if choice.jwt is not True:
+        yield "tokens", "JWTs count as opaque tokens" if choice.jwt is False else f"JWTs go to {_name_of(choice.jwt)}"
+    if isinstance(choice.opaque, CompiledIntrospection):
+        settings = choice.opaque.settings
+        where = settings.endpoint or "introspection_endpoint of the metadata"
+        method = choice.opaque.authentication.method or "client_secret"
+        yield "tokens", f"opaque tokens are introspected at {where} ({method}, ttl {settings.ttl:g} s)"
+    elif choice.opaque is not None:
+        yield "tokens", f"opaque tokens go to {_name_of(choice.opaque)}"
+    if choice.keys is not None:
+        ways = [f"bearer {choice.keys.prefix}…" if choice.keys.prefix else "", choice.keys.header or ""]
+        source = choice.keys.file or _name_of(choice.keys.store)
+        yield "tokens", f"API keys of {source}, sent as {' or '.join(filter(None, ways))}"
 
 
 def _details(config: AuthServerConfig) -> list[str]:

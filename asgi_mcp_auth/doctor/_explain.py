@@ -18,7 +18,7 @@ from asgi_mcp_auth._policy.problems import as_list
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import MCPAuth, protection_of
 from asgi_mcp_auth.doctor._hints import hint
-from asgi_mcp_auth.doctor._steps import CREDENTIAL, REVOCATION, SCOPES, STEPS, TENANT, Step, Token, step_of
+from asgi_mcp_auth.doctor._steps import CREDENTIAL, FORM, REVOCATION, SCOPES, STEPS, TENANT, Step, Token, step_of
 from asgi_mcp_auth.errors import ConfigurationError, InsufficientScope, InvalidToken, Problem, Refusal, printable
 
 __all__ = ("Explanation", "Outcome", "StepResult", "explain")
@@ -154,11 +154,11 @@ def _looks_like(token: str, decoded: Token | None) -> str:
 def _results(auth: MCPAuth, refusal: Refusal | None, token: Token | None) -> tuple[StepResult, ...]:
     """Return the steps: passed up to the step that caused the refusal, and not reached after it."""
     failed = None if refusal is None else step_of(refusal, token)
-    if protection_of(auth).authenticators[0].jwt is None and failed not in (None, *VERIFIER_STEPS):
+    if _is_decided_elsewhere(auth, token, refusal) and failed not in (None, *VERIFIER_STEPS):
         failed = VERIFIER
     results: list[StepResult] = []
     reached = True
-    for step in _steps(auth, token, failed):
+    for step in _steps(auth, token, failed, refusal):
         expected, found = (None, None) if token is None else (step.expected(token), step.found(token))
         if step is failed and refusal is not None:
             details = refusal.details()
@@ -173,9 +173,18 @@ def _results(auth: MCPAuth, refusal: Refusal | None, token: Token | None) -> tup
     return tuple(results)
 
 
-def _steps(auth: MCPAuth, token: Token | None, failed: Step | None) -> tuple[Step, ...]:
+def _is_decided_elsewhere(auth: MCPAuth, token: Token | None, refusal: Refusal | None) -> bool:
+    """Return whether a verifier of the user's own, introspection or the API keys decide about this token."""
+    authenticator = protection_of(auth).authenticators[0]
+    if authenticator.jwt is None:
+        return True
+    is_jwt = token is not None or (refusal is not None and refusal.reason in FORM.reasons)
+    return authenticator.chooses and not is_jwt
+
+
+def _steps(auth: MCPAuth, token: Token | None, failed: Step | None, refusal: Refusal | None) -> tuple[Step, ...]:
     """Return the steps of this configuration: tenants and revocation only if they are configured."""
-    if protection_of(auth).authenticators[0].jwt is None:
+    if _is_decided_elsewhere(auth, token, refusal):
         return VERIFIER_STEPS
     has_tenant = failed is TENANT or (token is not None and token.rules is not None and token.rules.tenant is not None)
     has_hook = failed is REVOCATION or protection_of(auth).authenticators[0].asks_revocation

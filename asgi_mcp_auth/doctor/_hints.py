@@ -43,6 +43,11 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.INSUFFICIENT_SCOPE: "Have the client request the missing scopes and the provider grant them. The settings "
     "`scope_claims` and `implies` change which scopes a token has.",
     Reason.REVOKED: "The is_revoked hook did not return False.",
+    Reason.INACTIVE_TOKEN: "The authorization server does not call the token active: it expired, was revoked, or is of "
+    "another server.",
+    Reason.INTROSPECTION_UNAVAILABLE: "Check the endpoint, client_id and the secret of Introspection(...).",
+    Reason.INVALID_API_KEY: "List the keys with asgi-mcp-auth api-key list.",
+    Reason.API_KEYS_UNAVAILABLE: "Fix the file of ApiKeys(file=...).",
     Reason.HOOK_FAILED: "Your hook raised an exception: see the log.",
     Reason.REJECTED_BY_VERIFIER: "Your verify function rejected the token.",
 }
