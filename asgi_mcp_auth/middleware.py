@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from asgi_mcp_auth._asgi.app_check import refuse_wsgi_call
 from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from asgi_mcp_auth._asgi.authorizer import Admission
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.mount_check import MountCheck
 from asgi_mcp_auth._asgi.response import Incoming, send_response
@@ -27,7 +28,7 @@ from asgi_mcp_auth._oauth.responses import Response, json_response, refusal_resp
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import NO_RESOURCE, Route
 from asgi_mcp_auth._protection import Protection
-from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._request import RequestInfo, canonical_name
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.authorization import Operation
 from asgi_mcp_auth.decisions import Decision, Outcome
@@ -106,9 +107,20 @@ class ProtectedApp:
         if self._has_observers:
             self._observe("allowed", request, resource, identity, operations=admission.operations)
         receive, wrap_send = admission.receive or receive, admission.wrap_send
-        removed_fields, listens = admission.removed_fields, admission.listens
+        removed_fields, listens, began = admission.removed_fields, admission.listens, admission.began_anonymously
         del admission  # holds the parsed body
-        await run_app(self._context, identity, cors, request, receive, send, wrap_send, removed_fields, listens)  # 10
+        await run_app(  # 10
+            self._context,
+            identity,
+            cors,
+            request,
+            receive,
+            send,
+            wrap_send,
+            removed_fields,
+            listens,
+            began_anonymously=began,
+        )
 
     async def _check_transport(
         self, resource: CompiledResource, request: RequestInfo, receive: Receive, send: Send
@@ -159,16 +171,19 @@ class ProtectedApp:
     ) -> None:
         """Run the app without an identity if there is no credential and every operation is public; else refuse."""
         index = route.resource or 0
-        admission = None
+        admission: Admission | Refusal = refusal
         if isinstance(refusal, NoCredential):
-            admission = await self._authorizers[index].admit_anonymous(route, request, receive)
-        if admission is None:
-            await self._refuse(refusal, request, receive, send, self._resources[index], cors)
+            admission = await self._authorizers[index].admit_anonymous(refusal, route, request, receive)
+        if isinstance(admission, Refusal):
+            await self._refuse(admission, request, receive, send, self._resources[index], cors)
             return
         self._observe("public", request, self._resources[index], operations=admission.operations)
-        receive, wrap_send = admission.receive or receive, admission.wrap_send
+        receive, wrap_send, scope = admission.receive or receive, admission.wrap_send, request.scope
+        if admission.removed_fields:
+            kept = [field for field in scope["headers"] if canonical_name(field[0]) not in admission.removed_fields]
+            scope = {**scope, "headers": kept}
         del admission  # holds the parsed body
-        await run_public(self._context, cors, request.scope, receive, send, wrap_send)
+        await run_public(self._context, cors, scope, receive, send, wrap_send)
 
     async def _refuse(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,

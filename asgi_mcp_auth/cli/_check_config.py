@@ -78,6 +78,8 @@ def _resource(config: ResourceServerConfig, compiled: CompiledResource) -> Itera
         yield "issuers", f"those that {_name_of(others.resolver)} returns"
     for name, text in _written(config.policy):
         yield "policy", f"{name} = {text}"
+    if public := compiled.policy.operations.public_names:
+        yield "public", ", ".join(public)
 
 
 def _details(config: AuthServerConfig) -> list[str]:
