@@ -297,7 +297,12 @@ def test_what_is_public_is_shown(
 )
 async def test_any_of_several_sets_of_scopes(issuer: Issuer, granted: str, status: int) -> None:
     rule = ScopeRule(any_of=[["notes:write"], ["notes:admin"], ["a", "b"]])
-    policy = {"default": [], "tools": {"x": rule}, "implies": {"super": ["notes:admin"]}, "scope_strategy": "minimal"}
+    policy: dict[str, Any] = {
+        "default": [],
+        "tools": {"x": rule},
+        "implies": {"super": ["notes:admin"]},
+        "scope_strategy": "minimal",
+    }
     answer = await post(guarded(issuer, **policy), token(issuer, scope=granted), call_tool("x"))
     assert answer.status == status
     assert status == 200 or 'scope="notes:write", ' in str(answer.challenge)

@@ -122,8 +122,11 @@ def _body(refusal: Refusal) -> Any:
 
 
 def _scope(refusal: Refusal, source: ChallengeSource) -> tuple[str, ...]:
-    named = isinstance(refusal, (InsufficientScope, InsufficientAuthentication, NoCredential))
-    return source.scope if not named or refusal.required is None else refusal.required
+    if isinstance(refusal, (InsufficientScope, InsufficientAuthentication)):
+        return refusal.required
+    if isinstance(refusal, NoCredential) and refusal.required is not None:
+        return refusal.required
+    return source.scope
 
 
 def _tool_result(refusal: Refusal, source: ChallengeSource, used: bytes | None) -> Response:

@@ -543,7 +543,7 @@ def compile_operation_rules(
         deny_unlisted=policy.unlisted == "deny",
         public_targets=public,
         public_methods=_public_methods(policy, where, problems).union(
-            method for method in opening if methods.names.find_exact(method) is None
+            method for method in opening if methods.names.find(method) is None
         ),
         challenge_style=policy.challenge_style,
         headers_only=policy.headers_only is True,
@@ -673,7 +673,7 @@ def compile_policy(
         for requirement in table.requirements
     ]
     operated = [requirement.needed for requirement in of_operations]
-    operated += [sorted(one) for rule in of_operations for scopes in rule.alternatives for one in scopes]
+    operated += [tuple(sorted(one)) for rule in of_operations for scopes in rule.alternatives for one in scopes]
     return CompiledPolicy(
         hierarchy=hierarchy,
         baseline=hierarchy.require(default),
