@@ -154,8 +154,7 @@ class ProtectedApp:
     async def _serve_unprotected(self, route: Route, request: RequestInfo, receive: Receive, send: Send) -> None:
         """Serve a request that no resource owns: a document, a public path, or a refusal."""
         if route.is_public:  # health checks call by address, so the Host of public paths is not checked
-            self._observe("public", request)
-            await run_public(self._context, None, request.scope, receive, send)
+            await self._serve_public(request, receive, send)
         elif (misdirected := self._hosts.refuse(request)) is not None:
             await self._refuse(misdirected, request, receive, send)
         elif route.document is not None:
@@ -165,6 +164,19 @@ class ProtectedApp:
             await self._answer("metadata", republished, request, receive, send)
         else:
             await self._refuse(route.refusal or NO_RESOURCE, request, receive, send)
+
+    async def _serve_public(self, request: RequestInfo, receive: Receive, send: Send) -> None:
+        """Run the app for a public path, with the caller's identity if `identify_public` is set and there is one."""
+        index = self._routes.owner_of(request) if self._protection.identify_public else None
+        identity = None if index is None else await self._authenticators[index].verify(request)
+        if index is None or identity is None or _is_missing(identity):
+            self._observe("public", request)
+            await run_public(self._context, None, request.scope, receive, send)
+        elif isinstance(identity, Refusal):
+            await self._refuse(identity, request, receive, send, self._resources[index])
+        else:
+            self._observe("public", request, self._resources[index], identity)
+            await run_app(self._context, identity, None, request, receive, send)
 
     async def _serve_unauthenticated(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self, refusal: Refusal, route: Route, request: RequestInfo, receive: Receive, send: Send, cors: Cors | None
@@ -284,6 +296,10 @@ class ProtectedApp:
                 "which is hidden. Set expose_token=True to pass it on, or remove the app's own authentication."
             )
         return send
+
+
+def _is_missing(identity: Verified | Refusal) -> bool:
+    return isinstance(identity, NoCredential) and identity.reason is Reason.NO_CREDENTIAL
 
 
 async def _republish(issuer: RemoteJWKS) -> Response:

@@ -337,6 +337,31 @@ async def test_streams_need_a_token(issuer: Issuer, method: str, status: int) ->
     assert answer.status == 401
 
 
+@pytest.mark.requirement("MX-4")
+@pytest.mark.parametrize(
+    ("options", "credential", "status", "identified"),
+    [
+        pytest.param({}, "good", 200, False, id="untouched by default"),
+        pytest.param({}, "expired", 200, False, id="a bad token is untouched too"),
+        pytest.param({"identify_public": True}, None, 200, False, id="no token"),
+        pytest.param({"identify_public": True}, "good", 200, True, id="a token"),
+        pytest.param({"identify_public": True}, "expired", 401, False, id="a token that is present is verified"),
+    ],
+)
+async def test_public_paths_identify_their_callers(
+    issuer: Issuer, options: dict[str, Any], credential: str | None, status: int, identified: bool
+) -> None:
+    app = EchoApp()
+    tokens = {"good": token(issuer), "expired": token(issuer, exp=0)}
+    headers = [] if credential is None else bearer(tokens[credential])
+    guard = mixed(issuer, app, {"public_paths": ["/open/*"], **options})
+    assert (await send_scope(guard, http_scope("GET", "/open/x", headers))).status == status
+    assert [("mcp_auth" in scope.get("state", {})) for scope in app.scopes] == [identified] * (status == 200)
+    assert (
+        not app.scopes or identified or dict(app.scopes[0]["headers"]) == dict(http_scope(headers=headers)["headers"])
+    )
+
+
 NAMES = ["ping", "search", "get_me", "call_tool", "__0123456789ab_ping", "ns_call_tool", "a_ping", "x"]
 PATTERNS = [*NAMES[:4], "*", "p*", "*_ping", "get_*", "*e*"]
 CALLS = st.recursive(
