@@ -15,9 +15,12 @@ from asgi_mcp_auth._version import __version__
 from asgi_mcp_auth.auth import MCPAuth, MCPAuthMiddleware
 from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
 from asgi_mcp_auth.config import (
+    ApiKeys,
     AuthorizationServerMetadata,
     AuthServerConfig,
     AuthServerType,
+    Choose,
+    Introspection,
     ResourceServerConfig,
     ResourceServerMetadata,
     ScopePolicy,
@@ -31,15 +34,18 @@ from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
 
 __all__ = (
     "Allow",
+    "ApiKeys",
     "AuthInfo",
     "AuthServerConfig",
     "AuthServerType",
     "AuthorizationServerMetadata",
+    "Choose",
     "ConfigurationError",
     "Credential",
     "Decision",
     "Deny",
     "DiscoveryError",
+    "Introspection",
     "MCPAuth",
     "MCPAuthError",
     "MCPAuthMiddleware",

@@ -16,7 +16,7 @@ from asgi_mcp_auth._policy.compile import MetadataSigner
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
 from asgi_mcp_auth._verify.hooks import Authorize
 from asgi_mcp_auth._verify.verifier import IsRevoked, Verifier
-from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ResourceServerConfig, Rules, ScopePolicy
+from asgi_mcp_auth.config import AuthServerConfig, Choose, IssuerResolver, ResourceServerConfig, Rules, ScopePolicy
 from asgi_mcp_auth.decisions import Observer
 from asgi_mcp_auth.stores import Store
 
@@ -83,8 +83,8 @@ def _a_revocation_hook(value: object, name: str, problems: Problems) -> None:
 
 
 def _a_verifier(value: object, name: str, problems: Problems) -> None:
-    if value is not None and not callable(getattr(value, "verify", None)):
-        fix = "Pass an object with an async method verify(credential, request)."
+    if value is not None and not isinstance(value, Choose) and not callable(getattr(value, "verify", None)):
+        fix = "Pass Choose(...), or an object with an async method verify(credential, request)."
         problems.add(name, f"{show(value)} is not a verifier.", fix)
 
 
@@ -189,11 +189,12 @@ class MCPAuthOptions(TypedDict, total=False):
         ),
     ]
     verifier: Annotated[
-        Verifier | None,
+        Verifier | Choose | None,
         Option(
             None,
-            "Verifies credentials instead of the JWT verification, for all resources. Its decision is final: the "
-            "verifier itself must check issuer, audience and expiry.",
+            "The verifier of the credentials of all resources that have none of their own: `Choose(...)` for opaque "
+            "tokens, or a verifier of your own instead of the JWT verification. The decision of a verifier of your own "
+            "is final: the verifier itself must check issuer, audience and expiry.",
             _a_verifier,
         ),
     ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 from asgi_mcp_auth._asgi.authorizer import Authorizer
 from asgi_mcp_auth._asgi.mount_check import Warnings
@@ -18,8 +19,12 @@ from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
 from asgi_mcp_auth._policy.problems import Problems
+from asgi_mcp_auth._policy.verifiers import CompiledChoice, CompiledIntrospection
+from asgi_mcp_auth._verify.api_keys import ApiKeyVerifier
 from asgi_mcp_auth._verify.authenticator import Authenticator
+from asgi_mcp_auth._verify.choice import Choice
 from asgi_mcp_auth._verify.hooks import HookCaller
+from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import Verifier
 from asgi_mcp_auth.decisions import Observer, RefusalLog
@@ -72,6 +77,16 @@ class Protection:
     warm_up_timeout: float | None
     exit_when_cold: bool
     show_error_details: bool = False
+
+    def unreachable(self) -> tuple[str, ...]:
+        """Return the issuers whose introspection endpoint cannot be called now, because the last calls failed."""
+        introspections = [authenticator.introspection for authenticator in self.authenticators]
+        failing = {found.rules.issuer for found in introspections if found is not None and not found.is_available}
+        return tuple(sorted(failing))
+
+    def missing(self) -> tuple[str, ...]:
+        """Return the named issuers whose tokens cannot be verified now, and refresh keys that are not fresh."""
+        return tuple(dict.fromkeys((*self.key_sets.missing(), *self.unreachable())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +151,7 @@ class ProtectionBuilder:
             allow_http=options["dangerously_allow_http"],
             one_issuer=options["republish_server_metadata"],
             loaded_modules=self.loaded_modules,
+            verifier=options["verifier"],
         )
 
     def build(
@@ -171,10 +187,32 @@ class ProtectionBuilder:
         )
 
     def _make_verifier(self, resource: CompiledResource) -> Verifier:
-        options = self.options
-        if options["verifier"] is not None:
-            return options["verifier"]
-        pool_size = options["issuer_pool_size"]
+        verifier = resource.verifier
+        if verifier is None:
+            return self.make_jwt_verifier(resource)
+        if not isinstance(verifier, CompiledChoice):
+            return cast("Verifier", verifier)
+        jwt = self.make_jwt_verifier(resource) if verifier.jwt is True else verifier.jwt or None
+        options, keys = self.options, None
+        if verifier.keys is not None:
+            clock, identifier = options["clock"], resource.identifier
+            keys = ApiKeyVerifier(verifier.keys, identifier, clock=clock, hooks=self.hooks)
+        if not isinstance(verifier.opaque, CompiledIntrospection):
+            return Choice(jwt, verifier.opaque, keys)
+        compiled = verifier.opaque
+        introspection = IntrospectionVerifier(
+            compiled,
+            self.key_sets.asked(compiled.trusted, needs_keys=compiled.settings.signed),
+            clock=options["clock"],
+            cache_bytes=options["token_cache_bytes"],
+            expose_token=options["expose_token"],
+            hooks=self.hooks,
+        )
+        return Choice(jwt, introspection, keys, asks_always=compiled.settings.always)
+
+    def make_jwt_verifier(self, resource: CompiledResource) -> JWTVerifier:
+        """Return a new verifier of the JWTs that the resource's issuers sign."""
+        options, pool_size = self.options, self.options["issuer_pool_size"]
         return JWTVerifier(
             Issuers(resource.trust, self.key_sets, clock=options["clock"], pool_size=pool_size),
             clock=options["clock"],

@@ -11,6 +11,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 __all__ = (
+    "API_KEY_FIELD",
     "CREDENTIAL_FIELDS",
     "FOR_MESSAGES",
     "FOR_REQUESTS",
@@ -18,11 +19,15 @@ __all__ = (
     "RequestInfo",
     "Scope",
     "canonical_name",
+    "reading_keys",
 )
 
 Scope = Mapping[str, Any]
 
-CREDENTIAL_FIELDS: Final = frozenset({b"authorization", b"dpop"})
+API_KEY_FIELD: Final = b":api-key"
+"""The name in `RequestInfo.fields` of the configured field for API keys; no client can send a field of this name."""
+
+CREDENTIAL_FIELDS: Final = frozenset({b"authorization", b"dpop", API_KEY_FIELD})
 REQUEST_FIELDS: Final = CREDENTIAL_FIELDS | {
     b"host",
     b"origin",
@@ -58,6 +63,11 @@ def _canonical(names: Iterable[bytes]) -> Mapping[bytes, bytes]:
 
 FOR_REQUESTS: Final = _canonical(REQUEST_FIELDS)
 FOR_MESSAGES: Final = _canonical(MESSAGE_FIELDS)
+
+
+def reading_keys(read: Mapping[bytes, bytes], header: str) -> Mapping[bytes, bytes]:
+    """Return the fields to read, with one more that carries API keys, by every spelling."""
+    return {**read, **dict.fromkeys(_spellings(header.lower().encode("ascii")), API_KEY_FIELD)}
 
 
 def canonical_name(name: bytes) -> bytes:

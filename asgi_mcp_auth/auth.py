@@ -21,6 +21,7 @@ from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._protection import Protection, ProtectionBuilder
 from asgi_mcp_auth._settings.loader import from_env, from_mapping, from_toml
 from asgi_mcp_auth._settings.shorthand import from_shorthand
+from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import VerifyFunction
 from asgi_mcp_auth.config import ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo, current_auth
@@ -129,7 +130,7 @@ class MCPAuth:
         return MetadataApp(self._protection.config)
 
     def readiness_app(self) -> ReadinessApp:
-        """Return an ASGI app for a health path: 200 if the keys of every named issuer can be used, else 503.
+        """Return an ASGI app for a health path: 200 if tokens of every named issuer can be verified, else 503.
 
         Serve the app with a `Route`, and list its path in `public_paths`: health checks then need no token, and may
         call by address, because the `Host` of public paths is not checked.
@@ -138,7 +139,7 @@ class MCPAuth:
 
         A `Mount` redirects `/readyz` to `/readyz/`, which is another path and not public.
         """
-        return ReadinessApp(self._protection.key_sets.missing)
+        return ReadinessApp(self._protection.missing)
 
     def token_verifier(self, resource: str | None = None) -> TokenVerifier:
         """Return the verification alone, as the `token_verifier=` of an MCP server that has an `auth=` of its own.
@@ -153,6 +154,21 @@ class MCPAuth:
         return TokenVerifier(
             protection.config.resources[index], protection.authenticators[index], protection.refusal_log
         )
+
+    def jwt_verifier(self, resource: str | None = None) -> JWTVerifier:
+        """Return the verification of JWTs as a verifier, for a verifier of your own to call.
+
+        Pass your own verifier to another `MCPAuth`. The keys are fetched at the first token; see `warm_up`.
+
+        Args:
+            resource: The identifier of the resource; None means the only resource.
+
+        Raises:
+            ConfigurationError: The resource is not configured.
+        """
+        index = self._index_of(resource)
+        known = self._protection.authenticators[index].jwt
+        return known or self._builder.make_jwt_verifier(self._protection.config.resources[index])
 
     async def warm_up(self) -> tuple[str, ...]:
         """Fetch the key sets of all named and preloaded issuers now instead of at the first token.
@@ -169,11 +185,11 @@ class MCPAuth:
             at=protection.clock(),
             issuers=protection.key_sets.status(),
             resources=tuple(
-                authenticator.jwt.status(resource.identifier)
+                status
                 for resource, authenticator in resources
-                if authenticator.jwt is not None
+                if (status := authenticator.status(resource.identifier)) is not None
             ),
-            ready=not protection.key_sets.unusable(),
+            ready=not (protection.key_sets.unusable() or protection.unreachable()),
         )
 
     def check_bind(self, host: str) -> str | None:

@@ -20,9 +20,13 @@ __all__ = (
     "DEFAULT_ALGORITHMS",
     "DEFAULT_SCOPE_CLAIMS",
     "DEFAULT_SUBJECT_CLAIMS",
+    "ApiKeys",
     "AuthServerConfig",
     "AuthServerType",
     "AuthorizationServerMetadata",
+    "Choose",
+    "Introspection",
+    "IntrospectionMethod",
     "IssuerResolver",
     "JWKSCacheSettings",
     "Profile",
@@ -508,6 +512,105 @@ class ScopePolicy:
     challenge_scopes: Sequence[str] | None = None
 
 
+IntrospectionMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "bearer"]
+"""How a resource authenticates at the introspection endpoint (RFC 7662 section 2.1, RFC 6749 section 2.3)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Introspection:
+    """Verification of opaque access tokens: the authorization server is asked about each token (RFC 7662).
+
+    Args:
+        issuer: The issuer whose tokens are opaque, as `authorization_servers` names it. Default: None, for the only
+            issuer of the resource.
+        client_id: The client id of this resource at the authorization server. Required unless `bearer_token` is set.
+            Default: None.
+        client_secret: The client secret. In a file, refer to it: `{from_env = "NAME"}` or `{from_file = "path"}`.
+            Default: None.
+        private_key: The private key in PEM, for `private_key_jwt` (RFC 7523). Default: None.
+        key_id: The `kid` of the private key. Default: None.
+        algorithm: The algorithm of the private key. Default: `"RS256"`.
+        bearer_token: An access token of this resource for the introspection endpoint. Default: None.
+        auth_method: `"client_secret_basic"`, `"client_secret_post"`, `"private_key_jwt"` or `"bearer"`. Default: None,
+            which follows from the secret and from the metadata of the issuer.
+        endpoint: The URL of the introspection endpoint. Default: None, for `introspection_endpoint` of the metadata.
+        signed: Whether to require signed answers (RFC 9701). Default: False.
+        issuer_checks_audience: Whether the authorization server calls a token active only for its own resource; then
+            an answer without `aud` is accepted if it has a `token_type`. Default: False, which requires `aud`.
+        always: Whether to ask about JWTs of this issuer too, after their local verification, so that a revoked token
+            is rejected within `ttl`. Default: False.
+        ttl: Seconds for which an active answer is cached, at most until `exp`; 0 to 300. Default: 60.
+        inactive_ttl: Seconds for which an inactive answer is cached; 0 to 60. Default: 10.
+        cache_size: The largest number of cached active answers; as many inactive ones are cached in addition.
+            Default: 10,000.
+        timeout: Seconds that one call may take, from 0.1 to 10. Default: 5.
+        max_concurrency: Calls at once on each event loop, from 1 to 1,000. Default: 64.
+        max_queue: Tokens that may wait for a call, from 0 to 10,000; further requests are answered 503. Default: 1,000.
+    """
+
+    issuer: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    private_key: str | None = field(default=None, repr=False)
+    key_id: str | None = None
+    algorithm: str = "RS256"
+    bearer_token: str | None = field(default=None, repr=False)
+    auth_method: IntrospectionMethod | None = None
+    endpoint: str | None = None
+    signed: bool = False
+    issuer_checks_audience: bool = False
+    always: bool = False
+    ttl: float = 60.0
+    inactive_ttl: float = 10.0
+    cache_size: int = 10_000
+    timeout: float = 5.0
+    max_concurrency: int = 64
+    max_queue: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKeys:
+    """API keys and personal access tokens, in addition to access tokens. Only digests are stored.
+
+    A key is sent as a bearer token with `prefix`, or in the field `header`; never in a query. Its principal has the
+    issuer `urn:asgi-mcp-auth:api-key`, which no authorization server can have.
+
+    Args:
+        file: The path of a file with one record for each key, which `asgi-mcp-auth api-key` writes. It is read again
+            when it changes. Default: None.
+        store: Instead of `file`: a `Store`, with the record of each key under `api-key:` and the digest of the key.
+            Default: None.
+        prefix: The beginning of the keys that are sent as bearer tokens; None accepts none. Default: `"pat_"`.
+        header: The field in which keys are sent; None accepts none. Default: `"x-api-key"`.
+        pepper: A secret of this server; HMACs of the keys are stored then. In a file, refer to it with `from_env` or
+            `from_file`. Default: None.
+    """
+
+    file: str | None = None
+    store: object | None = None
+    prefix: str | None = "pat_"
+    header: str | None = "x-api-key"
+    pepper: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choose:
+    """One verifier for each kind of credential. The shape of a credential alone decides; no second one is tried.
+
+    Args:
+        jwt: The verifier of compact JWS tokens: True for the verification of JWTs of the resource's issuers, a verifier
+            of your own, for example one that calls `auth.jwt_verifier()`, or False. With False, a JWS counts as an
+            opaque token. Default: True.
+        opaque: The verifier of other tokens: an `Introspection`, or a verifier of your own. Default: None, which
+            rejects such tokens.
+        keys: The API keys that are accepted too. Default: None.
+    """
+
+    jwt: bool | object = True
+    opaque: Introspection | object | None = None
+    keys: ApiKeys | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceServerConfig:
     """One protected resource.
@@ -515,10 +618,13 @@ class ResourceServerConfig:
     Args:
         metadata: The metadata document of the resource. Required.
         policy: The scope policy of the resource. Default: `ScopePolicy()`, which requires a valid token and no scopes.
+        verifier: The verifier of the credentials of this resource: a `Choose` or a verifier of your own. Default:
+            None, for the option `verifier` of `MCPAuth`.
     """
 
     metadata: ResourceServerMetadata
     policy: ScopePolicy = field(default_factory=ScopePolicy)
+    verifier: Choose | object | None = None
 
 
 def __getattr__(name: str) -> Any:

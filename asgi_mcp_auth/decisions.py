@@ -23,7 +23,7 @@ __all__ = (
 
 
 class Event(StrEnum):
-    """The `event` of log records about the keys and the metadata of an issuer. The values are stable, for alerts."""
+    """The `event` of log records about the keys and endpoints of an issuer. The values are stable, for alerts."""
 
     KEYS_FETCHED = "keys_fetched"
     KEYS_CHANGED = "keys_changed"
@@ -39,6 +39,9 @@ class Event(StrEnum):
     METADATA_UNAVAILABLE = "metadata_unavailable"
     METADATA_RECOVERED = "metadata_recovered"
     METADATA_UNFIT = "metadata_unfit"
+    INTROSPECTION_UNAVAILABLE = "introspection_unavailable"
+    INTROSPECTION_RECOVERED = "introspection_recovered"
+    INTROSPECTION_UNAUTHORIZED = "introspection_unauthorized"
     ISSUER_ADMITTED = "issuer_admitted"
     ISSUER_EVICTED = "issuer_evicted"
     ISSUER_WITHDRAWN = "issuer_withdrawn"

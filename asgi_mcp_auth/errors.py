@@ -85,6 +85,7 @@ class Reason(StrEnum):
     UNSUPPORTED_SCHEME = "unsupported_scheme"
     MALFORMED_AUTHORIZATION = "malformed_authorization"
     MULTIPLE_AUTHORIZATION = "multiple_authorization"
+    MULTIPLE_CREDENTIALS = "multiple_credentials"
     TOKEN_IN_URI = "token_in_uri"
     # the token
     MALFORMED_TOKEN = "malformed_token"
@@ -105,6 +106,8 @@ class Reason(StrEnum):
     SENDER_CONSTRAINED = "sender_constrained"
     CLIENT_NOT_ALLOWED = "client_not_allowed"
     REVOKED = "revoked"
+    INACTIVE_TOKEN = "inactive_token"
+    INVALID_API_KEY = "invalid_api_key"
     REJECTED_BY_VERIFIER = "rejected_by_verifier"
     # the JSON-RPC message
     BODY_TOO_LARGE = "body_too_large"
@@ -119,6 +122,8 @@ class Reason(StrEnum):
     DENIED_BY_HOOK = "denied_by_hook"
     # the token cannot be verified now
     KEYS_UNAVAILABLE = "keys_unavailable"
+    INTROSPECTION_UNAVAILABLE = "introspection_unavailable"
+    API_KEYS_UNAVAILABLE = "api_keys_unavailable"
     METADATA_UNAVAILABLE = "metadata_unavailable"
     KEY_NOT_YET_KNOWN = "key_not_yet_known"
     HOOK_FAILED = "hook_failed"

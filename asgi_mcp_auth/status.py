@@ -15,6 +15,7 @@ from asgi_mcp_auth.decisions import Event
 __all__ = (
     "DocumentStatus",
     "Event",
+    "IntrospectionStatus",
     "IssuerStatus",
     "KeyStatus",
     "PoolStatus",
@@ -148,6 +149,35 @@ class PoolStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IntrospectionStatus:
+    """The status of the introspection of opaque tokens for one resource.
+
+    Attributes:
+        issuer: The issuer identifier.
+        active: The number of cached active answers.
+        inactive: The number of cached inactive answers.
+        hits: The number of requests that a cached answer decided.
+        calls: The number of calls to the introspection endpoint.
+        under_way: The number of tokens that are waiting for an answer.
+        failures: The number of calls that have failed since the last answer.
+        retry_in: Seconds until the next call is allowed; 0 if calls are allowed now.
+        last_error: Why the last call failed; None if it succeeded.
+        refusals: The number of rejected tokens, by reason code.
+    """
+
+    issuer: str
+    active: int
+    inactive: int
+    hits: int
+    calls: int
+    under_way: int
+    failures: int
+    retry_in: float
+    last_error: str | None
+    refusals: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceStatus:
     """The status of one protected resource.
 
@@ -156,12 +186,14 @@ class ResourceStatus:
         token_cache: The status of its token cache; None if the cache is disabled.
         pool: The status of its issuer pool; None if it has neither patterns nor a resolver.
         refusals: The number of tokens that were rejected before their issuer was known, by reason code.
+        introspection: The status of the introspection of opaque tokens; None if there is none.
     """
 
     resource: str
     token_cache: TokenCacheStatus | None
     pool: PoolStatus | None
     refusals: Mapping[str, int]
+    introspection: IntrospectionStatus | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,7 +204,7 @@ class Status:
         at: The time of the snapshot in seconds since the epoch, from the configured clock.
         issuers: The issuers that the configuration names, and the issuers in the pools.
         resources: The protected resources.
-        ready: Whether the keys of every issuer that the configuration names are usable.
+        ready: Whether the tokens of every issuer that the configuration names can be verified.
     """
 
     at: float

@@ -1,4 +1,4 @@
-"""Fixtures for every test: both event loops, no blocking call inside the package, and a clock that tests set."""
+"""Fixtures for every test: event loops, no blocking call inside the package, and a clock that tests set."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requirements
 from blockbuster import BlockBuster, blockbuster_ctx
 from harness import ISS, Clock
 
@@ -21,6 +22,10 @@ from asgi_mcp_auth.testing import Issuer
 if TYPE_CHECKING:
     from clinic import Clinic
     from flows import Documents, World
+
+pytest.register_assert_rewrite(
+    "asgi_mcp_auth.testing.fixtures"
+)  # a plugin of test_testing_fixtures, imported by others
 
 Fetcher()  # loads httpx here, because loading blocks and some tests construct an MCPAuth inside an event loop
 
@@ -44,13 +49,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return None if everything else 0
 
 
+@pytest.hookimpl(tryfirst=True)  # before -k selects by requirement id
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    requirements.mark(config, items)
     if config.getoption("full"):
         return
     left_out = [item for item in items if item.get_closest_marker("full") is not None]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item.get_closest_marker("full") is None]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    requirements.check(item)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -69,18 +80,18 @@ def blocking_calls(_no_blocking_calls: BlockBuster) -> Generator[None]:
     _no_blocking_calls.activate()
 
 
-def eager_loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    loop.set_task_factory(asyncio.eager_task_factory)
-    return loop
-
-
 LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
     "asyncio": ("asyncio", {}),
     "uvloop": ("asyncio", {"use_uvloop": True}),
     "trio": ("trio", {}),
 }
 if sys.version_info >= (3, 12):
+
+    def eager_loop() -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        return loop
+
     LOOPS["eager tasks"] = ("asyncio", {"loop_factory": eager_loop})
 
 

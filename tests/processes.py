@@ -436,11 +436,13 @@ def authorization_server(
     port: int | None = None,
     keys: Sequence[Mapping[str, Any]] | None = None,
     ahead: float = 0.0,
+    opaque: bool = False,
 ) -> Generator[AuthorizationServer, None, None]:
     """Run the authorization server; `path` ("/tenant1") becomes part of the issuer.
 
     Its access tokens are signed with `alg` and live for `ttl` seconds. `port` and `keys` (private
     JWKs, the signer's first) are for one that is restarted; its clock is `ahead` by so many seconds.
+    With `opaque`, only the introspection endpoint explains its tokens, to the client rs.
     See `require_authorization_server` for what it takes.
     """
     port = port or free_port()
@@ -452,6 +454,7 @@ def authorization_server(
         "AT_TTL": str(ttl),
         "SCOPES": scopes,
         "AHEAD": str(ahead),
+        "AT_FORMAT": "opaque" if opaque else "jwt",
         **({"KEYS": json.dumps(list(keys))} if keys else {}),
     }
     with (

@@ -434,7 +434,7 @@ IDENTITY_SERVER_M2M: Final = ProviderToken(
     found_at=f"https://identity.example.com{OIDC}",
     subject="c1",
     is_client=True,
-    strict=None,
+    strict=Reason.MISSING_CLAIM,
 )
 """A client's own token has no `sub` (DuendeArchive/IdentityServer4 #5126)."""
 

@@ -291,6 +291,7 @@ async def test_a_private_address_in_the_url_is_refused(url: str, connections: li
     assert connections == []
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # uvloop resolves names itself
 async def test_a_name_that_cannot_be_resolved(names: Names, connections: list[str]) -> None:
     with pytest.raises(DiscoveryError, match=r"keys\.test.*gaierror") as caught:
         await Fetcher().fetch_json("https://keys.test/jwks", public_only=True)
@@ -404,6 +405,7 @@ def loopback_is_public(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "is_public", {"127.0.0.1", "127.0.0.2", "::1"}.__contains__)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # uvloop resolves names itself
 @pytest.mark.usefixtures("loopback_is_public")
 @pytest.mark.parametrize(
     ("certified", "trusted", "refusal"),
@@ -434,6 +436,7 @@ async def test_the_certificate_is_held_to_the_name(
     assert server.requests == []
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # uvloop resolves names itself
 @pytest.mark.usefixtures("loopback_is_public")
 @pytest.mark.parametrize((), [pytest.param(id="DC-6 rebinding")])
 async def test_the_connection_goes_where_was_looked(tls: TLS, names: Names, connections: list[str]) -> None:
@@ -445,6 +448,7 @@ async def test_the_connection_goes_where_was_looked(tls: TLS, names: Names, conn
     assert (names.asked, connections) == (["keys.test"], ["127.0.0.1"])
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # uvloop resolves names itself
 @pytest.mark.usefixtures("loopback_is_public")
 async def test_the_next_address_is_tried(tls: TLS, names: Names, connections: list[str]) -> None:
     server: Server = tls.serve("keys.test")
@@ -458,6 +462,7 @@ async def test_the_next_address_is_tried(tls: TLS, names: Names, connections: li
         await tls.fetcher().fetch_json(url, public_only=True)
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # uvloop resolves names itself
 async def test_only_so_many_addresses_are_tried(
     names: Names, connections: list[str], tls: TLS, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,17 @@ from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.cli._check_config import text_of
 from asgi_mcp_auth.cli._terminal import fold, shell_lines, unbroken
 
-COMMANDS = ("check-config", "completion", "config-schema", "demo", "dev-server", "doctor", "explain", "recipe")
+COMMANDS = (
+    "api-key",
+    "check-config",
+    "completion",
+    "config-schema",
+    "demo",
+    "dev-server",
+    "doctor",
+    "explain",
+    "recipe",
+)
 
 
 def too_wide(shown: str, width: int = 80) -> list[str]:

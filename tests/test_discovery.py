@@ -173,7 +173,7 @@ ALL = (INSERTED, OPENID_INSERTED, APPENDED)
             "is not https.",
             id="DC-4 keys over http",
         ),
-        pytest.param({INSERTED: {}}, InvalidServerMetadata, False, "without an issuer", id="DC-3 no issuer"),
+        pytest.param({INSERTED: {}}, InvalidServerMetadata, False, "has no issuer", id="DC-3 no issuer"),
     ],
 )
 async def test_when_no_probe_succeeds(
@@ -399,6 +399,7 @@ def test_synchronous_inside_a_running_event_loop() -> None:
     assert (ran.stdout, ran.stderr, ran.returncode) == (f"True {counts}\n", "", 0)
 
 
+@pytest.mark.every_loop
 async def test_synchronous_beside_an_event_loop() -> None:
     web = Web({ROOT_INSERTED: document(ROOT)})
     config = await anyio.to_thread.run_sync(partial(fetch_server_config, ROOT, http_client=web.client))

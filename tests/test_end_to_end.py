@@ -711,7 +711,9 @@ def test_keys_outlive_the_authorization_server() -> None:
 
 
 @proves("RS-6", "DC-9")
-@pytest.mark.parametrize("under", SERVERS)
+@pytest.mark.parametrize(
+    "under", ["uvicorn", pytest.param("hypercorn-asyncio", marks=pytest.mark.full), "hypercorn-trio"]
+)
 def test_cold_start_without_the_authorization_server(under: Under, monkeypatch: pytest.MonkeyPatch) -> None:
     processes.require_authorization_server()
     port = processes.free_port()

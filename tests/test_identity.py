@@ -63,6 +63,7 @@ EXPECTED = AuthInfo(
 )
 
 
+@pytest.mark.every_loop
 async def test_what_an_app_finds(issuer: Issuer) -> None:
     seen: list[AuthInfo | None] = []
 
@@ -149,9 +150,11 @@ async def test_starlette(issuer: Issuer) -> None:
 SCRIPT = """
 import asyncio, json, sys
 from asgi_mcp_auth import MCPAuthMiddleware
-from asgi_mcp_auth.testing import Issuer
 
 assert "httpx" not in sys.modules, "importing loads no httpx"
+
+from asgi_mcp_auth.testing import Issuer
+
 issuer = Issuer()
 seen = []
 
@@ -228,6 +231,7 @@ async def test_the_sdk_wants_a_client_id(issuer: Issuer) -> None:
     assert app.scopes[0]["state"]["mcp_auth"].client_id is None
 
 
+@pytest.mark.every_loop
 @covers("bridge, an app that fails")
 async def test_the_sdks_variable_is_reset(issuer: Issuer) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -239,6 +243,7 @@ async def test_the_sdks_variable_is_reset(issuer: Issuer) -> None:
     assert (auth_context_var.get(), current_auth()) == (None, None)
 
 
+@pytest.mark.every_loop
 @covers("RS-245 bridge")
 async def test_the_sdks_token_is_made_for_each_request(issuer: Issuer) -> None:
     app = RecordingApp()

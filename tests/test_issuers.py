@@ -352,6 +352,7 @@ async def test_no_more_than_a_minutes_budget_is_saved(issuer: Issuer, internet: 
     assert [(await ask(guarded, token(one))).status for one in several] == [200, 200, 503]
 
 
+@pytest.mark.every_loop
 @covers("issue 13.A5 admitted after metadata and keys were fetched")
 async def test_an_issuer_enters_the_pool_once_its_keys_were_fetched(
     issuer: Issuer, internet: Internet, clock: Clock, caplog: pytest.LogCaptureFixture
@@ -392,6 +393,7 @@ async def test_a_failed_issuer_is_tried_again_after_its_back_off(
         assert int((await ask(guarded, raw)).header("retry-after") or 0) in range(1, 31)
 
 
+@pytest.mark.every_loop
 async def test_concurrent_first_requests_of_an_issuer_share_one_fetch(issuer: Issuer, internet: Internet) -> None:
     acme = internet.add(ACME, issuer)
     guarded, _ = guard(internet, AuthServerConfig(issuer_pattern=PATTERN))
@@ -478,6 +480,7 @@ class Crowded(Internet):
             self.under_way[junk] -= 1
 
 
+@pytest.mark.every_loop
 @covers("issue 13.A5 one limit on all concurrent fetches")
 async def test_sixteen_fetches_run_at_the_same_time(issuer: Issuer) -> None:
     internet = Crowded(issuer)
@@ -495,6 +498,7 @@ async def test_sixteen_fetches_run_at_the_same_time(issuer: Issuer) -> None:
     assert internet.most[False] == 16
 
 
+@pytest.mark.every_loop
 @covers("issue 13.A5 new issuers leave half of the fetches to others")
 async def test_new_issuers_take_half_of_the_concurrent_fetches(issuer: Issuer) -> None:
     internet = Crowded(issuer)
@@ -593,6 +597,7 @@ class Resolver:
         return AuthServerConfig(issuer=issuer) if self.answer is Ellipsis else self.answer
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize("kind", ["sync", "async"])
 async def test_a_resolver_is_asked_once(kind: str, issuer: Issuer, internet: Internet) -> None:
     acme, asked = internet.add(ACME, issuer), Resolver()
@@ -616,6 +621,7 @@ async def test_patterns_go_before_the_resolver(issuer: Issuer, internet: Interne
     assert resolver.asked == []
 
 
+@pytest.mark.every_loop
 @covers("issue 3.2 concurrent requests share one question")
 async def test_concurrent_requests_ask_once(issuer: Issuer, internet: Internet) -> None:
     acme, resolver = internet.add(ACME, issuer), Resolver()
@@ -645,6 +651,7 @@ async def test_concurrent_requests_ask_once(issuer: Issuer, internet: Internet) 
     assert (resolver.asked, statuses) == ([ACME], [200] * 30)
 
 
+@pytest.mark.every_loop
 async def test_only_so_many_questions_at_once(issuer: Issuer, internet: Internet) -> None:
     resolver = Resolver(None)
     resolver.gate = anyio.Event()
@@ -727,6 +734,7 @@ async def test_a_wrong_answer_is_our_failure(
     assert await outcome(guarded, seen, token(acme)) == (200, None)
 
 
+@pytest.mark.every_loop
 async def test_a_slow_resolver_is_cut_off(issuer: Issuer, internet: Internet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(issuers_module, "RESOLVER_SECONDS", 0.05)
     acme, resolver = internet.add(ACME, issuer), Resolver()

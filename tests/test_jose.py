@@ -167,7 +167,8 @@ MALFORMED = [
 @pytest.mark.parametrize(("token", "found"), MALFORMED)
 def test_what_is_no_compact_jws_is_malformed(token: bytes, found: str) -> None:
     refusal = refusal_of(token)
-    assert (refusal.reason, refusal.expected, refusal.found) == (Reason.MALFORMED_TOKEN, "a compact JWS", found)
+    assert (refusal.reason, refusal.found) == (Reason.MALFORMED_TOKEN, found)
+    assert str(refusal.expected).startswith("a compact JWS")
 
 
 LARGE_TOKENS = [

@@ -117,6 +117,7 @@ async def ask(guarded: Any, raw: str, **more: Any) -> tuple[int, str | None]:
 # --- One fetch for everybody ---
 
 
+@pytest.mark.every_loop
 @covers("DC-7 cold start")
 async def test_500_cold_requests_share_one_fetch(issuer: Issuer, upstream: Upstream) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
@@ -147,6 +148,7 @@ async def test_nothing_is_fetched_before_it_is_needed(issuer: Issuer, upstream: 
     assert upstream.paths == []
 
 
+@pytest.mark.every_loop
 @covers("DC-7 a waiter's cancellation")
 @pytest.mark.parametrize("who", ["first", "second", "all"])
 async def test_a_cancelled_waiter_does_not_disturb_the_others(who: str, issuer: Issuer, upstream: Upstream) -> None:
@@ -175,6 +177,7 @@ async def test_a_cancelled_waiter_does_not_disturb_the_others(who: str, issuer: 
     assert upstream.paths == [DISCOVERY, "/jwks"]
 
 
+@pytest.mark.every_loop
 @covers("RS-6 the error reaches everybody who waits")
 async def test_all_waiters_get_the_error(issuer: Issuer, upstream: Upstream) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
@@ -212,6 +215,7 @@ async def test_unknown_kid(issuer: Issuer, upstream: Upstream, clock: Clock) -> 
     assert issuer.requests[DISCOVERY] == 1
 
 
+@pytest.mark.every_loop
 @covers("RS-77 DC-10 flood")
 async def test_a_flood_of_unknown_kids_is_one_request(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
@@ -230,6 +234,7 @@ async def test_a_flood_of_unknown_kids_is_one_request(issuer: Issuer, upstream: 
     assert issuer.requests["/jwks"] == 2
 
 
+@pytest.mark.every_loop
 @covers("RS-77 a cold flood")
 async def test_a_cold_flood_of_unknown_kids_is_one_request(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
@@ -341,6 +346,7 @@ async def test_unknown_kids_are_kept_as_hashes(issuer: Issuer, upstream: Upstrea
     assert [len(digest) for digest in held] == [32]  # of the newest key set
 
 
+@pytest.mark.every_loop
 @covers("RS-77 rotation under a flood")
 async def test_a_good_token_of_a_key_newer_than_the_fetch_under_way_is_never_401(
     issuer: Issuer, upstream: Upstream, clock: Clock
@@ -445,6 +451,7 @@ async def test_stale_keys_serve_through_an_outage_and_then_tokens_are_answered_5
     assert await ask(guarded, cached) == PASSED
 
 
+@pytest.mark.every_loop
 @covers("DC-8 W10 a blip at the TTL")
 async def test_a_background_refresh_renews_the_keys(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
@@ -520,6 +527,7 @@ async def test_attempts_while_the_issuer_is_down(
     assert minutes == [6, 2, 2]
 
 
+@pytest.mark.every_loop
 @covers("RS-6 the time to the next attempt")
 async def test_hanging_keys_end_in_503(issuer: Issuer, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", 0.05)
@@ -532,6 +540,7 @@ async def test_hanging_keys_end_in_503(issuer: Issuer, upstream: Upstream, monke
     assert (answer.challenge, answer.header("retry-after")) == (None, "1")
 
 
+@pytest.mark.every_loop
 @covers("DC-7 one time limit for metadata and keys together")
 async def test_slow_steps_share_one_time_limit(
     issuer: Issuer, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
@@ -545,6 +554,7 @@ async def test_slow_steps_share_one_time_limit(
     assert upstream.paths == [DISCOVERY, "/jwks"]
 
 
+@pytest.mark.every_loop
 @covers("RS-6 RS-9 our own mistake")
 async def test_an_unforeseen_failure_backs_off_too(
     issuer: Issuer, upstream: Upstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -565,6 +575,7 @@ async def test_an_unforeseen_failure_backs_off_too(
 TOO_MANY = {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": str(n), "x": "A" * 43} for n in range(101)]}
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize(
     "bad",
     [
@@ -601,7 +612,14 @@ async def test_a_bad_new_document_keeps_the_old_keys(
         assert await ask(guarded, cached) == PASSED
         await anyio.wait_all_tasks_blocked()
     assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
-    [record] = [record for record in caplog.records if getattr(record, "event", "") == "keys_refresh_failed"]
+
+    def failures() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if getattr(record, "event", "") == "keys_refresh_failed"]
+
+    with anyio.fail_after(5):
+        while not failures():  # noqa: ASYNC110 - a large set is read on a thread
+            await anyio.sleep(0.01)
+    [record] = failures()
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("Keeping the cached key set of https://auth.example.com, for at most 86400 s")
     upstream.instead.clear()
@@ -1100,6 +1118,7 @@ async def select(keys: RemoteJWKS, kid: str | None, alg: str) -> tuple[Verificat
     return found
 
 
+@pytest.mark.every_loop
 @covers("DC-9 warm_up")
 async def test_warm_up(issuer: Issuer, upstream: Upstream) -> None:
     keys = living(issuer, upstream.client)
@@ -1110,6 +1129,7 @@ async def test_warm_up(issuer: Issuer, upstream: Upstream) -> None:
     assert upstream.paths == [DISCOVERY, "/jwks"]
 
 
+@pytest.mark.every_loop
 @covers("DC-9 warm_up with the issuer down")
 async def test_warm_up_never_raises(
     issuer: Issuer, upstream: Upstream, clock: Clock, caplog: pytest.LogCaptureFixture
@@ -1179,6 +1199,7 @@ async def test_static_keys_are_never_fetched(issuer: Issuer, upstream: Upstream,
 var: ContextVar[str] = ContextVar("var", default="empty")
 
 
+@pytest.mark.every_loop
 async def test_spawned_work_runs_in_an_empty_context() -> None:
     seen: list[str] = []
 
@@ -1192,6 +1213,7 @@ async def test_spawned_work_runs_in_an_empty_context() -> None:
     assert seen == ["empty"]
 
 
+@pytest.mark.every_loop
 async def test_spawned_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def work() -> None:
         raise RuntimeError("lost?")
@@ -1207,6 +1229,7 @@ async def test_spawned_work_that_fails_is_logged(caplog: pytest.LogCaptureFixtur
     assert "RuntimeError: lost?" in caplog.text
 
 
+@pytest.mark.every_loop
 async def test_spawned_work_survives_the_cancellation_of_the_caller() -> None:
     release, done = anyio.Event(), anyio.Event()
 
@@ -1227,6 +1250,7 @@ async def test_spawned_work_survives_the_cancellation_of_the_caller() -> None:
         await done.wait()
 
 
+@pytest.mark.every_loop
 async def test_spawned_work_is_not_collected() -> None:
     done = anyio.Event()
 
@@ -1241,6 +1265,7 @@ async def test_spawned_work_is_not_collected() -> None:
         await done.wait()
 
 
+@pytest.mark.every_loop
 async def test_spawned_work_can_be_stopped(caplog: pytest.LogCaptureFixture) -> None:
     ended: list[str] = []
 
@@ -1273,6 +1298,7 @@ async def test_work_starts_while_another_thread_imports_trio(monkeypatch: pytest
         await done.wait()
 
 
+@pytest.mark.every_loop
 async def test_work_that_is_stopped_before_it_starts_does_nothing() -> None:
     ran: list[str] = []
 

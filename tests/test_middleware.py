@@ -502,6 +502,7 @@ async def test_a_session_id_is_not_a_credential(method: str, issuer: Issuer) -> 
     assert app.calls == 1
 
 
+@pytest.mark.every_loop
 @covers("RS-5")
 async def test_lifespan_passes_through(issuer: Issuer) -> None:
     messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
@@ -528,6 +529,7 @@ async def test_lifespan_passes_through(issuer: Issuer) -> None:
     assert scope == {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
 
 
+@pytest.mark.every_loop
 @covers("RS-5")
 async def test_an_app_may_refuse_the_lifespan_scope(issuer: Issuer) -> None:
 
@@ -541,6 +543,7 @@ async def test_an_app_may_refuse_the_lifespan_scope(issuer: Issuer) -> None:
         await protect(issuer, app)({"type": "lifespan"}, nothing, nothing)
 
 
+@pytest.mark.every_loop
 @covers("DC-9")
 async def test_keys_are_fetched_in_the_background_of_the_start_up(issuer: Issuer) -> None:
     completed = anyio.Event()
@@ -940,6 +943,7 @@ async def test_the_document_below_a_root_path(
     assert alone.status == (200 if status == 200 else 404)
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize(
     ("http_version", "body", "left"),
     [
@@ -1330,6 +1334,7 @@ async def test_current_auth_is_reset(issuer: Issuer) -> None:
     assert [info.subject for info in seen] == ["alice"]
 
 
+@pytest.mark.every_loop
 @covers("RS-213")
 async def test_streams_are_not_buffered_and_a_disconnect_arrives(issuer: Issuer) -> None:
     arrived = anyio.Event()
@@ -1399,6 +1404,7 @@ async def test_an_app_on_threads(origin: Any, issuer: Issuer) -> None:
     assert (answer.status, answer.body) == (200, b"from a thread")
 
 
+@pytest.mark.every_loop
 @covers("RS-245")
 async def test_500_interleaved_requests_do_not_mix(issuer: Issuer) -> None:
     count = 500
@@ -1436,6 +1442,7 @@ async def test_500_interleaved_requests_do_not_mix(issuer: Issuer) -> None:
     assert answers == {n: [f"user{n}"] * 4 + [f"s{n}"] for n in range(count)}
 
 
+@pytest.mark.every_loop
 @covers("RS-245")
 async def test_changes_of_the_app_to_the_claims_stay_within_the_request(issuer: Issuer) -> None:
     seen: list[Any] = []

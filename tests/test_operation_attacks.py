@@ -237,6 +237,7 @@ async def feed(issuer: Issuer, messages: list[Any], app: Any = None) -> int:
     return statuses[0]
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize(
     "messages",
     [
@@ -254,6 +255,7 @@ async def test_a_slow_body(issuer: Issuer, monkeypatch: pytest.MonkeyPatch, mess
     assert app.calls == 0
 
 
+@pytest.mark.every_loop
 async def test_a_body_in_single_bytes(issuer: Issuer) -> None:
     chunks: list[Any] = [{"type": "http.request", "body": bytes([byte]), "more_body": True} for byte in LIST]
     assert await feed(issuer, [*chunks, {"type": "http.request"}]) == 200
@@ -319,6 +321,7 @@ async def test_the_principal_outlives_a_token(issuer: Issuer) -> None:
 EVENTS = [b"id: 7", b"data: " + reply(TOOLS), b""]
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"], ids=["RS-213 LF", "RS-213 CRLF", "RS-213 CR"])
 async def test_events_split_at_every_byte(issuer: Issuer, newline: bytes) -> None:
     whole = newline.join([b": ping", b"", *EVENTS, *EVENTS, b"data: last", b"", b""])
@@ -338,6 +341,7 @@ async def test_events_split_at_every_byte(issuer: Issuer, newline: bytes) -> Non
     assert (await given(*[bytes([b]) for b in whole])).count(b'{"name":"x"}') == 2
 
 
+@pytest.mark.every_loop
 async def test_large_streams_take_linear_time(issuer: Issuer) -> None:
     many, long = b"data: 1\n\n" * 200_000, [b"x" * 500] * 8000
     with anyio.fail_after(10):  # by squares it would be minutes

@@ -55,7 +55,7 @@ POLICY: dict[str, Any] = {
 
 
 def fields_of(lines: Iterable[tuple[bytes, bytes]]) -> MCPFields:
-    return MCPFields.read(RequestInfo(http_scope() | {"headers": list(lines)}).fields)
+    return MCPFields(RequestInfo(http_scope() | {"headers": list(lines)}).fields)
 
 
 class EchoApp(RecordingApp):
@@ -75,7 +75,8 @@ class EchoApp(RecordingApp):
 def guarded(issuer: Issuer, app: Any = None, options: dict[str, Any] | None = None, **policy: Any) -> MCPAuthMiddleware:
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
     config = ResourceServerConfig(metadata=metadata, policy=ScopePolicy(**(POLICY | policy)))
-    auth = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock, **(options or {}))
+    more: dict[str, Any] = options or {}
+    auth = MCPAuth(config, http_client=issuer.http_client, clock=issuer.clock, **more)
     return auth.wrap(app or EchoApp())
 
 
@@ -537,6 +538,7 @@ def says_true(*_: object) -> Any:
     return True
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize(
     ("hook", "changes", "arguments", "fields", "status", "challenge"),
     [

@@ -74,7 +74,7 @@ class Inside:
 
 
 def litestar(auth: MCPAuth, *inside: Any) -> Litestar:
-    return Litestar([notes], middleware=[DefineMiddleware(MCPAuthMiddleware, auth=auth), *inside])
+    return Litestar([notes], middleware=[DefineMiddleware(MCPAuthMiddleware, auth=auth), *inside], logging_config=None)
 
 
 async def start(app: Any) -> None:
@@ -105,7 +105,7 @@ def outside_of_others(auth: MCPAuth) -> Any:
 
 
 def around_litestar(auth: MCPAuth) -> Any:
-    return Inside(auth.wrap(Inside(Litestar([notes]))))
+    return Inside(auth.wrap(Inside(Litestar([notes], logging_config=None))))
 
 
 def around_layers(auth: MCPAuth) -> Any:
@@ -142,7 +142,7 @@ async def test_at_start_up_where_it_can_be_known(
 
 
 async def test_litestars_own_asgi_handler_sees_every_path(auth: MCPAuth, caplog: pytest.LogCaptureFixture) -> None:
-    app = Litestar([notes])
+    app = Litestar([notes], logging_config=None)
     app.asgi_handler = MCPAuthMiddleware(app.asgi_handler, auth=auth)
     assert warnings(caplog) == []
     assert (await call(app, "GET", PRM_PATH)).status == 200

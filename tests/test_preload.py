@@ -192,7 +192,7 @@ def fleet(worker: str, **env: str) -> Generator[Fleet]:
     "worker",
     [
         pytest.param("uvicorn_worker.UvicornWorker", id="issue 13.A26 uvicorn's worker"),
-        pytest.param("asgi", id="issue 13.A26 gunicorn's own worker"),
+        pytest.param("asgi", id="issue 13.A26 gunicorn's own worker", marks=pytest.mark.full),
     ],
 )
 def test_a_worker_that_restarts_in_an_outage_takes_no_server_down(worker: str) -> None:

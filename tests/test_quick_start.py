@@ -45,7 +45,7 @@ def test_the_quick_start(tmp_path: Path) -> None:
     assert file.startswith("# server.py\n")
     (tmp_path / "server.py").write_text(file.replace("8000", str(server)).replace("9000", str(issuer)))
     with contextlib.ExitStack() as stack:
-        for line, port in zip(services.splitlines(), (issuer, server), strict=True):
+        for line, port in zip(services.replace("\\\n", "").splitlines(), (issuer, server), strict=True):
             program, *arguments = shlex.split(line)
             env = importing_from(tmp_path, {})
             stack.enter_context(running([str(BIN / program), *arguments], ready_port=port, cwd=tmp_path, env=env))

@@ -41,10 +41,6 @@ DOCUMENTS = {
 } | {f"{folder or 'asgi_mcp_auth'}/README.md": PACKAGE / folder / "README.md" for folder in FOLDERS}
 EACH = [pytest.param(path, id=name) for name, path in DOCUMENTS.items()]
 REFERENCE = (PACKAGE / "README.md").read_text("utf-8")
-NOT_TO_BE_WRITTEN = re.compile(
-    r"\b(told|tells|mends?|mended|to the letter|judge[sd]?|judgement|strangers?|nobody|somebody|whoever|brakes)\b",
-    flags=re.IGNORECASE,
-)
 
 
 # --- snippets -------------------------------------------------------------------------------------------------------
@@ -122,16 +118,6 @@ def test_every_python_block_is_run_by_a_test() -> None:
 
 
 # --- what every document must be ------------------------------------------------------------------------------------
-
-
-def prose(path: Path) -> str:
-    """The text of a document without its code."""
-    return re.sub(r"```.*?```|`[^`\n]*`", "", path.read_text("utf-8"), flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("path", EACH)
-def test_plain_words(path: Path) -> None:
-    assert NOT_TO_BE_WRITTEN.findall(prose(path)) == []
 
 
 @pytest.mark.parametrize("path", EACH)
@@ -264,7 +250,8 @@ def public_classes() -> dict[str, type[Any]]:
     """The classes that a module without an underscore in its name exports."""
     found: dict[str, type[Any]] = {}
     for info in pkgutil.walk_packages(asgi_mcp_auth.__path__, "asgi_mcp_auth."):
-        if any(part.startswith("_") for part in info.name.split(".")) or ".recipes" in info.name:
+        # pytest rewrites the assertions of the fixtures, so no test imports them before.
+        if any(part.startswith("_") or part in ("recipes", "fixtures") for part in info.name.split(".")):
             continue
         module: ModuleType = import_module(info.name)
         for name in getattr(module, "__all__", ()):

@@ -98,7 +98,12 @@ def tool(url: str, token: str | None, name: str, arguments: Mapping[str, Any] | 
 
 def refused(url: str, token: str | None, name: str) -> httpx.Response:
     """The response to a call of a tool that the token may not use."""
-    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": {}}}
+    message: dict[str, Any] = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": name, "arguments": {}},
+    }
     fields = {} if token is None else {"authorization": f"Bearer {token}"}
     return httpx.post(url, json=message, headers=fields, trust_env=False)
 

@@ -304,6 +304,7 @@ def announced(write: Write) -> None:
         write(b" " * 64 * 1024)
 
 
+@pytest.mark.every_loop
 # On trio httpx leaves its own generators to the garbage collector, which trio remarks on.
 @pytest.mark.filterwarnings("ignore:.*async_generator:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
@@ -345,6 +346,7 @@ def hang(server: Server) -> Callable[[Write], None]:
     return say_nothing
 
 
+@pytest.mark.every_loop
 @pytest.mark.filterwarnings("ignore:.*async_generator:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(
     "behaviour",
@@ -374,6 +376,7 @@ def test_the_limits() -> None:
     assert (remote.CONNECT_SECONDS, remote.TOTAL_SECONDS, remote.MAX_BYTES) == (3.0, 10.0, 512 * 1024)
 
 
+@pytest.mark.every_loop
 async def test_a_refused_connection(fetcher: Fetcher) -> None:
     url = f"http://127.0.0.1:{free_port()}/x"
     with pytest.raises(DiscoveryError, match="could not be fetched: ConnectError") as caught:
@@ -381,6 +384,7 @@ async def test_a_refused_connection(fetcher: Fetcher) -> None:
     assert caught.value.transient is True
 
 
+@pytest.mark.every_loop
 @covers("DC-4")
 async def test_tls_that_is_none(server: Server, fetcher: Fetcher) -> None:
     with pytest.raises(DiscoveryError, match="could not be fetched: ConnectError") as caught:
@@ -389,6 +393,7 @@ async def test_tls_that_is_none(server: Server, fetcher: Fetcher) -> None:
     assert server.requests == []
 
 
+@pytest.mark.every_loop
 async def test_a_cancellation_is_no_failure(server: Server, fetcher: Fetcher) -> None:
     server.behaviours["/x"] = hang(server)
     with anyio.move_on_after(0.1) as scope:
@@ -404,6 +409,7 @@ class Broken(httpx.AsyncBaseTransport):
         raise self.error
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize(
     ("error", "said", "logged"),
     [
@@ -439,6 +445,7 @@ async def test_a_factory_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     assert "no client today" in caplog.text
 
 
+@pytest.mark.every_loop
 async def test_each_fetch_has_a_client_of_its_own_and_closes_it() -> None:
     clients: list[httpx.AsyncClient] = []
 

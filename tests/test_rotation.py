@@ -167,6 +167,7 @@ async def test_keys_published_before_they_are_used_cost_no_fetch(server: Server,
     assert await server.fetches() == 0
 
 
+@pytest.mark.every_loop
 @covers("DC-10 without a flood")
 async def test_a_new_key_passes_on_its_first_request(server: Server) -> None:
     site = CompiledConfig(server.now.issuer)

@@ -108,9 +108,9 @@ def test_accepted(document: dict[str, Any], issuer: str | None) -> None:
             id="DC-2 another case",
         ),
         pytest.param({"issuer": ""}, None, f"The document at {URL} has an empty issuer.", id="DC-2 empty"),
-        pytest.param({}, ISS, "Authorization server metadata without an issuer.", id="DC-2 none"),
+        pytest.param({}, ISS, "The authorization server metadata has no issuer.", id="DC-2 none"),
         pytest.param(
-            {"issuer": None}, None, "Authorization server metadata: wrong JSON type for issuer.", id="DC-2 null"
+            {"issuer": None}, None, "The authorization server metadata has wrong JSON types for issuer.", id="DC-2 null"
         ),
         pytest.param(
             GOOD | {"jwks_uri": "http://auth.example.com/jwks"},
@@ -127,7 +127,7 @@ def test_accepted(document: dict[str, Any], issuer: str | None) -> None:
         pytest.param(
             GOOD | {"jwks_uri": 5, "scopes_supported": "a", "grant_types_supported": [1], "token_endpoint": []},
             ISS,
-            "Authorization server metadata: wrong JSON type for jwks_uri.",
+            "The authorization server metadata has wrong JSON types for jwks_uri.",
             id="DC-3 jwks_uri of a wrong type",
         ),
         pytest.param(
@@ -195,12 +195,12 @@ def test_a_fault_affects_the_member_that_has_it(member: bytes, ignored: set[str]
 def test_a_fault_in_a_needed_member_refuses_the_document(member: bytes, said: str) -> None:
     document, names = split_faulty(load_tolerant(json.dumps(GOOD)[:-1].encode() + b", " + member + b"}"))
     assert names == frozenset()
-    with pytest.raises(InvalidServerMetadata, match=f"wrong JSON type for {said}"):
+    with pytest.raises(InvalidServerMetadata, match=f"wrong JSON types for {said}"):
         accept_metadata(document, issuer=ISS, url=URL)
 
 
 def test_members_given_in_code_must_have_the_right_type() -> None:
-    with pytest.raises(InvalidServerMetadata, match="wrong JSON type for scopes_supported, token_endpoint"):
+    with pytest.raises(InvalidServerMetadata, match="wrong JSON types for scopes_supported, token_endpoint"):
         AuthorizationServerMetadata(issuer=ISS, scopes_supported="a", token_endpoint=[])
 
 

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from asgi_mcp_auth.testing import _lifespan as lifespan_module
 from asgi_mcp_auth.testing import running
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 
 def starlette(log: list[str], *, startup: Exception | None = None, shutdown: Exception | None = None) -> Starlette:

@@ -153,6 +153,7 @@ async def test_500_cold_requests_cost_one_fetch(upstream: Upstream, site: Compil
     assert upstream.issuer.requests == COLD
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # a budget, whatever the loop
 @pytest.mark.parametrize(
     ("issued", "inside"),
     [

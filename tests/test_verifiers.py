@@ -106,6 +106,7 @@ def refuses(info: AuthInfo) -> bool:
     raise Forbidden(Reason.REVOKED)
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize(
     ("hook", "expected"),
     [
@@ -390,6 +391,7 @@ async def later(found: Any) -> Any:
 NOW = 1_800_000_000.0
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize("wrap", [at_once, later], ids=["sync", "async"])
 @pytest.mark.parametrize(
     ("found", "expected"),
@@ -527,6 +529,7 @@ def _with_function(auth: MCPAuth, function: Any) -> Any:
 BODY = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{}}'
 
 
+@pytest.mark.every_loop
 @pytest.mark.parametrize(
     "kind",
     ["is_revoked", "revocations", "authorize", "verifier", "session_store", "function", "function on a thread"],
@@ -542,6 +545,7 @@ async def test_a_hook_that_hangs_is_503_after_its_time_limit(
     assert (vars(decision)["reason"], vars(decision)["found"]) == ("hook_failed", "TimeoutError")
 
 
+@pytest.mark.every_loop
 async def test_the_time_limit_is_for_all_operations_of_a_request_together(issuer: Issuer) -> None:
     """A batch must not multiply the limit by the number of its messages."""
     asked: list[str] = []
@@ -559,6 +563,7 @@ async def test_the_time_limit_is_for_all_operations_of_a_request_together(issuer
     assert len(asked) < 20
 
 
+@pytest.mark.every_loop
 async def test_a_store_that_hangs_does_not_hold_the_response_that_makes_a_session(issuer: Issuer) -> None:
     app = RecordingApp(headers=[(b"mcp-session-id", b"s1")])
     guarded = protect(issuer, app, session_store=HangingStore(), hook_timeout=0.05)
@@ -596,6 +601,7 @@ def test_a_function_that_hangs_on_its_thread_does_not_hold_the_end_of_the_proces
     assert (ran.returncode, ran.stdout) == (0, "503\n")
 
 
+@pytest.mark.every_loop
 async def test_threads_that_hang_are_bounded_and_a_waiting_request_is_503(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

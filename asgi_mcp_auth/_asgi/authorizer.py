@@ -129,7 +129,7 @@ class Authorizer:
                 found = "operation rules cannot be applied to a websocket"
                 return Forbidden(Reason.WEBSOCKETS_DISABLED, found=found)
             return self.admit_path(route, request, verified)
-        fields = MCPFields.read(request.fields)
+        fields = MCPFields(request.fields)
         if not self._reads:
             admission = self.admit_path(route, request, verified)
         elif request.method in WITHOUT_MESSAGE:
@@ -172,14 +172,16 @@ class Authorizer:
         except MessageRefused as refused:  # report a missing scope of the path first, even if the body is malformed
             return self._lacking(request, [path], verified) or refused.without_traceback()
         granted = verified.auth_info.scopes
-        if not all(requirement.strength is None and requirement.met_by(granted) for requirement in needed):
-            if self._is_public(route, asked):  # without the baseline, which the same call without a token does not need
-                needed = needed[1:]
-            lacking = self._lacking(request, needed, verified, (operations(one, params)[0] for one in asked))
-            if isinstance(lacking, InsufficientScope) and not is_batch:
-                lacking.tool_call_id = self._tool_call_id(request, asked)
-            if lacking is not None:
-                return lacking
+        for requirement in needed:
+            if requirement.strength is not None or not requirement.met_by(granted):
+                if self._is_public(route, asked):  # the baseline is not needed: it is not without a token either
+                    needed = needed[1:]
+                lacking = self._lacking(request, needed, verified, (operations(one, params)[0] for one in asked))
+                if isinstance(lacking, InsufficientScope) and not is_batch:
+                    lacking.tool_call_id = self._tool_call_id(request, asked)
+                if lacking is not None:
+                    return lacking
+                break
         admission = self._admission(verified.auth_info, fields, asked, params, receive, needed)
         if self._authorize is None:
             return admission
@@ -214,7 +216,7 @@ class Authorizer:
         shown = tuple(each for one in asked for each in operations(one, params)) if self._shows else ()
         filtering = self._filtering(info, fields, asked) if self._rewrites_lists else None
         listens = LISTEN in [method for method, *_ in asked]
-        return Admission(receive=receive, operations=shown, wrap_send=filtering, needed=needed, listens=listens)
+        return Admission(receive, shown, filtering, needed=needed, listens=listens)
 
     async def admit_anonymous(
         self, refusal: NoCredential, route: Route, request: RequestInfo, receive: Receive
@@ -232,7 +234,7 @@ class Authorizer:
             return MethodNotAllowed(Reason.NO_CREDENTIAL, response_headers=((b"allow", b"POST"),))
         if request.method != "POST":
             return refusal
-        fields = MCPFields.read(request.fields)
+        fields = MCPFields(request.fields)
         limit = min(self._max_body, MAX_PUBLIC_BODY)
         try:
             asked, params, receive, is_batch = await self._read(request, receive, fields, limit, allow_responses=False)
@@ -346,7 +348,7 @@ class Authorizer:
         policy = self._resource.policy
         cumulative = policy.cumulative
         if cumulative is None:  # clients since 2026-07-28 request their granted scopes again on their own
-            cumulative = not MCPFields.read(request.fields).modern
+            cumulative = not MCPFields(request.fields).modern
         granted = verified.auth_info.scopes if cumulative else ()
         known = sorted(self._order[scope] for scope in set(granted) if scope in self._order)
         kept = [policy.hierarchy.request_name(policy.known[position]) for position in known]

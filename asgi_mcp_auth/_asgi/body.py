@@ -27,15 +27,14 @@ def _check_content(fields: MCPFields, limit: int) -> int | None:
     if fields.repeated is not None and fields.repeated.startswith("Content-"):
         what = f"two {fields.repeated} lines"
         raise malformed(what)
-    get = fields.found.get
+    get = fields.get
     content_type, encoding, declared = get(b"content-type"), get(b"content-encoding"), get(b"content-length")
     if content_type != JSON and not _is_json(content_type or b""):
-        raise UnsupportedContent(Reason.UNSUPPORTED_CONTENT, found=content_type and content_type.strip(WHITE))
-    if encoding is not None and encoding.strip(WHITE).lower() not in (b"", b"identity"):
-        raise UnsupportedContent(Reason.UNSUPPORTED_CONTENT, found=encoding.strip(WHITE))
+        raise UnsupportedContent(Reason.UNSUPPORTED_CONTENT, found=content_type)
+    if encoding is not None and encoding.lower() not in (b"", b"identity"):
+        raise UnsupportedContent(Reason.UNSUPPORTED_CONTENT, found=encoding)
     if declared is None:
         return None
-    declared = declared.strip(WHITE)
     if not declared.isdigit():
         what = "a Content-Length that is no number"
         raise malformed(what)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import anyio
 
 from asgi_mcp_auth._asgi.asgi_types import Message, Receive, Send
@@ -51,7 +49,7 @@ async def send_response(response: Response, request: RequestInfo, receive: Recei
     The response to a HEAD has no body. A websocket handshake is denied by the `websocket.http.response` extension, or
     by a close if the server has no such extension (HTTP 403).
     """
-    start: dict[str, Any] = {"status": response.status, "headers": list(response.headers)}
+    start: dict[str, object] = {"status": response.status, "headers": list(response.headers)}
     body = b"" if request.method == "HEAD" else response.body
     if not request.is_websocket:
         if isinstance(receive, Incoming):

@@ -20,6 +20,7 @@ from asgi_mcp_auth._asgi.streams import (
 )
 from asgi_mcp_auth._oauth.origin import Cors
 from asgi_mcp_auth._oauth.responses import Header
+from asgi_mcp_auth._policy.api_key_file import API_KEY_ISSUER
 from asgi_mcp_auth._request import RequestInfo, canonical_name
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.context import current_auth_var
@@ -85,7 +86,7 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     child["state"] = {**state, **identity} if state else identity
     child["user"] = AuthenticatedUser(info) if began_anonymously else user
     child["auth"] = Credentials(info.scopes)
-    if not context.expose_token:  # MCP forbids token passthrough, so the app does not get the token
+    if not context.expose_token or info.issuer == API_KEY_ISSUER:  # MCP forbids token passthrough; a key is no token
         child["headers"] = request.forwarded
     if removed_fields:
         child["headers"] = [field for field in child["headers"] if canonical_name(field[0]) not in removed_fields]

@@ -109,7 +109,7 @@ class ExpiringStream:
         self._send = send
         self._clock = clock
         self._until = until
-        asgi: dict[str, Any] = scope.get("asgi") or {}
+        asgi: dict[str, object] = scope.get("asgi") or {}
         version = str(asgi.get("spec_version", "2.0"))
         self._raises = tuple(map(int, version.split(".")[:2])) >= OSERROR_SINCE
         self._sending = self._due = self._over = False

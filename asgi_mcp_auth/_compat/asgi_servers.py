@@ -72,7 +72,7 @@ SEARCHES_ROOT_PATH: Final = Quirk(
 )
 PREPENDS_ROOT_PATH: Final = Quirk(
     "uvicorn 0.26 to 0.54",
-    "`--root-path` is put in front of every path. Hypercorn, Daphne and gunicorn leave the path as received.",
+    "`--root-path` is put in front of every path. Hypercorn, Granian, Daphne and gunicorn leave the path.",
     "https://github.com/Kludex/uvicorn/pull/2213",
     "uvicorn",
 )

@@ -95,6 +95,10 @@ class KeySets:
         self._named.add(keys)
         return keys
 
+    def asked(self, trusted: TrustedIssuer, *, needs_keys: bool) -> RemoteJWKS:
+        """Return the object that knows the endpoints of an issuer; readiness includes its keys if they are needed."""
+        return self.named(trusted) if needs_keys else self._get(trusted, named=True, proven=True)
+
     def preloaded(self, trusted: TrustedIssuer) -> RemoteJWKS:
         """Return the key set of an issuer that a pattern preloads. Readiness does not depend on it."""
         keys = self._get(trusted, named=True, proven=True)

@@ -6,9 +6,9 @@ import functools
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import anyio
 import anyio.to_thread
@@ -26,7 +26,7 @@ from asgi_mcp_auth._oauth.http_cache import (
     suspects_rotation,
 )
 from asgi_mcp_auth._oauth.jwk_set import KeySet, UnknownKid, VerificationKey, parse_key_set
-from asgi_mcp_auth._oauth.server_metadata import unfit_for_clients
+from asgi_mcp_auth._oauth.server_metadata import insecure_url, unfit_for_clients
 from asgi_mcp_auth._oauth.urls import same_place
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig, JWKSCacheSettings
 from asgi_mcp_auth.decisions import Event
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ("MAX_FETCHES_AT_ONCE", "RemoteJWKS", "Snapshot")
 
 logger = logging.getLogger("asgi_mcp_auth.keys")
+
+T = TypeVar("T")
 
 METADATA_CACHE = JWKSCacheSettings(lifetime=3600.0, min_lifetime=300.0)
 MAX_FETCHES_AT_ONCE = 16
@@ -301,6 +303,34 @@ class RemoteJWKS:
             msg = f"There is no metadata of {self.issuer}."
             raise self._metadata.error or DiscoveryError(msg, transient=True)
         return held
+
+    async def endpoint(self, name: str) -> tuple[str, AuthorizationServerMetadata]:
+        """Return the URL of an endpoint that the metadata names, and the metadata. Raises `DiscoveryError`."""
+        metadata = await self.metadata()
+        url: object = metadata.to_dict().get(name)
+        why = insecure_url(url, allow_http=self._allow_http)
+        if not isinstance(url, str) or why is not None:
+            why = "is missing" if url is None else why
+            msg = f"{name} in the metadata of {self.issuer} {why}."
+            raise InvalidServerMetadata(msg)
+        return url, metadata
+
+    def post(
+        self, url: str, read: Callable[[Any], Awaitable[T]], *, is_configured: bool, **request: Any
+    ) -> Awaitable[T]:
+        """Send a POST to an endpoint of the issuer; see `Fetcher.exchange`.
+
+        Args:
+            url: The URL of the endpoint.
+            read: Reads the response.
+            is_configured: Whether the configuration names the URL. Hosts that only the metadata names must be public.
+            request: `headers` and `content`.
+        """
+        is_vouched = is_configured or any(
+            same_place(url, own) for own in (self.issuer, self._config.metadata_url or "")
+        )
+        public_only = not ((self._operator_named and is_vouched) or self._allow_private)
+        return self._fetcher.exchange(url, read, public_only=public_only, method="POST", **request)
 
     async def _fetch_metadata(self) -> tuple[AuthorizationServerMetadata, float | None]:
         public_only = not (self._operator_named or self._allow_private)

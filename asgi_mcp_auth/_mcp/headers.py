@@ -67,31 +67,37 @@ def mismatch(field: str, message_id: str | int | None = None) -> MessageRefused:
 class MCPFields:
     """The header fields that describe a message; None for a missing field.
 
+    Args:
+        lines: The fields of a `RequestInfo`.
+
     Attributes:
-        version: `MCP-Protocol-Version`, like the next two without white space around it.
+        version: `MCP-Protocol-Version`, without white space around it, like the next two.
         method: `Mcp-Method`.
         name: `Mcp-Name`.
-        found: All fields of the request by name, as they are; of a repeated field, the last line.
         repeated: A field of this module that occurs more than once: parsers disagree which line counts.
         modern: Whether the message claims MCP 2026-07-28 or later; servers take an unknown version for that too.
     """
 
-    __slots__ = ("found", "method", "modern", "name", "repeated", "version")
+    __slots__ = ("_lines", "method", "modern", "name", "repeated", "version")
 
-    def __init__(self, found: Mapping[bytes, bytes], repeated: str | None = None) -> None:
-        version, method, name = found.get(b"mcp-protocol-version"), found.get(b"mcp-method"), found.get(b"mcp-name")
-        self.version: Final = version if version is None else (version := version.strip(WHITE))
-        self.method: Final = method if method is None else method.strip(WHITE)
-        self.name: Final = name if name is None else name.strip(WHITE)
-        self.found: Final = found
+    def __init__(self, lines: Mapping[bytes, Sequence[bytes]]) -> None:
+        self._lines = lines
+        version = self.get(b"mcp-protocol-version")
+        self.version: Final = version
+        self.method: Final = self.get(b"mcp-method")
+        self.name: Final = self.get(b"mcp-name")
+        repeated: str | None = None
+        for name in lines:
+            if len(lines[name]) > 1 and name in _FIELDS:
+                repeated = _FIELDS[name]
+                break
         self.repeated: Final = repeated
         self.modern: Final[bool] = version is not None and version not in LEGACY
 
-    @classmethod
-    def read(cls, fields: Mapping[bytes, Sequence[bytes]]) -> MCPFields:
-        """Read the fields of a `RequestInfo`."""
-        repeated = next((_FIELDS[name] for name, lines in fields.items() if len(lines) > 1 and name in _FIELDS), None)
-        return cls({name: lines[-1] for name, lines in fields.items()}, repeated)
+    def get(self, name: bytes) -> bytes | None:
+        """Return a field without white space around it, the last line if there are several; None if it is missing."""
+        lines = self._lines.get(name)
+        return None if lines is None else lines[-1].strip(WHITE)
 
 
 def decode_value(value: bytes) -> str | None:

@@ -17,6 +17,7 @@ from enum import Enum
 from asgi_mcp_auth.config import JWKSCacheSettings
 
 __all__ = (
+    "CircuitBreaker",
     "Freshness",
     "State",
     "TokenBucket",
@@ -99,6 +100,51 @@ class TokenBucket:
     def give_back(self, amount: float = 1.0) -> None:
         """Return tokens that were taken and not used."""
         self._level = min(self._per_minute, self._level + amount)
+
+
+MAX_FAILURES = 3
+MAX_PAUSE = 30.0
+
+
+class CircuitBreaker:
+    """A circuit breaker. It opens after three failures in a row, for 1, 2, 4 … 30 seconds, until a call succeeds.
+
+    Attributes:
+        failures: The number of failures since the last success; calls that end while the breaker is open do not count.
+    """
+
+    __slots__ = ("_opened_at", "_pause", "_probing", "failures")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self._opened_at = self._pause = 0.0
+        self._probing = False
+
+    def seconds_until_allowed(self, now: float) -> float:
+        """Return the seconds until a call is allowed; 0 if one is allowed now.
+
+        A clock that was set back to before the last failure closes the breaker.
+        """
+        elapsed = now - self._opened_at
+        return self._pause - elapsed if 0 <= elapsed < self._pause else 0.0
+
+    def start(self, now: float, seconds: float) -> None:
+        """Note the start of a call. A call after a pause is a probe: other calls wait for it, at most `seconds`."""
+        if self.failures >= MAX_FAILURES:
+            self._opened_at, self._pause, self._probing = now, seconds, True
+
+    def succeeded(self) -> None:
+        """Close the breaker."""
+        self.failures, self._pause, self._probing = 0, 0.0, False
+
+    def failed(self, now: float) -> None:
+        """Count a failure, and open the breaker if there were enough of them."""
+        if not self._probing and self.seconds_until_allowed(now):
+            return  # the call had started before the breaker opened
+        self.failures += 1
+        self._probing = False
+        if self.failures >= MAX_FAILURES:
+            self._opened_at, self._pause = now, min(2.0 ** min(self.failures - MAX_FAILURES, 16), MAX_PAUSE)
 
 
 def stage(state: State, now: float) -> Freshness:

@@ -18,7 +18,7 @@ from jwt.algorithms import get_default_algorithms
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.errors import InvalidToken, Reason
 
-__all__ = ("ALGORITHMS", "Algorithm", "CompactJWS", "Header", "parse_compact")
+__all__ = ("ALGORITHMS", "OPAQUE", "Algorithm", "CompactJWS", "Header", "is_compact", "parse_compact")
 
 
 class Algorithm(NamedTuple):
@@ -74,6 +74,7 @@ MAX_HEADER_CONTAINERS = 16  # `jwk` and `x5c` are the only registered members th
 MAX_CLAIM_VALUES = 500  # Entra ID lists at most 200 groups in a token
 MAX_CLAIM_CONTAINERS = 128  # Keycloak needs two for each client in `resource_access`
 
+OPAQUE = "a compact JWS; for opaque tokens set verifier=Choose(opaque=Introspection(...))"
 DOT = ord(".")
 _TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/!!!")  # `!` is refused by strict decoding, and so are "+", "/" and "=" then
 _PADDING = (b"", b"", b"==", b"=")
@@ -81,8 +82,13 @@ _PADDING = (b"", b"", b"==", b"=")
 _CANONICAL_LAST = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
 
 
-def _malformed(what: str) -> InvalidToken:
-    return InvalidToken(Reason.MALFORMED_TOKEN, expected="a compact JWS", found=what)
+def is_compact(token: bytes) -> bool:
+    """Return whether a token has the shape of a compact JWS: three parts. A JWE has five (RFC 7516 section 3.1)."""
+    return token.count(b".") == 2  # noqa: PLR2004
+
+
+def _malformed(what: str, expected: str = "a compact JWS") -> InvalidToken:
+    return InvalidToken(Reason.MALFORMED_TOKEN, expected=expected, found=what)
 
 
 def decode_base64url(text: bytes) -> bytes:
@@ -123,7 +129,7 @@ def parse_compact(token: bytes) -> CompactJWS:
     signing_input, _, third = token.rpartition(b".")
     first, dot, second = signing_input.partition(b".")
     if not dot or DOT in second:
-        raise _malformed("not three parts")
+        raise _malformed("not three parts", OPAQUE)
     try:
         header, payload = _read_header(first), decode_base64url(second)
         claims = load_object(payload, max_values=MAX_CLAIM_VALUES, max_containers=MAX_CLAIM_CONTAINERS)

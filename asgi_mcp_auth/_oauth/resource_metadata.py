@@ -24,6 +24,8 @@ _FIELD_NAMES = re.compile(f"[{TCHAR}, ]{{1,1024}}".encode("ascii"))
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*")  # the shape of RFC 5646 section 2.1
 _ANY_ORIGIN = (b"access-control-allow-origin", b"*")
 
+Members = dict[str, Any]
+
 LANGUAGE_MEMBERS = ("resource_name", "resource_documentation", "resource_policy_uri", "resource_tos_uri")
 
 
@@ -40,7 +42,7 @@ def language_variants(metadata: ResourceServerMetadata) -> dict[str, dict[str, s
 
 def build_members(
     metadata: ResourceServerMetadata, *, resource: str, issuers: Sequence[str], scopes: Sequence[str]
-) -> dict[str, Any]:
+) -> Members:
     """Return the members to publish, in the order of RFC 9728 section 2, without empty arrays and nulls (section 3.2).
 
     Args:
@@ -49,7 +51,7 @@ def build_members(
         issuers: The issuers exactly as configured: clients compare them (RFC 8414 section 3.3).
         scopes: The scopes as clients must request them.
     """
-    members: dict[str, Any] = {
+    members: Members = {
         "resource": resource,
         "authorization_servers": list(issuers),
         "jwks_uri": metadata.jwks_uri,
@@ -64,7 +66,7 @@ def build_members(
     return {name: value for name, value in members.items() if value is not None and value not in ([], ())}
 
 
-def check_signed_metadata(signed: object, members: Mapping[str, Any]) -> str | None:
+def check_signed_metadata(signed: object, members: Mapping[str, object]) -> str | None:
     """Return what is wrong with a `signed_metadata` JWT for `members`, or None (RFC 9728 sections 2.2 and 3.3).
 
     The signature is not checked: the signer may use any key.
@@ -91,7 +93,7 @@ def check_signed_metadata(signed: object, members: Mapping[str, Any]) -> str | N
 class Document(NamedTuple):
     """A metadata document, ready to serve: any origin may read it without a token (RFC 9728 section 3.2)."""
 
-    members: dict[str, Any]
+    members: Members
     response: Response
     etag: bytes
 

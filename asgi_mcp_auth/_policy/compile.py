@@ -30,7 +30,8 @@ from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import CompiledPolicy, compile_policy, compile_scopes
-from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata
+from asgi_mcp_auth._policy.verifiers import compile_choice, key_field
+from asgi_mcp_auth.config import Choose, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
 
 __all__ = (
@@ -73,6 +74,8 @@ class CompiledResource:
     challenge: ChallengeSource
     trust: IssuerSet
     policy: CompiledPolicy
+    verifier: object
+    """A `CompiledChoice`, a verifier of the user's own, or None for the verification of JWTs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +89,7 @@ class ResourceContext:
     allow_http: bool
     alone_on_origin: bool
     loaded_modules: frozenset[str]
+    verifier: object
 
 
 def resource_url(text: object, where: str, problems: Problems, *, allow_http: bool) -> Url | None:
@@ -219,6 +223,7 @@ def compile_resource(
         prefixes=[str(url).removesuffix("/") + "/", *([url.origin + "/"] if context.alone_on_origin else [])],
         required=policy.baseline.needed,
     )
+    verifier = _verifier(config, trust, where, problems, context)
     if len(problems.found) > before:
         return None
     identifier = str(url)
@@ -231,6 +236,8 @@ def compile_resource(
     members = _sign(members, metadata, context.metadata_signer, f"{where}.metadata", problems)
     metadata_url = insert_well_known(url, PROTECTED_RESOURCE)
     schemes = (BEARER,)
+    key_header = key_field(verifier)
+    cors_headers = [*context.cors_headers, *([] if key_header is None else [key_header])]
     challenge = ChallengeSource(schemes, metadata_url, policy.challenged.named)
     return CompiledResource(
         identifier=identifier,
@@ -238,12 +245,28 @@ def compile_resource(
         owned_prefix=canonical_path(url.path or "/"),
         metadata_url=metadata_url,
         document=compile_document(members),
-        origins=OriginCheck(url, context.allowed_origins, context.cors_methods, context.cors_headers),
+        origins=OriginCheck(url, context.allowed_origins, context.cors_methods, cors_headers),
         schemes=frozenset(scheme.key for scheme in schemes),
         challenge=challenge,
         trust=trust,
         policy=policy,
+        verifier=verifier,
     )
+
+
+def _verifier(
+    config: ResourceServerConfig, trust: IssuerSet, where: str, problems: Problems, context: ResourceContext
+) -> object:
+    """Return the verifier of the resource's credentials: its own, or that of the whole configuration."""
+    verifier, at = config.verifier, f"{where}.verifier"
+    if verifier is None:
+        verifier, at = context.verifier, "verifier"
+    if isinstance(verifier, Choose):
+        return compile_choice(verifier, trust, at, problems, allow_http=context.allow_http)
+    if config.verifier is not None and not callable(getattr(verifier, "verify", None)):
+        fix = "Pass Choose(...), or an object with an async method verify(credential, request)."
+        problems.add(at, f"{show(verifier)} is not a verifier.", fix)
+    return verifier
 
 
 WELL_KNOWN = "/.well-known/"
@@ -278,6 +301,7 @@ class CompiledConfig:
             checks_messages,
             republishes=self.republishes,
             own_root_path=own_root_path,
+            key_fields=[key_field(resource.verifier) for resource in self.resources],
         )
 
 
@@ -393,6 +417,7 @@ def compile_config(
     allow_http: bool,
     one_issuer: bool,
     loaded_modules: frozenset[str],
+    verifier: object = None,
 ) -> CompiledConfig:
     """Return a whole configuration compiled: one `ResourceServerConfig`, or several.
 
@@ -429,6 +454,7 @@ def compile_config(
             metadata_signer=metadata_signer,
             allow_http=allow_http,
             loaded_modules=loaded_modules,
+            verifier=verifier,
             alone_on_origin=url is not None and on_origin[url.origin] == 1,
         )
         # A resource without a usable identifier is checked too, so that all problems are reported at once.

@@ -17,6 +17,7 @@ from asgi_mcp_auth._oauth.jwk_set import KeySet, parse_key_set
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url, validate_server_config
 from asgi_mcp_auth._oauth.urls import Url, parse_url
+from asgi_mcp_auth._policy.api_key_file import API_KEY_ISSUER
 from asgi_mcp_auth._policy.patterns import ByEnds
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
 from asgi_mcp_auth.config import (
@@ -134,6 +135,9 @@ def _token_issuers(config: AuthServerConfig, where: str, problems: Problems) -> 
         if len(value) > MAX_ISSUER_LENGTH:
             fix = "Write the `iss` of a token."
             problems.add(place, f"{show(value)} is longer than {MAX_ISSUER_LENGTH} characters.", fix)
+        if value.startswith(API_KEY_ISSUER):
+            what = f"{show(value)} is the issuer of API keys."
+            problems.add(place, what, "Write the `iss` of a token.")
     if values and (config.issuer_pattern is not None or config.tenants):
         fix = "Write an AuthServerConfig with issuer= for each issuer whose tokens carry another iss."
         problems.add(place, "It cannot be combined with issuer_pattern or tenants.", fix)

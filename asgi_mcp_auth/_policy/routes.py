@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from asgi_mcp_auth._oauth.resource_metadata import Document
 from asgi_mcp_auth._policy.paths import PathTable
 from asgi_mcp_auth._policy.scopes import Requirement
-from asgi_mcp_auth._request import FOR_MESSAGES, FOR_REQUESTS, RequestInfo, Scope
+from asgi_mcp_auth._request import FOR_MESSAGES, FOR_REQUESTS, RequestInfo, Scope, reading_keys
 from asgi_mcp_auth.config import ServerMetadataPaths
 from asgi_mcp_auth.errors import BadRequest, NotFound, Reason, Refusal
 
@@ -59,6 +59,12 @@ def is_well_known(path: str, root_path: str = "") -> bool:
     return path.startswith(WELL_KNOWN) or (root_path != "" and path.startswith(root_path.rstrip("/") + WELL_KNOWN))
 
 
+def _reads(key_field: str | None, *, inside: bool) -> Mapping[bytes, bytes]:
+    """Return the header fields to read; more of them if the message is checked too."""
+    read = FOR_MESSAGES if inside else FOR_REQUESTS
+    return read if key_field is None else reading_keys(read, key_field)
+
+
 class RouteTable:
     """The routes of one configuration.
 
@@ -69,6 +75,7 @@ class RouteTable:
         checks_messages: For each resource whether more than the path decides about MCP requests.
         republishes: Whether the issuer's metadata is served at our own well-known path.
         own_root_path: The root path that the app below sets itself, without the server.
+        key_fields: For each resource the field for API keys, if there is one.
     """
 
     def __init__(
@@ -80,6 +87,7 @@ class RouteTable:
         *,
         republishes: bool = False,
         own_root_path: str = "",
+        key_fields: Sequence[str | None] = (),
     ) -> None:
         self._paths = paths
         self._documents = {path: Route(document=document) for path, document in documents.items()}
@@ -90,7 +98,7 @@ class RouteTable:
                 resource=index,
                 requirement=requirement,
                 checks_message=is_mcp and looks_inside,
-                reads=FOR_MESSAGES if is_mcp and looks_inside else FOR_REQUESTS,
+                reads=_reads(key_fields[index] if key_fields else None, inside=is_mcp and looks_inside),
             )
             for index, (of_resource, looks_inside) in enumerate(zip(requirements, checks_messages, strict=True))
             for rule, requirement in of_resource.items()

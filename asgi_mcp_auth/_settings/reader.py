@@ -242,10 +242,11 @@ class Reader:
         """Return a value that was given as text; `INVALID` if it cannot be read.
 
         The text is used as it is where text is allowed, is split at spaces where a list of texts is allowed, and is
-        parsed as JSON otherwise.
+        parsed as JSON otherwise. A text that begins with `{` is a table where a table of fields is allowed.
         """
         kinds = {shape.kind for shape in shapes}
-        if kinds & TEXTUAL:
+        is_table = Kind.RECORD in kinds and text.lstrip().startswith("{")
+        if kinds & TEXTUAL and not is_table:
             return self.value(text, shapes, where)
         origin = text.origin if isinstance(text, Referenced) else None
         if _lists_text(shapes) and not text.lstrip().startswith("["):

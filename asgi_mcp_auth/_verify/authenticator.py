@@ -6,14 +6,19 @@ Whatever a verifier or a hook does, a decision comes back: an exception is answe
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from hashlib import sha256
 
 from asgi_mcp_auth._oauth.credentials import Credential, read_credential
-from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._request import API_KEY_FIELD, RequestInfo
+from asgi_mcp_auth._verify.api_keys import ApiKeyVerifier
+from asgi_mcp_auth._verify.choice import Choice
 from asgi_mcp_auth._verify.hooks import HookCaller
+from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import IsRevoked, Verified, Verifier
-from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
+from asgi_mcp_auth.errors import BadRequest, InvalidToken, Reason, Refusal
+from asgi_mcp_auth.status import ResourceStatus
 
 __all__ = ("Authenticator",)
 
@@ -26,7 +31,7 @@ class Authenticator:
 
     Args:
         schemes: The accepted credential schemes, in lower case.
-        verifier: A `JWTVerifier`, or a verifier of the user's own.
+        verifier: A `JWTVerifier`, a `Choice` by the shape of the credential, or a verifier of the user's own.
         hooks: Calls the user's functions, within their time limit.
         is_revoked: The hook that is asked about every accepted credential, cached ones included; None for no hook.
     """
@@ -41,16 +46,34 @@ class Authenticator:
         self._schemes = schemes
         self._hooks = hooks
         self._verifier = verifier
+        self._choice = verifier if isinstance(verifier, Choice) else None
         self.jwt = verifier if isinstance(verifier, JWTVerifier) else None
         """The verifier of JWTs; None with a verifier of the user's own."""
+        self.introspection: IntrospectionVerifier | None = None
+        """The introspection of opaque tokens, if there is one."""
+        self._confirms: IntrospectionVerifier | None = None
+        if self._choice is not None:
+            choice = self._choice
+            self.jwt, self.introspection, self._confirms = choice.built_in, choice.introspection, choice.confirms
+        self._keys = None if self._choice is None else self._choice.keys
         self._is_revoked = is_revoked
-        self.check: Check = self._check if is_revoked is None else self._check_and_ask
+        self._identify: Check = self._check if self._keys is None else self._check_key_first
+        self.check: Check = self._identify if is_revoked is None else self._check_and_ask
         """Return the decision if it needs no waiting, else an awaitable that continues where the check stopped."""
 
     @property
     def asks_revocation(self) -> bool:
         """Whether a revocation hook is asked."""
         return self._is_revoked is not None
+
+    def status(self, resource: str) -> ResourceStatus | None:
+        """Return the status of the resource; None with a verifier of the user's own alone."""
+        introspection = None if self.introspection is None else self.introspection.status()
+        if self.jwt is not None:
+            return replace(self.jwt.status(resource), introspection=introspection)
+        if introspection is None:
+            return None
+        return ResourceStatus(resource=resource, token_cache=None, pool=None, refusals={}, introspection=introspection)
 
     async def verify(self, request: RequestInfo) -> Identity:
         """Return the decision."""
@@ -64,16 +87,49 @@ class Authenticator:
             digest = sha256(lines[0]).digest()
             cached = self.jwt.cache.get(digest)  # a field value that was accepted before is well-formed
             if cached is not None:
+                return cached if self._confirms is None else self._confirm(cached, self._confirms, request.token)
+        if self.introspection is not None and len(lines) == 1:
+            digest = digest or sha256(lines[0]).digest()
+            cached = self.introspection.get_cached(digest)
+            if cached is not None:
                 return cached
         credential = read_credential(lines, self._schemes)
         if isinstance(credential, Refusal):
             return credential
-        if self.jwt is not None:
-            return self.jwt.check(credential.token, digest)
-        return self._ask_verifier(credential, request)
+        verifier = self._verifier if self._choice is None else self._choice.select(credential.token)
+        if isinstance(verifier, JWTVerifier):
+            decided = verifier.check(credential.token, digest)
+            if self._confirms is None or isinstance(decided, Refusal):
+                return decided
+            return self._confirm(decided, self._confirms, credential.token)
+        if isinstance(verifier, IntrospectionVerifier):
+            return verifier.check(credential.token, digest)
+        if isinstance(verifier, ApiKeyVerifier):
+            return verifier.check(credential.token)
+        return self._ask_verifier(verifier, credential, request)
 
-    async def _ask_verifier(self, credential: Credential, request: RequestInfo) -> Identity:
-        name, verify, token = "The verifier", self._verifier.verify, credential.token
+    def _check_key_first(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
+        """Check the API key in its own field, or the `Authorization` field if there is none. Two are ambiguous."""
+        lines = request.fields.get(API_KEY_FIELD)
+        if not lines or self._keys is None:
+            return self._check(request)
+        if len(lines) > 1 or b"authorization" in request.fields:
+            return BadRequest(Reason.MULTIPLE_CREDENTIALS, description="More than one credential")
+        return self._keys.check(lines[0].strip(b" \t"))
+
+    async def _confirm(
+        self, decided: Verified | Awaitable[Identity], introspection: IntrospectionVerifier, token: bytes
+    ) -> Identity:
+        """Ask the authorization server about a JWT that was verified locally, if it is of the same issuer."""
+        identity = decided if isinstance(decided, Verified) else await decided
+        if isinstance(identity, Refusal) or identity.auth_info.issuer != introspection.rules.issuer:
+            return identity
+        # Another key than that of an opaque token, whose cached answer is enough to accept it.
+        confirmed = introspection.check(token, sha256(b"confirm " + token).digest(), identity)
+        return confirmed if isinstance(confirmed, (Verified, Refusal)) else await confirmed
+
+    async def _ask_verifier(self, verifier: Verifier, credential: Credential, request: RequestInfo) -> Identity:
+        name, verify, token = "The verifier", verifier.verify, credential.token
         try:
             identity = await self._hooks.call(verify, credential, request, name=name, token=token)
         except Refusal as refusal:
@@ -83,7 +139,7 @@ class Authenticator:
         return self._hooks.wrong_answer(name, identity, "Verified or a Refusal")
 
     def _check_and_ask(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
-        decided = self._check(request)
+        decided = self._identify(request)
         return decided if isinstance(decided, Refusal) else self._ask_revocation(decided, request)
 
     async def _ask_revocation(self, decided: Verified | Awaitable[Identity], request: RequestInfo) -> Identity:

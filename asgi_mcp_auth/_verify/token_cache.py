@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sized
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.status import TokenCacheStatus
 
 if TYPE_CHECKING:
     from asgi_mcp_auth._verify.verifier import Verified
 
-__all__ = ("Entry", "TokenCache", "estimate_size")
+__all__ = ("Entry", "KeyState", "TokenCache", "estimate_size")
 
 ENTRY_BYTES = 1088  # an entry, its identity, and its slot in the cache
 VALUE_BYTES = 160  # a claim, member or item: its objects, and its slot in the container
@@ -42,6 +41,14 @@ def estimate_size(payload: bytes, claims: Sized, info: AuthInfo) -> int:
     return ENTRY_BYTES + VALUE_BYTES * values + OBJECT_BYTES * objects + width * texts
 
 
+class KeyState(Protocol):
+    """What decides whether a cached token is still accepted, apart from its times: the key set of its issuer."""
+
+    def usable(self, generation: object, now: float) -> bool:
+        """Return whether a token that was verified with the keys of `generation` is still accepted."""
+        ...
+
+
 class Entry:
     """A cached token.
 
@@ -61,7 +68,7 @@ class Entry:
         verified: Verified,
         not_before: float,
         valid_until: float,
-        keys: RemoteJWKS,
+        keys: KeyState,
         generation: object,
         weight: int,
     ) -> None:
@@ -132,6 +139,14 @@ class TokenCache:
     def _forget(self, entry: Entry | None) -> None:
         if entry is not None:
             self._bytes -= entry.weight
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def hits(self) -> int:
+        """The number of requests that the cache decided."""
+        return self._hits
 
     def status(self) -> TokenCacheStatus | None:
         """Return the status; None if the cache is disabled. With several threads the counts are approximate."""

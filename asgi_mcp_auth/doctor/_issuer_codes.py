@@ -121,7 +121,7 @@ NOT_AT_TYPE: Final = Code(
     ERROR,
     "no metadata at the URL that the configuration's `type` selects",
     "Remove `type`, or set the other type.",
-    "README, Authorization servers",
+    "asgi_mcp_auth/README.md, Authorization servers",
 )
 ISSUER_MISMATCH: Final = Code(
     "issuer_mismatch",

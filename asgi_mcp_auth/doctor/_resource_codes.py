@@ -184,16 +184,22 @@ METADATA: Final = (
     EMPTY_MEMBER,
 )
 
-CONFIG_GOOD: Final = Code("config_good", OK, "the configuration is accepted", "", "README, Configuration")
+CONFIG_GOOD: Final = Code(
+    "config_good", OK, "the configuration is accepted", "", "asgi_mcp_auth/README.md, Configuration"
+)
 CONFIG_INVALID: Final = Code(
-    "config_invalid", ERROR, "the configuration is rejected", "See the evidence.", "README, Configuration"
+    "config_invalid",
+    ERROR,
+    "the configuration is rejected",
+    "See the evidence.",
+    "asgi_mcp_auth/README.md, Configuration",
 )
 CONFIG_WARNING: Final = Code(
     "config_warning",
     WARNING,
     "the configuration is accepted with a warning",
     "See the evidence.",
-    "README, Configuration",
+    "asgi_mcp_auth/README.md, Configuration",
 )
 NOT_DEPLOYED: Final = Code(
     "resource_not_reachable",
@@ -207,7 +213,7 @@ DIFFERS: Final = Code(
     WARNING,
     "the metadata that the resource serves differs from the file",
     "Deploy the file, or check the file that is deployed.",
-    "README, Configuration",
+    "asgi_mcp_auth/README.md, Configuration",
 )
 NOT_RECOGNISED: Final = Code(
     "not_recognised",

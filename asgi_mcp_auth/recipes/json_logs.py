@@ -22,7 +22,7 @@ from fastmcp import FastMCP
 
 from asgi_mcp_auth import MCPAuthMiddleware
 
-FIELDS = ("event", "reason", "issuer", "kid", "alg", "client_id", "operation", "expected", "found", "suppressed")
+FIELDS = ("event", "reason", "resource", "issuer", "kid", "alg", "client_id", "operation", "expected", "found")
 
 
 class JSONLines(logging.Formatter):

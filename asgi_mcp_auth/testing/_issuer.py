@@ -10,14 +10,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 import anyio
 
 from asgi_mcp_auth._asgi.response import send_response
+from asgi_mcp_auth._oauth.introspection_response import JWT_TYPE
 from asgi_mcp_auth._oauth.responses import Response, json_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.config import ServerMetadataPaths
+from asgi_mcp_auth.testing._client import client_of
 from asgi_mcp_auth.testing._faults import Fault, Faults, send_slowly, stall
 from asgi_mcp_auth.testing._keys import SigningKey
 
@@ -74,9 +76,11 @@ class Issuer:
             "issuer": url,
             "token_endpoint": f"{base}/token",
             "jwks_uri": f"{base}/jwks",
+            "introspection_endpoint": f"{base}/introspect",
             "response_types_supported": [],
             "grant_types_supported": ["client_credentials"],
         }
+        self._opaque: dict[str, dict[str, Any]] = {}
 
     def jwks(self) -> dict[str, Any]:
         """Return the published key set."""
@@ -136,10 +140,18 @@ class Issuer:
             members["typ"] = typ
         return self.sign(members | dict(header or {}), self.claims(audience, **claims), key=signer)
 
+    def mint_opaque(self, audience: str | list[str] | None, **claims: Any) -> str:
+        """Return an opaque access token, which `/introspect` knows; the arguments are those of `mint`."""
+        token = secrets.token_urlsafe(24)
+        self._opaque[token] = self.claims(audience, **({"active": True, "token_type": "Bearer"} | claims))
+        return token
+
+    def revoke(self, token: str) -> None:
+        """Make an opaque token inactive."""
+        self._opaque.pop(token, None)
+
     def http_client(self) -> Any:
         """Return a client whose requests reach this issuer in process: `MCPAuth(http_client=issuer.http_client)`."""
-        from asgi_mcp_auth.testing._client import client_of  # noqa: PLC0415 - importing the kit must not load httpx
-
         return client_of(self, self.is_cut)
 
     def fail(self, path: str = "*", *, status: int = 500, times: int | None = None) -> None:
@@ -192,7 +204,7 @@ class Issuer:
             self.requests[path] += 1
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve metadata at the RFC 8414 and OpenID Connect URLs, the key set at `/jwks`, tokens at `/token`."""
+        """Serve metadata at its well-known URLs, the key set at `/jwks`, tokens at `/token`, and `/introspect`."""
         if scope["type"] != "http":
             msg = f"an issuer serves http, not {scope['type']}"
             raise NotImplementedError(msg)
@@ -218,7 +230,28 @@ class Issuer:
         if path == f"{self._path}/token" and request.method == "POST":
             form = {name: values[0] for name, values in parse_qs(body.decode("ascii", "replace")).items()}
             return self._token(form)
+        if path == f"{self._path}/introspect" and request.method == "POST":
+            return self._introspect(request, parse_qs(body.decode("ascii", "replace")))
         return json_response(404, {"error": "not_found"})
+
+    def _introspect(self, request: RequestInfo, form: Mapping[str, list[str]]) -> Response:
+        """Answer as RFC 7662 section 2.2, or signed (RFC 9701) if `Accept` asks for it."""
+        fields = {name.lower(): value for name, value in request.scope["headers"]}
+        secret = fields.get(b"authorization", b"").decode("latin-1")
+        client_id = form.get("client_id", [""])[0]
+        if not secret and not client_id:
+            return json_response(401, {"error": "invalid_client"})
+        if secret.startswith("Basic "):
+            client_id = unquote_plus(base64.b64decode(secret[6:]).decode("utf-8").partition(":")[0])
+        content = self._opaque.get(form.get("token", [""])[0], {"active": False})
+        if content.get("exp", math.inf) <= self.clock():
+            content = {"active": False}
+        if JWT_TYPE.encode("ascii") not in fields.get(b"accept", b""):
+            return json_response(200, content)
+        header = {"alg": self.keys[0].alg, "kid": self.keys[0].kid, "typ": "token-introspection+jwt"}
+        claims = {"iss": self.url, "aud": client_id, "iat": int(self.clock()), "token_introspection": content}
+        signed = self.sign(header, claims).encode("ascii")
+        return Response(200, ((b"content-type", JWT_TYPE.encode("ascii")),), signed)
 
     def document(self, content: dict[str, Any]) -> Response:
         """Return a response with a JSON document and the `cache_control` of this issuer."""

@@ -6,6 +6,7 @@
 //   AT_ALG   algorithm of the access tokens (RS256): PS256, ES256, EdDSA, Ed25519, ...
 //   AT_TTL   lifetime of the access tokens in seconds (300)
 //   SCOPES   scopes of every protected resource ("mcp:read mcp:write mcp:admin")
+//   AT_FORMAT  "jwt", or "opaque": tokens that only introspection explains
 //   AHEAD    seconds that its clock is ahead of the real one (0)
 //   KEYS     private JWKs as a JSON array, the signing key first (a new one)
 //
@@ -26,6 +27,7 @@ const PORT = Number(process.env.PORT ?? 4000);
 const ISSUER = process.env.ISSUER ?? `http://127.0.0.1:${PORT}`;
 const ALG = process.env.AT_ALG ?? 'RS256';
 const TTL = Number(process.env.AT_TTL ?? 300);
+const FORMAT = process.env.AT_FORMAT ?? 'jwt';
 const SCOPES = process.env.SCOPES ?? 'mcp:read mcp:write mcp:admin';
 const now = Date.now;
 Date.now = () => now() + Number(process.env.AHEAD ?? 0) * 1000;
@@ -85,14 +87,16 @@ function newProvider() {
     clients: [
       { client_id: 'm2m', client_secret: 'm2m-secret', grant_types: ['client_credentials'],
         redirect_uris: [], response_types: [] },
+      // The protected resource, which introspects.
+      { client_id: 'rs', client_secret: 'rs-secret', grant_types: [], redirect_uris: [], response_types: [] },
       // "native": any port will do in the redirect URI.
       { client_id: 'native', application_type: 'native', token_endpoint_auth_method: 'none',
         redirect_uris: ['http://127.0.0.1/callback'],
         grant_types: ['authorization_code', 'refresh_token'] },
     ],
     // One algorithm for everything: ID tokens default to RS256, which would need a second key.
-    clientDefaults: { id_token_signed_response_alg: ALG },
-    enabledJWA: { idTokenSigningAlgValues: [ALG] },
+    clientDefaults: { id_token_signed_response_alg: ALG, introspection_signed_response_alg: ALG },
+    enabledJWA: { idTokenSigningAlgValues: [ALG], introspectionSigningAlgValues: [ALG] },
     // Clients may register themselves (RFC 7591). They are refused scopes not listed here, and
     // bound to those they asked for, which would end every later step-up: hence no scope.
     scopes: ['openid', 'offline_access', ...SCOPES.split(' ')],
@@ -109,6 +113,9 @@ function newProvider() {
     features: {
       devInteractions: { enabled: false }, // HTML forms; see interact()
       clientCredentials: { enabled: true },
+      introspection: { enabled: true },
+      jwtIntrospection: { enabled: true },
+      revocation: { enabled: true },
       registration: { enabled: true },
       // With userinfo, the scope "openid" without a resource makes a token for userinfo.
       userinfo: { enabled: false },
@@ -119,7 +126,7 @@ function newProvider() {
         useGrantedResource: () => true, // the token request need not repeat the resource
         getResourceServerInfo: (ctx, resource) => ({
           audience: resource, scope: SCOPES, accessTokenTTL: TTL,
-          accessTokenFormat: 'jwt', jwt: { sign: { alg: ALG } },
+          accessTokenFormat: FORMAT, ...(FORMAT === 'jwt' ? { jwt: { sign: { alg: ALG } } } : {}),
         }),
       },
     },

@@ -1,0 +1,217 @@
+"""The compiler of `Choose`: which verifier is asked about which shape of credential. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
+from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._oauth.origin import is_field_name
+from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
+from asgi_mcp_auth._policy.issuers import IssuerSet, TrustedIssuer
+from asgi_mcp_auth._policy.problems import Problems, show
+from asgi_mcp_auth._request import FOR_MESSAGES, canonical_name
+from asgi_mcp_auth.config import ApiKeys, Choose, Introspection, IntrospectionMethod
+
+__all__ = ("CompiledChoice", "CompiledIntrospection", "compile_choice", "key_field")
+
+MIN_PEPPER = 16
+_PREFIX = re.compile(r"[A-Za-z0-9_-]{3,32}")
+METHODS = get_args(IntrospectionMethod)
+RANGES: dict[str, tuple[float, float]] = {
+    "ttl": (0.0, 300.0),
+    "inactive_ttl": (0.0, 60.0),
+    "timeout": (0.1, 10.0),
+    "cache_size": (0, 1_000_000),
+    "max_concurrency": (1, 1000),
+    "max_queue": (0, 10_000),
+}
+COUNTS = ("cache_size", "max_concurrency", "max_queue")
+FLAGS = ("signed", "issuer_checks_audience", "always")
+SECRETS = {"client_secret": "client_secret_basic", "private_key": "private_key_jwt", "bearer_token": "bearer"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledIntrospection:
+    """The introspection of the tokens of one issuer for one resource."""
+
+    settings: Introspection
+    trusted: TrustedIssuer
+    authentication: ClientAuthentication
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledChoice:
+    """The verifiers of one resource by the shape of the credential.
+
+    Attributes:
+        jwt: True for the verification of JWTs, or a verifier of the user's own; False if a JWS counts as opaque.
+        opaque: The verifier of other tokens: compiled introspection, or a verifier of the user's own; None to reject.
+        keys: The API keys; None if none are accepted.
+    """
+
+    jwt: Any
+    opaque: Any
+    keys: ApiKeys | None
+
+
+def key_field(verifier: object) -> str | None:
+    """Return the field for API keys of a compiled verifier, in lower case, if there is one."""
+    keys = verifier.keys if isinstance(verifier, CompiledChoice) else None
+    return None if keys is None or keys.header is None else keys.header.lower()
+
+
+def compile_choice(
+    choice: Choose, trust: IssuerSet, where: str, problems: Problems, *, allow_http: bool
+) -> CompiledChoice:
+    """Return the choice compiled. Every problem is added to `problems`."""
+    opaque: Any = choice.opaque
+    if isinstance(opaque, Introspection):
+        opaque = _introspection(opaque, trust, f"{where}.opaque", problems, allow_http=allow_http)
+        settings = cast("Introspection", choice.opaque)
+        if settings.always and choice.jwt is not True:
+            problems.add(f"{where}.opaque.always", "It has no effect without jwt=True.", "Set always=False.")
+    elif opaque is not None and not _is_verifier(opaque):
+        fix = "Pass Introspection(...), or an object with an async method verify(credential, request)."
+        problems.add(f"{where}.opaque", f"{show(opaque)} is not a verifier.", fix)
+    if not isinstance(choice.jwt, bool) and not _is_verifier(choice.jwt):
+        fix = "Pass True, False, or an object with an async method verify(credential, request)."
+        problems.add(f"{where}.jwt", f"{show(choice.jwt)} is not a verifier.", fix)
+    if choice.jwt is False and opaque is None and choice.keys is None:
+        problems.add(where, "No credential can be accepted.", "Set jwt=True, or opaque=Introspection(...).")
+    if choice.keys is not None:
+        _check_keys(choice.keys, f"{where}.keys", problems)
+    return CompiledChoice(jwt=choice.jwt, opaque=opaque, keys=choice.keys)
+
+
+def _check_keys(keys: object, where: str, problems: Problems) -> None:
+    if not isinstance(keys, ApiKeys):
+        problems.add(where, f"{show(keys)} is not an ApiKeys.", "Pass ApiKeys(file=...).")
+        return
+    store: object = keys.store
+    if (keys.file is None) is (store is None):
+        problems.add(where, "There must be a file or a store, and not both.", "Set file= or store=.")
+    if store is not None and not callable(getattr(store, "get", None)):
+        problems.add(f"{where}.store", f"{show(store)} is not a Store.", "Pass a MemoryStore(), or a shared store.")
+    if keys.file is not None and not (isinstance(cast("object", keys.file), str) and keys.file):
+        problems.add(f"{where}.file", f"{show(keys.file)} is not a path.", "Set the path of the file.")
+    if keys.prefix is None and keys.header is None:
+        problems.add(where, "No key can be sent.", "Set prefix= or header=.")
+    prefix: object = keys.prefix
+    if prefix is not None and not (isinstance(prefix, str) and _PREFIX.fullmatch(prefix) and prefix[:2] != "ey"):
+        fix = "Write 3 to 32 letters, digits and '_' or '-', for example 'pat_'."
+        problems.add(f"{where}.prefix", f"{show(prefix)} is not a prefix.", fix)
+    header: object = keys.header
+    if header is not None and not (isinstance(header, str) and _is_free_field(header)):
+        fix = "Write the name of a field that nothing else reads, for example 'x-api-key'."
+        problems.add(f"{where}.header", f"{show(header)} cannot carry API keys.", fix)
+    pepper: object = keys.pepper
+    if pepper is not None and not (isinstance(pepper, str) and len(pepper) >= MIN_PEPPER):
+        fix = f"Set at least {MIN_PEPPER} random characters."
+        problems.add(f"{where}.pepper", f"The value is not a text of {MIN_PEPPER} characters or more.", fix)
+
+
+def _is_free_field(header: str) -> bool:
+    """Return whether a field may carry API keys: one that neither this library nor a cookie jar reads."""
+    name = header.lower().encode("ascii", "replace")
+    return is_field_name(header) and canonical_name(name) == name and name not in FOR_MESSAGES and name != b"cookie"
+
+
+def _is_verifier(value: object) -> bool:
+    return callable(getattr(value, "verify", None))
+
+
+def _introspection(
+    settings: Introspection, trust: IssuerSet, where: str, problems: Problems, *, allow_http: bool
+) -> CompiledIntrospection | None:
+    _check_values(settings, where, problems)
+    if settings.endpoint is not None and (why := insecure_url(settings.endpoint, allow_http=allow_http)) is not None:
+        problems.add(f"{where}.endpoint", f"{show(settings.endpoint)} {why}.", ALLOW_HTTP)
+    authentication = _authentication(settings, where, problems)
+    trusted = _issuer(settings, trust, where, problems)
+    if trusted is None or authentication is None:
+        return None
+    if settings.issuer_checks_audience:
+        problems.warn(
+            f"{where}.issuer_checks_audience",
+            "Tokens without an audience are accepted if the authorization server calls them active.",
+            "Remove it if the answers contain aud.",
+        )
+    return CompiledIntrospection(settings=settings, trusted=trusted, authentication=authentication)
+
+
+def _check_values(settings: Introspection, where: str, problems: Problems) -> None:
+    for name, (least, most) in RANGES.items():
+        value: object = getattr(settings, name)
+        kinds = (int,) if name in COUNTS else (int, float)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+            what = f"{show(value)} is not in {least:g} … {most:g}."
+            problems.add(f"{where}.{name}", what, "Set a number in this range.")
+    for name in FLAGS:
+        if not isinstance(getattr(settings, name), bool):
+            problems.add(f"{where}.{name}", f"{show(getattr(settings, name))} is not a bool.", "Set True or False.")
+
+
+def _issuer(settings: Introspection, trust: IssuerSet, where: str, problems: Problems) -> TrustedIssuer | None:
+    """Return the issuer that is asked: the one that is named, or the only one."""
+    by_name = {trusted.identifier: trusted for trusted in trust.named}
+    if settings.issuer is None and len(by_name) == 1:
+        return next(iter(by_name.values()))
+    found = None if settings.issuer is None else by_name.get(settings.issuer)
+    if found is None and by_name:
+        what = "The resource has several issuers." if settings.issuer is None else "The resource does not name it."
+        fix = f"Set issuer= to one of {', '.join(map(show, list(by_name)[:8]))}."
+        problems.add(f"{where}.issuer", what, fix)
+    return found
+
+
+def _authentication(settings: Introspection, where: str, problems: Problems) -> ClientAuthentication | None:
+    """Return the credentials for the endpoint. No message contains a secret."""
+    before = len(problems.found)
+    given = [name for name in SECRETS if getattr(settings, name) is not None]
+    if len(given) != 1:
+        what = f"{' and '.join(given)} are set." if given else "There are no credentials for the endpoint."
+        problems.add(where, what, f"Set exactly one of {', '.join(SECRETS)}.")
+        return None
+    secret: object = getattr(settings, given[0])
+    if not isinstance(secret, str) or not secret.strip():
+        problems.add(f"{where}.{given[0]}", "The value is empty or not a string.", "Set the secret.")
+    elif given[0] == "bearer_token" and not (secret.isascii() and secret.isprintable() and " " not in secret):
+        problems.add(f"{where}.bearer_token", "The value is not a token.", "Set the token without its scheme.")
+    if given != ["bearer_token"] and not (isinstance(settings.client_id, str) and settings.client_id):
+        problems.add(f"{where}.client_id", "The client id is missing.", "Set the client id of this resource.")
+    method = settings.auth_method or (None if given == ["client_secret"] else SECRETS[given[0]])
+    fitting = {"client_secret_basic", "client_secret_post"} if given == ["client_secret"] else {SECRETS[given[0]]}
+    if method is not None and (method not in METHODS or method not in fitting):
+        fix = f"Use {' or '.join(sorted(fitting))}, or remove it."
+        problems.add(f"{where}.auth_method", f"{show(method)} does not fit {given[0]}.", fix)
+    key = None if given != ["private_key"] else _load_key(settings, where, problems)
+    if len(problems.found) > before:
+        return None
+    return ClientAuthentication(
+        method=cast("IntrospectionMethod | None", method),
+        client_id=settings.client_id or "",
+        secret="" if key is not None else str(secret),
+        private_key=key,
+        key_id=settings.key_id,
+        algorithm=settings.algorithm,
+    )
+
+
+def _load_key(settings: Introspection, where: str, problems: Problems) -> object | None:
+    """Return the private key, loaded and tried; None with a problem if it does not fit the algorithm."""
+    known = ALGORITHMS.get(settings.algorithm)
+    if known is None:
+        fix = f"Choose from {', '.join(ALGORITHMS)}."
+        problems.add(f"{where}.algorithm", f"{show(settings.algorithm)} is not a signature algorithm.", fix)
+        return None
+    try:
+        key: Any = known.signature.prepare_key(str(settings.private_key))
+        known.signature.sign(b"", key)
+    except Exception:  # noqa: BLE001 - a parser of keys; its text may quote the key
+        fix = f"Set a private key in PEM that fits algorithm={settings.algorithm}."
+        problems.add(f"{where}.private_key", "The private key cannot be used.", fix)
+        return None
+    return cast("object", key)
