@@ -160,7 +160,7 @@ async def test_sessions(issuer: Issuer) -> None:
     assert (await post(guard, bob, rpc("initialize"))).status == 200  # the app names alice's session again
     assert (await post(guard, bob, b"", None, session, method="GET")).status == 404
     assert (await post(guard, alice, b"", None, session, method="DELETE")).status == 200
-    assert (await post(guard, None, rpc("ping"), LEGACY, session)).status == 404  # RS-3
+    assert (await post(guard, None, rpc("ping"), LEGACY, session)).status == 401  # RS-3
 
 
 async def test_later_revisions_have_no_sessions(issuer: Issuer) -> None:
