@@ -140,7 +140,7 @@ async def test_the_challenge_names_the_scopes_of_the_operation(issuer: Issuer) -
 
 
 @pytest.mark.requirement("MX-4")
-@pytest.mark.parametrize("credential", ["Basic YTpi", "Bearer", "Bearer x", "Digest a=b"])
+@pytest.mark.parametrize("credential", ["Basic YTpi", "Bearer", "Bearer x", "Digest a=b", "=x", '"x"'])
 async def test_a_credential_that_is_present_is_verified(issuer: Issuer, credential: str) -> None:
     app = EchoApp()
     guard = mixed(issuer, app)

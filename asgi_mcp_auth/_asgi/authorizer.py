@@ -226,7 +226,8 @@ class Authorizer:
         Otherwise return the refusal, which names the scopes of what the body asks for if the policy has public
         operations. Paths with a rule of their own have no public operations.
         """
-        is_missing = refusal.reason is Reason.NO_CREDENTIAL  # another scheme is a credential that cannot be verified
+        # Another scheme, or a field without one, may be a credential that cannot be verified.
+        is_missing = not any(line.strip(b" \t") for line in request.fields.get(b"authorization", ()))
         has_public = bool(self._rules.public_methods) and route.requirement == self._resource.policy.baseline
         if not has_public or not is_missing or not route.checks_message or request.is_websocket:
             return refusal
