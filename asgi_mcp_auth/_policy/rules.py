@@ -530,7 +530,9 @@ def compile_operation_rules(
 
     _check_choices(policy, where, problems)
     methods = table("rpc_methods")
-    public = {kind: _public_table(kind, policy, where, problems, hierarchy) for kind in _KINDS.values()}
+    public: dict[TargetKind, _Table] = {
+        kind: _public_table(kind, policy, where, problems, hierarchy) for kind in _KINDS.values()
+    }
     opening = OPENING if any(listed.rules for listed in public.values()) else ()
     rules = OperationRules(
         targets={
