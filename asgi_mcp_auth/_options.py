@@ -117,6 +117,15 @@ class MCPAuthOptions(TypedDict, total=False):
         Sequence[str],
         Option((), 'Paths that the app serves without a token: exact, or `"/x/*"` for `/x` and every path below it.'),
     ]
+    identify_public: Annotated[
+        bool,
+        Option(
+            False,
+            "Verify a token that is sent to a public path, and pass its claims to the app; a bad token is refused. "
+            "Without this option, public paths are not touched.",
+            a_bool,
+        ),
+    ]
     allowed_origins: Annotated[
         Sequence[str],
         Option(

@@ -50,6 +50,7 @@ class Protection:
         hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
         post_stream_grace: Seconds that an event stream which answers a POST may outlive its token.
+        identify_public: Whether a token that is sent to a public path is verified.
         websockets: Whether websockets are accepted.
         expose_token: Whether the app sees the raw token.
         reject_query_token: Whether a token in the query is answered 400.
@@ -69,6 +70,7 @@ class Protection:
     hooks: HookCaller
     warnings: Warnings
     post_stream_grace: float
+    identify_public: bool
     websockets: bool
     expose_token: bool
     reject_query_token: bool
@@ -175,6 +177,7 @@ class ProtectionBuilder:
             hooks=self.hooks,
             warnings=self.warnings,
             post_stream_grace=options["post_stream_grace"],
+            identify_public=options["identify_public"],
             websockets=options["websockets"],
             expose_token=options["expose_token"],
             reject_query_token=options["reject_query_token"],

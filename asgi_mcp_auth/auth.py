@@ -67,6 +67,13 @@ class MCPAuth:
         self.warnings = tuple(map(str, problems.warnings))
         for warning in self.warnings:
             logger.warning("%s", warning)
+        public = [
+            f"{resource.identifier}: {', '.join(names)}"
+            for resource in config.resources
+            if (names := resource.policy.operations.public_names)
+        ]
+        if public:
+            logger.info("Without a token: %s", "; ".join(public))
 
     def __repr__(self) -> str:
         return f"<MCPAuth {' '.join(resource.identifier for resource in self._protection.config.resources)}>"

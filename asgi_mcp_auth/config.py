@@ -404,12 +404,15 @@ class ScopeRule:
 
     Args:
         scopes: The scopes in addition to the baseline, a list of strings. Default: empty.
+        any_of: Lists of scopes of which the token needs one, in addition to `scopes`. Challenges name the first list.
+            Default: empty.
         acr_values: The accepted values of the claim `acr`, a list in order of preference. Default: empty, for any.
         max_age: The largest age of the authentication (`auth_time`) in seconds; the issuer's leeway is added. Default:
             None, for any.
     """
 
     scopes: Sequence[str] = ()
+    any_of: Sequence[Sequence[str]] = ()
     acr_values: Sequence[str] = ()
     max_age: int | None = None
 
@@ -449,8 +452,18 @@ class ScopePolicy:
             are known while fastmcp is loaded; `{}` means that a tool with such a name is not a proxy. Default: empty.
         unlisted: What an operation without a rule needs: `"baseline"`, or nothing suffices (`"deny"`). `initialize`,
             `ping`, lists and notifications need the baseline in either case. Default: `"baseline"`.
-        public_methods: The JSON-RPC methods without a target that need no token, a list of names. An invalid token is
-            answered 401 in either case. Default: empty.
+        public_tools: The tools that need no token, a list of names and patterns as in `tools`. A rule that is more
+            specific than the entry here keeps the tool protected. A token that is present is verified, and has to meet
+            the tool's own rule. Calls through proxy tools need every target to be public. With any public tool,
+            resource or prompt, `initialize`, `notifications/initialized`, `server/discover`, `ping` and the lists are
+            public too. Default: empty.
+        public_resources: The resources that need no token, a list of URIs, patterns and templates as in `resources`.
+            Default: empty.
+        public_prompts: The prompts that need no token, a list of names and patterns as in `prompts`. Default: empty.
+        public_methods: More JSON-RPC methods without a target that need no token, a list of names. Default: empty.
+        challenge_style: How a `tools/call` without a token, or with too few scopes, is answered: with an HTTP status
+            (`"http"`), with a tool result that contains the challenge (`"tool_result"`, OpenAI Apps SDK), or as the
+            User-Agent of the client expects (`"auto"`: a tool result for ChatGPT). Default: `"http"`.
         non_mcp_paths: The paths below the resource whose bodies are not JSON-RPC and are not read, a list written as in
             `paths`. Default: empty.
         headers_only: Whether to decide by `Mcp-Method` and `Mcp-Name` alone and read no body. Only for an app that
@@ -463,8 +476,9 @@ class ScopePolicy:
             before 2026-07-28). Default: `"auto"`.
         filter_lists: Whether to remove tools, resources and prompts that the caller may not use from the app's lists.
             Default: False.
-        annotate_lists: What to add to the entries of filtered lists, a list. `"required_scopes"` keeps entries that
-            more scopes would allow, with these scopes in `_meta`. Default: empty.
+        annotate_lists: What to add to the entries of lists, a list. `"required_scopes"` keeps entries of filtered lists
+            that more scopes would allow, with these scopes in `_meta`. `"security_schemes"` adds `securitySchemes` to
+            tools, also in `_meta` (OpenAI Apps SDK, SEP-1488). Default: empty.
         implies: The scopes that include others, transitively: `{"notes:admin": ["notes:write"]}`. Default: empty.
         request_scope_names: The name that clients must request, by scope, if the provider has two names for a scope
             (Microsoft Entra ID: `api://…/x`). Default: empty.
@@ -482,13 +496,17 @@ class ScopePolicy:
         default_factory=dict[str, Mapping[str, Literal["tool", "resource", "prompt", "any"]]]
     )
     unlisted: Literal["baseline", "deny"] = "baseline"
+    public_tools: Sequence[str] = ()
+    public_resources: Sequence[str] = ()
+    public_prompts: Sequence[str] = ()
     public_methods: Sequence[str] = ()
+    challenge_style: Literal["http", "tool_result", "auto"] = "http"
     non_mcp_paths: Sequence[str] = ()
     headers_only: bool = False
     allow_batches: bool = False
     scope_strategy: Literal["auto", "minimal", "cumulative"] = "auto"
     filter_lists: bool = False
-    annotate_lists: Iterable[Literal["required_scopes"]] = ()
+    annotate_lists: Iterable[Literal["required_scopes", "security_schemes"]] = ()
     implies: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
     request_scope_names: Mapping[str, str] = field(default_factory=dict[str, str])
     challenge_scopes: Sequence[str] | None = None

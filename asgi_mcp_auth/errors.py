@@ -16,6 +16,7 @@
         │   ├── OriginNotAllowed
         │   └── InsufficientScope    insufficient_scope
         ├── NotFound            404
+        ├── MethodNotAllowed    405
         ├── Misdirected         421
         ├── Unavailable         503  temporarily_unavailable
         └── MessageRefused      400  a JSON-RPC error: clients distinguish protocol eras by 4xx bodies
@@ -54,6 +55,7 @@ __all__ = (
     "MCPAuthTokenVerificationExceptionCode",
     "MessageRefused",
     "MessageTooLarge",
+    "MethodNotAllowed",
     "Misdirected",
     "NoCredential",
     "NotFound",
@@ -228,6 +230,11 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         description: The sentence for the caller, instead of the class's own: printable ASCII without `"`, `\` and `=`.
         retry_after: Seconds until the client should try again (503 only).
         response_headers: Header fields to add to the response, for example a DPoP nonce.
+
+    Attributes:
+        operation: The operation that was refused, for the log.
+        tool_call_id: The id of the `tools/call` whose result contains the challenge (`challenge_style`); None for an
+            answer with an HTTP status.
     """
 
     status: ClassVar[int] = 400
@@ -260,6 +267,7 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         self.alg = alg
         self.client_id = client_id
         self.operation: str | None = None
+        self.tool_call_id: str | int | None = None
         self.retry_after = retry_after
         self.response_headers = response_headers
 
@@ -296,6 +304,8 @@ class NoCredential(Unauthenticated):
     """A request without a credential of a known scheme: a challenge without `error` (RFC 6750 section 3.1)."""
 
     default_description = "Authentication required"
+    required: tuple[str, ...] | None = None
+    """The scopes that the challenge names; None for those of the resource."""
 
 
 class InvalidToken(Unauthenticated):
@@ -364,6 +374,13 @@ class NotFound(Refusal):
 
     status = 404
     default_description = "Not found"
+
+
+class MethodNotAllowed(Refusal):
+    """A GET or DELETE without a token where POST may need none: 405, as of a server without GET streams."""
+
+    status = 405
+    default_description = "Method not allowed"
 
 
 class Misdirected(Refusal):

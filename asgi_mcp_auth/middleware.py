@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from asgi_mcp_auth._asgi.app_check import refuse_wsgi_call
 from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Send
+from asgi_mcp_auth._asgi.authorizer import Admission
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.mount_check import MountCheck
 from asgi_mcp_auth._asgi.response import Incoming, send_response
@@ -27,7 +28,7 @@ from asgi_mcp_auth._oauth.responses import Response, json_response, refusal_resp
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import NO_RESOURCE, Route
 from asgi_mcp_auth._protection import Protection
-from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._request import RequestInfo, canonical_name
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.authorization import Operation
 from asgi_mcp_auth.decisions import Decision, Outcome
@@ -106,9 +107,20 @@ class ProtectedApp:
         if self._has_observers:
             self._observe("allowed", request, resource, identity, operations=admission.operations)
         receive, wrap_send = admission.receive or receive, admission.wrap_send
-        removed_fields, listens = admission.removed_fields, admission.listens
+        removed_fields, listens, began = admission.removed_fields, admission.listens, admission.began_anonymously
         del admission  # holds the parsed body
-        await run_app(self._context, identity, cors, request, receive, send, wrap_send, removed_fields, listens)  # 10
+        await run_app(  # 10
+            self._context,
+            identity,
+            cors,
+            request,
+            receive,
+            send,
+            wrap_send,
+            removed_fields,
+            listens,
+            began_anonymously=began,
+        )
 
     async def _check_transport(
         self, resource: CompiledResource, request: RequestInfo, receive: Receive, send: Send
@@ -142,8 +154,7 @@ class ProtectedApp:
     async def _serve_unprotected(self, route: Route, request: RequestInfo, receive: Receive, send: Send) -> None:
         """Serve a request that no resource owns: a document, a public path, or a refusal."""
         if route.is_public:  # health checks call by address, so the Host of public paths is not checked
-            self._observe("public", request)
-            await run_public(self._context, None, request.scope, receive, send)
+            await self._serve_public(request, receive, send)
         elif (misdirected := self._hosts.refuse(request)) is not None:
             await self._refuse(misdirected, request, receive, send)
         elif route.document is not None:
@@ -154,21 +165,37 @@ class ProtectedApp:
         else:
             await self._refuse(route.refusal or NO_RESOURCE, request, receive, send)
 
+    async def _serve_public(self, request: RequestInfo, receive: Receive, send: Send) -> None:
+        """Run the app for a public path, with the caller's identity if `identify_public` is set and there is one."""
+        index = self._routes.owner_of(request) if self._protection.identify_public else None
+        identity = None if index is None else await self._authenticators[index].verify(request)
+        if index is None or identity is None or _is_missing(identity):
+            self._observe("public", request)
+            await run_public(self._context, None, request.scope, receive, send)
+        elif isinstance(identity, Refusal):
+            await self._refuse(identity, request, receive, send, self._resources[index])
+        else:
+            self._observe("public", request, self._resources[index], identity)
+            await run_app(self._context, identity, None, request, receive, send)
+
     async def _serve_unauthenticated(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self, refusal: Refusal, route: Route, request: RequestInfo, receive: Receive, send: Send, cors: Cors | None
     ) -> None:
         """Run the app without an identity if there is no credential and every operation is public; else refuse."""
         index = route.resource or 0
-        admission = None
+        admission: Admission | Refusal = refusal
         if isinstance(refusal, NoCredential):
-            admission = await self._authorizers[index].admit_anonymous(route, request, receive)
-        if admission is None:
-            await self._refuse(refusal, request, receive, send, self._resources[index], cors)
+            admission = await self._authorizers[index].admit_anonymous(refusal, route, request, receive)
+        if isinstance(admission, Refusal):
+            await self._refuse(admission, request, receive, send, self._resources[index], cors)
             return
         self._observe("public", request, self._resources[index], operations=admission.operations)
-        receive, wrap_send = admission.receive or receive, admission.wrap_send
+        receive, wrap_send, scope = admission.receive or receive, admission.wrap_send, request.scope
+        if admission.removed_fields:
+            kept = [field for field in scope["headers"] if canonical_name(field[0]) not in admission.removed_fields]
+            scope = {**scope, "headers": kept}
         del admission  # holds the parsed body
-        await run_public(self._context, cors, request.scope, receive, send, wrap_send)
+        await run_public(self._context, cors, scope, receive, send, wrap_send)
 
     async def _refuse(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,
@@ -269,6 +296,10 @@ class ProtectedApp:
                 "which is hidden. Set expose_token=True to pass it on, or remove the app's own authentication."
             )
         return send
+
+
+def _is_missing(identity: Verified | Refusal) -> bool:
+    return isinstance(identity, NoCredential) and identity.reason is Reason.NO_CREDENTIAL
 
 
 async def _republish(issuer: RemoteJWKS) -> Response:

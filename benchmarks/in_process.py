@@ -48,6 +48,7 @@ BARE = "control: the bare app"
 LEAST = "lower bound for a known token"
 UNRULED = "{}, without rules"
 BODIES = {"200 B": 200, "4 KB": 4096, "256 KB": 262_144}
+PUBLIC = "200 B, public tool without a token"
 BRIDGED = "known token, MCP SDK bridge"
 BELOW = "known token, below the resource's path"
 OBSERVED = "known token, with an observer"
@@ -167,6 +168,7 @@ async def body_cases(issuer: Issuer, effort: Effort) -> list[Case]:
     """Return the cases with bodies under tool rules, and the same without rules."""
     cases, token = list[Case](), issuer.mint(RESOURCE, scope=SCOPE)
     without = protected(issuer, reading_app)
+    anonymous = make_exchange(protected(issuer, reading_app, public_tools=["add"]), body=make_body(200))
     rules = {"add": [SCOPE], "delete_*": ["mcp:write"], "purge": ["mcp:admin"]}
     ruled = protected(issuer, reading_app, tools=rules)
     forbidden = make_exchange(ruled, token, body=make_body(200, tool="purge"))
@@ -179,6 +181,7 @@ async def body_cases(issuer: Issuer, effort: Effort) -> list[Case]:
             Case(name=control, exchange=make_exchange(without, token, body=body), calls=calls),
             Case(name=name, exchange=make_exchange(ruled, token, body=body), control=control, calls=calls),
         ]
+    cases.append(Case(name=PUBLIC, exchange=anonymous, control=UNRULED.format("200 B"), calls=effort.of(1000, 2)))
     return cases
 
 

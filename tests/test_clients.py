@@ -252,3 +252,28 @@ def test_a_client_with_a_client_id_metadata_document_does_not_register(
     assert parse_qs(urlsplit(client.asked[0]).query)["redirect_uri"] == [REDIRECT_URI]
     assert documents.asked - before <= 1  # it was kept from the test before, or fetched now
     assert documents.asked >= 1
+
+
+@pytest.mark.requirement("MX-1", "MX-2", "MX-5", "MX-10")
+@pytest.mark.parametrize(("sdk", "options", "revision"), [*PYTHON, *TYPESCRIPT[:2]])
+def test_a_client_signs_in_when_it_calls_a_protected_tool(
+    tmp_path: Path, sdk: str, options: dict[str, Any], revision: str
+) -> None:
+    """The client stays in its session; the public tool asks a signed-in caller for one more scope."""
+    with world(tmp_path, PUBLIC="1") as here, sdk_client(sdk, here.resource, **options) as client:
+        assert client.do("connect") == revision
+        assert client.do("list") == ["read", "write"]
+        assert client.call("read") == "read"
+        assert client.asked == []
+        assert client.call("write") == "written"
+        assert len(client.asked) == 1
+        assert client.call("read") == "read"
+        assert len(client.asked) == 2
+
+    assert here.statuses("tools/call write") == [401, 200]
+    assert here.statuses("tools/call read") == [200, 403, 200]
+    refused = next(e for e in here.exchanges("resource") if e["status"] == 401)
+    assert refused["challenge"] == f'Bearer scope="mcp:write", resource_metadata="{here.metadata_url}"'
+    assert [scopes_of(asked["scope"]) for asked in here.asked()] == [{"mcp:write"}, WRITE]
+    started = [e for e in here.exchanges("resource") if e["operation"] == "initialize" and e["status"] == 200]
+    assert len(started) == (0 if revision == "2026-07-28" else 1)

@@ -88,7 +88,7 @@ def served(
         yield origin, process
 
 
-def tool(url: str, token: str, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
+def tool(url: str, token: str | None, name: str, arguments: Mapping[str, Any] | None = None) -> Any:
     async def run() -> Any:
         async with Client(url, auth=token) as client:
             return ((await client.call_tool(name, dict(arguments or {}))).structured_content or {})["result"]
@@ -96,7 +96,7 @@ def tool(url: str, token: str, name: str, arguments: Mapping[str, Any] | None = 
     return anyio.run(run)
 
 
-def refused(url: str, token: str, name: str) -> httpx.Response:
+def refused(url: str, token: str | None, name: str) -> httpx.Response:
     """The response to a call of a tool that the token may not use."""
     message: dict[str, Any] = {
         "jsonrpc": "2.0",
@@ -104,7 +104,8 @@ def refused(url: str, token: str, name: str) -> httpx.Response:
         "method": "tools/call",
         "params": {"name": name, "arguments": {}},
     }
-    return httpx.post(url, json=message, headers={"authorization": f"Bearer {token}"}, trust_env=False)
+    fields = {} if token is None else {"authorization": f"Bearer {token}"}
+    return httpx.post(url, json=message, headers=fields, trust_env=False)
 
 
 def get(url: str, token: str | None = None, **fields: str) -> httpx.Response:
@@ -128,6 +129,20 @@ def test_fastmcp_scopes_and_the_client(issuer: Issuer, tmp_path: Path) -> None:
                 check=False,
             )  # fmt: skip
             assert (done.stdout[-len(printed) :], done.returncode) == (printed, 0), done.stderr
+
+
+def test_mixed_auth(issuer: Issuer, tmp_path: Path) -> None:
+    with served(tmp_path, "mixed_auth.py", issuer.url) as (origin, _):
+        url = f"{origin}/mcp"
+        writer = issuer.token(url, "notes:read notes:write")
+        assert tool(url, None, "search", {"text": "library"}) == ["The library opens at nine."]
+        assert tool(url, None, "greet") == "Hello!"
+        assert tool(url, writer, "greet") == "Hello curl!"
+        assert tool(url, writer, "create_note", {"text": "milk"}) == "milk"
+        challenge = refused(url, None, "create_note")
+        assert challenge.status_code == 401
+        assert 'scope="notes:read notes:write"' in challenge.headers["www-authenticate"]
+        assert refused(url, "x", "greet").status_code == 401
 
 
 def test_mcp_sdk(issuer: Issuer, tmp_path: Path) -> None:

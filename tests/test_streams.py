@@ -179,7 +179,7 @@ async def test_a_session_field_counts_however_a_wsgi_app_would_read_it(name: str
     bob, session = token(issuer, sub="bob"), (name, "s1")
     assert (await post(guard, bob, rpc("ping"), LEGACY, session)).status == 404
     assert (await post(guard, bob, rpc("ping"), LEGACY, session, ("mcp-session-id", "s2"))).status == 404
-    assert (await post(guard, None, rpc("ping"), LEGACY, session)).status == 401
+    assert (await post(guard, None, rpc("ping"), LEGACY, session)).status == 404
     modern_fields = [(name, "s1"), ("last_event-id", "1"), ("mcp-method", "ping")]
     assert (await post(guard, bob, modern(rpc("ping")), MODERN, *modern_fields)).status == 200
     assert b"s1" not in [value for _, value in app.scopes[-1]["headers"]]

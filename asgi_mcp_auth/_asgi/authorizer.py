@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from asgi_mcp_auth._asgi.asgi_types import Receive, WrapSend
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
-from asgi_mcp_auth._asgi.lists import filter_lists
-from asgi_mcp_auth._asgi.sessions import SESSION_ID, SessionBinding
+from asgi_mcp_auth._asgi.lists import ListRules, rewrite_lists
+from asgi_mcp_auth._asgi.sessions import SessionBinding
 from asgi_mcp_auth._asgi.streams import LISTEN
 from asgi_mcp_auth._mcp.headers import MCPFields, header_params
 from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operations
@@ -29,6 +29,8 @@ from asgi_mcp_auth.errors import (
     InsufficientAuthentication,
     InsufficientScope,
     MessageRefused,
+    MethodNotAllowed,
+    NoCredential,
     Reason,
     Refusal,
 )
@@ -37,6 +39,8 @@ from asgi_mcp_auth.stores import Store
 __all__ = ("Admission", "Authorizer")
 
 WITHOUT_MESSAGE = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))
+STREAM_METHODS = frozenset(("GET", "DELETE"))  # the event stream and the end of a session
+CHATGPT = (b"openai-mcp", b"chatgpt")  # in its User-Agent
 MAX_PUBLIC_BODY = 65_536  # bytes that are read for a client without a token
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 256  # operations whose requirements are cached, and characters of an operation
 NO_PARAMS: Mapping[str, str] = {}
@@ -52,6 +56,7 @@ class Admission(NamedTuple):
         removed_fields: Header fields, by canonical name, that the app does not get.
         needed: The scopes that the rules for the body require.
         listens: Whether the body asks for `subscriptions/listen`. None: the body was not read.
+        began_anonymously: Whether the caller's session was made without a token.
     """
 
     receive: Receive | None = None
@@ -60,6 +65,7 @@ class Admission(NamedTuple):
     removed_fields: frozenset[bytes] = frozenset()
     needed: Sequence[Requirement] = ()
     listens: bool | None = None
+    began_anonymously: bool = False
 
 
 UNCHANGED = Admission()
@@ -79,7 +85,6 @@ class Authorizer:
 
     Attributes:
         looks_inside: Whether more than the path decides about requests for MCP paths.
-        has_public_methods: Whether some methods need no token.
     """
 
     def __init__(
@@ -100,13 +105,13 @@ class Authorizer:
         self._clock = clock
         self._max_body = max_body_size
         self._sessions = None if session_store is None else SessionBinding(session_store, resource.identifier, hooks)
-        self._reads = self._rules.any or self._rules.filter_lists or authorize is not None
+        self._rewrites_lists = self._rules.filter_lists or "security_schemes" in self._rules.annotate_lists
+        self._reads = self._rules.any or self._rewrites_lists or authorize is not None
         self._leeways = {trusted.rules.issuer: trusted.rules.leeway for trusted in resource.trust.named}
         self._order = {scope: position for position, scope in enumerate(resource.policy.known)}
         self._known: dict[tuple[str, TargetKind | None, str | None], tuple[Requirement, ...]] = {}
         self._shows = observed or authorize is not None
         self.looks_inside = self._reads or self._sessions is not None
-        self.has_public_methods = bool(self._rules.public_methods)
 
     def admit_path(self, route: Route, request: RequestInfo, verified: Verified) -> Admission | Refusal:
         """Return the decision that the path alone makes."""
@@ -137,7 +142,9 @@ class Authorizer:
         if isinstance(bound, Refusal):
             return bound
         wrap_send = _both(admission.wrap_send, bound.wrap_send)
-        return admission._replace(wrap_send=wrap_send, removed_fields=bound.removed_fields)
+        return admission._replace(
+            wrap_send=wrap_send, removed_fields=bound.removed_fields, began_anonymously=bound.began_anonymously
+        )
 
     def _admit_without_message(
         self, route: Route, request: RequestInfo, receive: Receive, verified: Verified, fields: MCPFields
@@ -155,7 +162,7 @@ class Authorizer:
         path = route.requirement
         needed = [path]
         try:
-            asked, params, receive = await self._read(request, receive, fields, self._max_body)
+            asked, params, receive, is_batch = await self._read(request, receive, fields, self._max_body)
             for one in asked if len(asked) == 1 else {one[:3]: one for one in asked}.values():  # each target once
                 more = self._requirements(one)
                 if isinstance(more, Forbidden):
@@ -167,7 +174,11 @@ class Authorizer:
         granted = verified.auth_info.scopes
         for requirement in needed:
             if requirement.strength is not None or not requirement.met_by(granted):
+                if self._is_public(route, asked):  # the baseline is not needed: it is not without a token either
+                    needed = needed[1:]
                 lacking = self._lacking(request, needed, verified, (operations(one, params)[0] for one in asked))
+                if isinstance(lacking, InsufficientScope) and not is_batch:
+                    lacking.tool_call_id = self._tool_call_id(request, asked)
                 if lacking is not None:
                     return lacking
                 break
@@ -203,29 +214,90 @@ class Authorizer:
         needed: Sequence[Requirement] = (),
     ) -> Admission:
         shown = tuple(each for one in asked for each in operations(one, params)) if self._shows else ()
-        filtering = self._filtering(info, fields, asked) if self._rules.filter_lists else None
+        filtering = self._filtering(info, fields, asked) if self._rewrites_lists else None
         listens = LISTEN in [method for method, *_ in asked]
         return Admission(receive, shown, filtering, needed=needed, listens=listens)
 
-    async def admit_anonymous(self, route: Route, request: RequestInfo, receive: Receive) -> Admission | None:
-        """Return the admission of a request without a credential; None unless its body has public methods only."""
-        if not self.has_public_methods or not route.checks_message or request.is_websocket or request.method != "POST":
-            return None
-        if self._sessions is not None and SESSION_ID in request.fields:
-            return None  # a session belongs to a caller
+    async def admit_anonymous(
+        self, refusal: NoCredential, route: Route, request: RequestInfo, receive: Receive
+    ) -> Admission | Refusal:
+        """Return the admission of a request without a credential if everything it asks for is public.
+
+        Otherwise return the refusal, which names the scopes of what the body asks for if the policy has public
+        operations. Paths with a rule of their own have no public operations.
+        """
+        # Another scheme, or a field without one, may be a credential that cannot be verified.
+        is_missing = not any(line.strip(b" \t") for line in request.fields.get(b"authorization", ()))
+        has_public = bool(self._rules.public_methods) and route.requirement == self._resource.policy.baseline
+        if not has_public or not is_missing or not route.checks_message or request.is_websocket:
+            return refusal
+        if request.method in STREAM_METHODS and self._rules.has_public_targets:
+            return MethodNotAllowed(Reason.NO_CREDENTIAL, response_headers=((b"allow", b"POST"),))
+        if request.method != "POST":
+            return refusal
         fields = MCPFields(request.fields)
+        limit = min(self._max_body, MAX_PUBLIC_BODY)
         try:
-            asked, params, receive = await self._read(request, receive, fields, min(self._max_body, MAX_PUBLIC_BODY))
-        except MessageRefused:
+            asked, params, receive, is_batch = await self._read(request, receive, fields, limit, allow_responses=False)
+            if not asked or not self._is_public(route, asked):
+                return self._needs_token(refusal, request, asked, is_batch=is_batch)
+        except MessageRefused as refused:  # a client that signs in learns what is wrong with another body
+            return refused.without_traceback() if refused.reason is Reason.HEADER_MISMATCH else refusal
+        admission = self._admission(None, fields, asked, params, receive)
+        if self._sessions is None:
+            return admission
+        bound = await self._sessions.check(request, fields.modern, None, b"")
+        if isinstance(bound, Refusal):
+            return bound
+        wrap_send = _both(admission.wrap_send, bound.wrap_send)
+        return admission._replace(wrap_send=wrap_send, removed_fields=bound.removed_fields)
+
+    def _is_public(self, route: Route, asked: Iterable[Asked]) -> bool:
+        """Return whether everything that a body asks for, under every name, needs no token."""
+        if not self._rules.public_methods or route.requirement != self._resource.policy.baseline:
+            return False
+        return all(self._rules.is_public(one) for one in asked)
+
+    def _needs_token(
+        self, refusal: NoCredential, request: RequestInfo, asked: list[Asked], *, is_batch: bool
+    ) -> NoCredential:
+        """Return the refusal of operations that need a token, with the scopes to request (RFC 6750 section 3.1).
+
+        Raises:
+            MessageRefused: A resource's URI can be read in ways that have different rules.
+        """
+        if not self._rules.has_public_targets:
+            return refusal
+        protected = [self._requirements(one) for one in asked if not self._rules.is_public(one)]
+        found = [rule for rules in protected if not isinstance(rules, Forbidden) for rule in rules]
+        named = NoCredential(refusal.reason)
+        names = (*self._resource.policy.challenged.named, *(name for rule in found for name in rule.named))
+        named.required = tuple(dict.fromkeys(names))
+        if not is_batch:
+            named.tool_call_id = self._tool_call_id(request, asked)
+        return named
+
+    def _tool_call_id(self, request: RequestInfo, asked: Sequence[Asked]) -> str | int | None:
+        """Return the id of a `tools/call` whose refusal is a tool result; None to refuse with an HTTP status."""
+        style = self._rules.challenge_style
+        if style == "http" or not asked or asked[0][0] != "tools/call":
             return None
-        if not asked or any(method not in self._rules.public_methods for method, *_ in asked):
-            return None
-        return self._admission(None, fields, asked, params, receive)
+        if style == "auto":
+            agents = [value.lower() for name, value in request.forwarded if name.lower() == b"user-agent"]
+            if not any(word in agent for agent in agents for word in CHATGPT):
+                return None
+        return asked[0][3].message_id
 
     async def _read(
-        self, request: RequestInfo, receive: Receive, fields: MCPFields, limit: int
-    ) -> tuple[list[Asked], Mapping[str, str], Receive]:
-        """Return the operations of a request, its `Mcp-Param-*` fields, and a `receive` for the app.
+        self,
+        request: RequestInfo,
+        receive: Receive,
+        fields: MCPFields,
+        limit: int,
+        *,
+        allow_responses: bool = True,
+    ) -> tuple[list[Asked], Mapping[str, str], Receive, bool]:
+        """Return the operations of a request, its `Mcp-Param-*` fields, a `receive` for the app, and if it is a batch.
 
         Raises:
             MessageRefused: The body is not a JSON-RPC message, or contradicts the header fields.
@@ -235,10 +307,11 @@ class Authorizer:
         if self._rules.headers_only:
             asked = asked_by_fields(fields)
             if asked[0] not in IN_BODY_ONLY:
-                return self._rules.resolve([asked], hooked=hooked), params, receive
+                return self._rules.resolve([asked], hooked=hooked), params, receive, False
         body = await read_body(receive, fields, limit)
-        whole = asks(body, fields, allow_batches=self._rules.allow_batches)
-        return self._rules.resolve(whole, hooked=hooked), params, replay(body, receive)
+        whole = asks(body, fields, allow_batches=self._rules.allow_batches, allow_responses=allow_responses)
+        is_batch = body.lstrip(b" \t\r\n").startswith(b"[")
+        return self._rules.resolve(whole, hooked=hooked), params, replay(body, receive), is_batch
 
     def _lacking(
         self, request: RequestInfo, needed: Iterable[Requirement], verified: Verified, asked: Iterable[Operation] = ()
@@ -296,9 +369,11 @@ class Authorizer:
     def _filtering(self, info: AuthInfo | None, fields: MCPFields, asked: Iterable[Asked] | None) -> WrapSend | None:
         """Return a wrapper of `send` that removes unusable entries from lists; None if no list is filtered.
 
-        Without `info` the caller is unauthenticated and has no scopes.
+        Without `info` the caller is unauthenticated: the list keeps what the caller may use after signing in, if the
+        policy has public targets.
         """
-        if not self._rules.filter_lists:
+        rules = self._rules
+        if not self._rewrites_lists:
             return None
         lists = (
             None
@@ -315,15 +390,34 @@ class Authorizer:
             listed = self._rules.listed(kind, name)
             if isinstance(listed, Forbidden):
                 return None
-            needed = [baseline, *listed]
+            is_public = rules.is_listed_public(kind, name)
+            if info is None and rules.has_public_targets:
+                return ()
+            needed = listed if is_public else [baseline, *listed]
             strengths = [one.strength for one in needed if one.strength is not None]
             strong = all(strength.met_by(claims, now, leeway) for strength in strengths)
             if strong and all(one.met_by(granted) for one in needed):
                 return ()
             return tuple(dict.fromkeys(scope for one in needed for scope in one.named)) or None
 
-        mark = "required_scopes" in self._rules.annotate_lists
-        return lambda send: filter_lists(send, lists, lacks, mark=mark, modern=fields.modern)
+        def schemes(tool: str) -> list[dict[str, object]] | None:
+            listed = rules.listed("tool", tool)
+            if isinstance(listed, Forbidden):
+                return None
+            is_public = rules.is_listed_public("tool", tool)
+            names = [name for one in (listed if is_public else [baseline, *listed]) for name in one.named]
+            oauth2: dict[str, object] = {"type": "oauth2", "scopes": list(dict.fromkeys(names))}
+            if not is_public:
+                return [oauth2]
+            return [{"type": "noauth"}, *([oauth2] if names else [])]
+
+        rewriting = ListRules(
+            lacks if rules.filter_lists else None,
+            schemes if "security_schemes" in rules.annotate_lists else None,
+            mark="required_scopes" in rules.annotate_lists,
+            modern=fields.modern,
+        )
+        return lambda send: rewrite_lists(send, lists, rewriting)
 
 
 def _both(inner: WrapSend | None, outer: WrapSend | None) -> WrapSend | None:

@@ -1,4 +1,4 @@
-"""Removing entries that the caller may not use from the app's lists, in JSON responses and in event streams.
+"""Rewriting the app's lists, in JSON responses and in event streams: filtered entries, and annotations.
 
 Filtering is a convenience for the caller: the rules are enforced when an entry is called. A response or event that
 cannot be read passes unchanged.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from asgi_mcp_auth._asgi.asgi_types import Message, Send
 from asgi_mcp_auth._asgi.streams import is_event_stream
@@ -17,9 +17,10 @@ from asgi_mcp_auth._mcp.operations import LISTS
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_value
 from asgi_mcp_auth.authorization import TargetKind
 
-__all__ = ("filter_lists",)
+__all__ = ("ListRules", "rewrite_lists")
 
 MAX_HELD = 4_194_304  # bytes of a response or event; a longer one passes unchanged
+SECURITY_SCHEMES = "securitySchemes"
 REQUIRED_SCOPES = "asgi-mcp-auth/requiredScopes"
 _EVENT_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r\r\n?")  # a \r at the end may be half of a line end
 MAX_END_LENGTH = 4
@@ -27,18 +28,33 @@ _LINE = re.compile(rb"\r\n|\n|\r")
 
 _Object = dict[str, Any]
 ListsById = Mapping[str | int | None, str]
+Schemes = Callable[[str], list[dict[str, object]] | None]
 Lacks = Callable[[TargetKind, str], tuple[str, ...] | None]
 """From the kind and the name of an entry to (): usable; to all scopes it needs; or to None: no scope would help."""
+
+
+class ListRules(NamedTuple):
+    """How lists are rewritten.
+
+    Attributes:
+        lacks: What the caller lacks to use an entry; None to keep every entry.
+        schemes: The `securitySchemes` of a tool, or None for none; None to add no such member.
+        mark: Whether to keep entries that more scopes would allow, with these scopes.
+        modern: Whether the request is of MCP 2026-07-28 or later, which has `cacheScope`.
+    """
+
+    lacks: Lacks | None
+    schemes: Schemes | None
+    mark: bool
+    modern: bool
 
 
 class _Filter:
     """Rewrites one response. `lists` holds the list methods by request id; None means any list."""
 
-    def __init__(self, lists: ListsById | None, lacks: Lacks, *, mark: bool, modern: bool) -> None:
+    def __init__(self, lists: ListsById | None, rules: ListRules) -> None:
         self._lists = lists
-        self._lacks = lacks
-        self._mark = mark
-        self._modern = modern
+        self._lacks, self._schemes, self._mark, self._modern = rules
 
     def data(self, data: bytes) -> bytes | None:
         """Return the rewritten JSON data, or None if nothing changes."""
@@ -67,7 +83,7 @@ class _Filter:
 
     def _result(self, result: _Object, kind: TargetKind, member: str, key: str) -> bool:
         entries: object = result.get(member)
-        if not isinstance(entries, list):
+        if not isinstance(entries, list) or (self._lacks is None and kind != "tool"):
             return False
         kept: list[_Object] = []
         for entry in cast("list[object]", entries):
@@ -75,7 +91,9 @@ class _Filter:
             name = members.get(key)
             if not isinstance(name, str):
                 return False  # not a list of named entries
-            lacking = self._lacks(kind, name)
+            if self._schemes is not None and kind == "tool":
+                members = _with_schemes(members, self._schemes(name))
+            lacking = () if self._lacks is None else self._lacks(kind, name)
             if lacking and self._mark:
                 meta: object = members.get("_meta")
                 own = cast("_Object", meta) if isinstance(meta, dict) else {}
@@ -83,7 +101,7 @@ class _Filter:
             elif lacking == ():
                 kept.append(members)
         result[member] = kept
-        if self._modern or "cacheScope" in result:
+        if self._lacks is not None and (self._modern or "cacheScope" in result):
             result["cacheScope"] = "private"  # the list differs by caller
         return True
 
@@ -97,6 +115,15 @@ class _Filter:
         newline = b"\r\n" if b"\r\n" in event else b"\n"
         others = [line for line in lines if line and not line.startswith(b"data:")]
         return newline.join([*others, b"data: " + changed, b"", b""])
+
+
+def _with_schemes(members: _Object, schemes: list[dict[str, object]] | None) -> _Object:
+    """Return a tool with its `securitySchemes`, also in `_meta`; unchanged if the app sets them."""
+    meta: object = members.get("_meta")
+    own = cast("_Object", meta) if isinstance(meta, dict) else {}
+    if schemes is None or SECURITY_SCHEMES in members or SECURITY_SCHEMES in own:
+        return members
+    return {**members, SECURITY_SCHEMES: schemes, "_meta": {**own, SECURITY_SCHEMES: schemes}}
 
 
 class _Sender:
@@ -156,6 +183,6 @@ class _Sender:
             await self._send({**message, "body": b"".join(out)})
 
 
-def filter_lists(send: Send, lists: ListsById | None, lacks: Lacks, *, mark: bool, modern: bool) -> Send:
-    """Return a `send` that filters a JSON response as a whole, and an event stream event by event."""
-    return _Sender(send, _Filter(lists, lacks, mark=mark, modern=modern)).send
+def rewrite_lists(send: Send, lists: ListsById | None, rules: ListRules) -> Send:
+    """Return a `send` that rewrites a JSON response as a whole, and an event stream event by event."""
+    return _Sender(send, _Filter(lists, rules)).send

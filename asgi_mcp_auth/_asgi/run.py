@@ -70,15 +70,21 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     wrap_send: WrapSend | None = None,
     removed_fields: frozenset[bytes] = frozenset(),
     listens: bool | None = None,
+    *,
+    began_anonymously: bool = False,
 ) -> None:
-    """Run the app with the caller's identity in its scope and in `current_auth()`."""
+    """Run the app with the caller's identity in its scope and in `current_auth()`.
+
+    The MCP SDK binds a session to the SDK's type of user in the scope that made it. In a session that was made without
+    a token the scope has our own type, so that the SDK finds the session again.
+    """
     info, bridge, scope = verified.auth_info, context.bridge, request.scope
     user = AuthenticatedUser(info) if bridge is None else bridge.make_user(info)
     child: dict[str, Any] = dict(scope)
     identity = {"mcp_auth": info, "claims": info.claims}
     state = child.get("state")
     child["state"] = {**state, **identity} if state else identity
-    child["user"] = user
+    child["user"] = AuthenticatedUser(info) if began_anonymously else user
     child["auth"] = Credentials(info.scopes)
     if not context.expose_token or info.issuer == API_KEY_ISSUER:  # MCP forbids token passthrough; a key is no token
         child["headers"] = request.forwarded

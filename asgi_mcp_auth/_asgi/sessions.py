@@ -12,6 +12,8 @@ from functools import partial
 from hashlib import sha256
 from typing import NamedTuple
 
+import anyio
+
 from asgi_mcp_auth._asgi.asgi_types import Message, Send, WrapSend
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.hooks import HookCaller
@@ -23,6 +25,8 @@ __all__ = ("SESSION_ID", "Bound", "SessionBinding")
 
 SESSION_ID = b"mcp-session-id"
 STATEFUL = frozenset((SESSION_ID, b"last-event-id"))
+ANONYMOUS = b"anonymous"  # no key of a principal, which is a hash
+CLAIM_ATTEMPTS, CLAIM_SECONDS = 20, 0.05
 MAX_ID_LENGTH = 512
 IDLE_LIFETIME = 86_400.0  # seconds after its last use that a session stays bound
 DROPPED_LIFETIME = 1.0
@@ -31,10 +35,22 @@ MAX_COUNTED = 100_000  # sessions of all principals that are counted
 
 
 class Bound(NamedTuple):
-    """The header fields to remove, by canonical name, and a wrapper of `send` that looks for a new session id."""
+    """What changes for a request.
+
+    Attributes:
+        removed_fields: The header fields to remove, by canonical name.
+        wrap_send: Wraps `send`, to look for a new session id.
+        began_anonymously: Whether the session was made without a token.
+    """
 
     removed_fields: frozenset[bytes] = frozenset()
     wrap_send: WrapSend | None = None
+    began_anonymously: bool = False
+
+
+def _claimed(owner: bytes) -> bytes:
+    """Return the value of a session that was made without a token and belongs to `owner` now."""
+    return ANONYMOUS + b":" + owner
 
 
 class _SessionCounts:
@@ -84,25 +100,53 @@ class SessionBinding:
     def _key(self, session_id: bytes) -> str:
         return "session:" + sha256(self._resource.encode() + b"\0" + session_id).hexdigest()
 
-    async def check(self, request: RequestInfo, modern: bool, auth_info: AuthInfo, token: bytes) -> Bound | Refusal:
-        """Return what changes for the app, or the refusal of a session that is not the caller's."""
+    async def check(
+        self, request: RequestInfo, modern: bool, auth_info: AuthInfo | None, token: bytes
+    ) -> Bound | Refusal:
+        """Return what changes for the app, or the refusal of a session that is not the caller's.
+
+        A session that was made without a token belongs to the first caller with one, and to no caller without one
+        from then on.
+        """
         if modern:
             return Bound(STATEFUL)
         named = request.fields.get(SESSION_ID, [])
-        owner = auth_info.principal.key.encode("ascii")
+        began_anonymously = False
+        owner = ANONYMOUS if auth_info is None else auth_info.principal.key.encode("ascii")
         if named:
-            unknown = SessionNotFound(Reason.SESSION_NOT_FOUND, client_id=auth_info.client_id)
+            client_id = None if auth_info is None else auth_info.client_id
+            unknown = SessionNotFound(Reason.SESSION_NOT_FOUND, client_id=client_id)
             if len(named) > 1 or not 0 < len(named[0]) <= MAX_ID_LENGTH:
                 return unknown
             key = self._key(named[0])
             try:
-                if await self._get(key, token) != owner:
+                bound = await self._get(key, token)
+                if bound == ANONYMOUS and owner != ANONYMOUS:
+                    bound = await self._claim(key, owner, token)
+                began_anonymously = bound == _claimed(owner)
+                if bound != owner and not began_anonymously:
                     return unknown
-                await self._put(key, owner, IDLE_LIFETIME, token)
+                if owner != ANONYMOUS:  # which could undo what another request claims at this moment
+                    await self._put(key, _claimed(owner) if began_anonymously else owner, IDLE_LIFETIME, token)
             except Refusal as refusal:
                 return refusal.without_traceback()
             self._counts.touch(owner, key)
-        return Bound(wrap_send=partial(self._watch, owner=owner, known=named, token=token))
+        wrap_send = partial(self._watch, owner=owner, known=named, token=token)
+        return Bound(wrap_send=wrap_send, began_anonymously=began_anonymously)
+
+    async def _claim(self, key: str, owner: bytes, token: bytes) -> object:
+        """Bind a session without an owner, if no other caller is faster; return the stored value."""
+        claim = f"{key}:claim"
+        add = self._store.add_if_absent
+        if await self._hooks.call(add, claim, IDLE_LIFETIME, name="session_store", token=token) is True:
+            await self._put(key, _claimed(owner), IDLE_LIFETIME, token)
+            return _claimed(owner)
+        for _ in range(CLAIM_ATTEMPTS):  # a parallel request of the same caller may be the faster one
+            bound = await self._get(key, token)
+            if bound != ANONYMOUS:
+                return bound
+            await anyio.sleep(CLAIM_SECONDS)
+        return None
 
     async def _get(self, key: str, token: bytes) -> object:
         return await self._hooks.call(self._store.get, key, name="session_store", token=token)
@@ -128,7 +172,7 @@ class SessionBinding:
                 return
             await self._put(key, owner, IDLE_LIFETIME, token)
             dropped = self._counts.add(owner, key)
-            if dropped is not None:
+            if dropped is not None and await self._get(dropped, token) == owner:
                 await self._put(dropped, b"", DROPPED_LIFETIME, token)
         except Refusal:  # logged. An unbound session belongs to no caller: its client gets a 404 and begins anew
             return

@@ -98,13 +98,14 @@ class Argument(NamedTuple):
     path: tuple[tuple[str, bool], ...]
 
 
-def asks(body: bytes, fields: MCPFields, *, allow_batches: bool = False) -> list[Asked]:
+def asks(body: bytes, fields: MCPFields, *, allow_batches: bool = False, allow_responses: bool = True) -> list[Asked]:
     """Return everything that a body asks for, after checking it against the header fields.
 
     Args:
         body: The bytes; the caller bounds their number.
         fields: The header fields of the request.
         allow_batches: Whether a batch may come without the version that has batches.
+        allow_responses: Whether the body may contain a client's responses.
 
     Raises:
         MessageRefused: The body is malformed or ambiguous, or a header field contradicts it.
@@ -117,7 +118,7 @@ def asks(body: bytes, fields: MCPFields, *, allow_batches: bool = False) -> list
         raise malformed(what)
     for message in messages:
         check_fields(fields, message)
-        if message.method is None and fields.modern:
+        if message.method is None and (fields.modern or not allow_responses):
             what = "a response from a client"
             raise malformed(what, message_id=message.message_id)
     return asks_of(messages, modern=fields.modern)

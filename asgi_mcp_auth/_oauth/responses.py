@@ -85,7 +85,12 @@ class ChallengeSource:
     def respond(self, refusal: Refusal, *, used: bytes | None = None, details: bool = False) -> Response:
         """Return the response to a refusal; see `refusal_response`. Frequent responses are rendered once."""
         is_missing = isinstance(refusal, NoCredential)
-        if refusal.response_headers or not (is_missing or (isinstance(refusal, InvalidToken) and not details)):
+        is_special = refusal.tool_call_id is not None or (isinstance(refusal, NoCredential) and refusal.required)
+        if (
+            is_special
+            or refusal.response_headers
+            or not (is_missing or (isinstance(refusal, InvalidToken) and not details))
+        ):
             return refusal_response(refusal, self, used=used, details=details)
         key = refusal.description, used
         response = self._rendered.get(key)
@@ -116,6 +121,35 @@ def _body(refusal: Refusal) -> Any:
     return {"error": refusal.wire_code}
 
 
+def _scope(refusal: Refusal, source: ChallengeSource) -> tuple[str, ...]:
+    if isinstance(refusal, (InsufficientScope, InsufficientAuthentication)):
+        return refusal.required
+    if isinstance(refusal, NoCredential) and refusal.required is not None:
+        return refusal.required
+    return source.scope
+
+
+def _tool_result(refusal: Refusal, source: ChallengeSource, used: bytes | None) -> Response:
+    """Return a tool result with the challenge in `_meta`, as ChatGPT reads it (OpenAI Apps SDK).
+
+    The challenge names an error also if there is no token: ChatGPT ignores a challenge without error.
+    """
+    lines = challenges(
+        source.schemes,
+        resource_metadata=source.resource_metadata,
+        scope=_scope(refusal, source),
+        error="insufficient_scope",
+        description=refusal.description,
+        used=used,
+    )
+    result = {
+        "isError": True,
+        "content": [{"type": "text", "text": NoCredential.default_description}],
+        "_meta": {"mcp/www_authenticate": [line.decode("ascii") for line in lines]},
+    }
+    return json_response(200, {"jsonrpc": "2.0", "id": refusal.tool_call_id, "result": result})
+
+
 def refusal_response(
     refusal: Refusal, source: ChallengeSource | None, *, used: bytes | None = None, details: bool = False
 ) -> Response:
@@ -129,17 +163,15 @@ def refusal_response(
         used: The credential scheme that the client used; None if it is not known.
         details: Add `cause`, which only operators should read (`show_error_details`).
     """
+    if refusal.tool_call_id is not None and source is not None:
+        return _tool_result(refusal, source, used)
     headers: list[Header] = []
     challenged = isinstance(refusal, (Unauthenticated, InsufficientScope)) or refusal.wire_code == "invalid_request"
     if challenged and source is not None:
         lines = challenges(
             source.schemes,
             resource_metadata=source.resource_metadata,
-            scope=(
-                refusal.required
-                if isinstance(refusal, (InsufficientScope, InsufficientAuthentication))
-                else source.scope
-            ),
+            scope=_scope(refusal, source),
             params=_authentication(refusal) if isinstance(refusal, InsufficientAuthentication) else (),
             error=refusal.wire_code,
             description=None if isinstance(refusal, NoCredential) else refusal.description,

@@ -261,6 +261,12 @@ class PathTable:
             return Verdict(owner, False, rule)
         return Verdict(owner, False, rule, self._non_mcp[owner].find(method, path) is not None)
 
+    def owner_of(self, path: str, root_path: str = "") -> int | None:
+        """Return the resource that owns a path in every way that routers may read it; None if there is none."""
+        full = full_path(path, root_path) if root_path else path
+        owners = {0 if self._sole else next(self._owners.matches(form), None) for form in (full, *readings(full))}
+        return owners.pop() if len(owners) == 1 else None
+
     def _corroborates(self, root_path: str) -> bool:
         """Return whether every resource lies below the root path, which the configuration thereby confirms."""
         root = root_path.rstrip("/")

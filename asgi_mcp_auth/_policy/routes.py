@@ -118,6 +118,10 @@ class RouteTable:
             self._remember(key, route)
         return route
 
+    def owner_of(self, request: RequestInfo) -> int | None:
+        """Return the resource whose tokens identify the callers of a public path; None if there is no single one."""
+        return self._paths.owner_of(request.path, self._own_root_path or request.root_path)
+
     def _find(self, request: RequestInfo, claimed_root_path: str) -> Route:
         if request.may_be_well_known and not request.is_websocket:
             document = self._documents.get(request.well_known_path)

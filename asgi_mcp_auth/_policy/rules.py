@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Final, NamedTuple, cast
+from math import inf
+from typing import Any, Final, Literal, NamedTuple, cast
 
 from asgi_mcp_auth._compat.servers import loaded_proxies, local_name
 from asgi_mcp_auth._mcp.messages import Message, malformed
@@ -49,10 +50,20 @@ COMMON = frozenset((*LISTS, "initialize", "ping", "server/discover", "logging/se
 """What a session needs before it does anything: never denied for having no rule."""
 
 _KINDS: Final[Mapping[str, TargetKind]] = {"tool": "tool", "resource": "resource", "prompt": "prompt"}
-ANNOTATIONS: Final = ("required_scopes",)
+OPENING: Final = ("initialize", "notifications/initialized", "server/discover", "ping", *LISTS)
+"""What a client without a token needs before it can call a public target."""
+ANNOTATIONS: Final = ("required_scopes", "security_schemes")
 
 
-def compile_rule(value: object, where: str, problems: Problems) -> tuple[tuple[str, ...], StepUpRequirement | None]:
+class Needed(NamedTuple):
+    """What one rule needs: scopes, one of several sets of scopes, and the user's authentication."""
+
+    scopes: tuple[str, ...] = ()
+    any_of: tuple[tuple[str, ...], ...] = ()
+    strength: StepUpRequirement | None = None
+
+
+def compile_rule(value: object, where: str, problems: Problems) -> Needed:
     """Return what one rule needs, from a list of scopes, a `ScopeRule`, or a mapping with the fields of one."""
     table = as_mapping(value)
     if table is not None:
@@ -61,7 +72,7 @@ def compile_rule(value: object, where: str, problems: Problems) -> tuple[tuple[s
         known = cast("dict[str, Any]", {name: table[name] for name in ScopeRule.__slots__ if name in table})
         value = ScopeRule(**known)
     if not isinstance(value, ScopeRule):
-        return compile_scopes(value, where, problems), None
+        return Needed(compile_scopes(value, where, problems))
     acr_values, max_age = as_strings(value.acr_values), cast("object", value.max_age)
     if acr_values is None or not all(map(_ACR.fullmatch, acr_values)):
         fix = "List them as printable ASCII without spaces."
@@ -70,14 +81,32 @@ def compile_rule(value: object, where: str, problems: Problems) -> tuple[tuple[s
     if max_age is not None and not counts:
         problems.add(f"{where}.max_age", f"{show(max_age)} is no number of seconds.", f"Set 0 to {MAX_AGE}.")
     strength = StepUpRequirement(tuple(acr_values or ()), value.max_age)
-    return compile_scopes(value.scopes, where, problems), strength if strength != StepUpRequirement() else None
+    alternatives = as_list(value.any_of)
+    if alternatives is None or not all(map(as_list, alternatives)):
+        fix = "Write a list of lists of scopes, none of them empty."
+        problems.add(f"{where}.any_of", f"{show(value.any_of)} are no alternatives.", fix)
+        alternatives = []
+    return Needed(
+        compile_scopes(value.scopes, where, problems),
+        tuple(compile_scopes(scopes, f"{where}.any_of", problems) for scopes in alternatives),
+        strength if strength != StepUpRequirement() else None,
+    )
 
 
 class _Table(NamedTuple):
-    """The rules of one kind."""
+    """The rules of one kind; `rules` are the names and patterns as written, in the order of `requirements`."""
 
     names: PatternTable
     requirements: tuple[Requirement, ...]
+    rules: tuple[Pattern | str, ...]
+
+    def specificity(self, name: str) -> tuple[float, str] | None:
+        """Return how specific the rule for a name is, and its text; None for no rule. An exact name has no text."""
+        index = self.names.find(name)
+        if index is None:
+            return None
+        rule = self.rules[index]
+        return (inf, "") if isinstance(rule, str) else (rule.weight, rule.text)
 
 
 class _Proxy(NamedTuple):
@@ -114,7 +143,9 @@ class OperationRules:
     methods: _Table
     proxies: _Proxies
     deny_unlisted: bool
+    public_targets: Mapping[TargetKind, _Table]
     public_methods: frozenset[str]
+    challenge_style: Literal["http", "tool_result", "auto"]
     headers_only: bool
     allow_batches: bool
     filter_lists: bool
@@ -125,6 +156,53 @@ class OperationRules:
         """Whether there is anything that needs a body."""
         tables = (*self.targets.values(), self.methods)
         return self.deny_unlisted or bool(self.public_methods) or any(table.requirements for table in tables)
+
+    @property
+    def has_public_targets(self) -> bool:
+        """Whether some tools, resources or prompts need no token."""
+        return any(table.rules for table in self.public_targets.values())
+
+    @property
+    def public_names(self) -> tuple[str, ...]:
+        """Everything that needs no token, for people: kinds with their names, then methods."""
+        targets = [
+            f"{kind} {rule if isinstance(rule, str) else rule.text}"
+            for kind, table in self.public_targets.items()
+            for rule in table.rules
+        ]
+        return (*targets, *(f"method {method}" for method in sorted(self.public_methods)))
+
+    def is_public(self, asked: Asked) -> bool:
+        """Return whether an operation, under this name, needs no token.
+
+        `resolve` yields every name under which an operation runs. A request needs no token only if all are public.
+        """
+        method, kind, name, _ = asked
+        if kind is None or name is None:
+            return method in self.public_methods
+        if kind != "resource":
+            return self.is_listed_public(kind, name)
+        if method == "completion/complete" and "{" in name:
+            return False  # its completions reveal every URI that the template expands to
+        spellings = [with_path(name)] if is_usual(name) else forms(name) or ()
+        each = [form for spelling in spellings for form in (spelling, *without_query(spelling))]
+        return bool(each) and all(self.is_listed_public(kind, form) for form in each)
+
+    def is_listed_public(self, kind: TargetKind, name: str) -> bool:
+        """Return whether a target is listed as public, and no rule for it is more specific than the listing.
+
+        Tools that may run any other tool are never public: the tool that runs is not known before the call.
+        """
+        listed = self.public_targets[kind].specificity(name)
+        if listed is None or (kind == "tool" and self._may_run_others(name)):
+            return False
+        rule = self.targets[kind].specificity(name)
+        return rule is None or rule == listed or rule[0] < listed[0]
+
+    def _may_run_others(self, tool: str) -> bool:
+        proxy = self.proxies.find(tool)
+        opaque = proxy is not None and (proxy[0].anything or (proxy[0].arguments and _too_nested(proxy[1])))
+        return bool(opaque) or local_name(tool) is not None
 
     def resolve(self, asked: list[Asked], *, hooked: bool = False) -> list[Asked]:
         """Return what a body asks for under every name that leads there, with what it reaches through proxy tools.
@@ -139,7 +217,7 @@ class OperationRules:
         found, reached = asked, self._behind(asked)
         for _ in range(MAX_PROXY_DEPTH):
             if not reached:
-                looked_up = hooked or self.targets["resource"].requirements
+                looked_up = hooked or self.targets["resource"].requirements or self.public_targets["resource"].rules
                 return check_uris(found, hooked=hooked) if looked_up else found
             found = [*found, *reached]
             if len(found) > MAX_OPERATIONS:
@@ -186,13 +264,13 @@ class OperationRules:
                 found.append(self.targets[kind].requirements[rule])
             if kind == "tool":
                 found += self._reached_by(name)
-        if not listed and self.deny_unlisted:
+        if not listed and self.deny_unlisted and not self.is_public(asked):
             return Forbidden(Reason.OPERATION_NOT_LISTED, found=method if name is None else f"{method} {name}")
         return found
 
     def _reached_by(self, tool: str) -> list[Requirement]:
         """Return what a tool needs because of the targets that it may reach: the rules of all of them, or none."""
-        names, requirements = self.targets["tool"]
+        names, requirements, _ = self.targets["tool"]
         proxy = self.proxies.find(tool)
         if proxy is not None:
             anything = proxy[0].anything and names.find_exact(tool) is None
@@ -241,18 +319,23 @@ class OperationRules:
         """Return what rules come to, so that two rules with the same scopes are the same."""
         listed, indexes = rules
         needed = [self.targets["resource"].requirements[index] for index in indexes]
-        means = frozenset((frozenset(one.needed), one.strength) for one in needed if one.needed or one.strength)
+        means = frozenset(
+            (frozenset(one.needed), frozenset(one.alternatives), one.strength)
+            for one in needed
+            if one.needed or one.strength
+        )
         return listed and self.deny_unlisted, means
 
     def listed(self, kind: TargetKind, name: str) -> list[Requirement] | Forbidden:
         """Return what an entry of a list needs to be used; as `requirements`, but unusual URIs are not refused."""
         table = self.targets[kind]
         if kind == "resource":
-            listed, rules = self._uri_rules(with_path(canonical(name, wildcards="{" in name)))
+            name = with_path(canonical(name, wildcards="{" in name))
+            listed, rules = self._uri_rules(name)
         else:
             rule = table.names.find(name)
             listed, rules = rule is not None, [] if rule is None else [rule]
-        if not listed and self.deny_unlisted:
+        if not listed and self.deny_unlisted and not self.is_listed_public(kind, name):
             return Forbidden(Reason.OPERATION_NOT_LISTED, found=name)
         return [table.requirements[index] for index in rules] + (self._reached_by(name) if kind == "tool" else [])
 
@@ -288,7 +371,31 @@ def _too_nested(namespace: str) -> bool:
     return namespace.count("_") >= MAX_NAMESPACE_PARTS
 
 
-def _table(rules: object, where: str, problems: Problems, hierarchy: ScopeHierarchy, *, templates: bool) -> _Table:
+def _public_table(
+    kind: TargetKind, policy: ScopePolicy, where: str, problems: Problems, hierarchy: ScopeHierarchy
+) -> _Table:
+    """Compile a list of public targets: a table whose rules need nothing."""
+    option = f"{where}.public_{kind}s"
+    listed = problems.strings(getattr(policy, f"public_{kind}s"), option)
+    if listed and policy.headers_only:
+        problems.add(option, "headers_only reads no body.", "Remove one of the two.")
+    for name in listed if kind == "tool" else ():
+        if local_name(name) is not None:
+            fix = "List the name that tools/list shows. A call by the address needs a token."
+            problems.add(option, f"{show(name)} is an address of fastmcp and cannot be public.", fix)
+    rules = dict.fromkeys(listed, ())
+    return _table(rules, option, problems, hierarchy, templates=kind == "resource", may_tie=True)
+
+
+def _table(
+    rules: object,
+    where: str,
+    problems: Problems,
+    hierarchy: ScopeHierarchy,
+    *,
+    templates: bool,
+    may_tie: bool = False,
+) -> _Table:
     names: list[Pattern | str] = []
     spellings: list[tuple[Pattern | str, int]] = []
     requirements: list[Requirement] = []
@@ -298,19 +405,19 @@ def _table(rules: object, where: str, problems: Problems, hierarchy: ScopeHierar
             fix = "Write a name, a pattern with *, or a URI template with {operators} or * at its end only."
             problems.add(where, f"{show(text)} cannot be matched.", fix)
             continue
-        needed, strength = compile_rule(value, f"{where}[{show(text)}]", problems)
+        needed = compile_rule(value, f"{where}[{show(text)}]", problems)
         if templates:
             name, *others = _uri_spellings(name, text, where, problems)
             spellings += [(other, len(names)) for other in others]
         if isinstance(name, str) and name in names:
             problems.add(where, f"{show(text)} is the same resource as another rule.", "Merge the two rules.")
         names.append(name)
-        requirements.append(hierarchy.require(needed, strength=strength))
+        requirements.append(hierarchy.require(needed.scopes, any_of=needed.any_of, strength=needed.strength))
     table = PatternTable(names, spellings)
-    for one, two in table.ties():
+    for one, two in () if may_tie else table.ties():
         fix = "Make one of them longer, or add the names that both match."
         problems.add(where, f"{show(one)} and {show(two)} are equally specific.", fix)
-    return _Table(table, tuple(requirements))
+    return _Table(table, tuple(requirements), tuple(names))
 
 
 def _uri_spellings(name: Pattern | str, text: str, where: str, problems: Problems) -> list[Pattern | str]:
@@ -362,7 +469,11 @@ def _check_choices(policy: ScopePolicy, where: str, problems: Problems) -> None:
     for name in ("headers_only", "allow_batches", "filter_lists"):
         if not isinstance(getattr(policy, name), bool):
             problems.add(f"{where}.{name}", f"{show(getattr(policy, name))} is not a bool.", "Write True or False.")
-    for name, values in (("unlisted", ("baseline", "deny")), ("scope_strategy", ("auto", "minimal", "cumulative"))):
+    for name, values in (
+        ("unlisted", ("baseline", "deny")),
+        ("scope_strategy", ("auto", "minimal", "cumulative")),
+        ("challenge_style", ("http", "tool_result", "auto")),
+    ):
         if getattr(policy, name) not in values:
             fix = f"Write one of {', '.join(map(show, values))}."
             problems.add(f"{where}.{name}", f"{show(getattr(policy, name))} is none of its values.", fix)
@@ -371,8 +482,13 @@ def _check_choices(policy: ScopePolicy, where: str, problems: Problems) -> None:
     if policy.filter_lists and policy.headers_only:
         fix = "Remove one of the two: a response is known as a list by the id in the body."
         problems.add(f"{where}.filter_lists", "headers_only reads no body.", fix)
-    if policy.annotate_lists and not policy.filter_lists:
-        problems.add(f"{where}.annotate_lists", "It changes nothing without filter_lists.", "Set filter_lists=True.")
+    annotations = policy.annotate_lists if isinstance(policy.annotate_lists, Collection) else ()
+    if "required_scopes" in annotations and not policy.filter_lists:
+        what = "'required_scopes' changes nothing without filter_lists."
+        problems.add(f"{where}.annotate_lists", what, "Set filter_lists=True.")
+    if "security_schemes" in annotations and policy.headers_only:
+        fix = "Remove one of the two: a response is known as a list by the id in the body."
+        problems.add(f"{where}.annotate_lists", "headers_only reads no body.", fix)
 
 
 def _public_methods(policy: ScopePolicy, where: str, problems: Problems) -> frozenset[str]:
@@ -382,6 +498,15 @@ def _public_methods(policy: ScopePolicy, where: str, problems: Problems) -> froz
             fix = "Name methods without a tool, resource or prompt: no rule for one would apply."
             problems.add(f"{where}.public_methods", f"{show(method)} cannot be public.", fix)
     return frozenset(methods)
+
+
+def _check_public_tools(rules: OperationRules, where: str, problems: Problems) -> None:
+    for name in rules.public_targets["tool"].rules:
+        proxy = rules.proxies.find(name) if isinstance(name, str) else None
+        if proxy is not None and proxy[0].anything:
+            fix = f"Remove it, or set proxies={{{show(name)}: {{}}}} if the tool runs nothing but itself."
+            what = f"{show(name)} can run every tool of the server, so it cannot be public."
+            problems.add(f"{where}.public_tools", what, fix)
 
 
 def _annotations(policy: ScopePolicy, where: str, problems: Problems) -> frozenset[str]:
@@ -404,21 +529,32 @@ def compile_operation_rules(
         return _table(getattr(policy, name), f"{where}.{name}", problems, hierarchy, templates=templates)
 
     _check_choices(policy, where, problems)
-    return OperationRules(
+    methods = table("rpc_methods")
+    public: dict[TargetKind, _Table] = {
+        kind: _public_table(kind, policy, where, problems, hierarchy) for kind in _KINDS.values()
+    }
+    opening = OPENING if any(listed.rules for listed in public.values()) else ()
+    rules = OperationRules(
         targets={
             "tool": table("tools"),
             "resource": table("resources", templates=True),
             "prompt": table("prompts"),
         },
-        methods=table("rpc_methods"),
+        methods=methods,
         proxies=_proxies(policy, loaded, where, problems),
         deny_unlisted=policy.unlisted == "deny",
-        public_methods=_public_methods(policy, where, problems),
+        public_targets=public,
+        public_methods=_public_methods(policy, where, problems).union(
+            method for method in opening if methods.names.find(method) is None
+        ),
+        challenge_style=policy.challenge_style,
         headers_only=policy.headers_only is True,
         allow_batches=policy.allow_batches is True,
         filter_lists=policy.filter_lists is True,
         annotate_lists=_annotations(policy, where, problems),
     )
+    _check_public_tools(rules, where, problems)
+    return rules
 
 
 # Clients search a challenge for these parameters with unanchored regular expressions (tests/test_npm_clients.py).
@@ -491,11 +627,8 @@ def _hierarchy(policy: ScopePolicy, where: str, problems: Problems) -> ScopeHier
     return hierarchy
 
 
-_Needed = tuple[tuple[str, ...], StepUpRequirement | None]
-
-
-def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule, _Needed]:
-    rules: dict[PathRule, _Needed] = {}
+def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule, Needed]:
+    rules: dict[PathRule, Needed] = {}
     for text, scopes in problems.mapping(policy.paths, f"{where}.paths").items():
         rule = parse_rule(text)
         if rule is None:
@@ -535,18 +668,23 @@ def compile_policy(
         asked = compile_scopes(policy.challenge_scopes, f"{where}.challenge_scopes", problems, published=True)
     rules = _rules(policy, where, problems)
     operations = compile_operation_rules(policy, hierarchy, where, problems, loaded)
-    ruled = [scopes for scopes, _ in rules.values()]
-    operated = [
-        requirement.needed
+    ruled = [scopes for needed in rules.values() for scopes in (needed.scopes, *needed.any_of)]
+    of_operations = [
+        requirement
         for table in (*operations.targets.values(), operations.methods)
         for requirement in table.requirements
     ]
+    operated = [requirement.needed for requirement in of_operations]
+    operated += [tuple(sorted(one)) for rule in of_operations for scopes in rule.alternatives for one in scopes]
     return CompiledPolicy(
         hierarchy=hierarchy,
         baseline=hierarchy.require(default),
         challenged=hierarchy.require(asked),
         rules=tuple(rules),
-        requirements=tuple(hierarchy.require(default, more, strength=strength) for more, strength in rules.values()),
+        requirements=tuple(
+            hierarchy.require(default, needed.scopes, any_of=needed.any_of, strength=needed.strength)
+            for needed in rules.values()
+        ),
         operations=operations,
         non_mcp_paths=_non_mcp_paths(policy, where, problems),
         cumulative={"minimal": False, "cumulative": True}.get(policy.scope_strategy),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -41,6 +41,8 @@ class Requirement:
         needed: The scopes as tokens carry them.
         named: The scopes as clients must request them, for challenges.
         satisfied_by: For each needed scope, all scopes that satisfy it.
+        alternatives: Sets of scopes of which one is needed too, each in the form of `satisfied_by`; empty for none.
+            `needed` and `named` contain the first set.
         strength: How the user must have authenticated; None for no requirement.
     """
 
@@ -48,13 +50,16 @@ class Requirement:
     named: tuple[str, ...] = ()
     satisfied_by: tuple[frozenset[str], ...] = field(default=(), repr=False)
     strength: StepUpRequirement | None = None
+    alternatives: tuple[tuple[frozenset[str], ...], ...] = field(default=(), repr=False)
 
     def met_by(self, granted: Iterable[str]) -> bool:
         """Return whether `granted`, with the scopes that it implies, covers every needed scope."""
-        for satisfying in self.satisfied_by:  # noqa: SIM110 - all() over a generator costs twice as much here
+        for satisfying in self.satisfied_by:  # all() over a generator costs twice as much here
             if satisfying.isdisjoint(granted):
                 return False
-        return True
+        return not self.alternatives or any(
+            not any(satisfying.isdisjoint(granted) for satisfying in alternative) for alternative in self.alternatives
+        )
 
 
 class ScopeHierarchy:
@@ -96,9 +101,19 @@ class ScopeHierarchy:
         """Return the name that clients must request to be granted `scope`."""
         return self._request_scope_names.get(scope, scope)
 
-    def require(self, *groups: Iterable[str], strength: StepUpRequirement | None = None) -> Requirement:
-        """Return the compiled union of `groups`, in stable order."""
-        needed = tuple(dict.fromkeys(scope for group in groups for scope in group))
-        named = tuple(dict.fromkeys(self.request_name(scope) for scope in needed))
-        satisfied_by = tuple(self.satisfying(scope) for scope in needed)
-        return Requirement(needed=needed, named=named, satisfied_by=satisfied_by, strength=strength)
+    def require(
+        self,
+        *groups: Iterable[str],
+        any_of: Sequence[Sequence[str]] = (),
+        strength: StepUpRequirement | None = None,
+    ) -> Requirement:
+        """Return the compiled union of `groups`, in stable order, and one of the sets `any_of`."""
+        always = tuple(dict.fromkeys(scope for group in groups for scope in group))
+        needed = tuple(dict.fromkeys((*always, *(any_of[0] if any_of else ()))))
+        return Requirement(
+            needed=needed,
+            named=tuple(dict.fromkeys(self.request_name(scope) for scope in needed)),
+            satisfied_by=tuple(map(self.satisfying, always)),
+            strength=strength,
+            alternatives=tuple(tuple(map(self.satisfying, scopes)) for scopes in any_of),
+        )

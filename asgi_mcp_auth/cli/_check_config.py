@@ -79,6 +79,8 @@ def _resource(config: ResourceServerConfig, compiled: CompiledResource) -> Itera
         yield "issuers", f"those that {_name_of(others.resolver)} returns"
     for name, text in _written(config.policy):
         yield "policy", f"{name} = {text}"
+    if public := compiled.policy.operations.public_names:
+        yield "public", ", ".join(public)
     if isinstance(compiled.verifier, CompiledChoice):
         yield from _credentials(compiled.verifier)
 

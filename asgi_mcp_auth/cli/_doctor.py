@@ -241,6 +241,8 @@ def _print_explanation(explanation: Explanation) -> None:
     write(out, f"The token is rejected: {explanation.status} {explanation.reason}.", "bold red")
     if explanation.hint:
         write(out, explanation.hint)
+    if explanation.public:
+        write(out, f"Without a token: {', '.join(explanation.public)}.", hanging=INDENT)
 
 
 def _value(value: object) -> str:

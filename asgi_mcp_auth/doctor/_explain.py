@@ -55,6 +55,7 @@ class Explanation:
         claims: The decoded claims, not verified; None if the token is not a JWT.
         steps: Every step, in the verifier's order.
         hint: How to fix the refusal; empty for an accepted token.
+        public: The operations of the resource that need no token.
     """
 
     resource: str
@@ -66,6 +67,7 @@ class Explanation:
     claims: Mapping[str, Any] | None
     steps: tuple[StepResult, ...]
     hint: str
+    public: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the explanation as plain JSON."""
@@ -104,6 +106,7 @@ async def explain(auth: MCPAuth, token: str, resource: str | None = None) -> Exp
         claims=None if decoded is None else dict(decoded.claims),
         steps=_results(auth, refusal, decoded),
         hint="" if refusal is None else hint(refusal, decoded),
+        public=compiled.policy.operations.public_names,
     )
 
 

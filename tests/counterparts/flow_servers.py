@@ -1,7 +1,7 @@
 """An MCP server and its authorization server, whose exchanges are written down, for clients of the whole flow.
 
 `protected` is an app factory: the MCP SDK's server with the tools `read`, which needs mcp:read, and `write`, which
-needs mcp:write as well. RESOURCE, ISSUER, JOURNAL and CLOCK say what is meant; REPUBLISH=1 serves the issuer's
+needs mcp:write as well; with PUBLIC=1 `read` needs no token, and mcp:read of callers with one. RESOURCE, ISSUER, JOURNAL and CLOCK say what is meant; REPUBLISH=1 serves the issuer's
 metadata at the resource's own origin too (MCP 2025-03-26), CHALLENGE is what a first 401 asks for.
 """
 
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from asgi_mcp_auth import AuthServerConfig, MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange, record_exchanges
+from asgi_mcp_auth.stores import MemoryStore
 
 
 def journaled(app: Any, server: str) -> Any:
@@ -57,7 +58,7 @@ def write() -> str:
 def protected() -> Any:
     from mcp.server.mcpserver import MCPServer
 
-    resource = os.environ["RESOURCE"]
+    resource, public = os.environ["RESOURCE"], os.environ.get("PUBLIC") == "1"
     server = MCPServer("notes")
     server.add_tool(read)
     server.add_tool(write)
@@ -69,12 +70,14 @@ def protected() -> Any:
                 scopes_supported=["mcp:read"],
             ),
             policy=ScopePolicy(
-                default=["mcp:read"],
-                tools={"write": ["mcp:write"]},
+                default=[] if public else ["mcp:read"],
+                tools={"write": ["mcp:write"], **({"read": ["mcp:read"]} if public else {})},
+                public_tools=["read"] if public else [],
                 challenge_scopes=os.environ["CHALLENGE"].split() if "CHALLENGE" in os.environ else None,
             ),
         ),
         clock=clock,
+        session_store=MemoryStore() if public else None,
         republish_server_metadata=os.environ.get("REPUBLISH") == "1",
     )
     app = server.streamable_http_app(streamable_http_path=urlsplit(resource).path or "/")
