@@ -56,13 +56,15 @@ class Process:
         self._log = log
         self._gone = False
         self.argv = list(argv)
+        # readline, which debuggers import, exports COLUMNS: output would be folded as on a terminal.
+        inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
         with log.open("wb") as file:
             self._popen = subprocess.Popen(
                 self.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})},
+                env={**inherited, "PYTHONUNBUFFERED": "1", **(env or {})},
                 cwd=cwd,
                 # A group of its own, so that stop() also reaches the workers of a server.
                 start_new_session=True,

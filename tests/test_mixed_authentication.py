@@ -169,7 +169,7 @@ async def test_the_body_decides_in_every_element_of_a_batch(issuer: Issuer) -> N
     fields = [("mcp-method", "tools/call"), ("mcp-name", "ping")]
     answer = await post(guard, None, modern(call_tool("get_me")), MODERN, *fields)
     assert (answer.status, answer.json()["error"]["code"]) == (400, -32020)
-    batches = [
+    batches: list[list[Any]] = [
         [call_tool("ping"), call_tool("get_me")],
         [call_tool("get_me"), call_tool("ping")],
         [call_tool("ping"), rpc("tools/call", None, name="get_me")],
@@ -207,7 +207,9 @@ async def test_the_style_of_the_challenge(issuer: Issuer) -> None:
         assert (answer.status, answer.challenge) == (401, CHALLENGE)
 
 
-LISTED = {"tools": [{"name": "ping"}, {"name": "search"}, {"name": "get_me"}, {"name": "x", "securitySchemes": []}]}
+LISTED: dict[str, list[dict[str, Any]]] = {
+    "tools": [{"name": "ping"}, {"name": "search"}, {"name": "get_me"}, {"name": "x", "securitySchemes": []}]
+}
 
 
 @pytest.mark.requirement("MX-8")
@@ -376,7 +378,9 @@ CALLS = st.recursive(
 def reached(body: dict[str, Any]) -> list[str]:
     """Return the names of the tools that a call runs, as this test's server understands it."""
     name, arguments = body["params"]["name"], body["params"]["arguments"]
-    inner = arguments if name.endswith("call_tool") and isinstance(arguments, dict) and "name" in arguments else None
+    inner: dict[str, Any] | None = (
+        arguments if name.endswith("call_tool") and isinstance(arguments, dict) and "name" in arguments else None
+    )
     return [name, *(reached({"params": {"arguments": {}, **inner}}) if inner else [])]
 
 
