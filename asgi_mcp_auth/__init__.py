@@ -23,7 +23,7 @@ from asgi_mcp_auth.config import (
     ScopePolicy,
     ScopeRule,
 )
-from asgi_mcp_auth.context import AuthInfo, Principal, current_auth
+from asgi_mcp_auth.context import Actor, ActorChain, AuthInfo, Principal, current_auth
 from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, MCPAuthError, Reason, Refusal
 from asgi_mcp_auth.loading import load_app
@@ -31,6 +31,8 @@ from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
 
 __all__ = (
     "Allow",
+    "Actor",
+    "ActorChain",
     "AuthInfo",
     "AuthServerConfig",
     "AuthServerType",

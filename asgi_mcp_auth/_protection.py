@@ -18,11 +18,13 @@ from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
 from asgi_mcp_auth._policy.problems import Problems
+from asgi_mcp_auth._telemetry.audit import AuditLog
+from asgi_mcp_auth._telemetry.reporting import Reporter
 from asgi_mcp_auth._verify.authenticator import Authenticator
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import Verifier
-from asgi_mcp_auth.decisions import Observer, RefusalLog
+from asgi_mcp_auth.decisions import RefusalLog
 
 __all__ = ("MakeVerifier", "Protection", "ProtectionBuilder")
 
@@ -40,7 +42,7 @@ class Protection:
         key_sets: The key sets of the issuers.
         republished: The issuer whose metadata is served at the resource's own well-known path.
         clock: Seconds since the epoch.
-        observers: Called with one `Decision` for each request.
+        reporter: Reports each decision to the refusal log, the audit log and the observers.
         refusal_log: Logs refusals.
         hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
@@ -59,7 +61,7 @@ class Protection:
     key_sets: KeySets
     republished: RemoteJWKS | None
     clock: Callable[[], float]
-    observers: tuple[Observer, ...]
+    reporter: Reporter
     refusal_log: RefusalLog
     hooks: HookCaller
     warnings: Warnings
@@ -154,7 +156,9 @@ class ProtectionBuilder:
             key_sets=self.key_sets,
             republished=republished,
             clock=options["clock"],
-            observers=tuple(options["on_decision"]),
+            reporter=Reporter(
+                options["on_decision"], self.refusal_log, self._make_audit(), self.hooks, options["clock"]
+            ),
             refusal_log=self.refusal_log,
             hooks=self.hooks,
             warnings=self.warnings,
@@ -190,5 +194,13 @@ class ProtectionBuilder:
             session_store=options["session_store"],
             clock=options["clock"],
             max_body_size=options["max_body_size"],
-            observed=bool(options["on_decision"]),
+            observed=bool(options["on_decision"] or options["audit"]),
+            reads_all=bool(options["audit_operations"]),
         )
+
+    def _make_audit(self) -> AuditLog | None:
+        mode = self.options["audit"]
+        if mode is None:
+            return None
+        sink, operations = self.options["audit_sink"], self.options["audit_operations"]
+        return AuditLog(sink, operations, is_required=mode == "required")

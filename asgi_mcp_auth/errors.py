@@ -255,6 +255,7 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         self.alg = alg
         self.client_id = client_id
         self.operation: str | None = None
+        self.operations: tuple[object, ...] = ()  # `Operation` values, for the decision
         self.retry_after = retry_after
         self.response_headers = response_headers
 

@@ -54,7 +54,7 @@ LAYERS = (
     ("_policy",),
     ("_settings", "_keys"),
     ("_verify",),
-    ("_asgi",),
+    ("_asgi", "_telemetry"),
     ("_options", "_protection", "middleware"),
     ("_compat.mcpauth",),
     ("auth",),
@@ -226,7 +226,7 @@ def reexports(tree: ast.Module) -> set[str]:
     return {alias.asname or alias.name for node in nodes for alias in node.names}
 
 
-ROOMS = ("_oauth", "_mcp", "_policy", "_settings", "_keys", "_verify", "_asgi", "_compat", "__main__")
+ROOMS = ("_oauth", "_mcp", "_policy", "_settings", "_keys", "_verify", "_asgi", "_telemetry", "_compat", "__main__")
 PACKAGES = {f"{NAME}.{room}" for room in ROOMS}
 REEXPORTING = {
     NAME,

@@ -520,7 +520,7 @@ class Watched:
 
 
 async def test_a_request_in_flight_does_not_hold_its_parsed_body(issuer: Issuer) -> None:
-    """With an observer, whose decisions have the operations: 1 MiB of JSON may take 30 MB when parsed."""
+    """1 MiB of JSON may take 30 MB when parsed. The decision about an expiry keeps operations without arguments."""
     body = json.dumps(call_tool("x")).encode()
     alive: list[int] = []
 
@@ -528,10 +528,30 @@ async def test_a_request_in_flight_does_not_hold_its_parsed_body(issuer: Issuer)
         assert (await receive())["body"] == body
         gc.collect()
         objects = gc.get_objects()
-        alive.append(sum(isinstance(value, (Operation, Message)) for value in objects))
+        alive.append(
+            sum(isinstance(one, Message) or (isinstance(one, Operation) and bool(one.params)) for one in objects)
+        )
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
     guard = guarded(issuer, app, {"on_decision": [ignore]})
     assert (await post(guard, token(issuer), body)).status == 200
     assert alive == [0]
+
+
+@pytest.mark.requirement("AU-1")
+async def test_an_expired_stream_is_reported_once_with_its_caller(issuer: Issuer, clock: Clock) -> None:
+    seen: list[Decision] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        clock.now += 10_000
+        with anyio.move_on_after(5):
+            while len(seen) < 2:
+                await anyio.sleep(0.01)
+
+    guard = guarded(issuer, app, {"on_decision": [seen.append]})
+    await call(guard, "GET", "/mcp", bearer(token(issuer, sub="alice")))
+    allowed, expired = seen
+    assert (allowed.outcome, expired.outcome) == ("allowed", "expired")
+    assert expired.auth_info is allowed.auth_info

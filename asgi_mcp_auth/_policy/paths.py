@@ -165,6 +165,9 @@ class PathRule(NamedTuple):
     path: str
     below: bool
 
+    def __str__(self) -> str:
+        return f"{self.method or ''} {self.path.rstrip('/') if self.below else self.path}{'/*' * self.below}".strip()
+
 
 def parse_rule(text: str) -> PathRule | None:
     """Parse `[METHOD ]/path[/*]`; return None for another text or if the path is not canonical."""
