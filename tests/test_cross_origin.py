@@ -50,7 +50,7 @@ def check(origins: list[bytes], allowed: list[str], resource: str = R) -> Cors |
 @pytest.mark.parametrize(
     ("origin", "allowed", "resource"),
     [
-        pytest.param(b"https://app.example", [APP], R, id="RS-221 to the letter"),
+        pytest.param(b"https://app.example", [APP], R, id="RS-221 exactly"),
         pytest.param(b"https://APP.example:443", [APP], R, id="RS-221 case and default port"),
         pytest.param(b"HTTPS://app.example", [APP], R, id="RS-221 case of the scheme"),
         pytest.param(b"https://mcp.example.com", [], R, id="RS-220 the resource's own"),

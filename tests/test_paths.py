@@ -347,7 +347,7 @@ def test_a_path_under_two_rules_is_refused(path: str) -> None:
     ],
 )
 def test_rules_for_head(texts: list[str], method: str, expected: int | None) -> None:
-    """Whoever writes `HEAD /x` expects it to be enforced; a HEAD runs what a GET runs."""
+    """A rule for `HEAD /x` is enforced, and a HEAD runs what a GET runs."""
     assert PathTable(["/"], (), [rules(*texts)]).resolve(method, "/x").rule == expected
 
 

@@ -41,10 +41,6 @@ DOCUMENTS = {
 } | {f"{folder or 'asgi_mcp_auth'}/README.md": PACKAGE / folder / "README.md" for folder in FOLDERS}
 EACH = [pytest.param(path, id=name) for name, path in DOCUMENTS.items()]
 REFERENCE = (PACKAGE / "README.md").read_text("utf-8")
-NOT_TO_BE_WRITTEN = re.compile(
-    r"\b(told|tells|mends?|mended|to the letter|judge[sd]?|judgement|strangers?|nobody|somebody|whoever|brakes)\b",
-    flags=re.IGNORECASE,
-)
 
 
 # --- snippets -------------------------------------------------------------------------------------------------------
@@ -127,11 +123,6 @@ def test_every_python_block_is_run_by_a_test() -> None:
 def prose(path: Path) -> str:
     """The text of a document without its code."""
     return re.sub(r"```.*?```|`[^`\n]*`", "", path.read_text("utf-8"), flags=re.DOTALL)
-
-
-@pytest.mark.parametrize("path", EACH)
-def test_plain_words(path: Path) -> None:
-    assert NOT_TO_BE_WRITTEN.findall(prose(path)) == []
 
 
 @pytest.mark.parametrize("path", EACH)

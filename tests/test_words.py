@@ -30,18 +30,6 @@ IDENTIFIER = re.compile(r"[\w.:-]+")  # a name or a value for programs, not a te
 EXCLUDED = ("tests/counterparts/", "tests/test_words.py")
 """Servers and clients as their own documentation has them, and the table of words itself."""
 
-EXEMPT: frozenset[str] = frozenset(
-    {
-        "README.md",
-        "asgi_mcp_auth/_oauth/origin.py",
-        "asgi_mcp_auth/_policy/paths.py",
-        "tests/test_cross_origin.py",
-        "tests/test_paths.py",
-        "tests/test_readme.py",
-    }
-)
-"""Files that still contain such words. Remove a file from the list when it is clean."""
-
 
 def words(text: str) -> list[tuple[int, str]]:
     """Return every replaced word outside code, with its line in the text, from 0."""
@@ -82,11 +70,7 @@ def dirty() -> dict[str, list[str]]:
 
 
 def test_no_text_contains_a_replaced_word() -> None:
-    assert [found for name, lines in dirty().items() if name not in EXEMPT for found in lines] == []
-
-
-def test_an_exempt_file_is_removed_from_the_list_when_it_is_clean() -> None:
-    assert sorted(EXEMPT - set(dirty())) == []
+    assert [found for lines in dirty().values() for found in lines] == []
 
 
 @pytest.mark.parametrize(

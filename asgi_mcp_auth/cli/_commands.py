@@ -1,4 +1,4 @@
-"""The commands and their options. The work of each command is in a module of its own, imported when the command runs.
+"""The commands and their options. The work of each command is in a module of its own.
 
 A command returns its exit status.
 """
@@ -13,8 +13,13 @@ from typing import Any
 
 import click
 
+from asgi_mcp_auth.cli import _doctor
+from asgi_mcp_auth.cli._check_config import check_config as check
+from asgi_mcp_auth.cli._check_config import print_schema
 from asgi_mcp_auth.cli._dev_options import dev_server
+from asgi_mcp_auth.cli._recipes import print_recipe, print_recipes, recipe_names
 from asgi_mcp_auth.cli._terminal import console, write
+from asgi_mcp_auth.cli.demo import run_demo
 
 __all__ = ("check_config", "commands", "completion", "config_schema", "demo", "doctor", "explain", "recipe", "run")
 
@@ -80,8 +85,6 @@ def demo(*, serve: bool, browser: bool) -> int:
     The demo starts, on loopback: an MCP server with two tools that need different scopes, the development authorization
     server and the MCP SDK's own client. The exit status is 0 only if every step succeeded.
     """
-    from asgi_mcp_auth.cli.demo import run_demo  # noqa: PLC0415
-
     return run_demo(serve=serve, browser=browser)
 
 
@@ -97,8 +100,6 @@ def check_config(file: str | None) -> int:
     Without a file, the MCP_AUTH_… variables of the environment are checked. Modules that the configuration names are
     also found in the working directory. Exit status: 0, or 1 for a configuration that cannot be used.
     """
-    from asgi_mcp_auth.cli._check_config import check_config as check  # noqa: PLC0415
-
     _import_from_working_directory()
     return check(file)
 
@@ -110,8 +111,6 @@ def config_schema() -> int:
     For Even Better TOML, save the schema next to the file, and begin the file with the line
     "#:schema ./mcp-auth.schema.json".
     """
-    from asgi_mcp_auth.cli._check_config import print_schema  # noqa: PLC0415
-
     return print_schema()
 
 
@@ -145,8 +144,6 @@ def doctor(
     Nothing is changed, and no token of yours is sent without --send-token. Exit status: 0, or 1 for errors, or 2 for a
     wrong command.
     """
-    from asgi_mcp_auth.cli import _doctor  # noqa: PLC0415
-
     if kind == "config" or not all(map(_doctor.is_url, targets)):
         _import_from_working_directory()
     if token is not None and send_token is not None:
@@ -186,8 +183,6 @@ def explain(
     the history of your shell, and every user of the machine can see them. Its signature is never shown. Exit status: 0
     if the token is accepted, 1 if it is rejected, 2 for a wrong command.
     """
-    from asgi_mcp_auth.cli import _doctor  # noqa: PLC0415
-
     _import_from_working_directory()
     token = _doctor.read_token("" if surplus else "-")
     return _doctor.explain_with(token, config, resource, issuers, scopes, as_json=as_json)
@@ -195,8 +190,6 @@ def explain(
 
 def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     del ctx, param
-    from asgi_mcp_auth.cli._recipes import recipe_names  # noqa: PLC0415
-
     return [name for name in recipe_names() if name.startswith(incomplete)]
 
 
@@ -210,8 +203,6 @@ def recipe(name: str | None) -> int:
 
     The recipes are servers, clients, tests, and configurations of proxies, gunicorn, Docker Compose and Kubernetes.
     """
-    from asgi_mcp_auth.cli._recipes import print_recipe, print_recipes  # noqa: PLC0415
-
     return print_recipes() if name is None else print_recipe(name)
 
 

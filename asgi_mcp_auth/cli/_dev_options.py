@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from asgi_mcp_auth.cli._dev_server import run_dev_server
+from asgi_mcp_auth.dev import DIALECTS, Switch
+
 __all__ = ("dev_server",)
 
 EXAMPLES = (
@@ -27,14 +30,10 @@ EXAMPLES = (
 
 
 def _faults() -> Mapping[str, str]:
-    from asgi_mcp_auth.dev import Switch  # noqa: PLC0415
-
     return {switch.value: switch.meaning for switch in Switch}
 
 
 def _dialects() -> Mapping[str, str]:
-    from asgi_mcp_auth.dev import DIALECTS  # noqa: PLC0415
-
     return dict.fromkeys(DIALECTS, "")
 
 
@@ -232,8 +231,6 @@ def dev_server(**options: Any) -> int:
     PKCE, resource indicators, refresh tokens, introspection, revocation. It asks for no password and keeps everything
     in memory. Point your app at its issuer, and your client at your app.
     """
-    from asgi_mcp_auth.cli._dev_server import run_dev_server  # noqa: PLC0415
-
     for name in ("registration", "client_documents", "private_schemes", "oidc"):
         options[name] = not options.pop(f"no_{name}")
     return run_dev_server(**options)

@@ -16,6 +16,7 @@ from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
 from asgi_mcp_auth.config import AuthorizationServerMetadata
 from asgi_mcp_auth.errors import InvalidServerMetadata, printable
+from asgi_mcp_auth.testing._client import client_of_hosts
 from asgi_mcp_auth.testing._issuer import Issuer
 from asgi_mcp_auth.testing._lifespan import running
 from asgi_mcp_auth.testing._tools import MCP_FIELDS
@@ -74,8 +75,6 @@ async def walk_discovery(
 
     Not checked: PKCE, user consent, and the signature in `signed_metadata`.
     """
-    from asgi_mcp_auth.testing._client import client_of_hosts  # noqa: PLC0415 - importing the kit must not load httpx
-
     called = parse_url(url)
     if called is None:
         msg = f"{url!r} is not an absolute URL: pass the URL that a client calls, with scheme and host"

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
 from asgi_mcp_auth.auth import MCPAuth, protection_of
+from asgi_mcp_auth.testing._client import client_of_hosts
 from asgi_mcp_auth.testing._issuer import Issuer
 
 __all__ = ("base_url", "first_resource", "without_network")
@@ -48,8 +49,6 @@ def without_network(auth: MCPAuth, *issuers: Issuer) -> Generator[None]:
 
     Not replaced: an issuer's static `jwks`, your own `verifier`, and earlier results of `fetch_server_config`.
     """
-    from asgi_mcp_auth.testing._client import client_of_hosts  # noqa: PLC0415 - importing the kit must not load httpx
-
     aliases = dict(_aliases(auth, issuers))
     key_sets = protection_of(auth).key_sets
     with key_sets.fetching_with(lambda: client_of_hosts(issuers, aliases=aliases)):

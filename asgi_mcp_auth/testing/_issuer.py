@@ -18,6 +18,7 @@ from asgi_mcp_auth._asgi.response import send_response
 from asgi_mcp_auth._oauth.responses import Response, json_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.config import ServerMetadataPaths
+from asgi_mcp_auth.testing._client import client_of
 from asgi_mcp_auth.testing._faults import Fault, Faults, send_slowly, stall
 from asgi_mcp_auth.testing._keys import SigningKey
 
@@ -138,8 +139,6 @@ class Issuer:
 
     def http_client(self) -> Any:
         """Return a client whose requests reach this issuer in process: `MCPAuth(http_client=issuer.http_client)`."""
-        from asgi_mcp_auth.testing._client import client_of  # noqa: PLC0415 - importing the kit must not load httpx
-
         return client_of(self, self.is_cut)
 
     def fail(self, path: str = "*", *, status: int = 500, times: int | None = None) -> None:

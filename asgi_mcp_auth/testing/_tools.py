@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asgi_mcp_auth._oauth.urls import parse_url
+from asgi_mcp_auth.testing._client import client_of_hosts
 from asgi_mcp_auth.testing._lifespan import running
 
 if TYPE_CHECKING:
@@ -102,8 +103,6 @@ async def call_tool(
     Raises:
         ValueError: `url` is not an absolute URL.
     """
-    from asgi_mcp_auth.testing._client import client_of_hosts  # noqa: PLC0415 - importing the kit must not load httpx
-
     parsed = parse_url(url)
     if parsed is None:
         msg = f"{url!r} is not an absolute URL; pass the URL of the MCP endpoint, with scheme and host"
