@@ -30,9 +30,9 @@ from asgi_mcp_auth.loading import load_app
 from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
 
 __all__ = (
-    "Allow",
     "Actor",
     "ActorChain",
+    "Allow",
     "AuthInfo",
     "AuthServerConfig",
     "AuthServerType",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._telemetry.audit import AuditLog
+from asgi_mcp_auth._telemetry.mistakes import MistakeLog
 from asgi_mcp_auth._telemetry.reporting import Reporter
 from asgi_mcp_auth._verify.authenticator import Authenticator
 from asgi_mcp_auth._verify.hooks import HookCaller
@@ -27,6 +29,8 @@ from asgi_mcp_auth._verify.verifier import Verifier
 from asgi_mcp_auth.decisions import RefusalLog
 
 __all__ = ("MakeVerifier", "Protection", "ProtectionBuilder")
+
+logger = logging.getLogger("asgi_mcp_auth")
 
 MakeVerifier = Callable[[CompiledResource], Verifier]
 
@@ -43,6 +47,7 @@ class Protection:
         republished: The issuer whose metadata is served at the resource's own well-known path.
         clock: Seconds since the epoch.
         reporter: Reports each decision to the refusal log, the audit log and the observers.
+        mistakes: Logs mistakes that lose the credential on the way.
         refusal_log: Logs refusals.
         hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
@@ -62,6 +67,7 @@ class Protection:
     republished: RemoteJWKS | None
     clock: Callable[[], float]
     reporter: Reporter
+    mistakes: MistakeLog
     refusal_log: RefusalLog
     hooks: HookCaller
     warnings: Warnings
@@ -72,6 +78,19 @@ class Protection:
     warm_up_timeout: float | None
     exit_when_cold: bool
     show_error_details: bool = False
+
+    def log_start(self) -> None:
+        """Log what is protected, with which keys, and what is public: one line, however many apps there are."""
+        if self.warnings.is_first("start"):
+            keys = {issuer.issuer: len(issuer.keys) for issuer in self.key_sets.status()}
+            logger.info(
+                "Protecting %s; keys: %s; public paths: %s; public methods: %s",
+                ", ".join(resource.identifier for resource in self.config.resources),
+                ", ".join(f"{issuer} {count}" for issuer, count in keys.items()) or "none",
+                ", ".join(map(str, self.config.paths.public)) or "none",
+                ", ".join(sorted({m for one in self.config.resources for m in one.policy.operations.public_methods}))
+                or "none",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +178,7 @@ class ProtectionBuilder:
             reporter=Reporter(
                 options["on_decision"], self.refusal_log, self._make_audit(), self.hooks, options["clock"]
             ),
+            mistakes=MistakeLog(options["clock"]),
             refusal_log=self.refusal_log,
             hooks=self.hooks,
             warnings=self.warnings,

@@ -61,6 +61,7 @@ class ProtectedApp:
         self._authorizers = protection.authorizers
         self._checks_transport = self._hosts.on or protection.reject_query_token or not protection.websockets
         self._report = protection.reporter
+        self._mistakes = protection.mistakes
         self._is_observed = protection.reporter.consumes
         self._mount_check = MountCheck(app, protection.config, protection.warnings)
         checks_messages = [authorizer.looks_inside for authorizer in protection.authorizers]
@@ -104,6 +105,7 @@ class ProtectedApp:
                 findings = Findings(resource, route, seconds=perf_counter() - started)
                 await self._serve_unauthenticated(identity, findings, route, request, receive, send, cors)
                 return
+        self._mistakes.streak = 0
         seconds = perf_counter() - started if self._is_observed else None
         authorizer = self._authorizers[route.resource]
         if route.checks_message:  # 9
@@ -196,6 +198,7 @@ class ProtectedApp:
         if isinstance(refusal, NoCredential):
             admission = await self._authorizers[index].admit_anonymous(route, request, receive)
         if admission is None:
+            self._mistakes.check(refusal, request)
             await self._refuse(refusal, request, receive, send, findings, cors)
             return
         if self._is_observed:
@@ -252,6 +255,7 @@ class ProtectedApp:
             self._mount_check.check_request(scope)
         if self._protection.warm_up_timeout is not None:
             failed = await self._protection.key_sets.warm_up_within(self._protection.warm_up_timeout)
+            self._protection.log_start()
             if failed and self._protection.exit_when_cold:  # before the app starts anything that it would have to stop
                 await receive()
                 message = f"asgi_mcp_auth: no keys of {', '.join(failed)}"
@@ -263,6 +267,7 @@ class ProtectedApp:
 
     async def _warm_up(self) -> None:
         await self._protection.key_sets.warm_up()
+        self._protection.log_start()
 
     def _check_app_response(self, start: Message, scope: Scope, send: Send) -> Send:
         """Warn if an error or a redirect of the app shows a mistake, and return the `send` for the response."""

@@ -300,6 +300,14 @@ def test_json_logs(tmp_path: Path) -> None:
     assert all(line["logger"].startswith("asgi_mcp_auth") for line in lines)
 
 
+def test_audit_file(tmp_path: Path) -> None:
+    down = f"http://127.0.0.1:{free_port()}"
+    with served(tmp_path, "audit_file.py", down, command="uvicorn {module}:app") as (origin, _):
+        assert get(f"{origin}/mcp", "not-a-token").status_code == 401
+    [line] = (tmp_path / "audit.jsonl").read_text("ascii").splitlines()
+    assert json.loads(line)["reason"] == "malformed_token"
+
+
 def test_tests_in_process(tmp_path: Path) -> None:
     for name in ("fastmcp_scopes.py", "test_tools.py"):
         shutil.copy(RECIPES / name, tmp_path)

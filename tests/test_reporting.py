@@ -17,7 +17,7 @@ from asgi_mcp_auth.testing import Issuer
 pytestmark = pytest.mark.anyio
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-CORRELATION = [
+CORRELATION: list[tuple[str, str | bytes]] = [
     ("x-request-id", "r1\tx"),
     ("traceparent", f"00-{TRACE}-00f067aa0ba902b7-01"),
     ("mcp-session-id", "s1"),
@@ -68,7 +68,7 @@ async def test_a_decision_names_the_path_rule_and_operations_without_arguments(i
     app = protect(issuer, RecordingApp(), on_decision=[seen.append], policy=policy, required_scopes=())
     await call(app, "GET", "/files/1", bearer(token(issuer)))
     body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"purge","arguments":{"pin":"1234"}}}'
-    headers = [*bearer(token(issuer)), ("content-type", "application/json")]
+    headers: list[tuple[str, str | bytes]] = [*bearer(token(issuer)), ("content-type", "application/json")]
     await call(app, "POST", "/mcp", headers, body=body)
     assert seen[0].path_template == "GET /files/*"
     [operation] = seen[1].operations
@@ -157,7 +157,11 @@ async def test_a_refusal_record_has_the_request_id_escaped_and_the_client(
     issuer: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "asgi_mcp_auth.decisions")
-    headers = [*bearer("abc"), ("x-request-id", "r\x85\u00e9" + "x" * 500), ("traceparent", "00-nonsense")]
+    headers: list[tuple[str, str | bytes]] = [
+        *bearer("abc"),
+        ("x-request-id", "r\x85\u00e9" + "x" * 500),
+        ("traceparent", "00-nonsense"),
+    ]
     await call(protect(issuer, RecordingApp()), headers=headers)
     [record] = [one for one in caplog.records if one.name == "asgi_mcp_auth.decisions"]
     assert vars(record)["trace_id"] is None
@@ -165,3 +169,70 @@ async def test_a_refusal_record_has_the_request_id_escaped_and_the_client(
     assert len(vars(record)["request_id"]) <= 128
     assert record.getMessage().isascii()
     assert record.getMessage().isprintable()
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if one.name == "asgi_mcp_auth" and one.levelname == "WARNING"]
+
+
+@pytest.mark.requirement("AU-7")
+@pytest.mark.parametrize(
+    ("headers", "query", "times", "expected"),
+    [
+        pytest.param([], b"", 49, None, id="fewer than 50 in a row"),
+        pytest.param([], b"", 200, "50 requests in a row had no Authorization", id="a header removed in front"),
+        pytest.param([("authorization", "abc.def.ghi")], b"", 3, "without the scheme Bearer", id="no scheme"),
+        pytest.param([], b"access_token=secret", 3, "?access_token=", id="token in the query"),
+    ],
+)
+async def test_a_silent_mistake_is_one_warning(  # noqa: PLR0917 - a row of the table
+    headers: list[tuple[str, str | bytes]],
+    query: bytes,
+    times: int,
+    expected: str | None,
+    issuer: Issuer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app = protect(issuer, RecordingApp())
+    for _ in range(times):
+        await call(app, "POST", "/mcp", headers, query=query)
+    found = warned(caplog)
+    assert len(found) == (expected is not None)
+    assert all(expected is not None and expected in text for text in found)
+    assert not any("secret" in text or "abc.def" in text for text in found)
+
+
+@pytest.mark.requirement("AU-7")
+async def test_a_credential_ends_the_row_of_requests_without_one(
+    issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = protect(issuer, RecordingApp())
+    for headers in (bearer(token(issuer)), bearer("garbage")):
+        for _ in range(30):
+            await call(app)
+        await call(app, headers=headers)
+    assert warned(caplog) == []
+
+
+@pytest.mark.requirement("AU-7")
+async def test_one_line_at_start_says_what_is_protected(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "asgi_mcp_auth")
+    app = protect(issuer, RecordingApp(), public_paths=["/healthz"], require_warm_up=True)
+    await app.auth.warm_up()
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "lifespan.startup"}
+
+    async def lifespan(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "lifespan.startup.complete"})
+
+    for _ in range(2):
+        await app.auth.wrap(lifespan)({"type": "lifespan", "asgi": {}}, receive, send)
+    lines = [text for text in caplog.messages if text.startswith("Protecting")]
+    assert lines == [
+        f"Protecting {R}; keys: {issuer.url} {len(issuer.keys)}; public paths: /healthz; public methods: none"
+    ]

@@ -14,11 +14,11 @@ from typing import Any
 
 import anyio
 import pytest
-from harness import Answer, Clock, bearer, http_scope, protect, send_scope, token
+from harness import Answer, Clock, bearer, call, http_scope, protect, send_scope, token
 from starlette.responses import StreamingResponse
 from test_operations import LEGACY, MODERN, call_tool, guarded, modern, post, rpc
 
-from asgi_mcp_auth import Allow, MemoryStore
+from asgi_mcp_auth import Allow, Decision, MemoryStore
 from asgi_mcp_auth._mcp.messages import Message
 from asgi_mcp_auth.authorization import Operation
 from asgi_mcp_auth.testing import Issuer
@@ -542,15 +542,20 @@ async def test_a_request_in_flight_does_not_hold_its_parsed_body(issuer: Issuer)
 @pytest.mark.requirement("AU-1")
 async def test_an_expired_stream_is_reported_once_with_its_caller(issuer: Issuer, clock: Clock) -> None:
     seen: list[Decision] = []
+    reported = anyio.Event()
+
+    def observe(decision: Decision) -> None:
+        seen.append(decision)
+        if decision.outcome == "expired":
+            reported.set()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
         clock.now += 10_000
-        with anyio.move_on_after(5):
-            while len(seen) < 2:
-                await anyio.sleep(0.01)
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        with anyio.fail_after(5):
+            await reported.wait()
 
-    guard = guarded(issuer, app, {"on_decision": [seen.append]})
+    guard = guarded(issuer, app, {"on_decision": [observe]})
     await call(guard, "GET", "/mcp", bearer(token(issuer, sub="alice")))
     allowed, expired = seen
     assert (allowed.outcome, expired.outcome) == ("allowed", "expired")

@@ -56,7 +56,7 @@ def audit_line(decision: Decision) -> str:
         "trace_id": decision.trace_id,
         "client_address": decision.client_address,
     }
-    return json.dumps({name: value for name, value in fields.items() if value not in (None, [], 0)})
+    return json.dumps({name: value for name, value in fields.items() if value is not None and value != []})
 
 
 def _log(line: str) -> None:
@@ -66,7 +66,8 @@ def _log(line: str) -> None:
 class AuditLog:
     """Writes decisions of protected resources.
 
-    Refusals and expired streams are always written. Allowed requests are written if an operation matches.
+    Refusals of protected paths and expired streams are always written. Allowed requests are written if an operation
+    matches.
 
     Args:
         sink: Called with each line, before the app runs; None for the logger `asgi_mcp_auth.audit`.
