@@ -9,6 +9,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 
 from asgi_mcp_auth._keys.http import ClientFactory
@@ -100,6 +101,12 @@ def _observers(value: object, name: str, problems: Problems) -> None:
     elif any(inspect.iscoroutinefunction(observer) for observer in listed):
         fix = "Pass a plain function, for example one that puts the decision into a queue."
         problems.add(name, "An observer is async and would never be awaited.", fix)
+
+
+def _telemetry(value: object, name: str, problems: Problems) -> None:
+    a_bool(value, name, problems)
+    if value is True and find_spec("opentelemetry") is None:
+        problems.add(name, "OpenTelemetry is not installed.", "pip install 'asgi-mcp-auth[otel]'")
 
 
 def _an_audit_mode(value: object, name: str, problems: Problems) -> None:
@@ -261,6 +268,14 @@ class MCPAuthOptions(TypedDict, total=False):
     on_decision: Annotated[
         Sequence[Observer],
         Option((), "Observers; each is called with one `Decision` per request and must not block.", _observers),
+    ]
+    telemetry: Annotated[
+        bool,
+        Option(
+            False,
+            "Report metrics, and attributes of the current span, through the OpenTelemetry API (extra `otel`).",
+            _telemetry,
+        ),
     ]
     audit: Annotated[
         Literal["best_effort", "required"] | None,

@@ -26,7 +26,7 @@ from asgi_mcp_auth._verify.authenticator import Authenticator
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import Verifier
-from asgi_mcp_auth.decisions import RefusalLog
+from asgi_mcp_auth.decisions import Observer, RefusalLog
 
 __all__ = ("MakeVerifier", "Protection", "ProtectionBuilder")
 
@@ -104,6 +104,7 @@ class ProtectionBuilder:
         hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
         loaded_modules: The server packages that the process has imported, which decide the defaults of `proxies`.
+        observers: Called with each decision.
     """
 
     options: MCPAuthOptions
@@ -112,6 +113,7 @@ class ProtectionBuilder:
     hooks: HookCaller
     warnings: Warnings
     loaded_modules: frozenset[str]
+    observers: tuple[Observer, ...] = ()
 
     @classmethod
     def of(cls, options: MCPAuthOptions) -> ProtectionBuilder:
@@ -125,7 +127,12 @@ class ProtectionBuilder:
         )
         hooks = HookCaller(options["hook_timeout"], options["clock"])
         modules = frozenset(MODULES & sys.modules.keys())
-        return cls(options, key_sets, RefusalLog(options["clock"]), hooks, Warnings(), modules)
+        observers = tuple(options["on_decision"])
+        if options["telemetry"] is True:
+            from asgi_mcp_auth._telemetry.otel import OpenTelemetry  # noqa: PLC0415 - an optional package
+
+            observers += (OpenTelemetry(key_sets.status),)
+        return cls(options, key_sets, RefusalLog(options["clock"]), hooks, Warnings(), modules, observers)
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -175,9 +182,7 @@ class ProtectionBuilder:
             key_sets=self.key_sets,
             republished=republished,
             clock=options["clock"],
-            reporter=Reporter(
-                options["on_decision"], self.refusal_log, self._make_audit(), self.hooks, options["clock"]
-            ),
+            reporter=Reporter(self.observers, self.refusal_log, self._make_audit(), self.hooks, options["clock"]),
             mistakes=MistakeLog(options["clock"]),
             refusal_log=self.refusal_log,
             hooks=self.hooks,
@@ -214,7 +219,7 @@ class ProtectionBuilder:
             session_store=options["session_store"],
             clock=options["clock"],
             max_body_size=options["max_body_size"],
-            observed=bool(options["on_decision"] or options["audit"]),
+            observed=bool(self.observers or options["audit"]),
             reads_all=bool(options["audit_operations"]),
         )
 

@@ -161,6 +161,7 @@ LAZY = {
     "_asgi.identity: mcp.server.auth.middleware.auth_context": "optional, only if the process has loaded it: 580 ms",
     "_asgi.identity: mcp.server.auth.middleware.bearer_auth": "as above",
     "_asgi.identity: mcp.server.auth.provider": "as above",
+    "_protection: asgi_mcp_auth._telemetry.otel": "imports an optional package",
     "_asgi.token_verifier: starlette.authentication": "optional: 10 ms",
     "_compat.mcpauth: starlette.routing": "optional: 15 ms",
     "_keys.http: httpx": "imported when an MCPAuth is constructed: 65 ms",
