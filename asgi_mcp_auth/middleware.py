@@ -12,7 +12,6 @@ kept on `self`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
@@ -134,7 +133,7 @@ class ProtectedApp:
 
         Return in addition what reports the end of a stream with its token, and does not hold the parsed body.
         """
-        findings = replace(findings, operations=without_params(admission.operations), needed=admission.needed)
+        findings = findings._replace(operations=without_params(admission.operations), needed=admission.needed)
         unrecorded = self._report("allowed", request, findings)
         return unrecorded or admission, partial(self._report, "expired", request, findings)
 

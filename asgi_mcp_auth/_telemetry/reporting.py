@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
 from asgi_mcp_auth._oauth.credentials import scheme_of
 from asgi_mcp_auth._policy.compile import CompiledResource
@@ -29,8 +28,7 @@ CORRELATION_FIELDS: Final = frozenset((b"x-request-id", b"traceparent", b"mcp-se
 TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(NamedTuple):
     """What the pipeline has found out about a request.
 
     Attributes:
@@ -93,6 +91,8 @@ class Reporter:
     ) -> Refusal | None:
         """Report a decision. Return the refusal to answer with if a required audit log could not record it."""
         is_logged = refusal is not None and self._refusal_log.wants(refusal)
+        if not (is_logged or self.consumes):
+            return None
         audit = self._audit
         if audit is not None and not audit.wants(outcome, findings.resource is not None, findings.operations):
             audit = None
