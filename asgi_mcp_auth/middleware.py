@@ -201,9 +201,8 @@ class ProtectedApp:
             await self._refuse(refusal, request, receive, send, findings, cors)
             return
         if self._is_observed:
-            unrecorded = self._report(
-                "public", request, replace(findings, operations=without_params(admission.operations))
-            )
+            findings = findings._replace(operations=without_params(admission.operations))
+            unrecorded = self._report("public", request, findings)
             if unrecorded is not None:
                 await self._refuse(unrecorded, request, receive, send, findings, cors)
                 return
