@@ -113,9 +113,9 @@ class ProtectedApp:
             admission = authorizer.admit_path(route, request, identity)
         on_expiry = None
         if self._is_observed and not isinstance(admission, Refusal):
-            admission, on_expiry = self._report_admission(
-                admission, request, Findings(resource, route, identity, seconds)
-            )
+            shown = without_params(admission.operations) if admission.operations else ()
+            findings = Findings(resource, route, identity, seconds, shown, admission.needed)
+            admission, on_expiry = self._report_admission(admission, request, findings)
         if isinstance(admission, Refusal):
             await self._refuse(admission, request, receive, send, Findings(resource, route, identity, seconds), cors)
             return
@@ -133,7 +133,6 @@ class ProtectedApp:
 
         Return in addition what reports the end of a stream with its token, and does not hold the parsed body.
         """
-        findings = findings._replace(operations=without_params(admission.operations), needed=admission.needed)
         unrecorded = self._report("allowed", request, findings)
         return unrecorded or admission, partial(self._report, "expired", request, findings)
 

@@ -51,6 +51,9 @@ BODIES = {"200 B": 200, "4 KB": 4096, "256 KB": 262_144}
 BRIDGED = "known token, MCP SDK bridge"
 BELOW = "known token, below the resource's path"
 OBSERVED = "known token, with an observer"
+SAMPLED = "known token, with an observer that wants nothing"
+AUDITED = "known token, audited"
+MEASURED = "known token, with telemetry"
 
 VerifyOnce = Callable[[], None]
 
@@ -90,11 +93,26 @@ async def seasoned(app: Any, tokens: Sequence[str]) -> Callable[[], Awaitable[in
     return make_exchange(app, in_turn(tokens))
 
 
+class SampledOut:
+    """An observer that wants no decision."""
+
+    def wants(self, outcome: str) -> bool:
+        """Return False for every outcome."""
+        del outcome
+        return False
+
+    def __call__(self, decision: object) -> None:
+        """Ignore a decision."""
+
+
 def simple_cases(issuer: Issuer) -> list[Case]:
     """Return the cases with one known token, with no token, and for the metadata."""
     app, known = protected(issuer), issuer.mint(RESOURCE, scope=SCOPE)
     checking, least = protected(issuer, options={"allowed_hosts": ["mcp.example.com"]}), Least(trivial_app, known)
     observed = protected(issuer, options={"on_decision": [lambda _: None]})
+    sampled = protected(issuer, options={"on_decision": [SampledOut()]})
+    audit = {"audit": "best_effort", "audit_sink": lambda _: None, "audit_operations": ["*"]}
+    audited, measured = protected(issuer, options=audit), protected(issuer, options={"telemetry": True})
     revocable = protected(issuer, options={"is_revoked": lambda _: False})
     return [
         NOTHING,
@@ -103,6 +121,9 @@ def simple_cases(issuer: Issuer) -> list[Case]:
         Case(name="known token", exchange=make_exchange(app, known), control=BARE),
         Case(name=BELOW, exchange=make_exchange(app, known, path="/mcp/notes/1"), control=BARE),
         Case(name=OBSERVED, exchange=make_exchange(observed, known), control=BARE),
+        Case(name=SAMPLED, exchange=make_exchange(sampled, known), control=BARE),
+        Case(name=AUDITED, exchange=make_exchange(audited, known), control=BARE),
+        Case(name=MEASURED, exchange=make_exchange(measured, known), control=BARE),
         Case(name="known token, revocation hook", exchange=make_exchange(revocable, known), control=BARE),
         Case(name="known token, Host checked", exchange=make_exchange(checking, known), control=BARE),
         Case(name="no token: 401", exchange=make_exchange(app), expected=401, control=BARE),

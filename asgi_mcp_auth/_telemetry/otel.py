@@ -78,10 +78,10 @@ class OpenTelemetry:
             labels["issuer"] = self._issuer_label(decision.auth_info.issuer)
         if decision.refusal is not None:
             labels["reason"] = decision.refusal.reason.value
+        if decision.cache_hit is not None:
+            labels["cache_hit"] = decision.cache_hit
         self._decisions.add(1, labels)
-        if decision.verify_seconds is not None and decision.outcome != "expired":
-            if decision.cache_hit is not None:
-                labels["cache_hit"] = decision.cache_hit
+        if decision.verify_seconds is not None and not decision.cache_hit and decision.outcome != "expired":
             self._seconds.record(decision.verify_seconds, labels)
         span = trace.get_current_span()
         if span.is_recording():
