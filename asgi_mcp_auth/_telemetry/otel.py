@@ -44,8 +44,8 @@ class OpenTelemetry:
             explicit_bucket_boundaries_advisory=BUCKETS,
         )
         for name, unit, description, read in (
-            ("keys", "{key}", "Usable keys of an issuer", lambda one: float(len(one.keys))),
-            ("age", "s", "Age of an issuer's key set", lambda one: one.key_set.age),
+            ("keys", "{key}", "Usable keys of an issuer", _keys),
+            ("age", "s", "Age of an issuer's key set", _age),
             ("failures", "{failure}", "Failed fetches of the key set since the last success", _failures),
         ):
             meter.create_observable_gauge(f"asgi_mcp_auth.key_set.{name}", [self._gauge(read)], unit, description)
@@ -86,6 +86,14 @@ class OpenTelemetry:
         span = trace.get_current_span()
         if span.is_recording():
             span.set_attributes(_attributes(decision))
+
+
+def _keys(status: IssuerStatus) -> float:
+    return float(len(status.keys))
+
+
+def _age(status: IssuerStatus) -> float | None:
+    return status.key_set.age
 
 
 def _failures(status: IssuerStatus) -> float:
