@@ -52,7 +52,7 @@ BRIDGED = "known token, MCP SDK bridge"
 BELOW = "known token, below the resource's path"
 OBSERVED = "known token, with an observer"
 SAMPLED = "known token, with an observer that wants nothing"
-AUDITED = "known token, audited"
+AUDITED = "known token, audited, with reading the body"
 MEASURED = "known token, with telemetry"
 
 VerifyOnce = Callable[[], None]
@@ -112,7 +112,7 @@ def simple_cases(issuer: Issuer) -> list[Case]:
     observed = protected(issuer, options={"on_decision": [lambda _: None]})
     sampled = protected(issuer, options={"on_decision": [SampledOut()]})
     audit = {"audit": "best_effort", "audit_sink": lambda _: None, "audit_operations": ["*"]}
-    audited, measured = protected(issuer, options=audit), protected(issuer, options={"telemetry": True})
+    audited, measured = protected(issuer, reading_app, options=audit), protected(issuer, options={"telemetry": True})
     revocable = protected(issuer, options={"is_revoked": lambda _: False})
     return [
         NOTHING,
@@ -122,7 +122,7 @@ def simple_cases(issuer: Issuer) -> list[Case]:
         Case(name=BELOW, exchange=make_exchange(app, known, path="/mcp/notes/1"), control=BARE),
         Case(name=OBSERVED, exchange=make_exchange(observed, known), control=BARE),
         Case(name=SAMPLED, exchange=make_exchange(sampled, known), control=BARE),
-        Case(name=AUDITED, exchange=make_exchange(audited, known), control=BARE),
+        Case(name=AUDITED, exchange=make_exchange(audited, known, body=make_body(200)), control=BARE),
         Case(name=MEASURED, exchange=make_exchange(measured, known), control=BARE),
         Case(name="known token, revocation hook", exchange=make_exchange(revocable, known), control=BARE),
         Case(name="known token, Host checked", exchange=make_exchange(checking, known), control=BARE),
