@@ -26,13 +26,15 @@ from asgi_mcp_auth.config import (
     ScopePolicy,
     ScopeRule,
 )
-from asgi_mcp_auth.context import AuthInfo, Principal, current_auth
+from asgi_mcp_auth.context import Actor, ActorChain, AuthInfo, Principal, current_auth
 from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, MCPAuthError, Reason, Refusal
 from asgi_mcp_auth.loading import load_app
 from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
 
 __all__ = (
+    "Actor",
+    "ActorChain",
     "Allow",
     "ApiKeys",
     "AuthInfo",

@@ -9,7 +9,8 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Any, NamedTuple, TypedDict, cast
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 
 from asgi_mcp_auth._keys.http import ClientFactory
 from asgi_mcp_auth._policy.compile import MetadataSigner
@@ -100,6 +101,29 @@ def _observers(value: object, name: str, problems: Problems) -> None:
     elif any(inspect.iscoroutinefunction(observer) for observer in listed):
         fix = "Pass a plain function, for example one that puts the decision into a queue."
         problems.add(name, "An observer is async and would never be awaited.", fix)
+
+
+def _telemetry(value: object, name: str, problems: Problems) -> None:
+    a_bool(value, name, problems)
+    if value is True and find_spec("opentelemetry") is None:
+        problems.add(name, "OpenTelemetry is not installed.", "pip install 'asgi-mcp-auth[otel]'")
+
+
+def _an_audit_mode(value: object, name: str, problems: Problems) -> None:
+    if value not in (None, "best_effort", "required"):
+        problems.add(name, f"{show(value)} is not an audit mode.", 'Pass "best_effort" or "required".')
+
+
+def _audit_operations(value: object, name: str, problems: Problems) -> None:
+    listed = as_list(value)
+    if listed is None or not all(isinstance(pattern, str) and pattern for pattern in listed):
+        problems.add(name, f"{show(value)} is not a list of operations.", 'Pass ["tools/call purge*"], or ["*"].')
+
+
+def _an_audit_sink(value: object, name: str, problems: Problems) -> None:
+    a_hook("a callable that writes one line of text")(value, name, problems)
+    if inspect.iscoroutinefunction(value):
+        problems.add(name, "The sink is async and would never be awaited.", "Pass a plain function.")
 
 
 class Option(NamedTuple):
@@ -255,6 +279,41 @@ class MCPAuthOptions(TypedDict, total=False):
         Sequence[Observer],
         Option((), "Observers; each is called with one `Decision` per request and must not block.", _observers),
     ]
+    telemetry: Annotated[
+        bool,
+        Option(
+            False,
+            "Report metrics, and attributes of the current span, through the OpenTelemetry API (extra `otel`).",
+            _telemetry,
+        ),
+    ]
+    audit: Annotated[
+        Literal["best_effort", "required"] | None,
+        Option(
+            None,
+            "Write one JSON line about each refusal, and about the allowed requests of `audit_operations`. "
+            '`"required"` answers 503 instead of running the app if the sink raises; `"best_effort"` logs the failure.',
+            _an_audit_mode,
+        ),
+    ]
+    audit_operations: Annotated[
+        Sequence[str],
+        Option(
+            (),
+            'The allowed operations that the audit log records, such as `"tools/call purge*"`; `"*"` for all requests. '
+            "If the option is set, the bodies of POST requests are read.",
+            _audit_operations,
+        ),
+    ]
+    audit_sink: Annotated[
+        Callable[[str], object] | None,
+        Option(
+            None,
+            "Called with each line of the audit log, before the app runs; must not block for long. Default: the logger "
+            "`asgi_mcp_auth.audit`.",
+            _an_audit_sink,
+        ),
+    ]
     http_client: Annotated[
         ClientFactory | None,
         Option(
@@ -391,6 +450,12 @@ def check_options(options: Mapping[str, object], problems: Problems) -> MCPAuthO
     complete: dict[str, Any] = {name: options.get(name, option.default) for name, (_, option) in known.items()}
     for name, (_, option) in known.items():
         option.check(complete[name], name, problems)
+    if complete["audit"] == "required" and complete["audit_sink"] is None:
+        fix = "Set audit_sink to a function that raises an exception if it cannot write."
+        problems.add("audit_sink", "Logging handlers swallow their errors, so required needs a sink.", fix)
+    if complete["audit"] is None and (complete["audit_sink"] is not None or complete["audit_operations"]):
+        fix = 'Set audit="best_effort", or remove them.'
+        problems.add("audit", "audit_sink and audit_operations have no effect without audit.", fix)
     if complete["dangerously_exit_when_cold"] is True and complete["require_warm_up"] is False:
         fix = "Set require_warm_up=True too, or remove it."
         problems.add("dangerously_exit_when_cold", "It has no effect without require_warm_up=True.", fix)

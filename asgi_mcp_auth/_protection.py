@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,9 @@ from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, CompiledIntrospection
+from asgi_mcp_auth._telemetry.audit import AuditLog
+from asgi_mcp_auth._telemetry.mistakes import MistakeLog
+from asgi_mcp_auth._telemetry.reporting import Reporter
 from asgi_mcp_auth._verify.api_keys import ApiKeyVerifier
 from asgi_mcp_auth._verify.authenticator import Authenticator
 from asgi_mcp_auth._verify.choice import Choice
@@ -30,6 +34,8 @@ from asgi_mcp_auth._verify.verifier import Verifier
 from asgi_mcp_auth.decisions import Observer, RefusalLog
 
 __all__ = ("MakeVerifier", "Protection", "ProtectionBuilder")
+
+logger = logging.getLogger("asgi_mcp_auth")
 
 MakeVerifier = Callable[[CompiledResource], Verifier]
 
@@ -45,7 +51,8 @@ class Protection:
         key_sets: The key sets of the issuers.
         republished: The issuer whose metadata is served at the resource's own well-known path.
         clock: Seconds since the epoch.
-        observers: Called with one `Decision` for each request.
+        reporter: Reports each decision to the refusal log, the audit log and the observers.
+        mistakes: Logs mistakes that lose the credential on the way.
         refusal_log: Logs refusals.
         hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
@@ -65,7 +72,8 @@ class Protection:
     key_sets: KeySets
     republished: RemoteJWKS | None
     clock: Callable[[], float]
-    observers: tuple[Observer, ...]
+    reporter: Reporter
+    mistakes: MistakeLog
     refusal_log: RefusalLog
     hooks: HookCaller
     warnings: Warnings
@@ -88,6 +96,19 @@ class Protection:
         """Return the named issuers whose tokens cannot be verified now, and refresh keys that are not fresh."""
         return tuple(dict.fromkeys((*self.key_sets.missing(), *self.unreachable())))
 
+    def log_start(self) -> None:
+        """Log what is protected, with which keys, and what is public: one line, however many apps there are."""
+        if self.warnings.is_first("start"):
+            keys = {issuer.issuer: len(issuer.keys) for issuer in self.key_sets.status()}
+            logger.info(
+                "Protecting %s; keys: %s; public paths: %s; public methods: %s",
+                ", ".join(resource.identifier for resource in self.config.resources),
+                ", ".join(f"{issuer} {count}" for issuer, count in keys.items()) or "none",
+                ", ".join(map(str, self.config.paths.public)) or "none",
+                ", ".join(sorted({m for one in self.config.resources for m in one.policy.operations.public_methods}))
+                or "none",
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class ProtectionBuilder:
@@ -100,6 +121,7 @@ class ProtectionBuilder:
         hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
         loaded_modules: The server packages that the process has imported, which decide the defaults of `proxies`.
+        observers: Called with each decision.
     """
 
     options: MCPAuthOptions
@@ -108,6 +130,7 @@ class ProtectionBuilder:
     hooks: HookCaller
     warnings: Warnings
     loaded_modules: frozenset[str]
+    observers: tuple[Observer, ...] = ()
 
     @classmethod
     def of(cls, options: MCPAuthOptions) -> ProtectionBuilder:
@@ -121,7 +144,12 @@ class ProtectionBuilder:
         )
         hooks = HookCaller(options["hook_timeout"], options["clock"])
         modules = frozenset(MODULES & sys.modules.keys())
-        return cls(options, key_sets, RefusalLog(options["clock"]), hooks, Warnings(), modules)
+        observers = tuple(options["on_decision"])
+        if options["telemetry"] is True:
+            from asgi_mcp_auth._telemetry.otel import OpenTelemetry  # noqa: PLC0415 - an optional package
+
+            observers += (OpenTelemetry(key_sets.status),)
+        return cls(options, key_sets, RefusalLog(options["clock"]), hooks, Warnings(), modules, observers)
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -172,7 +200,8 @@ class ProtectionBuilder:
             key_sets=self.key_sets,
             republished=republished,
             clock=options["clock"],
-            observers=tuple(options["on_decision"]),
+            reporter=Reporter(self.observers, self.refusal_log, self._make_audit(), self.hooks, options["clock"]),
+            mistakes=MistakeLog(options["clock"]),
             refusal_log=self.refusal_log,
             hooks=self.hooks,
             warnings=self.warnings,
@@ -231,5 +260,13 @@ class ProtectionBuilder:
             session_store=options["session_store"],
             clock=options["clock"],
             max_body_size=options["max_body_size"],
-            observed=bool(options["on_decision"]),
+            observed=bool(self.observers or options["audit"]),
+            reads_all=bool(options["audit_operations"]),
         )
+
+    def _make_audit(self) -> AuditLog | None:
+        mode = self.options["audit"]
+        if mode is None:
+            return None
+        sink, operations = self.options["audit_sink"], self.options["audit_operations"]
+        return AuditLog(sink, operations, is_required=mode == "required")

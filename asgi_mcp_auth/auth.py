@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from asgi_mcp_auth._asgi.app_check import check_app
 from asgi_mcp_auth._asgi.small_apps import MetadataApp, ReadinessApp
+from asgi_mcp_auth._asgi.status_app import StatusApp
 from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
 from asgi_mcp_auth._compat.mcpauth import bearer_auth_middleware, resource_metadata_router
 from asgi_mcp_auth._oauth.urls import is_loopback
@@ -140,6 +141,14 @@ class MCPAuth:
         A `Mount` redirects `/readyz` to `/readyz/`, which is another path and not public.
         """
         return ReadinessApp(self._protection.missing)
+
+    def status_app(self) -> StatusApp:
+        """Return an ASGI app with the status of this process: an HTML page, or JSON if the client accepts that.
+
+        The app checks no credential. Serve it on an internal address, or below the protected app, where it needs a
+        token like every other path. Never list its path in `public_paths` of an app that the internet reaches.
+        """
+        return StatusApp(self.status)
 
     def token_verifier(self, resource: str | None = None) -> TokenVerifier:
         """Return the verification alone, as the `token_verifier=` of an MCP server that has an `auth=` of its own.

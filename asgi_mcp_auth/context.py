@@ -15,7 +15,9 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NoReturn, cast, final
 
-__all__ = ("AuthInfo", "Principal", "copy_json", "current_auth", "current_auth_var")
+__all__ = ("NO_ACTORS", "Actor", "ActorChain", "AuthInfo", "Principal", "copy_json", "current_auth", "current_auth_var")
+
+MAX_ACTORS = 10
 
 
 _PLAIN = frozenset((str, int, float, bool, type(None)))  # the types of values that need no copy
@@ -56,6 +58,58 @@ class Principal:
     def key(self) -> str:
         """64 hexadecimal digits, equal for refreshed tokens: to bind sessions, handles and state to the caller."""
         return sha256(json.dumps([self.issuer, self.subject, self.client_id]).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """A party that acts for the subject of a token (RFC 8693 section 4.1).
+
+    Attributes:
+        subject: The `sub` of the actor, unique within its issuer.
+        issuer: The `iss` of the actor, if the token names one.
+        client_id: The `client_id` of the actor, if the token names one.
+    """
+
+    subject: str
+    issuer: str | None = None
+    client_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ActorChain:
+    """The actors of a token, the current actor first.
+
+    Only the first actor may decide about access; the others are history (RFC 8693 section 4.1).
+
+    Attributes:
+        actors: At most 10 actors. Empty if the token has no `act` claim, or a malformed one.
+        dropped: The number of earlier actors that are left out.
+    """
+
+    actors: tuple[Actor, ...] = ()
+    dropped: int = 0
+
+    @classmethod
+    def of(cls, act: object) -> ActorChain:
+        """Return the chain of an `act` claim; an empty chain if any part of the claim is malformed."""
+        actors: list[Actor] = []
+        count = 0
+        while act is not None:
+            if not isinstance(act, dict):
+                return NO_ACTORS
+            members = cast("dict[str, object]", act)
+            named = [members.get(name) for name in ("sub", "iss", "client_id")]
+            subject, issuer, client_id = [value if isinstance(value, str) and value else None for value in named]
+            if subject is None or (issuer, client_id) != (named[1], named[2]):
+                return NO_ACTORS
+            if count < MAX_ACTORS:
+                actors.append(Actor(subject=subject, issuer=issuer, client_id=client_id))
+            count += 1
+            act = members.get("act")
+        return cls(tuple(actors), count - len(actors)) if actors else NO_ACTORS
+
+
+NO_ACTORS = ActorChain()
 
 
 _FIELDS = ("issuer", "subject", "client_id", "scopes", "audience", "resource", "expires_at", "claims", "token")
@@ -104,7 +158,9 @@ class AuthInfo:
 
     __slots__ = (
         "_claims",
+        "_jti_hash",
         "_nested",
+        "_principal_key",
         "audience",
         "client_id",
         "expires_at",
@@ -124,6 +180,8 @@ class AuthInfo:
     expires_at: float | None
     token: str | None
     _claims: dict[str, Any]
+    _jti_hash: str | None
+    _principal_key: str | None
     _nested: tuple[str, ...]
 
     def __init__(
@@ -156,6 +214,8 @@ class AuthInfo:
         _set(self, "expires_at", expires_at)
         _set(self, "token", token)
         _set(self, "_claims", own)
+        _set(self, "_jti_hash", None)
+        _set(self, "_principal_key", None)
         _set(self, "_nested", nested)
 
     @property
@@ -170,6 +230,29 @@ class AuthInfo:
     def principal(self) -> Principal:
         """The identity of the caller: issuer, subject and client together."""
         return Principal(issuer=self.issuer, subject=self.subject, client_id=self.client_id)
+
+    @property
+    def actors(self) -> ActorChain:
+        """The parties that act for the subject, from the `act` claim (RFC 8693 section 4.1)."""
+        act = self._claims.get("act")
+        return NO_ACTORS if act is None else ActorChain.of(act)
+
+    @property
+    def principal_hash(self) -> str:
+        """`principal.key`, computed once: one AuthInfo serves every request with its cached token."""
+        if self._principal_key is None:
+            _set(self, "_principal_key", self.principal.key)
+        return self._principal_key or ""
+
+    @property
+    def jti_hash(self) -> str | None:
+        """The SHA-256 of the `jti` claim in hexadecimal digits, computed once; None if the token has no `jti`."""
+        if self._jti_hash is None:
+            jti = self._claims.get("jti")
+            if not isinstance(jti, str):
+                return None
+            _set(self, "_jti_hash", sha256(jti.encode("utf-8", "surrogatepass")).hexdigest())
+        return self._jti_hash
 
     def replace(self, **changes: Any) -> AuthInfo:
         """Return a copy with some fields changed."""

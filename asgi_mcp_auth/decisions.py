@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from asgi_mcp_auth.authorization import Operation
-from asgi_mcp_auth.context import AuthInfo
+from asgi_mcp_auth.context import NO_ACTORS, ActorChain, AuthInfo
 from asgi_mcp_auth.errors import NoCredential, Reason, Refusal, Unavailable, printable
 
 __all__ = (
@@ -53,22 +53,36 @@ logger = logging.getLogger("asgi_mcp_auth.decisions")
 # Every record has these attributes, so that a formatter may use them.
 UNKNOWN = dict.fromkeys(("issuer", "kid", "alg", "client_id", "operation", "expected", "found"))
 
-Outcome = Literal["allowed", "refused", "public", "metadata", "preflight"]
+Outcome = Literal["allowed", "refused", "public", "metadata", "preflight", "expired"]
 
 
 class Decision(NamedTuple):
-    """The decision about one request. No attribute holds a token.
+    """The decision about one request: the one value for the log, the audit log, telemetry and observers.
+
+    No attribute holds a token, an argument of an operation, or a session id.
 
     Attributes:
         outcome: `allowed` (with `auth_info`), `refused` (with `refusal`), or an answer that needs no token: `public`,
-            `metadata`, `preflight`.
+            `metadata`, `preflight`. `expired` reports that an allowed websocket or event stream ended with its token.
         method: The request method.
         path: The path as received, without the query. Behind a proxy or a mount, the client's path may differ.
         resource: The identifier of the resource that owns the path, or None.
         status: The status of an answer of the middleware.
-        auth_info: The caller of an allowed request.
+        auth_info: The caller, if the credential was accepted; a 403 has it too.
         refusal: The refusal.
-        operations: The operations of an admitted request, if its body was read.
+        operations: The operations in the body, without their arguments, if the body was read.
+        time: Seconds since the epoch.
+        path_template: The path rule that applies, as configured.
+        scopes_needed: The scopes that the request needs, as a client requests them.
+        kid: The key id in the token's header; unverified in a refusal.
+        alg: The algorithm in the token's header; unverified in a refusal.
+        credential: The scheme of the credential, such as `bearer`.
+        cache_hit: Whether an accepted token was in the token cache.
+        verify_seconds: The seconds that the verification took; None if only the refusal log consumes the decision.
+        request_id: `X-Request-Id`, escaped and cut.
+        trace_id: The trace id of `traceparent`.
+        session_hash: The SHA-256 of `Mcp-Session-Id` in hexadecimal digits.
+        client_address: `loopback`, `private` or `public`.
     """
 
     outcome: Outcome
@@ -79,6 +93,52 @@ class Decision(NamedTuple):
     auth_info: AuthInfo | None = None
     refusal: Refusal | None = None
     operations: tuple[Operation, ...] = ()
+    time: float = 0.0
+    path_template: str | None = None
+    scopes_needed: tuple[str, ...] = ()
+    kid: str | None = None
+    alg: str | None = None
+    credential: str | None = None
+    cache_hit: bool | None = None
+    verify_seconds: float | None = None
+    request_id: str | None = None
+    trace_id: str | None = None
+    session_hash: str | None = None
+    client_address: str | None = None
+
+    @property
+    def issuer(self) -> str | None:
+        """The issuer of the token; unverified in a refusal."""
+        if self.auth_info is not None:
+            return self.auth_info.issuer
+        return None if self.refusal is None else self.refusal.issuer
+
+    @property
+    def client_id(self) -> str | None:
+        """The client of an accepted token."""
+        if self.auth_info is not None:
+            return self.auth_info.client_id
+        return None if self.refusal is None else self.refusal.client_id
+
+    @property
+    def scopes_granted(self) -> tuple[str, ...]:
+        """The scopes of an accepted token."""
+        return () if self.auth_info is None else self.auth_info.scopes
+
+    @property
+    def principal_hash(self) -> str | None:
+        """`Principal.key` of the caller, computed once for a cached token."""
+        return None if self.auth_info is None else self.auth_info.principal_hash
+
+    @property
+    def jti_hash(self) -> str | None:
+        """The SHA-256 of the token's `jti`, computed once for a cached token."""
+        return None if self.auth_info is None else self.auth_info.jti_hash
+
+    @property
+    def actors(self) -> ActorChain:
+        """The parties that act for the subject (RFC 8693 section 4.1)."""
+        return NO_ACTORS if self.auth_info is None else self.auth_info.actors
 
     @property
     def reason(self) -> Reason | None:
@@ -158,7 +218,7 @@ class RefusalLog:
 
     A request without a credential is DEBUG, because every client begins with one. 503 is ERROR, all else is WARNING.
     A record has the attributes `reason`, `resource`, `issuer`, `kid`, `alg`, `client_id`, `operation`, `expected`,
-    `found` and `suppressed`.
+    `found`, `request_id`, `trace_id`, `client_address` and `suppressed`.
 
     Args:
         clock: Seconds.
@@ -189,7 +249,14 @@ class RefusalLog:
         if grant is None:
             return
         details = refusal.details()
-        named = details if decision.resource is None else {"resource": decision.resource, **details}
+        named = {} if decision.resource is None else {"resource": decision.resource}
+        named |= details
+        context = {
+            "client_address": decision.client_address,
+            "request_id": decision.request_id,
+            "trace_id": decision.trace_id,
+        }
+        named |= {name: value for name, value in context.items() if value is not None}
         fields = " ".join(f"{name}={_quoted(value)}" for name, value in named.items())
         logger.log(
             _level(refusal),
@@ -206,5 +273,6 @@ class RefusalLog:
                 "suppressed": grant.suppressed,
                 **UNKNOWN,
                 **details,
+                **context,
             },
         )

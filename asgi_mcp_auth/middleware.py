@@ -12,6 +12,9 @@ kept on `self`.
 
 from __future__ import annotations
 
+from functools import partial
+from time import perf_counter
+
 from asgi_mcp_auth._asgi.app_check import refuse_wsgi_call
 from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Send
 from asgi_mcp_auth._asgi.authorizer import Admission
@@ -19,6 +22,7 @@ from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.mount_check import MountCheck
 from asgi_mcp_auth._asgi.response import Incoming, send_response
 from asgi_mcp_auth._asgi.run import AppContext, run_app, run_public
+from asgi_mcp_auth._asgi.streams import OnExpiry
 from asgi_mcp_auth._compat.asgi_servers import BREAKS_ON_LATE_BODY
 from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
@@ -29,9 +33,9 @@ from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import NO_RESOURCE, Route
 from asgi_mcp_auth._protection import Protection
 from asgi_mcp_auth._request import RequestInfo, canonical_name
+from asgi_mcp_auth._telemetry.reporting import NOTHING_FOUND, Findings, without_params
 from asgi_mcp_auth._verify.verifier import Verified
-from asgi_mcp_auth.authorization import Operation
-from asgi_mcp_auth.decisions import Decision, Outcome
+from asgi_mcp_auth.decisions import Outcome
 from asgi_mcp_auth.errors import BadRequest, DiscoveryError, Forbidden, NoCredential, Reason, Refusal, Unavailable
 
 __all__ = ("ProtectedApp",)
@@ -55,7 +59,9 @@ class ProtectedApp:
         self._authenticators = protection.authenticators
         self._authorizers = protection.authorizers
         self._checks_transport = self._hosts.on or protection.reject_query_token or not protection.websockets
-        self._has_observers = bool(protection.observers)
+        self._report = protection.reporter
+        self._mistakes = protection.mistakes
+        self._is_observed = protection.reporter.consumes
         self._mount_check = MountCheck(app, protection.config, protection.warnings)
         checks_messages = [authorizer.looks_inside for authorizer in protection.authorizers]
         self._routes = protection.config.routes(checks_messages, self._mount_check.own_root_path)
@@ -87,25 +93,32 @@ class ProtectedApp:
         resource = self._resources[route.resource]
         cors = None
         if self._checks_transport or b"origin" in request.fields:  # 1, 5
-            is_answered, cors = await self._check_transport(resource, request, receive, send)
+            is_answered, cors = await self._check_transport(Findings(resource, route), resource, request, receive, send)
             if is_answered:
                 return
+        started = perf_counter() if self._is_observed else 0.0
         identity = self._authenticators[route.resource].check(request)  # 6, 7, 8
         if not isinstance(identity, Verified):
             identity = identity if isinstance(identity, Refusal) else await identity
             if isinstance(identity, Refusal):
-                await self._serve_unauthenticated(identity, route, request, receive, send, cors)
+                findings = Findings(resource, route, seconds=perf_counter() - started)
+                await self._serve_unauthenticated(identity, findings, route, request, receive, send, cors)
                 return
+        self._mistakes.streak = 0
+        seconds = perf_counter() - started if self._is_observed else None
         authorizer = self._authorizers[route.resource]
         if route.checks_message:  # 9
             admission = await authorizer.admit_message(route, request, receive, identity)
         else:
             admission = authorizer.admit_path(route, request, identity)
+        on_expiry = None
+        if self._is_observed and not isinstance(admission, Refusal):
+            shown = without_params(admission.operations) if admission.operations else ()
+            findings = Findings(resource, route, identity, seconds, shown, admission.needed)
+            admission, on_expiry = self._report_admission(admission, request, findings)
         if isinstance(admission, Refusal):
-            await self._refuse(admission, request, receive, send, resource, cors)
+            await self._refuse(admission, request, receive, send, Findings(resource, route, identity, seconds), cors)
             return
-        if self._has_observers:
-            self._observe("allowed", request, resource, identity, operations=admission.operations)
         receive, wrap_send = admission.receive or receive, admission.wrap_send
         removed_fields, listens, began = admission.removed_fields, admission.listens, admission.began_anonymously
         del admission  # holds the parsed body
@@ -119,11 +132,22 @@ class ProtectedApp:
             wrap_send,
             removed_fields,
             listens,
+            on_expiry,
             began_anonymously=began,
         )
 
+    def _report_admission(
+        self, admission: Admission, request: RequestInfo, findings: Findings
+    ) -> tuple[Admission | Refusal, OnExpiry]:
+        """Report an allowed request. Return the refusal instead of the admission if the audit log requires that.
+
+        Return in addition what reports the end of a stream with its token, and does not hold the parsed body.
+        """
+        unrecorded = self._report("allowed", request, findings)
+        return unrecorded or admission, partial(self._report, "expired", request, findings)
+
     async def _check_transport(
-        self, resource: CompiledResource, request: RequestInfo, receive: Receive, send: Send
+        self, findings: Findings, resource: CompiledResource, request: RequestInfo, receive: Receive, send: Send
     ) -> tuple[bool, Cors | None]:
         """Check the host, the origin, and what the configuration does not accept; answer preflights.
 
@@ -135,11 +159,11 @@ class ProtectedApp:
             return True, None
         cors = resource.origins.check(request)
         if isinstance(cors, Refusal):
-            await self._refuse(cors, request, receive, send, resource)
+            await self._refuse(cors, request, receive, send, findings)
             return True, None
         if cors is not None and is_preflight(request):
             await self._answer(
-                "preflight", Response(204, resource.origins.preflight(request, cors)), request, receive, send, resource
+                "preflight", Response(204, resource.origins.preflight(request, cors)), request, receive, send, findings
             )
             return True, cors
         refused: Refusal | None = None
@@ -148,13 +172,13 @@ class ProtectedApp:
         elif self._protection.reject_query_token and has_query_token(request.query_string):
             refused = BadRequest(Reason.TOKEN_IN_URI, description="Token in URI")
         if refused is not None:
-            await self._refuse(refused, request, receive, send, resource, cors)
+            await self._refuse(refused, request, receive, send, findings, cors)
         return refused is not None, cors
 
     async def _serve_unprotected(self, route: Route, request: RequestInfo, receive: Receive, send: Send) -> None:
         """Serve a request that no resource owns: a document, a public path, or a refusal."""
         if route.is_public:  # health checks call by address, so the Host of public paths is not checked
-            await self._serve_public(request, receive, send)
+            await self._serve_public(route, request, receive, send)
         elif (misdirected := self._hosts.refuse(request)) is not None:
             await self._refuse(misdirected, request, receive, send)
         elif route.document is not None:
@@ -165,21 +189,28 @@ class ProtectedApp:
         else:
             await self._refuse(route.refusal or NO_RESOURCE, request, receive, send)
 
-    async def _serve_public(self, request: RequestInfo, receive: Receive, send: Send) -> None:
+    async def _serve_public(self, route: Route, request: RequestInfo, receive: Receive, send: Send) -> None:
         """Run the app for a public path, with the caller's identity if `identify_public` is set and there is one."""
         index = self._routes.owner_of(request) if self._protection.identify_public else None
         identity = None if index is None else await self._authenticators[index].verify(request)
         if index is None or identity is None or _is_missing(identity):
-            self._observe("public", request)
+            self._report("public", request)
             await run_public(self._context, None, request.scope, receive, send)
         elif isinstance(identity, Refusal):
-            await self._refuse(identity, request, receive, send, self._resources[index])
+            await self._refuse(identity, request, receive, send, Findings(self._resources[index], route))
         else:
-            self._observe("public", request, self._resources[index], identity)
+            self._report("public", request, Findings(self._resources[index], route, identity))
             await run_app(self._context, identity, None, request, receive, send)
 
     async def _serve_unauthenticated(  # noqa: PLR0917 - ASGI's two, and what is known about the request
-        self, refusal: Refusal, route: Route, request: RequestInfo, receive: Receive, send: Send, cors: Cors | None
+        self,
+        refusal: Refusal,
+        findings: Findings,
+        route: Route,
+        request: RequestInfo,
+        receive: Receive,
+        send: Send,
+        cors: Cors | None,
     ) -> None:
         """Run the app without an identity if there is no credential and every operation is public; else refuse."""
         index = route.resource or 0
@@ -187,9 +218,15 @@ class ProtectedApp:
         if isinstance(refusal, NoCredential):
             admission = await self._authorizers[index].admit_anonymous(refusal, route, request, receive)
         if isinstance(admission, Refusal):
-            await self._refuse(admission, request, receive, send, self._resources[index], cors)
+            self._mistakes.check(refusal, request)
+            await self._refuse(admission, request, receive, send, findings, cors)
             return
-        self._observe("public", request, self._resources[index], operations=admission.operations)
+        if self._is_observed:
+            findings = findings._replace(operations=without_params(admission.operations))
+            unrecorded = self._report("public", request, findings)
+            if unrecorded is not None:
+                await self._refuse(unrecorded, request, receive, send, findings, cors)
+                return
         receive, wrap_send, scope = admission.receive or receive, admission.wrap_send, request.scope
         if admission.removed_fields:
             kept = [field for field in scope["headers"] if canonical_name(field[0]) not in admission.removed_fields]
@@ -203,10 +240,10 @@ class ProtectedApp:
         request: RequestInfo,
         receive: Receive,
         send: Send,
-        resource: CompiledResource | None = None,
+        findings: Findings = NOTHING_FOUND,
         cors: Cors | None = None,
     ) -> None:
-        details = self._protection.show_error_details
+        details, resource = self._protection.show_error_details, findings.resource
         if resource is None:
             response = refusal_response(refusal, None, details=details)
         else:
@@ -215,7 +252,7 @@ class ProtectedApp:
             response = resource.challenge.respond(refusal, used=used, details=details)
         if cors is not None:
             response = response.with_headers(cors.response)
-        await self._answer("refused", response, request, receive, send, resource, refusal)
+        await self._answer("refused", response, request, receive, send, findings, refusal)
 
     async def _answer(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,
@@ -224,45 +261,11 @@ class ProtectedApp:
         request: RequestInfo,
         receive: Receive,
         send: Send,
-        resource: CompiledResource | None = None,
+        findings: Findings = NOTHING_FOUND,
         refusal: Refusal | None = None,
     ) -> None:
-        self._observe(outcome, request, resource, refusal=refusal, status=response.status)
+        self._report(outcome, request, findings, refusal=refusal, status=response.status)
         await send_response(response, request, receive, send)
-
-    def _observe(
-        self,
-        outcome: Outcome,
-        request: RequestInfo,
-        resource: CompiledResource | None = None,
-        verified: Verified | None = None,
-        *,
-        refusal: Refusal | None = None,
-        status: int | None = None,
-        operations: tuple[Operation, ...] = (),
-    ) -> None:
-        """Report the decision to the refusal log and the observers. An observer that fails is logged, no more."""
-        observers, refusal_log = self._protection.observers, self._protection.refusal_log
-        is_logged = refusal is not None and refusal_log.wants(refusal)
-        if not observers and not is_logged:
-            return
-        decision = Decision(
-            outcome=outcome,
-            method=request.method,
-            path=request.raw_path.decode("ascii", "backslashreplace"),
-            resource=None if resource is None else resource.identifier,
-            status=status,
-            auth_info=None if verified is None else verified.auth_info,
-            refusal=refusal,
-            operations=operations,
-        )
-        if is_logged:
-            refusal_log(decision)
-        for observe in observers:
-            try:
-                observe(decision)
-            except Exception as error:  # noqa: BLE001 - an observer decides nothing, so it cannot fail the request
-                self._protection.hooks.failed("An on_decision observer", error)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the lifespan through. Key sets warm up in the background of the app's own start-up, never around it."""
@@ -274,6 +277,7 @@ class ProtectedApp:
             self._mount_check.check_request(scope)
         if self._protection.warm_up_timeout is not None:
             failed = await self._protection.key_sets.warm_up_within(self._protection.warm_up_timeout)
+            self._protection.log_start()
             if failed and self._protection.exit_when_cold:  # before the app starts anything that it would have to stop
                 await receive()
                 message = f"asgi_mcp_auth: no keys of {', '.join(failed)}"
@@ -285,6 +289,7 @@ class ProtectedApp:
 
     async def _warm_up(self) -> None:
         await self._protection.key_sets.warm_up()
+        self._protection.log_start()
 
     def _check_app_response(self, start: Message, scope: Scope, send: Send) -> Send:
         """Warn if an error or a redirect of the app shows a mistake, and return the `send` for the response."""

@@ -39,6 +39,7 @@ from measuring import NOTHING, Case, Effort, Spread, Times, WrongAnswerError, ad
 from reporting import Cell, Promise, Report, Table
 
 from asgi_mcp_auth import AuthInfo, AuthServerConfig, Decision, MCPAuth
+from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 __all__ = ("run",)
@@ -52,6 +53,9 @@ PUBLIC = "200 B, public tool without a token"
 BRIDGED = "known token, MCP SDK bridge"
 BELOW = "known token, below the resource's path"
 OBSERVED = "known token, with an observer"
+SAMPLED = "known token, with an observer that wants nothing"
+AUDITED = "known token, audited, with reading the body"
+MEASURED = "known token, with telemetry"
 
 VerifyOnce = Callable[[], None]
 
@@ -95,9 +99,25 @@ def ignore(_: Decision) -> None:
     """Observe nothing."""
 
 
+def ignore_line(_: str) -> None:
+    """Keep no line of the audit log."""
+
+
 def never_revoked(_: AuthInfo) -> bool:
     """Accept every token."""
     return False
+
+
+class SampledOut:
+    """An observer that wants no decision."""
+
+    def wants(self, outcome: str) -> bool:
+        """Return False for every outcome."""
+        del outcome
+        return False
+
+    def __call__(self, decision: object) -> None:
+        """Ignore a decision."""
 
 
 def simple_cases(issuer: Issuer) -> list[Case]:
@@ -105,6 +125,9 @@ def simple_cases(issuer: Issuer) -> list[Case]:
     app, known = protected(issuer), issuer.mint(RESOURCE, scope=SCOPE)
     checking, least = protected(issuer, options={"allowed_hosts": ["mcp.example.com"]}), Least(trivial_app, known)
     observed = protected(issuer, options={"on_decision": [ignore]})
+    sampled = protected(issuer, options={"on_decision": [SampledOut()]})
+    audit: MCPAuthOptions = {"audit": "best_effort", "audit_sink": ignore_line, "audit_operations": ["*"]}
+    audited, measured = protected(issuer, reading_app, options=audit), protected(issuer, options={"telemetry": True})
     revocable = protected(issuer, options={"is_revoked": never_revoked})
     return [
         NOTHING,
@@ -113,6 +136,9 @@ def simple_cases(issuer: Issuer) -> list[Case]:
         Case(name="known token", exchange=make_exchange(app, known), control=BARE),
         Case(name=BELOW, exchange=make_exchange(app, known, path="/mcp/notes/1"), control=BARE),
         Case(name=OBSERVED, exchange=make_exchange(observed, known), control=BARE),
+        Case(name=SAMPLED, exchange=make_exchange(sampled, known), control=BARE),
+        Case(name=AUDITED, exchange=make_exchange(audited, known, body=make_body(200)), control=BARE),
+        Case(name=MEASURED, exchange=make_exchange(measured, known), control=BARE),
         Case(name="known token, revocation hook", exchange=make_exchange(revocable, known), control=BARE),
         Case(name="known token, Host checked", exchange=make_exchange(checking, known), control=BARE),
         Case(name="no token: 401", exchange=make_exchange(app), expected=401, control=BARE),

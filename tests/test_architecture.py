@@ -54,7 +54,7 @@ LAYERS = (
     ("_policy",),
     ("_settings", "_keys"),
     ("_verify",),
-    ("_asgi",),
+    ("_asgi", "_telemetry"),
     ("_options", "_protection", "middleware"),
     ("_compat.mcpauth",),
     ("auth",),
@@ -161,6 +161,7 @@ LAZY = {
     "_asgi.identity: mcp.server.auth.middleware.auth_context": "optional, only if the process has loaded it: 580 ms",
     "_asgi.identity: mcp.server.auth.middleware.bearer_auth": "as above",
     "_asgi.identity: mcp.server.auth.provider": "as above",
+    "_protection: asgi_mcp_auth._telemetry.otel": "imports an optional package",
     "_asgi.token_verifier: starlette.authentication": "optional: 10 ms",
     "_compat.mcpauth: starlette.routing": "optional: 15 ms",
     "_keys.http: httpx": "imported when an MCPAuth is constructed: 65 ms",
@@ -241,7 +242,7 @@ def reexports(tree: ast.Module) -> set[str]:
     return {alias.asname or alias.name for node in nodes for alias in node.names}
 
 
-ROOMS = ("_oauth", "_mcp", "_policy", "_settings", "_keys", "_verify", "_asgi", "_compat", "__main__")
+ROOMS = ("_oauth", "_mcp", "_policy", "_settings", "_keys", "_verify", "_asgi", "_telemetry", "_compat", "__main__")
 PACKAGES = {f"{NAME}.{room}" for room in ROOMS}
 REEXPORTING = {
     NAME,

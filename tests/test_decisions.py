@@ -221,7 +221,7 @@ async def test_a_flood_of_garbage_builds_twenty_decisions(issuer: Issuer, monkey
             built.append(fields["outcome"])
             return Decision(*args, **fields)
 
-    monkeypatch.setattr("asgi_mcp_auth.middleware.Decision", Counted)
+    monkeypatch.setattr("asgi_mcp_auth._telemetry.reporting.Decision", Counted)
     guarded = protect(issuer, RecordingApp())
     for number in range(100):
         assert (await call(guarded, headers=bearer(f"garbage{number}"))).status == 401
@@ -280,11 +280,8 @@ def test_a_decision_shows_no_token() -> None:
     decision = refused(refusal)
     assert decision.reason is Reason.BAD_SIGNATURE
     assert Decision("public", "GET", URL).reason is None
-    expected: Any = (
-        f"Decision(outcome='refused', method='POST', path='{URL}', resource=None, status=401, auth_info=None, "
-        "refusal=<InvalidToken 401 bad_signature>, operations=())"
-    )
-    assert repr(decision) == expected
+    assert repr(decision).startswith(f"Decision(outcome='refused', method='POST', path='{URL}', resource=None")
+    assert "<InvalidToken 401 bad_signature>" in repr(decision)
 
 
 def test_a_record_names_the_path_as_called_and_the_resource(caplog: pytest.LogCaptureFixture) -> None:

@@ -24,6 +24,7 @@ from asgi_mcp_auth import (
     ResourceServerMetadata,
     ScopePolicy,
 )
+from asgi_mcp_auth._telemetry.reporting import Reporter
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import protection_of
 from asgi_mcp_auth.decisions import Decision
@@ -109,7 +110,9 @@ def token(issuer: Issuer, *faults: Fault) -> str:
 async def refused_by_middleware(auth: MCPAuth, text: str) -> Reason | None:
     """Return the reason with which the middleware refuses the token, or None."""
     decisions: list[Decision] = []
-    protection = replace(protection_of(auth), observers=(decisions.append,))
+    protection = protection_of(auth)
+    reporter = Reporter([decisions.append], protection.refusal_log, None, protection.hooks, protection.clock)
+    protection = replace(protection, reporter=reporter)
     await call(ProtectedApp(RecordingApp(), protection), headers=bearer(text))
     return decisions[-1].reason
 

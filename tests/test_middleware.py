@@ -1487,7 +1487,7 @@ async def test_changes_of_the_app_to_the_claims_stay_within_the_request(issuer: 
             "GET", "/mcp", minted(aud="https://x"), ("refused", R, 401, "wrong_audience", None), id="audience"
         ),
         pytest.param("GET", "/mcp", minted(iss="https://x"), ("refused", R, 401, "unknown_issuer", None), id="issuer"),
-        pytest.param("GET", "/mcp", minted(scope="x"), ("refused", R, 403, "insufficient_scope", None), id="scope"),
+        pytest.param("GET", "/mcp", minted(scope="x"), ("refused", R, 403, "insufficient_scope", "alice"), id="scope"),
         pytest.param(
             "GET",
             "/mcp",

@@ -378,9 +378,8 @@ CALLS = st.recursive(
 def reached(body: dict[str, Any]) -> list[str]:
     """Return the names of the tools that a call runs, as this test's server understands it."""
     name, arguments = body["params"]["name"], body["params"]["arguments"]
-    inner: dict[str, Any] | None = (
-        arguments if name.endswith("call_tool") and isinstance(arguments, dict) and "name" in arguments else None
-    )
+    is_proxy = name.endswith("call_tool") and isinstance(arguments, dict) and "name" in arguments
+    inner: dict[str, Any] | None = body["params"]["arguments"] if is_proxy else None
     return [name, *(reached({"params": {"arguments": {}, **inner}}) if inner else [])]
 
 

@@ -20,6 +20,7 @@ import httpx
 import pytest
 from fastmcp import Client
 from processes import Process, free_port, importing_from, running
+from prometheus_client.parser import text_string_to_metric_families
 from proxies import TEMPORARY, certificates, require_program
 
 import asgi_mcp_auth
@@ -318,6 +319,45 @@ def test_json_logs(tmp_path: Path) -> None:
     assert {"malformed_token"} <= {line.get("reason") for line in lines}
     assert {"keys_unavailable"} <= {line.get("event") for line in lines}
     assert all(line["logger"].startswith("asgi_mcp_auth") for line in lines)
+
+
+SELECTOR = re.compile(r"\b(asgi_mcp_auth_\w+)(?:\{([^}]*)\})?")
+
+
+@pytest.mark.requirement("AU-4")
+def test_prometheus_has_every_series_that_the_dashboard_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`grafana.json` asks for names and labels that the metrics of `prometheus.py` have."""
+    down = f"http://127.0.0.1:{free_port()}"
+    port = free_port()
+    monkeypatch.setenv("METRICS_PORT", str(port))
+    with served(tmp_path, "prometheus.py", down) as (origin, _):
+        assert get(f"{origin}/mcp", "not-a-token").status_code == 401
+        text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+    samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
+    typed = set(re.findall(r"^# TYPE (\S+)", text, flags=re.MULTILINE)) | {one.name for one in samples}
+    labels = {name for one in samples for name in one.labels} | {"issuer"}
+    dashboard = json.loads((RECIPES / "grafana.json").read_text("utf-8"))
+    for panel in dashboard["panels"]:
+        [target] = panel["targets"]
+        [(name, matchers)] = SELECTOR.findall(target["expr"])
+        assert name in typed, target["expr"]
+        grouped = re.findall(r"by \(([^)]*)\)", target["expr"])
+        asked = {one.strip() for group in grouped for one in group.split(",")} | set(
+            re.findall(r"(\w+)[=~!]", matchers)
+        )
+        assert asked <= labels, target["expr"]
+    [refused] = [one for one in samples if one.name == "asgi_mcp_auth_decisions_total"]
+    assert (refused.labels["outcome"], refused.labels["reason"], refused.value) == ("refused", "malformed_token", 1)
+
+
+def test_audit_file(tmp_path: Path) -> None:
+    down = f"http://127.0.0.1:{free_port()}"
+    with served(tmp_path, "audit_file.py", down, command="uvicorn {module}:app") as (origin, _):
+        assert get(f"{origin}/mcp", "not-a-token").status_code == 401
+    [line] = (tmp_path / "audit.jsonl").read_text("ascii").splitlines()
+    assert json.loads(line)["reason"] == "malformed_token"
 
 
 def test_tests_in_process(tmp_path: Path) -> None:

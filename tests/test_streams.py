@@ -14,11 +14,11 @@ from typing import Any
 
 import anyio
 import pytest
-from harness import Answer, Clock, bearer, http_scope, protect, send_scope, token
+from harness import Answer, Clock, bearer, call, http_scope, protect, send_scope, token
 from starlette.responses import StreamingResponse
 from test_operations import LEGACY, MODERN, call_tool, guarded, modern, post, rpc
 
-from asgi_mcp_auth import Allow, MemoryStore
+from asgi_mcp_auth import Allow, Decision, MemoryStore
 from asgi_mcp_auth._mcp.messages import Message
 from asgi_mcp_auth.authorization import Operation
 from asgi_mcp_auth.testing import Issuer
@@ -523,7 +523,7 @@ class Watched:
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # memory, whatever the loop
 async def test_a_request_in_flight_does_not_hold_its_parsed_body(issuer: Issuer) -> None:
-    """With an observer, whose decisions have the operations: 1 MiB of JSON may take 30 MB when parsed."""
+    """1 MiB of JSON may take 30 MB when parsed. The decision about an expiry keeps operations without arguments."""
     body = json.dumps(call_tool("x")).encode()
     alive: list[int] = []
 
@@ -531,10 +531,35 @@ async def test_a_request_in_flight_does_not_hold_its_parsed_body(issuer: Issuer)
         assert (await receive())["body"] == body
         gc.collect()
         objects = gc.get_objects()
-        alive.append(sum(isinstance(value, (Operation, Message)) for value in objects))
+        alive.append(
+            sum(isinstance(one, Message) or (isinstance(one, Operation) and bool(one.params)) for one in objects)
+        )
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body"})
 
     guard = guarded(issuer, app, {"on_decision": [ignore]})
     assert (await post(guard, token(issuer), body)).status == 200
     assert alive == [0]
+
+
+@pytest.mark.requirement("AU-1")
+async def test_an_expired_stream_is_reported_once_with_its_caller(issuer: Issuer, clock: Clock) -> None:
+    seen: list[Decision] = []
+    reported = anyio.Event()
+
+    def observe(decision: Decision) -> None:
+        seen.append(decision)
+        if decision.outcome == "expired":
+            reported.set()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        clock.now += 10_000
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        with anyio.fail_after(5):
+            await reported.wait()
+
+    guard = guarded(issuer, app, {"on_decision": [observe]})
+    await call(guard, "GET", "/mcp", bearer(token(issuer, sub="alice")))
+    allowed, expired = seen
+    assert (allowed.outcome, expired.outcome) == ("allowed", "expired")
+    assert expired.auth_info is allowed.auth_info

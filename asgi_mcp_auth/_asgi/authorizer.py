@@ -81,7 +81,8 @@ class Authorizer:
         session_store: The store that binds sessions to their callers; None for no binding.
         clock: Seconds since the epoch.
         max_body_size: The largest body, in bytes, that is read.
-        observed: Whether an observer needs the operations.
+        observed: Whether an observer or the audit log needs the operations.
+        reads_all: Whether the audit log needs the operations of every request.
 
     Attributes:
         looks_inside: Whether more than the path decides about requests for MCP paths.
@@ -97,6 +98,7 @@ class Authorizer:
         clock: Callable[[], float],
         max_body_size: int,
         observed: bool,
+        reads_all: bool = False,
     ) -> None:
         self._resource = resource
         self._rules = resource.policy.operations
@@ -106,7 +108,8 @@ class Authorizer:
         self._max_body = max_body_size
         self._sessions = None if session_store is None else SessionBinding(session_store, resource.identifier, hooks)
         self._rewrites_lists = self._rules.filter_lists or "security_schemes" in self._rules.annotate_lists
-        self._reads = self._rules.any or self._rewrites_lists or authorize is not None
+        self._restricts = self._rules.any or self._rewrites_lists or authorize is not None
+        self._reads = self._restricts or reads_all
         self._leeways = {trusted.rules.issuer: trusted.rules.leeway for trusted in resource.trust.named}
         self._order = {scope: position for position, scope in enumerate(resource.policy.known)}
         self._known: dict[tuple[str, TargetKind | None, str | None], tuple[Requirement, ...]] = {}
@@ -125,7 +128,7 @@ class Authorizer:
     ) -> Admission | Refusal:
         """Return the decision that the path, the operations in the body, the hook and the session make."""
         if request.is_websocket:
-            if self._reads:  # the messages of a websocket are not read
+            if self._restricts:  # the messages of a websocket are not read
                 found = "operation rules cannot be applied to a websocket"
                 return Forbidden(Reason.WEBSOCKETS_DISABLED, found=found)
             return self.admit_path(route, request, verified)
@@ -167,7 +170,7 @@ class Authorizer:
                 more = self._requirements(one)
                 if isinstance(more, Forbidden):
                     more.client_id, more.operation = verified.auth_info.client_id, str(operations(one, params)[0])
-                    return self._lacking(request, [path], verified) or more
+                    return self._naming(asked, params, self._lacking(request, [path], verified) or more)
                 needed += more
         except MessageRefused as refused:  # report a missing scope of the path first, even if the body is malformed
             return self._lacking(request, [path], verified) or refused.without_traceback()
@@ -180,7 +183,7 @@ class Authorizer:
                 if isinstance(lacking, InsufficientScope) and not is_batch:
                     lacking.tool_call_id = self._tool_call_id(request, asked)
                 if lacking is not None:
-                    return lacking
+                    return self._naming(asked, params, lacking)
                 break
         admission = self._admission(verified.auth_info, fields, asked, params, receive, needed)
         if self._authorize is None:
@@ -188,9 +191,18 @@ class Authorizer:
         more_scopes = await self._hooks.authorize(
             self._authorize, verified.auth_info, admission.operations, request, request.token
         )
-        if isinstance(more_scopes, Refusal):
-            return more_scopes
-        return self._required_by_hook(request, admission, more_scopes, verified) if more_scopes else admission
+        if not isinstance(more_scopes, Refusal):
+            if not more_scopes:
+                return admission
+            more_scopes = self._required_by_hook(request, admission, more_scopes, verified)
+        more_scopes.operations = admission.operations
+        return more_scopes
+
+    def _naming(self, asked: Iterable[Asked], params: Mapping[str, str], refusal: Refusal) -> Refusal:
+        """Return the refusal with the operations of the body, if anything consumes them."""
+        if self._shows:
+            refusal.operations = tuple(each for one in asked for each in operations(one, params))
+        return refusal
 
     def _requirements(self, one: Asked) -> Sequence[Requirement] | Forbidden:
         """Return what the rules require for an operation, from a bounded cache (`benchmarks: in_process`)."""

@@ -43,10 +43,16 @@ class Warnings:
         self.documents_served_separately = False
         self._given: set[str] = set()
 
+    def is_first(self, text: str) -> bool:
+        """Return whether this text is given for the first time."""
+        if text in self._given:
+            return False
+        self._given.add(text)
+        return True
+
     def warn_once(self, warning: str, *args: object) -> None:
         """Log a warning the first time it is given, whatever its arguments."""
-        if warning not in self._given:
-            self._given.add(warning)
+        if self.is_first(warning):
             logger.warning(warning, *args)
 
 

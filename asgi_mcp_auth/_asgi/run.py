@@ -13,6 +13,7 @@ from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Sen
 from asgi_mcp_auth._asgi.identity import AuthenticatedUser, Credentials, SDKBridge
 from asgi_mcp_auth._asgi.streams import (
     ExpiringStream,
+    OnExpiry,
     is_caused_by_expiry,
     is_event_stream,
     run_until_expiry,
@@ -70,6 +71,7 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     wrap_send: WrapSend | None = None,
     removed_fields: frozenset[bytes] = frozenset(),
     listens: bool | None = None,
+    on_expiry: OnExpiry = None,
     *,
     began_anonymously: bool = False,
 ) -> None:
@@ -94,11 +96,11 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     reset = current_auth_var.set(info)
     try:
         if scope["type"] == "websocket":
-            await run_until_expiry(context.app, context.clock, verified.valid_until, child, receive, send)
+            await run_until_expiry(context.app, context.clock, verified.valid_until, child, receive, send, on_expiry)
         else:
             if cors is not None or verified.response_headers:
                 send = _adding_fields(send, verified.response_headers, cors)
-            watched = _WatchedResponse(send, context, verified, child, listens)
+            watched = _WatchedResponse(send, context, verified, child, listens, on_expiry)
             try:
                 await context.app(child, receive, watched.send if wrap_send is None else wrap_send(watched.send))
             except Exception as error:
@@ -150,9 +152,18 @@ def _as_coroutine_function(send: Any) -> Any:
 class _WatchedResponse:
     """A `send` that passes redirects and errors of the app to a check, and ends an event stream with the token."""
 
-    __slots__ = ("_context", "_listens", "_scope", "_send", "_stream", "_verified")
+    __slots__ = ("_context", "_listens", "_on_expiry", "_scope", "_send", "_stream", "_verified")
 
-    def __init__(self, send: Send, context: AppContext, verified: Verified, scope: Scope, listens: bool | None) -> None:
+    def __init__(  # noqa: PLR0917 - what is known about the response
+        self,
+        send: Send,
+        context: AppContext,
+        verified: Verified,
+        scope: Scope,
+        listens: bool | None,
+        on_expiry: OnExpiry,
+    ) -> None:
+        self._on_expiry = on_expiry
         self._send = send
         self._context = context
         self._verified = verified
@@ -176,7 +187,7 @@ class _WatchedResponse:
                 grace = self._context.post_stream_grace
                 until = stream_deadline(self._scope, self._verified, grace, listens=self._listens)
                 if until is not None:
-                    self._stream = ExpiringStream(send, self._context.clock, until, self._scope)
+                    self._stream = ExpiringStream(send, self._context.clock, until, self._scope, self._on_expiry)
                     self._send = send = self._stream.send
         sent: Awaitable[None] = send(message)
         return sent

@@ -20,12 +20,15 @@ from asgi_mcp_auth._verify.verifier import Verified
 
 __all__ = (
     "ExpiringStream",
+    "OnExpiry",
     "StreamExpiredError",
     "is_caused_by_expiry",
     "is_event_stream",
     "run_until_expiry",
     "stream_deadline",
 )
+
+OnExpiry = Callable[[], object] | None
 
 logger = logging.getLogger("asgi_mcp_auth.streams")
 
@@ -103,10 +106,19 @@ class ExpiringStream:
         clock: Seconds since the epoch.
         until: The deadline.
         scope: The scope of the request, for the ASGI revision.
+        on_expiry: Called when the deadline ends the stream.
     """
 
-    def __init__(self, send: Send, clock: Callable[[], float], until: float, scope: Scope) -> None:
+    def __init__(
+        self,
+        send: Send,
+        clock: Callable[[], float],
+        until: float,
+        scope: Scope,
+        on_expiry: OnExpiry = None,
+    ) -> None:
         self._send = send
+        self._on_expiry = on_expiry
         self._clock = clock
         self._until = until
         asgi: dict[str, object] = scope.get("asgi") or {}
@@ -149,6 +161,8 @@ class ExpiringStream:
 
     async def _end(self) -> None:
         self._over = True
+        if self._on_expiry is not None:
+            self._on_expiry()
         try:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         except Exception as error:  # noqa: BLE001 - servers raise various errors for a client that has left
@@ -164,7 +178,13 @@ class ExpiringStream:
 
 
 async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and the token's end
-    app: ASGIApp, clock: Callable[[], float], until: float | None, scope: Scope, receive: Receive, send: Send
+    app: ASGIApp,
+    clock: Callable[[], float],
+    until: float | None,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    on_expiry: OnExpiry = None,
 ) -> None:
     """Run a websocket app. Close the websocket when the token has expired."""
     if until is None:
@@ -191,6 +211,8 @@ async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and the token's end
         nonlocal expired
         await _sleep_until(until, clock)
         expired = True
+        if on_expiry is not None and not over:
+            on_expiry()
         try:
             await watched_send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": EXPIRED})
         except Exception as error:  # noqa: BLE001 - servers raise various errors for a client that has left

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from asgi_mcp_auth._oauth.grammar import TCHAR, is_token68
 from asgi_mcp_auth.errors import BadRequest, NoCredential, Reason
 
-__all__ = ("MAX_LENGTH", "Credential", "has_query_token", "is_token", "read_credential")
+__all__ = ("MAX_LENGTH", "Credential", "has_query_token", "is_token", "read_credential", "scheme_of")
 
 # 16 KiB is what h11 and Node.js accept for all header fields of a request; gunicorn and Apache accept 8,190 bytes for a
 # field line. So no usual server in front of the app passes on a longer token.
@@ -83,6 +83,12 @@ def _no_credential(word: bytes, schemes: Container[bytes]) -> NoCredential | Bad
     # Clients that forget the scheme send their token as the first word, so only registered schemes are logged.
     found = scheme.decode("ascii") if scheme in REGISTERED_SCHEMES else "unknown"
     return NoCredential(Reason.UNSUPPORTED_SCHEME, found=found)
+
+
+def scheme_of(lines: list[bytes] | None) -> str | None:
+    """Return the scheme in lower case for logs; None if there is no registered scheme. The word may be a token."""
+    scheme = lines[0].strip(b" \t").partition(b" ")[0].lower() if lines else b""
+    return scheme.decode("ascii") if scheme in REGISTERED_SCHEMES else None
 
 
 def has_query_token(query_string: bytes) -> bool:

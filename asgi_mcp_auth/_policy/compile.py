@@ -299,6 +299,7 @@ class CompiledConfig:
                 for resource in self.resources
             ],
             checks_messages,
+            templates=[[str(rule) for rule in resource.policy.rules] for resource in self.resources],
             republishes=self.republishes,
             own_root_path=own_root_path,
             key_fields=[key_field(resource.verifier) for resource in self.resources],

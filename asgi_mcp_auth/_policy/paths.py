@@ -165,6 +165,9 @@ class PathRule(NamedTuple):
     path: str
     below: bool
 
+    def __str__(self) -> str:
+        return f"{self.method or ''} {self.path.rstrip('/') if self.below else self.path}{'/*' * self.below}".strip()
+
 
 def parse_rule(text: str) -> PathRule | None:
     """Parse `[METHOD ]/path[/*]`; return None for another text or if the path is not canonical."""
@@ -243,7 +246,7 @@ class PathTable:
         self._prefixes = prefixes = tuple(owners)
         self._sole = len(prefixes) == 1
         self._owners = _Prefixes({prefix: index for index, prefix in enumerate(prefixes)})
-        listed = tuple(public)
+        self.public = listed = tuple(public)
         self._public = frozenset(rule.path for rule in listed)
         self._public_below = _Prefixes({rule.path: True for rule in listed if rule.below})
         of_resources = tuple(map(tuple, rules)) or ((),) * len(prefixes)

@@ -37,6 +37,7 @@ class Route:
         is_public: Whether the app serves the path without a credential.
         refusal: The answer for a path that no resource owns, or that is ambiguous.
         requirement: The scopes that the path needs, the baseline included.
+        template: The path rule that applies, as configured; None if only the baseline applies.
         checks_message: Whether more than the path decides: rules for the body, a hook, sessions.
         reads: The header fields to read, for `RequestInfo`.
     """
@@ -47,6 +48,7 @@ class Route:
     is_public: bool = False
     refusal: Refusal | None = None
     requirement: Requirement = NOTHING
+    template: str | None = None
     checks_message: bool = False
     reads: Mapping[bytes, bytes] = field(default_factory=lambda: FOR_REQUESTS, repr=False, compare=False)
 
@@ -73,6 +75,7 @@ class RouteTable:
         documents: The metadata documents by raw path.
         requirements: For each resource the requirement of its baseline (by None) and of each path rule (by index).
         checks_messages: For each resource whether more than the path decides about MCP requests.
+        templates: For each resource its path rules as text.
         republishes: Whether the issuer's metadata is served at our own well-known path.
         own_root_path: The root path that the app below sets itself, without the server.
         key_fields: For each resource the field for API keys, if there is one.
@@ -85,6 +88,7 @@ class RouteTable:
         requirements: Sequence[Mapping[int | None, Requirement]],
         checks_messages: Sequence[bool],
         *,
+        templates: Sequence[Sequence[str]] = (),
         republishes: bool = False,
         own_root_path: str = "",
         key_fields: Sequence[str | None] = (),
@@ -97,6 +101,7 @@ class RouteTable:
             (index, rule, is_mcp): Route(
                 resource=index,
                 requirement=requirement,
+                template=None if rule is None or not templates else templates[index][rule],
                 checks_message=is_mcp and looks_inside,
                 reads=_reads(key_fields[index] if key_fields else None, inside=is_mcp and looks_inside),
             )

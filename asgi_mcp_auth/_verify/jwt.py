@@ -16,7 +16,7 @@ from asgi_mcp_auth._oauth.jwk_set import VerificationKey
 from asgi_mcp_auth._oauth.jws import CompactJWS, parse_compact
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.hooks import HookCaller
-from asgi_mcp_auth._verify.token_cache import Entry, TokenCache, estimate_size
+from asgi_mcp_auth._verify.token_cache import WIDEST, Entry, TokenCache, estimate_size
 from asgi_mcp_auth._verify.verifier import Verified, copy_with_token
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 from asgi_mcp_auth.status import ResourceStatus
@@ -137,11 +137,13 @@ class JWTVerifier:
         if self._expose_token:
             auth_info = copy_with_token(auth_info, token.decode("ascii"))
         valid_until = (auth_info.expires_at or 0.0) + rules.leeway
-        verified = Verified(auth_info, valid_until)
+        kid = jws.header.kid
+        cached = Verified(auth_info, valid_until, kid=kid, alg=alg, is_cached=True)
         not_before = valid_from(claims) - rules.leeway
         until, weight = min(valid_until, trusted.until), estimate_size(jws.payload, claims, auth_info)
-        self.cache.put(digest, Entry(verified, not_before, until, trusted.keys, generation, weight))
-        return verified
+        weight += 0 if kid is None else WIDEST * len(kid)
+        self.cache.put(digest, Entry(cached, not_before, until, trusted.keys, generation, weight))
+        return Verified(auth_info, valid_until, kid=kid, alg=alg)
 
     def _refused(self, refusal: Refusal, jws: CompactJWS | None, trusted: Trusted | None) -> Refusal:
         """Count a refusal, add the issuer, `kid` and `alg` if they are known, and return it."""

@@ -31,11 +31,17 @@ class Verified:
         auth_info: The identity.
         valid_until: The end of the credential, leeway included; None without an end.
         response_headers: Fields to add to the response of the app.
+        kid: The key id in the header of the token.
+        alg: The algorithm in the header of the token.
+        is_cached: Whether the decision comes from the token cache.
     """
 
     auth_info: AuthInfo
     valid_until: float | None = None
     response_headers: tuple[tuple[bytes, bytes], ...] = ()
+    kid: str | None = None
+    alg: str | None = None
+    is_cached: bool = False
 
 
 class Verifier(Protocol):

@@ -5,6 +5,7 @@ The first line of a recipe, a docstring or a comment, says what the recipe is.
 
 from __future__ import annotations
 
+import json
 from difflib import get_close_matches
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -32,7 +33,8 @@ def print_recipes() -> int:
     recipes = _recipes()
     width = max(map(len, recipes)) + 2
     for name, entry in recipes.items():
-        subject = entry.read_text("utf-8").partition("\n")[0].strip('"# ')
+        text = entry.read_text("utf-8")
+        subject = json.loads(text)["title"] if name.endswith(".json") else text.partition("\n")[0].strip('"# ')
         write(console(), f"{name:{width}}{subject}", hanging=width)
     return 0
 

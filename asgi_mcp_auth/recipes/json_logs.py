@@ -22,7 +22,10 @@ from fastmcp import FastMCP
 
 from asgi_mcp_auth import MCPAuthMiddleware
 
-FIELDS = ("event", "reason", "resource", "issuer", "kid", "alg", "client_id", "operation", "expected", "found")
+FIELDS = (
+    *("event", "reason", "resource", "issuer", "kid", "alg", "client_id", "operation", "expected", "found"),
+    *("request_id", "trace_id", "client_address", "suppressed"),
+)
 
 
 class JSONLines(logging.Formatter):

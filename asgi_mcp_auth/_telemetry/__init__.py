@@ -1,0 +1,1 @@
+"""What leaves the process about decisions: reports, the audit log, OpenTelemetry."""
