@@ -40,7 +40,7 @@ def encryption_key() -> SigningKey:
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderToken:
-    """One token of a provider (requirements part E), its key set, and the documented configuration.
+    """One token of a provider, its key set, and the documented configuration.
 
     Attributes:
         slug: The row of `asgi_mcp_auth.providers`; "" if the provider has none.
@@ -524,33 +524,33 @@ AUTH0_NAMESPACED: Final = replace(
 """A claim name that contains dots is a name, not a path."""
 
 PROVIDERS = [
-    pytest.param(ENTRA_V2, id="E Entra v2"),
-    pytest.param(ENTRA_V2_APP, id="E Entra v2 app-only"),
-    pytest.param(ENTRA_V1, id="E Entra v1"),
-    pytest.param(AUTH0, id="E Auth0"),
-    pytest.param(AUTH0_RBAC, id="E Auth0 RBAC"),
-    pytest.param(AUTH0_RFC9068, id="E Auth0 RFC 9068 dialect"),
-    pytest.param(OKTA, id="E Okta custom AS"),
-    pytest.param(COGNITO, id="E Cognito with resource binding"),
-    pytest.param(COGNITO_NO_AUD, id="E RS-91 Cognito without resource binding"),
-    pytest.param(KEYCLOAK, id="E DC-11 Keycloak"),
-    pytest.param(WORKOS, id="E WorkOS AuthKit"),
-    pytest.param(DESCOPE, id="E DC-13 Descope agentic"),
-    pytest.param(DESCOPE_PROJECT, id="E RS-102 Descope project"),
-    pytest.param(LOGTO, id="E Logto"),
-    pytest.param(CLERK, id="E Clerk"),
-    pytest.param(CLERK_OLD_GRANT, id="E RS-91 Clerk, older grant"),
-    pytest.param(SUPABASE, id="E Supabase"),
-    pytest.param(SUPABASE_HOOK, id="E Supabase with a token hook"),
-    pytest.param(AUTH0_NAMESPACED, id="CK-7 E Auth0, a namespaced claim with dots"),
-    pytest.param(ADFS, id="CK-7 E AD FS, an http iss"),
-    pytest.param(FUSIONAUTH, id="CK-7 E FusionAuth, an iss that is no URL"),
-    pytest.param(IDENTITY_SERVER_M2M, id="CK-7 E IdentityServer, a client's token without sub"),
-    pytest.param(KEYCLOAK_M2M, id="CK-7 E Keycloak, a client's token without sub"),
-    pytest.param(KEYCLOAK_ROLES, id="CK-7 E Keycloak, roles in a nested claim"),
-    pytest.param(AUTHENTIK, id="CK-7 E authentik, an access token with nonce"),
-    pytest.param(AUTHENTIK_GROUPS, id="CK-7 E authentik, groups as scopes"),
-    pytest.param(ZITADEL, id="CK-7 E ZITADEL, roles as the keys of an object"),
+    pytest.param(ENTRA_V2, id="Entra v2"),
+    pytest.param(ENTRA_V2_APP, id="Entra v2 app-only"),
+    pytest.param(ENTRA_V1, id="Entra v1"),
+    pytest.param(AUTH0, id="Auth0"),
+    pytest.param(AUTH0_RBAC, id="Auth0 RBAC"),
+    pytest.param(AUTH0_RFC9068, id="Auth0 RFC 9068 dialect"),
+    pytest.param(OKTA, id="Okta custom AS"),
+    pytest.param(COGNITO, id="Cognito with resource binding"),
+    pytest.param(COGNITO_NO_AUD, id="RS-91 Cognito without resource binding"),
+    pytest.param(KEYCLOAK, id="DC-11 Keycloak"),
+    pytest.param(WORKOS, id="WorkOS AuthKit"),
+    pytest.param(DESCOPE, id="DC-13 Descope agentic"),
+    pytest.param(DESCOPE_PROJECT, id="RS-102 Descope project"),
+    pytest.param(LOGTO, id="Logto"),
+    pytest.param(CLERK, id="Clerk"),
+    pytest.param(CLERK_OLD_GRANT, id="RS-91 Clerk, older grant"),
+    pytest.param(SUPABASE, id="Supabase"),
+    pytest.param(SUPABASE_HOOK, id="Supabase with a token hook"),
+    pytest.param(AUTH0_NAMESPACED, id="CK-7 Auth0, a namespaced claim with dots"),
+    pytest.param(ADFS, id="CK-7 AD FS, an http iss"),
+    pytest.param(FUSIONAUTH, id="CK-7 FusionAuth, an iss that is no URL"),
+    pytest.param(IDENTITY_SERVER_M2M, id="CK-7 IdentityServer, a client's token without sub"),
+    pytest.param(KEYCLOAK_M2M, id="CK-7 Keycloak, a client's token without sub"),
+    pytest.param(KEYCLOAK_ROLES, id="CK-7 Keycloak, roles in a nested claim"),
+    pytest.param(AUTHENTIK, id="CK-7 authentik, an access token with nonce"),
+    pytest.param(AUTHENTIK_GROUPS, id="CK-7 authentik, groups as scopes"),
+    pytest.param(ZITADEL, id="CK-7 ZITADEL, roles as the keys of an object"),
 ]
 """Each token with its documented configuration."""
 

@@ -389,8 +389,9 @@ async def test_the_app_receives_the_claims_of_an_accepted_token(issuer: Issuer, 
     assert answer.json() == good_claims(issuer, jti="j1")
 
 
+@pytest.mark.requirement("RS-104")
 async def test_only_the_resource_that_owns_the_path_counts(issuer: Issuer) -> None:
-    """RS-104: a token for `/a/mcp` is rejected on `/b/mcp`, cached or not, and the challenge names `/b/mcp`."""
+    """A token for `/a/mcp` is rejected on `/b/mcp`, cached or not, and the challenge names `/b/mcp`."""
     app = RecordingApp()
     a, b = "https://mcp.example.com/a/mcp", "https://mcp.example.com/b/mcp"
     auth = MCPAuth(
@@ -415,8 +416,9 @@ async def test_only_the_resource_that_owns_the_path_counts(issuer: Issuer) -> No
     assert app.calls == 2
 
 
+@pytest.mark.requirement("RS-89")
 async def test_a_cached_token_expires_at_its_time(issuer: Issuer, clock: Clock) -> None:
-    """RS-89: the cache never outlives `exp` (with the leeway), and a clock set back ends it too."""
+    """The cache never outlives `exp` (with the leeway), and a clock set back ends it too."""
     app = RecordingApp()
     protected = protect(issuer, app, clock=clock)
     start, headers = clock.now, bearer(token(issuer))
@@ -436,8 +438,9 @@ async def test_a_cached_token_expires_at_its_time(issuer: Issuer, clock: Clock) 
     ]
 
 
+@pytest.mark.requirement("RS-75")
 async def test_two_issuers_with_the_same_kid_keep_their_keys_apart(issuer: Issuer) -> None:
-    """RS-75: a kid identifies a key only within the key set of its issuer."""
+    """A kid identifies a key only within the key set of its issuer."""
     app = RecordingApp()
     other = Issuer("https://other.example.com", algorithms=(), clock=issuer.clock)
     kid = issuer.keys[0].kid

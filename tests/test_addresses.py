@@ -436,9 +436,9 @@ async def test_the_certificate_is_held_to_the_name(
     assert server.requests == []
 
 
+@pytest.mark.requirement("DC-6")
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # uvloop resolves names itself
 @pytest.mark.usefixtures("loopback_is_public")
-@pytest.mark.parametrize((), [pytest.param(id="DC-6 rebinding")])
 async def test_the_connection_goes_where_was_looked(tls: TLS, names: Names, connections: list[str]) -> None:
     server: Server = tls.serve("keys.test")
     names.answers["keys.test"] = [["127.0.0.1"], ["10.66.66.66"]]  # a second look-up would lead elsewhere
@@ -539,13 +539,13 @@ async def refused_for(issuer: Issuer, clock: Clock, *servers: Any, **options: An
     return str(seen[-1].refusal.found)
 
 
-@pytest.mark.parametrize((), [pytest.param(id="DC-6 the operator's own issuer")])
+@pytest.mark.requirement("DC-6")
 async def test_the_operators_issuer_may_be_private(network: Network, clock: Clock) -> None:
     issuer = network.issuer("auth.test", keys_at="auth.test")
     assert await refused_for(issuer, clock, issuer.url) is None
 
 
-@pytest.mark.parametrize((), [pytest.param(id="DC-6 DC-13 a jwks_uri on another host")])
+@pytest.mark.requirement("DC-6", "DC-13")
 async def test_keys_on_another_private_host(network: Network, clock: Clock) -> None:
     issuer = network.issuer("auth.test", keys_at="keys.test")
     message = await refused_for(issuer, clock, issuer.url)
@@ -579,8 +579,8 @@ async def test_a_third_host_is_not(network: Network, clock: Clock) -> None:
     assert "which is not public" in message
 
 
+@pytest.mark.requirement("DC-6")
 @pytest.mark.parametrize("kind", ["pattern", "resolver"])
-@pytest.mark.parametrize((), [pytest.param(id="DC-6 issuers that no configuration names")])
 async def test_an_admitted_issuer_may_not_be_private(kind: str, network: Network, clock: Clock) -> None:
     named = network.issuer("auth.test", keys_at="auth.test")
     admitted = network.issuer("a.id.test", keys_at="a.id.test")

@@ -248,8 +248,9 @@ async def test_a_claimed_root_path_before_a_mount_leads_to_no_weaker_rule(  # no
     assert (await call(app, "GET", path, headers, root_path=root_path)).status in status
 
 
+@pytest.mark.requirement("RS-104")
 async def test_a_claimed_root_path_leads_to_no_other_resource(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RS-104: a token for one resource is rejected for another."""
+    """A token for one resource is rejected for another."""
     monkeypatch.setitem(sys.modules, "daphne.server", ModuleType("daphne.server"))
     resources = ["https://mcp.example.com/", "https://mcp.example.com/m"]
     auth = MCPAuth(

@@ -1,4 +1,4 @@
-"""What real clients read out of a `WWW-Authenticate` field (RS-30 … RS-38)."""
+"""What real clients read out of a `WWW-Authenticate` field."""
 
 from __future__ import annotations
 
@@ -124,8 +124,9 @@ def test_two_schemes(error: str | None, used: bytes | None, expected: list[str])
     assert lines((), error, description, used, schemes=(BEARER, DPOP)) == expected
 
 
+@pytest.mark.requirement("RS-37")
 def test_scope_stands_before_what_belongs_to_a_scheme() -> None:
-    """RS-37: `error, scope` first for every scheme, as in the literal exchange of RFC 9449 section 9."""
+    """`error, scope` first for every scheme, as in the literal exchange of RFC 9449 section 9."""
     expected = (
         f'DPoP error="use_dpop_nonce", scope="mcp:read", algs="ES256", resource_metadata="{PRM}", '
         'error_description="Resource server requires nonce in DPoP proof"'
@@ -154,6 +155,7 @@ errors = st.sampled_from(
 )
 
 
+@pytest.mark.requirement("RS-30", "RS-34", "RS-35", "RS-36", "RS-37", "RS-38")
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(scopes, max_size=4),
@@ -171,7 +173,7 @@ def test_sdk_clients_read_the_true_values(
     used: bytes | None,
     schemes: tuple[CredentialScheme, ...],
 ) -> None:
-    """RS-30, RS-34, RS-35, RS-36, RS-37, RS-38, and the values come back from our own reader too."""
+    """The values come back from our own reader too."""
     assert all(map(is_scope, scope))
     built = lines(tuple(scope), error, description, used, schemes=schemes)
     assert len(built) == len(schemes)

@@ -1,4 +1,4 @@
-"""The rules for headers, times, audiences and claims (RS-71, RS-74, RS-79 to RS-91, RS-100 to RS-103), as pure functions."""
+"""The rules for headers, times, audiences and claims, as pure functions."""
 
 from __future__ import annotations
 
@@ -457,11 +457,12 @@ def test_claims_in_the_lenient_and_the_strict_profile(
         assert (verdict if isinstance(verdict, Reason) else None) is expected, profile
 
 
+@pytest.mark.requirement("RS-91")
 @pytest.mark.parametrize(("changes", "lenient", "strict"), VERDICTS)
 def test_no_aud_is_as_lenient_as_jwt_and_no_more(
     changes: dict[str, Any], lenient: Reason | None, strict: Reason | None
 ) -> None:
-    """RS-91: with an `aud` of R the two differ only in the client, which `no-aud` needs."""
+    """With an `aud` of R the two differ only in the client, which `no-aud` needs."""
     verdict = outcome(claims(**({"scope": OWN} | changes)), rules("no-aud"))
     expected = lenient
     if changes in ({"client_id": ...}, {"client_id": None}):
@@ -666,8 +667,9 @@ def test_a_nonce_is_accepted_by_option_and_no_other_mark(changes: dict[str, Any]
     assert (verdict if isinstance(verdict, Reason) else None) is expected
 
 
+@pytest.mark.requirement("RS-84")
 def test_roles_do_not_make_an_access_token_of_an_id_token() -> None:
-    """RS-84: ID tokens of Entra ID have roles, and their audience may be an accepted client id."""
+    """ID tokens of Entra ID have roles, and their audience may be an accepted client id."""
     given_rules = rules(scope_claims=(scope_claim("scp"), scope_claim("roles")))
     assert outcome(claims(scope=..., roles=["mcp:read"], nonce="n"), given_rules) is KIND
     assert not isinstance(outcome(claims(scope=..., roles=["mcp:read"]), given_rules), Reason)
@@ -691,8 +693,9 @@ def test_a_claim_at_a_path_is_read_from_claims_of_any_shape() -> None:
     assert claim_at({"a": [{"b": 1}]}, scope_claim("a.b")) is None
 
 
+@pytest.mark.requirement("RS-87")
 def test_the_principal_is_issuer_subject_and_client() -> None:
-    """RS-87: never the subject alone."""
+    """Never the subject alone."""
     other = "https://other.example.com"
     here = check_claims(claims(), rules(), NOW).principal
     there = check_claims(claims(iss=other), rules(issuer=other), NOW).principal

@@ -17,20 +17,21 @@ from flows import Documents, World, scopes_of, world
 READ, WRITE = {"mcp:read"}, {"mcp:read", "mcp:write"}
 
 PYTHON = [
-    pytest.param("python", {"mode": "auto"}, "2026-07-28", id="script-1 Python SDK, 2026-07-28"),
-    pytest.param("python", {"mode": "legacy"}, "2025-11-25", id="script-1 Python SDK, 2025-11-25"),
+    pytest.param("python", {"mode": "auto"}, "2026-07-28", id="Python SDK, 2026-07-28"),
+    pytest.param("python", {"mode": "legacy"}, "2025-11-25", id="Python SDK, 2025-11-25"),
 ]
-TYPESCRIPT_2 = pytest.param("v2", {"mode": "auto"}, "2026-07-28", id="script-2 TypeScript SDK 2, 2026-07-28")
+TYPESCRIPT_2 = pytest.param("v2", {"mode": "auto"}, "2026-07-28", id="TypeScript SDK 2, 2026-07-28")
 TYPESCRIPT = [
     TYPESCRIPT_2,
-    pytest.param("v2", {}, "2025-11-25", id="script-2 TypeScript SDK 2, 2025-11-25", marks=pytest.mark.full),
-    pytest.param("v1", {}, "2025-11-25", id="script-2 TypeScript SDK 1, 2025-11-25", marks=pytest.mark.full),
+    pytest.param("v2", {}, "2025-11-25", id="TypeScript SDK 2, 2025-11-25", marks=pytest.mark.full),
+    pytest.param("v1", {}, "2025-11-25", id="TypeScript SDK 1, 2025-11-25", marks=pytest.mark.full),
 ]
 
 
+@pytest.mark.requirement("AS-40", "RS-30", "RS-40")
 @pytest.mark.parametrize(("sdk", "options", "revision"), [*PYTHON, *TYPESCRIPT])
 def test_from_401_to_a_tool_with_registration(here: World, sdk: str, options: dict[str, Any], revision: str) -> None:
-    """AS-40, RS-30, RS-40: the client knows only the URL."""
+    """The client knows only the URL."""
     with sdk_client(sdk, here.resource, **options) as client:
         assert client.do("connect") == revision
         assert client.do("list") == ["read", "write"]
@@ -58,23 +59,24 @@ def test_from_401_to_a_tool_with_registration(here: World, sdk: str, options: di
     assert here.statuses("tools/call read") == [200]
 
 
+@pytest.mark.requirement("RS-42", "RS-113")
 @pytest.mark.parametrize(
     ("sdk", "options"),
     [
-        pytest.param("python", {"mode": "auto"}, id="script-6 Python SDK, 2026-07-28"),
-        pytest.param("python", {"mode": "legacy"}, id="script-6 Python SDK, 2025-11-25", marks=pytest.mark.full),
-        pytest.param("v2", {"mode": "auto"}, id="script-6 TypeScript SDK 2, 2026-07-28", marks=pytest.mark.full),
-        pytest.param("v2", {}, id="script-6 TypeScript SDK 2, 2025-11-25", marks=pytest.mark.full),
+        pytest.param("python", {"mode": "auto"}, id="Python SDK, 2026-07-28"),
+        pytest.param("python", {"mode": "legacy"}, id="Python SDK, 2025-11-25", marks=pytest.mark.full),
+        pytest.param("v2", {"mode": "auto"}, id="TypeScript SDK 2, 2026-07-28", marks=pytest.mark.full),
+        pytest.param("v2", {}, id="TypeScript SDK 2, 2025-11-25", marks=pytest.mark.full),
         pytest.param(
             "v1",
             {"grants": ["authorization_code"]},
-            id="script-6 TypeScript SDK 1, without refresh tokens",
+            id="TypeScript SDK 1, without refresh tokens",
             marks=pytest.mark.full,
         ),
     ],
 )
 def test_403_then_more_scopes_then_the_tool(here: World, sdk: str, options: dict[str, Any]) -> None:
-    """RS-42, RS-113: the challenge names every scope, so the client keeps the scopes that were granted before."""
+    """The challenge names every scope, so the client keeps the scopes that were granted before."""
     with sdk_client(sdk, here.resource, **options) as client:
         client.do("connect")
         assert client.call("read") == "read"
@@ -92,7 +94,7 @@ def test_403_then_more_scopes_then_the_tool(here: World, sdk: str, options: dict
 
 @pytest.mark.full
 def test_typescript_1_does_not_step_up_while_it_has_a_refresh_token(here: World) -> None:
-    """script-6: the client refreshes instead of asking its user, and gives up, as the README describes."""
+    """The client refreshes instead of asking its user, and gives up, as the README describes."""
     with sdk_client("v1", here.resource) as client:
         client.do("connect")
         assert client.call("read") == "read"
@@ -102,28 +104,30 @@ def test_typescript_1_does_not_step_up_while_it_has_a_refresh_token(here: World)
     assert here.tokens()[-1]["form"]["grant_type"] == "refresh_token"
 
 
+@pytest.mark.requirement("RS-116")
 @pytest.mark.full
 def test_typescript_1_needs_no_step_up_if_the_first_challenge_names_all_scopes(tmp_path: Path) -> None:
-    """RS-116: `challenge_scopes`."""
+    """`challenge_scopes`."""
     with world(tmp_path, CHALLENGE="mcp:read mcp:write") as here, sdk_client("v1", here.resource) as client:
         client.do("connect")
         assert client.call("write") == "written"
         assert here.statuses("tools/call write") == [200]
 
 
+@pytest.mark.requirement("AS-35", "RS-85")
 @pytest.mark.parametrize(
     ("sdk", "options"),
     [
-        pytest.param("python", {"mode": "auto"}, id="script-5 Python SDK, 2026-07-28"),
-        pytest.param("python", {"mode": "legacy"}, id="script-5 Python SDK, 2025-11-25", marks=pytest.mark.full),
-        pytest.param("v2", {"mode": "auto"}, id="script-5 TypeScript SDK 2, 2026-07-28", marks=pytest.mark.full),
-        pytest.param("v2", {}, id="script-5 TypeScript SDK 2, 2025-11-25", marks=pytest.mark.full),
-        pytest.param("v1", {}, id="script-5 TypeScript SDK 1, 2025-11-25", marks=pytest.mark.full),
-        pytest.param("2025-06", {}, id="script-5 TypeScript SDK 1, 2025-06-18", marks=pytest.mark.full),
+        pytest.param("python", {"mode": "auto"}, id="Python SDK, 2026-07-28"),
+        pytest.param("python", {"mode": "legacy"}, id="Python SDK, 2025-11-25", marks=pytest.mark.full),
+        pytest.param("v2", {"mode": "auto"}, id="TypeScript SDK 2, 2026-07-28", marks=pytest.mark.full),
+        pytest.param("v2", {}, id="TypeScript SDK 2, 2025-11-25", marks=pytest.mark.full),
+        pytest.param("v1", {}, id="TypeScript SDK 1, 2025-11-25", marks=pytest.mark.full),
+        pytest.param("2025-06", {}, id="TypeScript SDK 1, 2025-06-18", marks=pytest.mark.full),
     ],
 )
 def test_an_expired_token_is_refreshed_by_rotation(here: World, sdk: str, options: dict[str, Any]) -> None:
-    """AS-35, RS-85: the second refresh shows that the first refresh rotated the refresh token."""
+    """The second refresh shows that the first refresh rotated the refresh token."""
     with sdk_client(sdk, here.resource, **options) as client:
         client.do("connect")
         for _ in range(2):
@@ -145,18 +149,19 @@ def test_an_expired_token_is_refreshed_by_rotation(here: World, sdk: str, option
     assert len(expired) == (0 if sdk == "python" else 2)
 
 
+@pytest.mark.requirement("AS-38")
 @pytest.mark.full
 @pytest.mark.parametrize(
     ("sdk", "options"),
     [
-        pytest.param("v2", {"mode": "auto"}, id="script-7 TypeScript SDK 2, 2026-07-28"),
-        pytest.param("v1", {}, id="script-7 TypeScript SDK 1, 2025-11-25"),
+        pytest.param("v2", {"mode": "auto"}, id="TypeScript SDK 2, 2026-07-28"),
+        pytest.param("v1", {}, id="TypeScript SDK 1, 2025-11-25"),
     ],
 )
 def test_a_client_registers_again_after_a_restart_of_the_authorization_server(
     tmp_path: Path, sdk: str, options: dict[str, Any]
 ) -> None:
-    """AS-38: the restarted server answers invalid_client, and the client registers again without its user."""
+    """The restarted server answers invalid_client, and the client registers again without its user."""
     with world(tmp_path) as here, sdk_client(sdk, here.resource, **options) as client:
         client.do("connect")
         assert client.call("read") == "read"
@@ -177,9 +182,10 @@ def test_a_client_registers_again_after_a_restart_of_the_authorization_server(
         assert len(client.asked) == 2
 
 
+@pytest.mark.requirement("AS-22", "RS-59")
 @pytest.mark.full
 def test_a_client_of_2025_03_26_finds_the_republished_server_metadata(tmp_path: Path) -> None:
-    """script-8, AS-22, RS-59: the client uses neither protected resource metadata nor a resource parameter."""
+    """The client uses neither protected resource metadata nor a resource parameter."""
     with world(tmp_path, REPUBLISH="1") as here, sdk_client("2025-03", here.resource) as client:
         client.do("connect")
         assert client.call("read") == "read"
@@ -194,17 +200,18 @@ def test_a_client_of_2025_03_26_finds_the_republished_server_metadata(tmp_path: 
         assert here.statuses("tools/call read") == [200]
 
 
+@pytest.mark.requirement("AS-21", "RS-100")
 @pytest.mark.parametrize(
     ("sdk", "slash"),
     [
-        pytest.param("python", "", id="script-9 Python SDK"),
-        pytest.param("v2", "", id="script-9 TypeScript SDK 2", marks=pytest.mark.full),
-        pytest.param("v1", "", id="script-9 TypeScript SDK 1", marks=pytest.mark.full),
-        pytest.param("2025-06", "/", id="script-9 TypeScript SDK 1.17, which adds a slash", marks=pytest.mark.full),
+        pytest.param("python", "", id="Python SDK"),
+        pytest.param("v2", "", id="TypeScript SDK 2", marks=pytest.mark.full),
+        pytest.param("v1", "", id="TypeScript SDK 1", marks=pytest.mark.full),
+        pytest.param("2025-06", "/", id="TypeScript SDK 1.17, which adds a slash", marks=pytest.mark.full),
     ],
 )
 def test_a_resource_at_the_root_works_with_and_without_a_slash(tmp_path: Path, sdk: str, slash: str) -> None:
-    """AS-21, RS-100: older clients add a slash to an origin; the token is for the configured identifier."""
+    """Older clients add a slash to an origin; the token is for the configured identifier."""
     with world(tmp_path, path="") as here, sdk_client(sdk, here.resource) as client:
         client.do("connect")
         assert client.call("read") == "read"
@@ -213,8 +220,9 @@ def test_a_resource_at_the_root_works_with_and_without_a_slash(tmp_path: Path, s
         assert here.statuses("tools/call read") == [200]
 
 
+@pytest.mark.requirement("AS-13", "AS-17")
 def test_a_client_gives_up_if_its_user_denies_access(here: World) -> None:
-    """AS-13, AS-17: the client receives access_denied and gives up; no token is issued."""
+    """The client receives access_denied and gives up; no token is issued."""
     with sdk_client("python", here.resource, user=deny) as client:
         with pytest.raises(ClientError, match="refused: access_denied"):
             client.do("connect")
@@ -226,20 +234,21 @@ def test_a_client_gives_up_if_its_user_denies_access(here: World) -> None:
     assert "code" not in back
 
 
+@pytest.mark.requirement("AS-11", "AS-45", "AS-48")
 @pytest.mark.parametrize(
     ("sdk", "options"),
     [
-        pytest.param("python", {"mode": "auto"}, id="script-3 Python SDK, 2026-07-28"),
-        pytest.param("python", {"mode": "legacy"}, id="script-3 Python SDK, 2025-11-25", marks=pytest.mark.full),
-        pytest.param("v2", {"mode": "auto"}, id="script-3 TypeScript SDK 2, 2026-07-28", marks=pytest.mark.full),
-        pytest.param("v2", {}, id="script-3 TypeScript SDK 2, 2025-11-25", marks=pytest.mark.full),
-        pytest.param("v1", {}, id="script-3 TypeScript SDK 1, 2025-11-25", marks=pytest.mark.full),
+        pytest.param("python", {"mode": "auto"}, id="Python SDK, 2026-07-28"),
+        pytest.param("python", {"mode": "legacy"}, id="Python SDK, 2025-11-25", marks=pytest.mark.full),
+        pytest.param("v2", {"mode": "auto"}, id="TypeScript SDK 2, 2026-07-28", marks=pytest.mark.full),
+        pytest.param("v2", {}, id="TypeScript SDK 2, 2025-11-25", marks=pytest.mark.full),
+        pytest.param("v1", {}, id="TypeScript SDK 1, 2025-11-25", marks=pytest.mark.full),
     ],
 )
 def test_a_client_with_a_client_id_metadata_document_does_not_register(
     here: World, documents: Documents, sdk: str, options: dict[str, Any]
 ) -> None:
-    """AS-11, AS-45, AS-48: the document is fetched once, and its redirect URI has no port."""
+    """The document is fetched once, and its redirect URI has no port."""
     before = documents.asked
     with sdk_client(sdk, here.resource, clientMetadataUrl=documents.client_id, **options) as client:
         client.do("connect")

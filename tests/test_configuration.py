@@ -425,15 +425,16 @@ def test_republishing_is_checked_together_with_other_problems() -> None:
     assert sorted(places(error)) == ["public_paths", "republish_server_metadata"]
 
 
+@pytest.mark.requirement("RS-55")
 def test_two_resources_with_one_issuer_can_republish() -> None:
-    """RS-55."""
     two = [config("https://mcp.example.com/a"), config("https://mcp.example.com/b")]
     assert MCPAuth(two, republish_server_metadata=True)._protection.republished is not None
     assert MCPAuth(two)._protection.republished is None
 
 
+@pytest.mark.requirement("RS-55")
 def test_republishing_works_with_a_custom_verifier() -> None:
-    """RS-55: the single issuer is republished with a custom verifier too."""
+    """The single issuer is republished with a custom verifier too."""
 
     class Own:
         async def verify(self, credential: Any, request: Any) -> Any:
@@ -554,8 +555,8 @@ def test_metadata_that_announces_an_unenforced_mechanism_is_refused() -> None:
     assert members == MCPAuth(config())._protection.config.resources[0].document.members
 
 
+@pytest.mark.requirement("RS-63")
 def test_signed_metadata_needs_a_published_key() -> None:
-    """RS-63."""
 
     def sign(claims: dict[str, Any]) -> str:
         return "not a jws"

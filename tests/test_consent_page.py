@@ -136,8 +136,8 @@ def test_allow_returns_a_code(browser: Browser, issuer: str, ask: Ask, app: App,
     assert (answer["iss"], answer["state"]) == (issuer, "the state")
 
 
+@pytest.mark.requirement("AS-13")
 def test_deny_returns_access_denied(browser: Browser, issuer: str, ask: Ask, app: App) -> None:
-    """AS-13."""
     with opened(browser, ask()) as page:
         page.get_by_role("button", name="Deny").click()
         answer = came_back(page, app)
@@ -145,8 +145,9 @@ def test_deny_returns_access_denied(browser: Browser, issuer: str, ask: Ask, app
     assert answer == {"error": "access_denied", "iss": issuer, "state": "the state"}
 
 
+@pytest.mark.requirement("AS-17")
 def test_the_page_shows_the_request(browser: Browser, ask: Ask) -> None:
-    """AS-17: the client, where the answer goes, the resource, the scopes in words, and that this is for development."""
+    """The client, where the answer goes, the resource, the scopes in words, and that this is for development."""
     with opened(browser, ask()) as page:
         assert page.get_by_role("heading", level=1).inner_text() == "Allow A notes app to act for you?"
         text = page.inner_text("body")
@@ -261,8 +262,9 @@ def test_the_page_fits_the_screen(browser: Browser, ask: Ask, client_id: str, wi
             assert box["height"] >= 40
 
 
+@pytest.mark.requirement("AS-17")
 def test_the_page_cannot_be_framed(browser: Browser, ask: Ask, app: App) -> None:
-    """AS-17: frame-ancestors 'none'. The browser shows an error in place of the page."""
+    """frame-ancestors 'none'. The browser shows an error in place of the page."""
     with browsers.page_of(browser) as page:
         with page.expect_event("framenavigated", lambda frame: frame != page.main_frame):
             page.goto(f"http://127.0.0.1:{app.port}/framing?{urlencode({'frame': ask()})}")
@@ -288,10 +290,11 @@ def test_a_form_counts_once(browser: Browser, ask: Ask, app: App, issuer: str) -
         assert "location" not in again.headers
 
 
+@pytest.mark.requirement("AS-17")
 def test_a_page_of_another_site_cannot_answer(
     browser: Browser, ask: Ask, app: App, issuer: str, tmp_path: Path
 ) -> None:
-    """AS-17: a form of another site has no token of this page, and what it sends is refused."""
+    """A form of another site has no token of this page, and what it sends is refused."""
     with browsers.page_of(browser) as page:
         page.goto(ask())
         page.goto(f"http://localhost:{app.port}/evil")

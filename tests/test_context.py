@@ -1,4 +1,4 @@
-"""`context`: identity cannot be changed, principals are stable, `current_auth()` (RS-87, RS-216)."""
+"""`context`: identity cannot be changed, principals are stable, `current_auth()`."""
 
 from __future__ import annotations
 
@@ -116,9 +116,10 @@ def pickled(value: Any) -> Any:
 COPIES: list[Callable[[Any], Any]] = [copy.copy, copy.deepcopy, pickled]
 
 
+@pytest.mark.requirement("RS-216")
 @pytest.mark.parametrize("copied", COPIES)
 def test_it_can_be_copied_and_sent_to_another_process(copied: Callable[[Any], Any]) -> None:
-    """RS-216: by apps that copy their state, or hand work on."""
+    """By apps that copy their state, or hand work on."""
     caller = info()
     assert copied(caller) == caller
     assert copied({"caller": caller})["caller"].claims == CLAIMS
@@ -236,8 +237,8 @@ def test_an_identity_and_its_user_are_freed_without_the_garbage_collector() -> N
 # --- principals -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("RS-87")
 def test_the_principal_is_the_triple() -> None:
-    """RS-87."""
     assert info().principal == Principal(issuer=ISS, subject="alice", client_id="c1")
     assert info(token=None, expires_at=1, claims={}, scopes=()).principal == info().principal
 
@@ -254,8 +255,9 @@ def test_is_client(subject: str, client_id: str | None, expected: bool) -> None:
     assert Principal(issuer=ISS, subject=subject, client_id=client_id).is_client is expected
 
 
+@pytest.mark.requirement("RS-216")
 def test_the_key_never_changes() -> None:
-    """RS-216: applications keep it in databases, so the very digits are a promise."""
+    """Applications keep it in databases, so the very digits are a promise."""
     principal = Principal(issuer=ISS, subject="alice", client_id="c1")
     assert principal.key == "bc461dfb114af8473df6cc3942a329bec09a20ef2318895216626e66b4bc97af"
 
@@ -264,10 +266,11 @@ parts = st.text(max_size=10)
 principals = st.builds(Principal, issuer=parts, subject=parts, client_id=st.none() | parts)
 
 
+@pytest.mark.requirement("RS-87", "RS-216")
 @settings(max_examples=200, deadline=None)
 @given(principals, principals)
 def test_keys_are_equal_exactly_for_equal_principals(one: Principal, other: Principal) -> None:
-    """RS-87, RS-216: no separator can be smuggled from one part into the next."""
+    """No separator can be smuggled from one part into the next."""
     assert (one.key == other.key) is (one == other)
     assert len(one.key) == 64
 

@@ -1,4 +1,4 @@
-"""One Authorization line of one shape, or a refusal that says which kind (RS-10 … RS-17)."""
+"""One Authorization line of one shape, or a refusal that says which kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""asgi_mcp_auth/_oauth/origin.py: Origin, CORS and Host, compared as whole values (RS-220 … RS-226)."""
+"""asgi_mcp_auth/_oauth/origin.py: Origin, CORS and Host, compared as whole values."""
 
 from __future__ import annotations
 
@@ -104,18 +104,19 @@ def test_refused_origins(origins: list[bytes], resource: str) -> None:
     assert found.found == b", ".join(origins).decode("latin-1")
 
 
+@pytest.mark.requirement("RS-222")
 @pytest.mark.parametrize("allowed", [pytest.param([], id="none listed"), pytest.param(["*"], id="any")])
 def test_no_origin_is_no_browser(allowed: list[str]) -> None:
-    """RS-222."""
     assert check([], allowed) is None
 
 
+@pytest.mark.requirement("RS-224")
 @pytest.mark.parametrize(
     "origin",
     [pytest.param(b"https://evil.example", id="RS-220 a web page"), pytest.param(b"vscode://x", id="any scheme")],
 )
 def test_any_origin_is_answered_with_an_asterisk(origin: bytes) -> None:
-    """RS-224: an unlisted origin is never reflected."""
+    """An unlisted origin is never reflected."""
     assert check([origin], ["*"]) == Cors(((b"access-control-allow-origin", b"*"),))
 
 
@@ -156,8 +157,9 @@ def test_any_origin_bytes(origin: bytes, resource: str) -> None:
 ALLOWED = Cors(((b"access-control-allow-origin", APP.encode()), (b"vary", b"Origin")))
 
 
+@pytest.mark.requirement("RS-226")
 def test_every_response_to_an_allowed_origin() -> None:
-    """RS-226: a browser can read the challenge."""
+    """A browser can read the challenge."""
     assert ALLOWED.response == (*ALLOWED.allowed, (b"access-control-expose-headers", EXPOSED_HEADERS))
     assert EXPOSED_HEADERS == b"WWW-Authenticate, Mcp-Session-Id, DPoP-Nonce"
 
@@ -233,8 +235,9 @@ def test_fields_of_preflights(listed: list[str], asked: bytes, expected: str) ->
     assert answer["access-control-allow-headers"] == expected
 
 
+@pytest.mark.requirement("RS-225")
 def test_a_preflight_echoes_a_bounded_number_of_fields() -> None:
-    """RS-225: at most 64 of the requested fields."""
+    """At most 64 of the requested fields."""
     asked = b",".join(b"x-%d" % index for index in range(10_000))
     answer = preflight((b"access-control-request-headers", asked), names=["*"])
     assert len(answer["access-control-allow-headers"].split(", ")) == len(PREFLIGHT_HEADERS) + MAX_ECHOED
@@ -402,9 +405,9 @@ def test_one_loopback_resource_turns_the_check_on_for_all() -> None:
 # --- through the middleware -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("RS-225")
 @pytest.mark.anyio
 async def test_listed_methods_and_fields_are_allowed(issuer: Issuer) -> None:
-    """RS-225."""
     app = protect(issuer, RecordingApp(), allowed_origins=[APP], cors_methods=["put"], cors_headers=["X-Tenant-Id"])
     asked = {"access-control-request-method": "PUT", "access-control-request-headers": "x-tenant-id"}
     answer = await call(app, "OPTIONS", headers={"origin": APP, **asked})
@@ -413,9 +416,10 @@ async def test_listed_methods_and_fields_are_allowed(issuer: Issuer) -> None:
     assert answer.header("access-control-allow-headers") == f"{BASE}, x-tenant-id"
 
 
+@pytest.mark.requirement("RS-225")
 @pytest.mark.anyio
 async def test_private_network_preflight_of_a_page_that_is_not_allowed(issuer: Issuer) -> None:
-    """RS-225: 403, and nothing is granted."""
+    """403, and nothing is granted."""
     asked = {"access-control-request-method": "POST", "access-control-request-private-network": "true"}
     for origin, status, granted in ((APP, 204, "true"), ("https://evil.example", 403, None)):
         app = protect(issuer, RecordingApp(), resource=LOOPBACK, allowed_origins=[APP])

@@ -274,8 +274,9 @@ def test_a_record_is_one_line_whatever_came(method: str, url: str, found: str, k
     assert len(message) < 5 * 128
 
 
+@pytest.mark.requirement("RS-14")
 def test_a_decision_shows_no_token() -> None:
-    """RS-14: a decision is made of what may be logged."""
+    """A decision is made of what may be logged."""
     refusal = InvalidToken(Reason.BAD_SIGNATURE, kid="k")
     decision = refused(refusal)
     assert decision.reason is Reason.BAD_SIGNATURE

@@ -1,4 +1,4 @@
-"""The authorization endpoint and its consent page (requirements AS-10 to AS-19), as a browser sees them."""
+"""The authorization endpoint and its consent page, as a browser sees them."""
 
 from __future__ import annotations
 
@@ -144,11 +144,12 @@ async def test_redirect_uris_are_https_loopback_http_reverse_domain_or_listed(ur
     assert (redirect_uri_error(uri) is None) is accepted
 
 
-async def test_as_12_private_schemes_can_be_listed_and_switched_off() -> None:
-    assert redirect_uri_error("cursor://x/cb", listed=["cursor"]) is None, "AS-12"
-    assert redirect_uri_error("CURSOR://x/cb", listed=["cursor"]) is None, "AS-12: schemes ignore case"
-    assert redirect_uri_error("cursor://x/cb", listed=["cursor"], private_schemes=False) is not None, "AS-12"
-    assert redirect_uri_error("com.example.app:/oauth", private_schemes=False) is not None, "AS-12"
+@pytest.mark.requirement("AS-12")
+async def test_private_schemes_can_be_listed_and_switched_off() -> None:
+    assert redirect_uri_error("cursor://x/cb", listed=["cursor"]) is None
+    assert redirect_uri_error("CURSOR://x/cb", listed=["cursor"]) is None, "schemes ignore case"
+    assert redirect_uri_error("cursor://x/cb", listed=["cursor"], private_schemes=False) is not None
+    assert redirect_uri_error("com.example.app:/oauth", private_schemes=False) is not None
     async with Session(dev_server(redirect_schemes=["zed"])) as session:
         assert (await session.register(redirect_uris=["zed://x/cb"]))["redirect_uris"] == ["zed://x/cb"]
         refused = await session.post("/register", json={"redirect_uris": ["cursor://x/cb"]})
@@ -167,6 +168,7 @@ async def test_a_client_with_one_redirect_uri_may_omit_redirect_uri() -> None:
 # --- errors by redirect -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("AS-13")
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
@@ -196,7 +198,7 @@ async def test_a_client_with_one_redirect_uri_may_omit_redirect_uri() -> None:
 )
 @pytest.mark.parametrize("auto_approve", [True, False])
 async def test_errors_are_sent_by_redirect_to_loopback(changes: dict[str, Any], error: str, auto_approve: bool) -> None:
-    """AS-13: with error, description, state and iss."""
+    """With error, description, state and iss."""
     async with Session(dev_server(auto_approve=auto_approve)) as session:
         client = await session.register()
         response = await session.get("/authorize", params=session.request(client["client_id"], **changes))
@@ -254,11 +256,12 @@ async def test_errors_are_not_redirected_to_uris_in_a_client_document() -> None:
         assert is_page(await session.get("/authorize", params=params))
 
 
-async def test_as_15_a_repeated_state_is_not_returned() -> None:
+@pytest.mark.requirement("AS-15")
+async def test_a_repeated_state_is_not_returned() -> None:
     async with Session(dev_server()) as session:
         client = await session.register()
         answer = await session.authorize(client["client_id"], state=["a", "b"])
-    assert (answer["error"], "state" in answer) == ("invalid_request", False), "AS-15"
+    assert (answer["error"], "state" in answer) == ("invalid_request", False)
 
 
 async def test_a_client_without_authorization_code_gets_unauthorized_client() -> None:
@@ -270,6 +273,7 @@ async def test_a_client_without_authorization_code_gets_unauthorized_client() ->
 # --- success ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("AS-16")
 @pytest.mark.parametrize(
     ("changes", "state"),
     [
@@ -287,14 +291,15 @@ async def test_success_is_sent_by_redirect(changes: dict[str, Any], state: str |
         client = await session.register()
         response = await session.get("/authorize", params=session.request(client["client_id"], **changes))
     answer = answer_of(response)
-    assert response.status_code == 302, "AS-16"
+    assert response.status_code == 302
     assert (answer.get("state"), answer["iss"]) == (state, BASE)
     assert re.fullmatch(r"ac_[\w-]{43}", answer["code"])
     assert set(answer) == {"code", "iss"} | ({"state"} if state is not None else set[str]())
 
 
-async def test_as_16_a_state_that_is_not_utf_8_is_returned_unchanged() -> None:
-    """AS-16: verbatim, to the byte."""
+@pytest.mark.requirement("AS-16")
+async def test_a_state_that_is_not_utf_8_is_returned_unchanged() -> None:
+    """Verbatim, to the byte."""
     async with Session(dev_server()) as session:
         client = await session.register()
         query = urlencode(session.request(client["client_id"], state=...)) + "&state=%ff%00%E9"
@@ -302,12 +307,13 @@ async def test_as_16_a_state_that_is_not_utf_8_is_returned_unchanged() -> None:
     assert "&state=%FF%00%E9&iss=" in response.headers["location"]
 
 
-async def test_as_15_as_16_an_authorization_request_may_be_a_form_post() -> None:
+@pytest.mark.requirement("AS-15", "AS-16")
+async def test_an_authorization_request_may_be_a_form_post() -> None:
     async with Session(dev_server()) as session:
         client = await session.register()
         params = session.request(client["client_id"])
         response = await session.post("/authorize", data=params)
-        assert (response.status_code, "code" in answer_of(response)) == (303, True), "AS-15 AS-16: never 307"
+        assert (response.status_code, "code" in answer_of(response)) == (303, True), "never 307"
         assert is_page(await session.post("/authorize", json=params))
 
 
@@ -321,8 +327,9 @@ async def test_the_query_of_a_redirect_uri_is_kept() -> None:
 # --- codes ------------------------------------------------------------------------------------------------------------
 
 
-async def test_as_18_a_code_works_once_and_its_reuse_revokes_the_grant() -> None:
-    """AS-18: second exchange → 400 invalid_grant; first access token introspects inactive."""
+@pytest.mark.requirement("AS-18")
+async def test_a_code_works_once_and_its_reuse_revokes_the_grant() -> None:
+    """Second exchange → 400 invalid_grant; first access token introspects inactive."""
     async with Session(dev_server()) as session:
         client_id = (await session.register())["client_id"]
         code = (await session.authorize(client_id))["code"]
@@ -335,14 +342,15 @@ async def test_as_18_a_code_works_once_and_its_reuse_revokes_the_grant() -> None
         assert (await session.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
 
 
-async def test_as_18_a_code_expires_after_a_minute(clock: Clock) -> None:
+@pytest.mark.requirement("AS-18")
+async def test_a_code_expires_after_a_minute(clock: Clock) -> None:
     async with Session(dev_server(clock=clock)) as session:
         client_id = (await session.register())["client_id"]
         young, old = [(await session.authorize(client_id))["code"] for _ in range(2)]
         clock.now += 59
         assert (await session.exchange(client_id, young)).status_code == 200
         clock.now += 1
-        assert (await session.exchange(client_id, old)).json()["error"] == "invalid_grant", "AS-18"
+        assert (await session.exchange(client_id, old)).json()["error"] == "invalid_grant"
 
 
 @pytest.mark.parametrize(
@@ -398,12 +406,13 @@ async def test_acr_and_auth_time_are_in_the_token_and_kept_by_a_refresh(
 async def ask(session: Session, **changes: Any) -> tuple[str, Form]:
     client = await session.register()
     response = await session.get("/authorize", params=session.request(client["client_id"], **changes))
-    assert is_page(response, 200), "AS-17"
+    assert is_page(response, 200)
     return response.text, Form(response.text)
 
 
-async def test_as_17_the_page_shows_what_is_requested() -> None:
-    """AS-17: client, redirect host, scopes in words, resource, loopback warning."""
+@pytest.mark.requirement("AS-17")
+async def test_the_page_shows_what_is_requested() -> None:
+    """Client, redirect host, scopes in words, resource, loopback warning."""
     scopes = {"mcp:read": "Read <everything>", "files:write": ""}
     async with Session(dev_server(auto_approve=False, scopes=scopes)) as session:
         page, form = await ask(session, scope="mcp:read files:write offline_access", login_hint="bob")
@@ -420,27 +429,30 @@ async def test_as_17_the_page_shows_what_is_requested() -> None:
     assert " on" not in re.sub(r">[^<]*<", "><", page.partition("</style>")[2]).replace(" only", "")
 
 
-async def test_as_17_no_loopback_warning_for_a_web_application() -> None:
+@pytest.mark.requirement("AS-17")
+async def test_no_loopback_warning_for_a_web_application() -> None:
     async with Session(dev_server(auto_approve=False)) as session:
         client = await session.register(redirect_uris=["https://app.example/cb"])
         page = await session.get("/authorize", params=session.request(client["client_id"], redirect_uri=...))
-    assert "a program on this computer" not in page.text, "AS-17"
+    assert "a program on this computer" not in page.text
     assert "app.example" in page.text
 
 
+@pytest.mark.requirement("AS-16")
 @pytest.mark.parametrize("user", ["alice", "bob"])
-async def test_as_16_allowing_gives_a_code(user: str) -> None:
+async def test_allowing_gives_a_code(user: str) -> None:
     async with Session(dev_server(auto_approve=False)) as session:
         page, form = await ask(session)
         response = await session.post(form.action, data=form.fields | {"decision": "allow", "user": user})
         answer = answer_of(response)
-        assert response.status_code == 303, "AS-16"
+        assert response.status_code == 303
         assert (answer["state"], answer["iss"]) == ("s", BASE)
         client_id = re.findall(r"dcr_[\w-]+", page)[0]
         tokens = (await session.exchange(client_id, answer["code"])).json()
     assert claims_of(tokens["access_token"])["sub"] == user
 
 
+@pytest.mark.requirement("AS-13")
 @pytest.mark.parametrize(
     "decision",
     [
@@ -453,7 +465,7 @@ async def test_denying_redirects_to_loopback_with_access_denied(decision: dict[s
     async with Session(dev_server(auto_approve=False)) as session:
         _, form = await ask(session)
         answer = answer_of(await session.post(form.action, data=form.fields | decision))
-    assert (answer["error"], answer["state"], answer["iss"]) == ("access_denied", "s", BASE), "AS-13"
+    assert (answer["error"], answer["state"], answer["iss"]) == ("access_denied", "s", BASE)
     assert "code" not in answer
 
 

@@ -1,4 +1,4 @@
-"""Clients of the development authorization server: registered, configured, or with a document (AS-40 to AS-50)."""
+"""Clients of the development authorization server: registered, configured, or with a document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from asgi_mcp_auth.dev._client_registry import MAX_REGISTRATION
 
 pytestmark = pytest.mark.anyio
 
-# Redirect URIs of real clients, as part C lists them.
+# Redirect URIs of real clients.
 REAL = [
     *("http://localhost:6274/oauth/callback", "http://127.0.0.1:6276/oauth/callback"),
     *("https://claude.ai/api/mcp/auth_callback", "https://claude.com/api/mcp/auth_callback"),
@@ -33,15 +33,15 @@ REAL = [
 # --- registration -----------------------------------------------------------------------------------------------------
 
 
-async def test_as_40_as_43_as_44_registration_echoes_what_was_registered() -> None:
-    """AS-40 AS-43, literally."""
+@pytest.mark.requirement("AS-40", "AS-43", "AS-44")
+async def test_registration_echoes_what_was_registered() -> None:
     async with Session(dev_server()) as session:
         response = await session.post("/register", json=INSPECTOR)
     content = response.json()
     assert (response.status_code, response.headers["cache-control"]) == (201, "no-store")
     assert {name: content[name] for name in INSPECTOR} == INSPECTOR
     assert set(content) == set(INSPECTOR) | {"client_id", "client_id_issued_at"}
-    assert re.fullmatch(r"dcr_[A-Za-z0-9_-]{22,}", content["client_id"]), "AS-44"
+    assert re.fullmatch(r"dcr_[A-Za-z0-9_-]{22,}", content["client_id"])
     assert type(content["client_id_issued_at"]) is int
 
 
@@ -51,6 +51,7 @@ async def test_redirect_uris_of_real_clients_can_be_registered(uri: str) -> None
         assert (await session.register(redirect_uris=[uri]))["redirect_uris"] == [uri]
 
 
+@pytest.mark.requirement("AS-31")
 @pytest.mark.parametrize(
     ("sent", "registered"),
     [
@@ -101,13 +102,14 @@ async def test_registration_applies_defaults_and_drops_unknown_values(
         assert "client_secret" not in content
     else:
         assert content["client_secret_expires_at"] == 0
-        assert re.fullmatch(r"[A-Za-z0-9_-]{22,}", content["client_secret"]), "AS-31: alike in every encoding"
+        assert re.fullmatch(r"[A-Za-z0-9_-]{22,}", content["client_secret"]), "alike in every encoding"
 
 
-async def test_as_41_the_default_method_can_be_none() -> None:
+@pytest.mark.requirement("AS-41")
+async def test_the_default_method_can_be_none() -> None:
     async with Session(dev_server(default_auth_method="none")) as session:
         content = await session.register(token_endpoint_auth_method=...)
-    assert (content["token_endpoint_auth_method"], "client_secret" in content) == ("none", False), "AS-41"
+    assert (content["token_endpoint_auth_method"], "client_secret" in content) == ("none", False)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +189,9 @@ async def test_registered_clients_are_bounded(monkeypatch: pytest.MonkeyPatch) -
         assert (await session.get("/authorize", params=session.request(ids[2]))).status_code == 302
 
 
-async def test_as_50_a_configured_client_works_without_registration_and_documents() -> None:
-    """AS-50: static id works with CIMD and DCR disabled."""
+@pytest.mark.requirement("AS-50")
+async def test_a_configured_client_works_without_registration_and_documents() -> None:
+    """Static id works with CIMD and DCR disabled."""
     static = {"client_id": "static", "redirect_uris": ["http://localhost/oauth/callback"]}
     async with Session(dev_server(clients=[static], registration=False, client_documents=False)) as session:
         assert (await session.login("static"))["scope"] == "mcp:read"
@@ -286,12 +289,13 @@ class Web:
         return httpx.AsyncClient(transport=httpx.MockTransport(self.answer))
 
 
-async def test_as_45_as_49_a_metadata_document_describes_a_client() -> None:
-    """AS-45 AS-49: with the port-less loopback URI of Claude Code; the host is shown."""
+@pytest.mark.requirement("AS-17", "AS-45", "AS-49")
+async def test_a_metadata_document_describes_a_client() -> None:
+    """With the port-less loopback URI of Claude Code; the host is shown."""
     web = Web({CLIENT_URL: document()})
     async with Session(dev_server(document_client=web.client, auto_approve=False)) as session:
         page = await session.get("/authorize", params=session.request(CLIENT_URL))
-    assert "described at <strong>app.example</strong>" in page.text, "AS-17"
+    assert "described at <strong>app.example</strong>" in page.text
     assert "Claude Code" in page.text
     async with Session(dev_server(document_client=web.client)) as session:
         tokens = await session.login(CLIENT_URL)
@@ -300,6 +304,7 @@ async def test_as_45_as_49_a_metadata_document_describes_a_client() -> None:
         assert await session.is_active(refreshed.json()["access_token"], CLIENT_URL)
 
 
+@pytest.mark.requirement("AS-38")
 @pytest.mark.parametrize(
     "web",
     [
@@ -335,15 +340,17 @@ async def test_invalid_documents_are_refused(web: Web) -> None:
         assert "invalid_client" in page.text
         assert web.requested == [CLIENT_URL], "no redirect is followed"
         response = await session.exchange(CLIENT_URL, "ac_x")
-        assert error_of(response) == (401, "invalid_client"), "AS-38"
+        assert error_of(response) == (401, "invalid_client")
 
 
-async def test_as_47_the_default_authentication_method_of_a_document_is_none() -> None:
+@pytest.mark.requirement("AS-47")
+async def test_the_default_authentication_method_of_a_document_is_none() -> None:
     web = Web({CLIENT_URL: document(token_endpoint_auth_method=...)}, {"content-type": "application/cimd+json; x=y"})
     async with Session(dev_server(document_client=web.client)) as session:
-        assert (await session.login(CLIENT_URL))["token_type"] == "Bearer", "AS-47"
+        assert (await session.login(CLIENT_URL))["token_type"] == "Bearer"
 
 
+@pytest.mark.requirement("AS-48")
 @pytest.mark.parametrize(
     ("cache_control", "fresh", "stale"),
     [
@@ -356,7 +363,7 @@ async def test_as_47_the_default_authentication_method_of_a_document_is_none() -
 async def test_documents_are_cached_between_five_minutes_and_a_day(
     clock: Clock, cache_control: str | None, fresh: int, stale: int
 ) -> None:
-    """AS-48: two flows in 5 min → one fetch."""
+    """Two flows in 5 min → one fetch."""
     headers = {"content-type": "application/json"} | ({"cache-control": cache_control} if cache_control else {})
     web, start = Web({CLIENT_URL: document()}, headers), clock.now
     async with Session(dev_server(document_client=web.client, clock=clock)) as session:
@@ -366,8 +373,9 @@ async def test_documents_are_cached_between_five_minutes_and_a_day(
             assert len(web.requested) == fetches
 
 
-async def test_as_48_errors_are_not_cached() -> None:
-    """AS-48: failed fetch then fixed → works immediately."""
+@pytest.mark.requirement("AS-48")
+async def test_errors_are_not_cached() -> None:
+    """Failed fetch then fixed → works immediately."""
     web = Web()
     async with Session(dev_server(document_client=web.client)) as session:
         assert (await session.get("/authorize", params=session.request(CLIENT_URL))).status_code == 400
@@ -406,11 +414,12 @@ async def test_cached_documents_and_concurrent_fetches_are_bounded() -> None:
     assert sorted(statuses) == [302] * MAX_FETCHES + [503]
 
 
+@pytest.mark.requirement("AS-46")
 @pytest.mark.parametrize(
     "url", ["https://10.0.0.1/c", "https://169.254.169.254/latest/meta-data", "https://[fe80::1]/c"]
 )
-async def test_as_46_documents_are_not_fetched_from_private_addresses(url: str) -> None:
-    """AS-46: special-use addresses blocked."""
+async def test_documents_are_not_fetched_from_private_addresses(url: str) -> None:
+    """special-use addresses blocked."""
     async with Session(dev_server()) as session:
         page = await session.get("/authorize", params=session.request(url))
     assert page.status_code == 400

@@ -1,4 +1,4 @@
-"""Client id metadata documents fetched by the guarded client, over real HTTP on loopback (requirements AS-45 to AS-47)."""
+"""Client id metadata documents fetched by the guarded client, over real HTTP on loopback."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def document(url: str, **changes: Any) -> dict[str, Any]:
     return {"client_id": url, "client_name": "Local", "redirect_uris": ["http://localhost/oauth/callback"]} | changes
 
 
-async def test_as_45_as_46_a_loopback_http_document_needs_the_option(host: Upstream) -> None:
+@pytest.mark.requirement("AS-45", "AS-46")
+async def test_a_loopback_http_document_needs_the_option(host: Upstream) -> None:
     """Plain http on loopback only with `insecure_client_documents`; other private addresses stay closed."""
     url = f"{host.url}/client.json"
     async with Session(dev_server(insecure_client_documents=True)) as session:
@@ -70,7 +71,8 @@ async def test_invalid_responses_for_a_document_are_refused(host: Upstream, answ
     assert host.issuer.requests["/other.json"] == 0
 
 
-async def test_as_46_a_slow_document_is_refused_and_not_cached(host: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.requirement("AS-46", "AS-48")
+async def test_a_slow_document_is_refused_and_not_cached(host: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     assert UntrustedLimits(max_bytes=5120, seconds=5.0) == documents.BOUNDS
     monkeypatch.setattr(documents, "BOUNDS", documents.BOUNDS._replace(seconds=0.2))
     host.issuer.stall("/client.json")
@@ -81,11 +83,12 @@ async def test_as_46_a_slow_document_is_refused_and_not_cached(host: Upstream, m
         assert "could not be fetched" in page.text
         host.issuer.heal()
         host.issuer.answer("/client.json", document(url))
-        assert (await session.login(url))["scope"] == "mcp:read", "AS-48"
+        assert (await session.login(url))["scope"] == "mcp:read"
 
 
+@pytest.mark.requirement("AS-46")
 @pytest.mark.parametrize("name", ["127.0.0.1.nip.example", "localhost.example"])
-async def test_as_46_unresolvable_host_names_are_refused(name: str) -> None:
+async def test_unresolvable_host_names_are_refused(name: str) -> None:
     async with Session(dev_server()) as session:
         page = await session.get("/authorize", params=session.request(f"https://{name}/c"))
     assert page.status_code == 400

@@ -1,4 +1,4 @@
-"""Fault switches (requirement AS-63): their effect on the wire, on discovery and on the middleware."""
+"""Fault switches: their effect on the wire, on discovery and on the middleware."""
 
 from __future__ import annotations
 
@@ -66,22 +66,24 @@ async def test_faults_change_the_iss_of_responses(faults: list[str], iss: str | 
         assert refused.get("iss") == iss
 
 
-async def test_as_63_another_issuer_in_the_metadata_is_refused() -> None:
+@pytest.mark.requirement("AS-63")
+async def test_another_issuer_in_the_metadata_is_refused() -> None:
     server = dev_server(faults=[Switch.ISSUER_MISMATCH])
     with pytest.raises((InvalidServerMetadata, DiscoveryError), match="not-this-issuer"):
         await discovered(server)
     server.switch_off(Switch.ISSUER_MISMATCH)
-    assert (await discovered(server)).issuer == BASE, "AS-63"
+    assert (await discovered(server)).issuer == BASE
 
 
-async def test_as_63_a_trailing_slash_makes_another_issuer() -> None:
+@pytest.mark.requirement("AS-63")
+async def test_a_trailing_slash_makes_another_issuer() -> None:
     server = dev_server(faults=[Switch.TRAILING_SLASH])
     with pytest.raises((InvalidServerMetadata, DiscoveryError)):
         await discovered(server)
     async with Session(server) as session:
         client_id = (await session.register())["client_id"]
         token = (await session.login(client_id))["access_token"]
-    assert claims_of(token)["iss"] == f"{BASE}/", "AS-63"
+    assert claims_of(token)["iss"] == f"{BASE}/"
     slashed = MCPAuthMiddleware(
         RecordingApp(), resource=MCP, authorization_servers=[f"{BASE}/"], http_client=server.http_client
     )
@@ -89,10 +91,11 @@ async def test_as_63_a_trailing_slash_makes_another_issuer() -> None:
     assert await status(protect(dev_server()), token) == 401
 
 
-async def test_as_63_metadata_without_pkce_is_invalid() -> None:
+@pytest.mark.requirement("AS-63")
+async def test_metadata_without_pkce_is_invalid() -> None:
     metadata = await discovered(dev_server(faults=[Switch.NO_PKCE]))
     result = validate_server_config(AuthServerConfig(metadata=metadata))
-    assert [error.code for error in result.errors] == ["pkce_not_supported"], "AS-63"
+    assert [error.code for error in result.errors] == ["pkce_not_supported"]
     fit = validate_server_config(AuthServerConfig(metadata=await discovered(dev_server())))
     assert (fit.is_valid, fit.warnings) == (True, [])
 
@@ -115,25 +118,28 @@ async def test_faults_change_token_responses(fault: Switch, changed: dict[str, A
     assert {name: value for name, value in bad.items() if name not in fresh} == expected
 
 
-async def test_as_63_a_key_set_can_answer_503(clock: Clock) -> None:
+@pytest.mark.requirement("AS-63")
+async def test_a_key_set_can_answer_503(clock: Clock) -> None:
     server = dev_server(faults=[Switch.JWKS_ERROR], clock=clock)
     app, token = protect(server), server.mint(MCP)
-    assert await status(app, token) == 503, "AS-63"
+    assert await status(app, token) == 503
     server.switch_off()
     clock.now += 60
     assert await status(app, token) == 200
 
 
-async def test_as_63_a_key_set_can_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.requirement("AS-63")
+async def test_a_key_set_can_be_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asgi_mcp_auth.dev._routes.JWKS_SECONDS", 0.5)
     monkeypatch.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", 0.1)
     server = dev_server(faults=[Switch.JWKS_SLOW])
-    assert await status(protect(server), server.mint(MCP)) == 503, "AS-63"
+    assert await status(protect(server), server.mint(MCP)) == 503
     monkeypatch.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", 10.0)
     assert await status(protect(server), server.mint(MCP)) == 200
 
 
-async def test_as_63_tokens_can_be_signed_with_an_unpublished_key(clock: Clock) -> None:
+@pytest.mark.requirement("AS-63")
+async def test_tokens_can_be_signed_with_an_unpublished_key(clock: Clock) -> None:
     server = dev_server(faults=[Switch.UNKNOWN_KID], clock=clock)
     app = protect(server)
     async with Session(server) as session:
@@ -141,11 +147,12 @@ async def test_as_63_tokens_can_be_signed_with_an_unpublished_key(clock: Clock) 
         token = (await session.login(client_id))["access_token"]
     assert header_of(token)["kid"] not in {key["kid"] for key in server.jwks()["keys"]}
     clock.now += 1
-    assert await status(app, token) == 401, "AS-63"
+    assert await status(app, token) == 401
     assert server.requests["/jwks"] == 1
 
 
-async def test_as_63_every_token_can_have_a_new_key(clock: Clock) -> None:
+@pytest.mark.requirement("AS-63")
+async def test_every_token_can_have_a_new_key(clock: Clock) -> None:
     server = dev_server(faults=[Switch.ROTATE], clock=clock)
     app = protect(server)
     async with Session(server) as session:
@@ -154,7 +161,7 @@ async def test_as_63_every_token_can_have_a_new_key(clock: Clock) -> None:
     kids = [header_of(token)["kid"] for token in tokens]
     assert kids[0] != kids[1]
     assert set(kids) < {key["kid"] for key in server.jwks()["keys"]}
-    assert [await status(app, token) for token in tokens] == [200, 200], "AS-63"
+    assert [await status(app, token) for token in tokens] == [200, 200]
 
 
 @pytest.mark.parametrize(

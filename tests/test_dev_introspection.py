@@ -1,4 +1,4 @@
-"""Introspection and revocation at the development authorization server (requirement AS-60), and control at run time."""
+"""Introspection and revocation at the development authorization server, and control at run time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ RS: dict[str, Any] = {"client_id": "rs", "client_secret": "rs-secret", "grant_ty
 AS_RS = ("rs", "rs-secret")
 
 
-async def test_as_60_introspection_of_an_access_token(clock: Clock) -> None:
+@pytest.mark.requirement("AS-60")
+async def test_introspection_of_an_access_token(clock: Clock) -> None:
     async with Session(dev_server(clients=[RS], clock=clock)) as session:
         client_id = (await session.register())["client_id"]
         token = (await session.login(client_id))["access_token"]
         response = await session.post("/introspect", data={"token": token, "token_type_hint": "x"}, auth=AS_RS)
         claims = claims_of(token)
-        assert response.json() == {"active": True, "token_type": "Bearer", "username": "alice", **claims}, "AS-60"
+        assert response.json() == {"active": True, "token_type": "Bearer", "username": "alice", **claims}
         assert response.headers["cache-control"] == "no-store"
         clock.now = claims["exp"]
         assert (await session.post("/introspect", data={"token": token}, auth=AS_RS)).json() == {"active": False}
@@ -41,8 +42,9 @@ async def test_introspection_of_a_refresh_token() -> None:
     }
 
 
-async def test_as_60_introspection_answers_with_a_signed_jwt() -> None:
-    """AS-60: RFC 9701 on `Accept`."""
+@pytest.mark.requirement("AS-60")
+async def test_introspection_answers_with_a_signed_jwt() -> None:
+    """RFC 9701 on `Accept`."""
     async with Session(dev_server(clients=[RS])) as session:
         client_id = (await session.register())["client_id"]
         token = (await session.login(client_id))["access_token"]
@@ -78,6 +80,7 @@ async def test_a_public_client_introspects_only_its_own_tokens() -> None:
         assert error_of(nothing) == (400, "invalid_request")
 
 
+@pytest.mark.requirement("AS-60")
 @pytest.mark.parametrize(
     ("revoked", "dead"),
     [
@@ -86,7 +89,7 @@ async def test_a_public_client_introspects_only_its_own_tokens() -> None:
     ],
 )
 async def test_revoking_a_refresh_token_ends_the_grant(revoked: str, dead: tuple[str, ...]) -> None:
-    """AS-60: revoke(R2) → introspect inactive."""
+    """revoke(R2) → introspect inactive."""
     async with Session(dev_server()) as session:
         client_id = (await session.register())["client_id"]
         tokens = await session.login(client_id)
@@ -98,12 +101,13 @@ async def test_revoking_a_refresh_token_ends_the_grant(revoked: str, dead: tuple
         assert again.status_code == (400 if "refresh_token" in dead else 200)
 
 
-async def test_as_60_revoking_unknown_tokens_succeeds_and_foreign_tokens_fails() -> None:
+@pytest.mark.requirement("AS-60")
+async def test_revoking_unknown_tokens_succeeds_and_foreign_tokens_fails() -> None:
     async with Session(dev_server()) as session:
         owner, other = [(await session.register())["client_id"] for _ in range(2)]
         token = (await session.login(owner))["refresh_token"]
         unknown = await session.post("/revoke", data={"token": "unknown", "client_id": owner})
-        assert unknown.status_code == 200, "AS-60: 200 even for unknown tokens"
+        assert unknown.status_code == 200, "200 even for unknown tokens"
         assert error_of(await session.post("/revoke", data={"token": token, "client_id": other})) == (
             400,
             "invalid_grant",
@@ -115,13 +119,14 @@ async def test_as_60_revoking_unknown_tokens_succeeds_and_foreign_tokens_fails()
 # --- control ----------------------------------------------------------------------------------------------------------
 
 
-async def test_as_63_faults_change_at_run_time() -> None:
+@pytest.mark.requirement("AS-63")
+async def test_faults_change_at_run_time() -> None:
     async with Session(dev_server()) as session:
         shown = (await session.get("/dev/faults")).json()
         assert shown["faults"] == []
         assert "no-pkce" in shown["known"]
         changed = await session.post("/dev/faults", json={"on": ["no-pkce", "no-iss"], "off": []})
-        assert changed.json() == {"faults": ["no-iss", "no-pkce"]}, "AS-63"
+        assert changed.json() == {"faults": ["no-iss", "no-pkce"]}
         metadata = (await session.get("/.well-known/oauth-authorization-server")).json()
         assert "code_challenge_methods_supported" not in metadata
         added = await session.post("/dev/faults", json={"on": ["no-scope"], "off": []})
@@ -132,10 +137,11 @@ async def test_as_63_faults_change_at_run_time() -> None:
         assert metadata["code_challenge_methods_supported"] == ["S256"]
 
 
-async def test_as_7_keys_rotate_and_clients_are_forgotten_at_run_time() -> None:
+@pytest.mark.requirement("AS-7")
+async def test_keys_rotate_and_clients_are_forgotten_at_run_time() -> None:
     async with Session(dev_server()) as session:
         client_id = (await session.register())["client_id"]
-        assert len((await session.post("/dev/rotate", json={})).json()["kids"]) == 2, "AS-7"
+        assert len((await session.post("/dev/rotate", json={})).json()["kids"]) == 2
         assert len((await session.post("/dev/rotate", json={"keep": False})).json()["kids"]) == 1
         assert (await session.post("/dev/forget", json={})).json() == {}
         assert (await session.get("/authorize", params=session.request(client_id))).status_code == 400

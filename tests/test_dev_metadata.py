@@ -1,4 +1,4 @@
-"""Options, metadata, CORS and keys of the development authorization server (requirements AS-1 to AS-7, AS-49)."""
+"""Options, metadata, CORS and keys of the development authorization server."""
 
 from __future__ import annotations
 
@@ -146,8 +146,9 @@ async def test_the_metadata_has_exactly_these_members(issuer: str, path: str, co
     assert response.json() == content
 
 
+@pytest.mark.requirement("AS-2")
 @pytest.mark.parametrize("path", ["", "/t1"])
-async def test_as_2_an_issuer_with_a_slash_at_the_end(path: str) -> None:
+async def test_an_issuer_with_a_slash_at_the_end(path: str) -> None:
     """As at Auth0, the slash is part of the issuer identifier but not of the endpoint URLs."""
     server = dev_server(f"{BASE}{path}/")
     config = await fetch_server_config_async(server.url, http_client=server.http_client)
@@ -180,11 +181,12 @@ async def test_the_oidc_document(issuer: str, path: str) -> None:
     }
 
 
-async def test_as_4_without_oidc_its_paths_are_404() -> None:
+@pytest.mark.requirement("AS-4")
+async def test_without_oidc_its_paths_are_404() -> None:
     async with Session(dev_server(f"{BASE}/t1", oidc=False)) as session:
         for path in (f"{OIDC}/t1", f"/t1{OIDC}", OIDC):
             response = await session.get(f"{BASE}{path}")
-            assert error_of(response) == (404, "not_found"), "AS-4"
+            assert error_of(response) == (404, "not_found")
             assert response.headers["access-control-allow-origin"] == "*"
         assert (await session.get(f"{BASE}{OAUTH}/t1")).status_code == 200
 
@@ -201,9 +203,9 @@ async def test_the_metadata_omits_what_is_switched_off(options: dict[str, Any], 
     assert absent not in dev_server(**options).metadata
 
 
+@pytest.mark.requirement("AS-5")
 @pytest.mark.parametrize("path", ["/token", "/register", "/revoke", "/jwks", OAUTH, OIDC])
-async def test_as_5_any_origin_may_use_the_endpoints_for_programs(path: str) -> None:
-    """AS-5."""
+async def test_any_origin_may_use_the_endpoints_for_programs(path: str) -> None:
     headers = {
         "origin": "https://app.example",
         "access-control-request-method": "POST",
@@ -220,9 +222,10 @@ async def test_as_5_any_origin_may_use_the_endpoints_for_programs(path: str) -> 
         assert used.headers["access-control-allow-origin"] == "*"
 
 
+@pytest.mark.requirement("AS-5")
 @pytest.mark.parametrize("path", ["/authorize", "/consent", "/introspect", "/dev/faults", "/"])
-async def test_as_5_no_other_origin_may_use_pages_and_controls(path: str) -> None:
-    """AS-5: none on /authorize."""
+async def test_no_other_origin_may_use_pages_and_controls(path: str) -> None:
+    """None on /authorize."""
     async with Session(dev_server()) as session:
         for method in ("OPTIONS", "GET", "POST"):
             response = await session.http.request(method, path, headers={"origin": "https://app.example"})
@@ -230,9 +233,10 @@ async def test_as_5_no_other_origin_may_use_pages_and_controls(path: str) -> Non
             assert response.status_code != 204
 
 
+@pytest.mark.requirement("AS-6")
 @pytest.mark.parametrize("path", ["/authorize", "/token", "/register"])
-async def test_as_6_default_endpoints_are_at_the_root_too(path: str) -> None:
-    """AS-6: below a path, the endpoints are at the origin's root too."""
+async def test_default_endpoints_are_at_the_root_too(path: str) -> None:
+    """Below a path, the endpoints are at the origin's root too."""
     async with Session(dev_server(f"{BASE}/t1")) as session:
         here = await session.http.request("POST" if path != "/authorize" else "GET", f"{BASE}{path}")
         there = await session.http.request("POST" if path != "/authorize" else "GET", f"{BASE}/t1{path}")
@@ -242,8 +246,9 @@ async def test_as_6_default_endpoints_are_at_the_root_too(path: str) -> None:
     assert elsewhere.status_code == 404
 
 
-async def test_as_7_the_key_set_is_public_and_has_both_algorithms() -> None:
-    """AS-7: `/jwks` has no `d`."""
+@pytest.mark.requirement("AS-7")
+async def test_the_key_set_is_public_and_has_both_algorithms() -> None:
+    """`/jwks` has no `d`."""
     async with Session(DevServer(BASE)) as session:
         response = await session.get("/jwks")
         keys = response.json()["keys"]
@@ -253,8 +258,9 @@ async def test_as_7_the_key_set_is_public_and_has_both_algorithms() -> None:
     assert not {"d", "p", "q", "dp", "dq", "qi", "k"} & {member for key in keys for member in key}
 
 
-async def test_as_7_old_keys_stay_for_the_lifetime_of_tokens(clock: Clock) -> None:
-    """AS-7: rotate → both kids listed."""
+@pytest.mark.requirement("AS-7")
+async def test_old_keys_stay_for_the_lifetime_of_tokens(clock: Clock) -> None:
+    """Rotate → both kids listed."""
     server = dev_server(clock=clock, token_lifetime=100)
     (old,) = (key["kid"] for key in server.jwks()["keys"])
     new = server.rotate().kid
@@ -353,11 +359,12 @@ async def test_exchanges_contain_no_secrets() -> None:
     assert not [name for name in (code, access, refresh, secret, VERIFIER) if name in shown]
 
 
-async def test_as_1_the_home_page_shows_active_faults() -> None:
+@pytest.mark.requirement("AS-1")
+async def test_the_home_page_shows_active_faults() -> None:
     async with Session(dev_server(faults=["no-iss"])) as session:
         page = await session.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "DEVELOPMENT ONLY" in page.text, "AS-1"
+    assert "DEVELOPMENT ONLY" in page.text
     assert f"{BASE}/token" in page.text
     assert "no-iss" in page.text
 

@@ -81,17 +81,19 @@ def _basic(text: str) -> bytes:
     return b"Basic " + base64.b64encode(text.encode("utf-8", "replace"))
 
 
+@pytest.mark.requirement("AS-30")
 @FEW
 @given(body=st.one_of(st.binary(max_size=200), forms), path=st.sampled_from(["/token", "/introspect", "/revoke"]))
-def test_as_30_any_bytes_at_the_endpoints_of_programs(body: bytes, path: str) -> None:
+def test_any_bytes_at_the_endpoints_of_programs(body: bytes, path: str) -> None:
     answer = ask("POST", path, body=body, headers=FORM)
     if answer.status != 200:
         is_json_error(answer)
 
 
+@pytest.mark.requirement("AS-31")
 @FEW
 @given(line=lines, kind=st.one_of(st.just(b"application/x-www-form-urlencoded"), st.binary(max_size=30)))
-def test_as_31_any_credential(line: bytes, kind: bytes) -> None:
+def test_any_credential(line: bytes, kind: bytes) -> None:
     headers = [("authorization", line), ("content-type", kind)]
     is_json_error(ask("POST", "/token", body=b"grant_type=client_credentials", headers=headers))
 
@@ -104,28 +106,31 @@ json_values: Any = st.recursive(
 members = st.sampled_from([*INSPECTOR, "scope", "contacts", "client_id", "client_secret", "logo_uri"])
 
 
+@pytest.mark.requirement("AS-40", "AS-42", "AS-44")
 @FEW
 @given(changes=st.dictionaries(members, json_values, max_size=4))
-def test_as_42_any_registration(changes: dict[str, Any]) -> None:
+def test_any_registration(changes: dict[str, Any]) -> None:
     body = json.dumps(INSPECTOR | changes).encode()
     answer = ask("POST", "/register", body=body, headers={"content-type": "application/json"})
     if answer.status == 201:
-        assert not [value for value in answer.json().values() if value in (None, "")], "AS-40"
-        assert answer.json()["client_id"].startswith("dcr_"), "AS-44"
+        assert not [value for value in answer.json().values() if value in (None, "")]
+        assert answer.json()["client_id"].startswith("dcr_")
     else:
         assert answer.status == 400
         is_json_error(answer)
 
 
+@pytest.mark.requirement("AS-42")
 @FEW
 @given(body=st.binary(max_size=300))
-def test_as_42_any_bytes_at_registration(body: bytes) -> None:
+def test_any_bytes_at_registration(body: bytes) -> None:
     is_json_error(ask("POST", "/register", body=body, headers={"content-type": "application/json"}))
 
 
+@pytest.mark.requirement("AS-10", "AS-13")
 @FEW
 @given(changes=st.dictionaries(names, values, max_size=5), more=st.binary(max_size=30))
-def test_as_13_any_authorization_request(changes: dict[str, Any], more: bytes) -> None:
+def test_any_authorization_request(changes: dict[str, Any], more: bytes) -> None:
     params: dict[str, Any] = {
         "response_type": "code",
         "client_id": "public",
@@ -140,7 +145,7 @@ def test_as_13_any_authorization_request(changes: dict[str, Any], more: bytes) -
         location = answer.header("location") or ""
         assert location.isascii()
         assert urlsplit(location)[:3] == urlsplit(location.split("?")[0])[:3]
-        assert is_registered([CALLBACK], location.split("?")[0]), "AS-10"
+        assert is_registered([CALLBACK], location.split("?")[0])
         assert location.count("iss=http%3A%2F%2Flocalhost%3A9000") == 1
     else:
         assert answer.status == 400
@@ -194,8 +199,9 @@ def test_params_of_any_bytes(data: bytes) -> None:
             "".join(found).encode("utf-8")
 
 
+@pytest.mark.requirement("AS-16")
 @given(state=st.binary(min_size=1, max_size=50))
-def test_as_16_any_state_is_returned_unchanged(state: bytes) -> None:
+def test_any_state_is_returned_unchanged(state: bytes) -> None:
     params = read_params(urlencode({"state": state}).encode("ascii"))
     sent = params.get("state")
     assert sent is not None
@@ -209,8 +215,9 @@ def test_credentials_of_any_bytes(line: bytes) -> None:
     assert found is None or len(found) == 2
 
 
+@pytest.mark.requirement("AS-12")
 @given(uri=st.one_of(st.text(max_size=60), st.from_regex(r"[a-z]{2,12}:(//)?[!-~]{0,40}", fullmatch=True)))
-def test_as_12_redirects_of_any_text(uri: str) -> None:
+def test_redirects_of_any_text(uri: str) -> None:
     if redirect_uri_error(uri) is None:
         assert uri.isascii()
         assert "#" not in uri
@@ -220,10 +227,11 @@ def test_as_12_redirects_of_any_text(uri: str) -> None:
         assert uri.partition(":")[0].lower() not in ("javascript", "data", "file", "vbscript")
 
 
+@pytest.mark.requirement("AS-11")
 @given(
     registered=st.sampled_from(["http://localhost/cb", "https://app.example/cb", "x.y:/cb"]), tail=st.text(max_size=20)
 )
-def test_as_11_a_longer_uri_does_not_match(registered: str, tail: str) -> None:
+def test_a_longer_uri_does_not_match(registered: str, tail: str) -> None:
     assert is_registered([registered], registered + tail) is (not tail)
 
 
@@ -239,11 +247,12 @@ def test_clients_of_any_members(metadata: dict[str, Any]) -> None:
     assert set(client.grant_types) <= {"authorization_code", "refresh_token"}
 
 
+@pytest.mark.requirement("AS-22", "AS-23")
 @given(
     asked=st.lists(st.one_of(st.sampled_from([MCP, f"{BASE}/x", MCP.upper()]), st.text(max_size=40)), max_size=4),
     scope=st.one_of(st.none(), st.text(max_size=40), st.text("ab c", max_size=9)),
 )
-def test_as_22_as_23_only_configured_resources_and_scopes_are_granted(asked: list[str], scope: str | None) -> None:
+def test_only_configured_resources_and_scopes_are_granted(asked: list[str], scope: str | None) -> None:
     policy = Policy(resources=(MCP, f"{BASE}/x"), scopes=("a", "b"), default_scopes=("a",))
     resources = allowed(lambda: policy.resources_to_authorize(asked), "invalid_target")
     if resources is not None:

@@ -83,8 +83,8 @@ async def test_without_a_state_file_nothing_survives() -> None:
         assert (await session.get("/authorize", params=session.request(client_id))).status_code == 400
 
 
+@pytest.mark.requirement("AS-35")
 async def test_reuse_of_a_refresh_token_is_detected_after_a_restart(path: Path) -> None:
-    """AS-35."""
     async with Session(await started(path)) as session:
         client_id = (await session.register())["client_id"]
         first = (await session.login(client_id))["refresh_token"]

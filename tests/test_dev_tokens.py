@@ -1,4 +1,4 @@
-"""Resources, scopes and the token endpoint of the development authorization server (requirements AS-20 to AS-38)."""
+"""Resources, scopes and the token endpoint of the development authorization server."""
 
 from __future__ import annotations
 
@@ -40,6 +40,7 @@ def basic(user: str, password: str, *, raw: bool = False) -> dict[str, str]:
 # --- resources (RFC 8707) ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("AS-36")
 @pytest.mark.parametrize(
     ("configured", "asked_for", "aud"),
     [
@@ -59,7 +60,7 @@ async def test_the_audience_is_the_configured_identifier(configured: list[str], 
         tokens = await session.login(client_id, resource=asked_for)
         refreshed = (await session.refresh(client_id, tokens["refresh_token"])).json()
     assert claims_of(tokens["access_token"])["aud"] == aud
-    assert claims_of(refreshed["access_token"])["aud"] == aud, "AS-36"
+    assert claims_of(refreshed["access_token"])["aud"] == aud
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,9 @@ async def test_other_resources_are_refused(configured: list[str], asked_for: Any
 M2M_AUTH: dict[str, Any] = {"auth": ("m2m", "m2m-secret")}
 
 
-async def test_as_22_a_token_request_narrows_and_never_widens() -> None:
-    """AS-22: authorised A, token asks B → 400 invalid_target."""
+@pytest.mark.requirement("AS-22")
+async def test_a_token_request_narrows_and_never_widens() -> None:
+    """Authorised A, token asks B → 400 invalid_target."""
     async with Session(dev_server(resources=[MCP, OTHER])) as session:
         client_id = (await session.register())["client_id"]
         code = (await session.authorize(client_id, resource=MCP))["code"]
@@ -107,6 +109,7 @@ async def test_as_22_a_token_request_narrows_and_never_widens() -> None:
 # --- scopes -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("AS-23")
 @pytest.mark.parametrize(
     ("options", "asked_for", "granted"),
     [
@@ -126,7 +129,7 @@ async def test_granted_scopes(options: dict[str, Any], asked_for: Any, granted: 
     async with Session(dev_server(**options)) as session:
         client_id = (await session.register())["client_id"]
         tokens = await session.login(client_id, scope=asked_for)
-    assert tokens["scope"] == granted, "AS-23: always returned"
+    assert tokens["scope"] == granted, "always returned"
     assert claims_of(tokens["access_token"]).get("scope", "") == granted
 
 
@@ -179,9 +182,10 @@ async def test_the_token_endpoint_accepts_only_forms(content: Any, headers: dict
         assert error_of(await session.post("/token", content=content, headers=headers)) == (400, error)
 
 
-async def test_as_30_a_long_body_is_refused() -> None:
+@pytest.mark.requirement("AS-30")
+async def test_a_long_body_is_refused() -> None:
     answer = await call(dev_server(), "POST", "/token", FORM, body=b"a=" + b"x" * 70_000, host="localhost:9000")
-    assert (answer.status, answer.json()["error"]) == (413, "invalid_request"), "AS-30"
+    assert (answer.status, answer.json()["error"]) == (413, "invalid_request")
 
 
 SECRETS = [
@@ -245,19 +249,21 @@ async def test_the_token_endpoint_refuses_bad_requests(
     assert ("www-authenticate" in response.headers) is (expected[0] == 401 and "authorization" in headers)
 
 
-async def test_as_31_two_authorization_lines_are_refused() -> None:
+@pytest.mark.requirement("AS-31")
+async def test_two_authorization_lines_are_refused() -> None:
     async with Session(dev_server()) as session:
         line = ("authorization", basic("m2m", "m2m-secret")["authorization"])
         content = "grant_type=client_credentials"
         response = await session.post("/token", content=content, headers=[line, line, *FORM.items()])
-    assert error_of(response) == (400, "invalid_request"), "AS-31"
+    assert error_of(response) == (400, "invalid_request")
 
 
-async def test_as_38_a_public_client_cannot_use_client_credentials() -> None:
+@pytest.mark.requirement("AS-38")
+async def test_a_public_client_cannot_use_client_credentials() -> None:
     async with Session(dev_server()) as session:
         client = await session.register()
         response = await session.token("client_credentials", client_id=client["client_id"])
-    assert error_of(response) == (400, "unauthorized_client"), "AS-38"
+    assert error_of(response) == (400, "unauthorized_client")
 
 
 @pytest.mark.parametrize(
@@ -274,8 +280,8 @@ async def test_a_code_verifier_matches_its_challenge(verifier: str, challenge: s
     assert verify_code_challenge(verifier, challenge) is fits
 
 
-async def test_as_33_as_34_a_token_response_has_the_standard_members() -> None:
-    """AS-33, and the exchange of part H."""
+@pytest.mark.requirement("AS-33", "AS-34")
+async def test_a_token_response_has_the_standard_members() -> None:
     async with Session(dev_server()) as session:
         client_id = (await session.register())["client_id"]
         code = (await session.authorize(client_id, scope="mcp:read offline_access", prompt="consent"))["code"]
@@ -286,12 +292,13 @@ async def test_as_33_as_34_a_token_response_has_the_standard_members() -> None:
     assert set(content) == {"access_token", "token_type", "expires_in", "scope", "refresh_token"}
     assert (content["token_type"], content["scope"]) == ("Bearer", "mcp:read")
     assert type(content["expires_in"]) is int
-    assert 0 < content["expires_in"] <= 600, "AS-34"
+    assert 0 < content["expires_in"] <= 600
     assert content["refresh_token"].startswith("rt_")
 
 
-async def test_as_34_the_token_is_an_rfc_9068_token(clock: Clock) -> None:
-    """AS-34: validates under profile `at+jwt`."""
+@pytest.mark.requirement("AS-34")
+async def test_the_token_is_an_rfc_9068_token(clock: Clock) -> None:
+    """Validates under profile `at+jwt`."""
     server = dev_server(clock=clock)
     async with Session(server) as session:
         client_id = (await session.register())["client_id"]
@@ -305,11 +312,12 @@ async def test_as_34_the_token_is_an_rfc_9068_token(clock: Clock) -> None:
     assert answer.json()["client_id"] == client_id
 
 
-async def test_as_62_client_credentials() -> None:
+@pytest.mark.requirement("AS-62")
+async def test_client_credentials() -> None:
     async with Session(dev_server()) as session:
         response = await session.token("client_credentials", **M2M_AUTH, scope="mcp:read", resource=MCP)
     content = response.json()
-    assert set(content) == {"access_token", "token_type", "expires_in", "scope"}, "AS-62: no refresh token"
+    assert set(content) == {"access_token", "token_type", "expires_in", "scope"}, "no refresh token"
     claims = claims_of(content["access_token"])
     assert (claims["sub"], claims["client_id"], claims["aud"], claims["scope"]) == ("m2m", "m2m", MCP, "mcp:read")
     assert "auth_time" not in claims
@@ -318,8 +326,9 @@ async def test_as_62_client_credentials() -> None:
 # --- refreshing -------------------------------------------------------------------------------------------------------
 
 
-async def test_as_35_refresh_tokens_rotate_and_reuse_revokes_the_family() -> None:
-    """AS-35: R1→R2; R1 again → 400 invalid_grant, then R2 → 400 invalid_grant."""
+@pytest.mark.requirement("AS-35")
+async def test_refresh_tokens_rotate_and_reuse_revokes_the_family() -> None:
+    """R1→R2; R1 again → 400 invalid_grant, then R2 → 400 invalid_grant."""
     async with Session(dev_server()) as session:
         client_id = (await session.register())["client_id"]
         first = await session.login(client_id)
@@ -331,8 +340,8 @@ async def test_as_35_refresh_tokens_rotate_and_reuse_revokes_the_family() -> Non
         assert not await session.is_active(first["access_token"], client_id)
 
 
-async def test_as_36_a_refresh_token_is_bound_to_its_client_and_scope() -> None:
-    """AS-36."""
+@pytest.mark.requirement("AS-36")
+async def test_a_refresh_token_is_bound_to_its_client_and_scope() -> None:
     async with Session(dev_server()) as session:
         client_id, thief = [(await session.register())["client_id"] for _ in range(2)]
         token = (await session.login(client_id, scope="mcp:read files:write"))["refresh_token"]
@@ -368,18 +377,20 @@ async def test_refresh_tokens_need_the_grant_type_or_offline_access(
             assert refreshed.status_code == 200
 
 
-async def test_as_38_a_refresh_token_expires(clock: Clock) -> None:
+@pytest.mark.requirement("AS-38")
+async def test_a_refresh_token_expires(clock: Clock) -> None:
     async with Session(dev_server(clock=clock, refresh_lifetime=100)) as session:
         client_id = (await session.register())["client_id"]
         token = (await session.login(client_id))["refresh_token"]
         clock.now += 100
-        assert error_of(await session.refresh(client_id, token)) == (400, "invalid_grant"), "AS-38"
+        assert error_of(await session.refresh(client_id, token)) == (400, "invalid_grant")
         assert not await session.is_active(token, client_id)
 
 
+@pytest.mark.requirement("AS-38")
 @pytest.mark.parametrize("how", ["a new process", "forget"])
-async def test_as_38_after_a_restart_clients_register_again(how: str) -> None:
-    """AS-38: restart, then refresh → 401 invalid_client."""
+async def test_after_a_restart_clients_register_again(how: str) -> None:
+    """Restart, then refresh → 401 invalid_client."""
     first = dev_server()
     async with Session(first) as session:
         client_id = (await session.register())["client_id"]
@@ -402,9 +413,10 @@ async def test_a_token_names_the_user_who_signed_in() -> None:
             assert claims_of(token)["sub"] == user
 
 
-async def test_as_32_an_exchange_may_omit_redirect_uri() -> None:
+@pytest.mark.requirement("AS-32")
+async def test_an_exchange_may_omit_redirect_uri() -> None:
     async with Session(dev_server()) as session:
         client_id = (await session.register(redirect_uris=[CALLBACK, f"{BASE}/cb"]))["client_id"]
         answer = answer_of(await session.get("/authorize", params=session.request(client_id)))
         response = await session.exchange(client_id, answer["code"], redirect_uri=...)
-    assert response.status_code == 200, "AS-32: redirect_uri if sent"
+    assert response.status_code == 200, "redirect_uri if sent"

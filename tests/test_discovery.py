@@ -44,11 +44,6 @@ ROOT_INSERTED = f"{ROOT}/.well-known/oauth-authorization-server"
 ROOT_APPENDED = f"{ROOT}/.well-known/openid-configuration"
 
 
-def covers(ids: str) -> pytest.MarkDecorator:
-    """Requirement ids in the id of a test without parameters."""
-    return pytest.mark.parametrize((), [pytest.param(id=ids)])
-
-
 def document(issuer: str = TENANT, **members: Any) -> dict[str, Any]:
     return {"issuer": issuer, "jwks_uri": f"{ROOT}/keys", "token_endpoint": f"{ROOT}/token"} | members
 
@@ -220,6 +215,7 @@ async def test_http_on_loopback(host: str) -> None:
     assert config.metadata.jwks_uri == f"{issuer}/k"
 
 
+@pytest.mark.requirement("DC-3")
 @pytest.mark.parametrize(
     "members",
     [
@@ -233,7 +229,7 @@ async def test_http_on_loopback(host: str) -> None:
     ],
 )
 async def test_members_with_odd_names_are_kept(members: dict[str, Any]) -> None:
-    """DC-3: any document that names its issuer can be read."""
+    """Any document that names its issuer can be read."""
     web = Web({ROOT_INSERTED: document(ROOT) | members})
     config = await fetch_server_config_async(ROOT, http_client=web.client)
     assert config.metadata is not None
@@ -265,7 +261,7 @@ def test_by_url_now() -> None:
     assert web.asked == [ELSEWHERE]
 
 
-@covers("DC-2")
+@pytest.mark.requirement("DC-2")
 @pytest.mark.parametrize("issuer", ["https://other.example/", "https://OTHER.example", ROOT])
 async def test_by_url_with_a_named_issuer(issuer: str) -> None:
     web = Web({ELSEWHERE: document("https://other.example")})

@@ -111,9 +111,10 @@ def test_an_issuer_of_two_resources_is_examined_once(clinic: Clinic, file: Path)
     assert clinic.issuer.requests["/jwks"] == 1
 
 
+@pytest.mark.requirement("DC-1")
 @pytest.mark.parametrize(("kind", "codes"), [("oidc", {"type_place_missing"}), ("oauth", set[str]())])
 def test_the_url_that_the_type_selects_is_checked(clinic: Clinic, file: Path, kind: str, codes: set[str]) -> None:
-    """DC-1: clients find the metadata at another URL, the middleware does not."""
+    """Clients find the metadata at another URL, the middleware does not."""
     clinic.issuer.answer("/.well-known/openid-configuration", {}, status=404)
     server = f'{{issuer = "{clinic.issuer.url}", type = "{kind}"}}'
     file.write_text(f'resource = "http://127.0.0.1:{free_port()}/mcp"\nauthorization_servers = [{server}]\n')

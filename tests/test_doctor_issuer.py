@@ -287,8 +287,9 @@ def test_a_server_that_never_responds_is_given_up_after_three_requests(
     assert sum(clinic.issuer.requests.values()) == 3
 
 
+@pytest.mark.requirement("DC-16")
 def test_metadata_at_a_url_that_clients_do_not_try(clinic: Clinic, tmp_path: Any) -> None:
-    """DC-16: the configuration names the URL, so tokens can be verified, but clients cannot sign in."""
+    """The configuration names the URL, so tokens can be verified, but clients cannot sign in."""
     clinic.issuer.answer("*/.well-known/*", {}, status=404)
     clinic.issuer.answer("/meta.json", clinic.issuer.metadata)
     file = tmp_path / "mcp-auth.toml"
@@ -298,8 +299,9 @@ def test_metadata_at_a_url_that_clients_do_not_try(clinic: Clinic, tmp_path: Any
     assert problems(report) == {"metadata_elsewhere"}
 
 
+@pytest.mark.requirement("DC-6")
 def test_a_key_set_at_a_private_address_that_another_host_names(clinic: Clinic) -> None:
-    """DC-6: URLs that the user did not name are not requested inside the user's network."""
+    """URLs that the user did not name are not requested inside the user's network."""
     clinic.issuer.metadata["jwks_uri"] = "https://10.1.2.3/jwks"
     (finding,) = [f for f in diagnose(clinic.issuer.url).findings if f.severity is WARNING]
     assert (finding.code.name, finding.subject) == ("not_asked", "https://10.1.2.3/jwks")
@@ -307,11 +309,11 @@ def test_a_key_set_at_a_private_address_that_another_host_names(clinic: Clinic) 
 
 # issuer, codes that must be among its findings; nothing answers there
 KNOWN = [
-    pytest.param("https://login.microsoftonline.com/x/v2.0", {"provider_recognised", "resource_parameter_not_supported"}, id="E Entra"),
-    pytest.param("https://tenant.eu.auth0.com/", {"provider_recognised", "resource_parameter_setting"}, id="E Auth0"),
-    pytest.param("https://tenant.logto.app/oidc", {"provider_recognised", "resource_parameter_supported"}, id="E Logto"),
-    pytest.param("https://accounts.google.com", {"provider_unusable"}, id="E Google"),
-    pytest.param("https://dev-1.okta.com", {"provider_unusable"}, id="E Okta org"),
+    pytest.param("https://login.microsoftonline.com/x/v2.0", {"provider_recognised", "resource_parameter_not_supported"}, id="Entra"),
+    pytest.param("https://tenant.eu.auth0.com/", {"provider_recognised", "resource_parameter_setting"}, id="Auth0"),
+    pytest.param("https://tenant.logto.app/oidc", {"provider_recognised", "resource_parameter_supported"}, id="Logto"),
+    pytest.param("https://accounts.google.com", {"provider_unusable"}, id="Google"),
+    pytest.param("https://dev-1.okta.com", {"provider_unusable"}, id="Okta org"),
     pytest.param("https://auth.example.com", {"resource_parameter_unknown"}, id="unknown provider"),
 ]  # fmt: skip
 
@@ -327,9 +329,9 @@ async def test_the_provider_is_recognised_by_the_issuer(url: str, expected: set[
     assert names(report.findings, *Severity) & about_provider == expected
 
 
+@pytest.mark.requirement("DC-14")
 @pytest.mark.anyio
 async def test_protected_resources_without_the_resource_is_reported(tmp_path: Any) -> None:
-    """DC-14."""
     issuer = Issuer()
     issuer.metadata["protected_resources"] = ["https://other.example.com/mcp"]
     file = tmp_path / "mcp-auth.toml"

@@ -95,9 +95,10 @@ def test_a_server_that_does_not_run_is_unreachable() -> None:
     assert problems(diagnose(f"http://127.0.0.1:{free_port()}/mcp", kind="resource")) == {"unreachable"}
 
 
+@pytest.mark.requirement("RS-7")
 @pytest.mark.anyio
 async def test_a_resource_without_tls() -> None:
-    """RS-7: http is only for loopback."""
+    """http is only for loopback."""
 
     def client() -> httpx.AsyncClient:
         return httpx.AsyncClient(transport=httpx.ASGITransport(app=answering(401)))
@@ -353,8 +354,9 @@ def test_an_authorization_server_that_does_not_answer(clinic: Clinic) -> None:
     assert problems(diagnose(clinic.resource)) == {"metadata_not_found"}
 
 
+@pytest.mark.requirement("DC-6")
 def test_authorization_servers_inside_the_users_network_are_not_asked(clinic: Clinic) -> None:
-    """DC-6: the server wrote the document, not the user."""
+    """The server wrote the document, not the user."""
     good = clinic.auth().wrap(hello)
     inside = metadata_app(document(clinic, authorization_servers=["https://192.168.0.1"]))
 

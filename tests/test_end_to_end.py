@@ -39,16 +39,6 @@ STALE = 700.0  # a key set is fresh for 10 minutes
 UNUSABLE = 90_000.0  # and served stale for 24 hours more
 
 
-def proves(*requirements: str) -> pytest.MarkDecorator:
-    """Put requirement ids into the id of the test, through the fixture `requirements`."""
-    return pytest.mark.parametrize("requirements", [pytest.param(None, id=" ".join(requirements))], indirect=True)
-
-
-@pytest.fixture(autouse=True)
-def requirements() -> None:
-    pass
-
-
 def bearer(token: str) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
@@ -181,7 +171,7 @@ def site(sites: dict[Under, CompiledConfig]) -> CompiledConfig:
 # The way in
 
 
-@proves("RS-1", "RS-30", "RS-31", "RS-32")
+@pytest.mark.requirement("RS-1", "RS-30", "RS-31", "RS-32")
 @pytest.mark.parametrize("under", SERVERS)
 def test_from_a_401_to_the_claims(
     sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
@@ -248,7 +238,7 @@ def test_authorization_code_with_pkce(
     assert site.call(refreshed["access_token"]).json()["subject"] == "alice"
 
 
-@proves("RS-71", "RS-75")
+@pytest.mark.requirement("RS-71", "RS-75")
 @pytest.mark.parametrize("alg", ["ES256", "PS256", "EdDSA", "Ed25519"])
 def test_a_token_of_each_algorithm_passes(alg: str) -> None:
     processes.require_authorization_server()
@@ -265,6 +255,7 @@ def _with_another_signature(token: str) -> str:
     return token[:at] + ("A" if token[at] != "A" else "B") + token[at + 1 :]
 
 
+@pytest.mark.requirement("RS-61")
 @pytest.mark.parametrize("under", SERVERS)
 def test_head(sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer) -> None:
     site = sites[under]
@@ -272,7 +263,7 @@ def test_head(sites: dict[Under, CompiledConfig], under: Under, authority: Autho
     for credential, url, status in (
         (None, site.resource, 401),
         (token, site.resource, 200),
-        (None, site.metadata_url, 200),  # RS-61
+        (None, site.metadata_url, 200),
     ):
         headers = bearer(credential) if credential else {}
         got, head = site.http.get(url, headers=headers), site.http.head(url, headers=headers)
@@ -286,7 +277,7 @@ def test_head(sites: dict[Under, CompiledConfig], under: Under, authority: Autho
 # Streams and websockets
 
 
-@proves("RS-213")
+@pytest.mark.requirement("RS-213")
 @pytest.mark.parametrize("under", SERVERS)
 def test_a_response_streams(sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer) -> None:
     site = sites[under]
@@ -299,7 +290,7 @@ def test_a_response_streams(sites: dict[Under, CompiledConfig], under: Under, au
         assert list(lines) == ["second"]
 
 
-@proves("RS-213")
+@pytest.mark.requirement("RS-213")
 @pytest.mark.parametrize("under", SERVERS)
 def test_a_client_that_leaves_ends_its_stream(
     sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
@@ -322,7 +313,7 @@ def test_a_client_that_leaves_ends_its_stream(
         time.sleep(0.02)
 
 
-@proves("RS-4")
+@pytest.mark.requirement("RS-4")
 @pytest.mark.parametrize("under", SERVERS)
 def test_websocket_without_a_token_gets_the_401(sites: dict[Under, CompiledConfig], under: Under) -> None:
     site = sites[under]
@@ -334,7 +325,7 @@ def test_websocket_without_a_token_gets_the_401(sites: dict[Under, CompiledConfi
     assert json.loads(response.body) == {"detail": "Authentication required"}
 
 
-@proves("RS-4")
+@pytest.mark.requirement("RS-4")
 def test_websocket_with_a_bad_token_gets_the_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     token = authority.client_credentials(resource="http://127.0.0.1:1/mcp")
     with pytest.raises(InvalidStatus) as refused, site.websocket(token):
@@ -343,7 +334,7 @@ def test_websocket_with_a_bad_token_gets_the_401(site: CompiledConfig, authority
     assert refused.value.response.headers["www-authenticate"] == site.challenge("invalid_token", INVALID)
 
 
-@proves("RS-4")
+@pytest.mark.requirement("RS-4")
 def test_websocket_without_the_scope_gets_the_403(site: CompiledConfig, authority: AuthorizationServer) -> None:
     token = authority.client_credentials(resource=site.resource, scope="mcp:write")
     with pytest.raises(InvalidStatus) as refused, site.websocket(token):
@@ -353,7 +344,7 @@ def test_websocket_without_the_scope_gets_the_403(site: CompiledConfig, authorit
     assert refused.value.response.headers["www-authenticate"] == expected
 
 
-@proves("RS-4")
+@pytest.mark.requirement("RS-4")
 @pytest.mark.parametrize("under", SERVERS)
 def test_websocket_ends_with_its_token(
     sites: dict[Under, CompiledConfig], under: Under, brief: AuthorizationServer
@@ -375,20 +366,20 @@ def test_websocket_ends_with_its_token(
 # Refused
 
 
-@proves("RS-80")
+@pytest.mark.requirement("RS-80")
 def test_a_token_of_another_resource_is_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     for other in (f"{site.server.url}/mcp2", site.server.url, f"{site.resource}/", "https://elsewhere.example.com/mcp"):
         site.check_refused(authority.client_credentials(resource=other))
 
 
-@proves("RS-70")
+@pytest.mark.requirement("RS-70")
 def test_an_opaque_token_is_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     token = authority.client_credentials(resource=None)
     assert "." not in token
     site.check_refused(token)
 
 
-@proves("RS-81")
+@pytest.mark.requirement("RS-81")
 def test_an_expired_token_is_401(site: CompiledConfig, brief: AuthorizationServer) -> None:
     token = brief.client_credentials(resource=site.resource)
     assert site.call(token).status_code == 200  # and is remembered: only its time ends it
@@ -399,13 +390,13 @@ def test_an_expired_token_is_401(site: CompiledConfig, brief: AuthorizationServe
     site.check_refused(unseen, EXPIRED)
 
 
-@proves("RS-70")
+@pytest.mark.requirement("RS-70")
 @pytest.mark.parametrize("token", ["garbage", "a.b.c", "e30.e30.e30", "x" * 8000], ids=lambda token: token[:12])
 def test_garbage_is_401(site: CompiledConfig, token: str) -> None:
     site.check_refused(token)
 
 
-@proves("RS-17")
+@pytest.mark.requirement("RS-17")
 def test_a_credential_that_is_not_a_token68_is_400(site: CompiledConfig) -> None:
     response = site.call("not a token68")
     assert response.status_code == 400
@@ -413,7 +404,7 @@ def test_a_credential_that_is_not_a_token68_is_400(site: CompiledConfig) -> None
     assert response.headers["www-authenticate"] == expected
 
 
-@proves("RS-79", "RS-80", "RS-81", "RS-82", "RS-85")
+@pytest.mark.requirement("RS-79", "RS-80", "RS-81", "RS-82", "RS-85")
 def test_bad_claims_signed_with_the_real_key_are_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     now = int(time.time())
     assert site.call(own_token(authority, site.resource)).status_code == 200
@@ -432,7 +423,7 @@ def test_bad_claims_signed_with_the_real_key_are_401(site: CompiledConfig, autho
         site.check_refused(own_token(authority, site.resource, **changes))
 
 
-@proves("RS-78")
+@pytest.mark.requirement("RS-78")
 def test_a_token_that_was_changed_after_signing_is_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     good = authority.client_credentials(resource=site.resource, scope="mcp:read")
     more = authority.client_credentials(resource=site.resource, scope="mcp:read mcp:admin")
@@ -443,14 +434,14 @@ def test_a_token_that_was_changed_after_signing_is_401(site: CompiledConfig, aut
     site.check_refused(_with_another_signature(good))
 
 
-@proves("RS-75")
+@pytest.mark.requirement("RS-75")
 def test_another_key_under_a_known_kid_is_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     impostor = Issuer(authority.issuer)
     impostor.keys[0].kid = authority.private_keys()[0]["kid"]
     site.check_refused(impostor.mint(site.resource, scope="mcp:read"))
 
 
-@proves("RS-71")
+@pytest.mark.requirement("RS-71")
 def test_alg_confusion_is_401(site: CompiledConfig, authority: AuthorizationServer) -> None:
     key = authority.private_keys()[0]
     claims = Issuer(authority.issuer, algorithms=()).claims(site.resource, scope="mcp:read")
@@ -463,7 +454,7 @@ def test_alg_confusion_is_401(site: CompiledConfig, authority: AuthorizationServ
     site.check_refused(f"{as_hs256}.{base64.urlsafe_b64encode(mac).rstrip(b'=').decode()}")
 
 
-@proves("RS-42", "RS-111")
+@pytest.mark.requirement("RS-42", "RS-111")
 @pytest.mark.parametrize("under", SERVERS)
 def test_a_missing_scope_is_a_403_that_names_all_scopes(
     sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
@@ -483,7 +474,7 @@ def test_a_missing_scope_is_a_403_that_names_all_scopes(
     assert site.call(admin, "/mcp/admin").status_code == 403  # the baseline is needed too
 
 
-@proves("RS-241")
+@pytest.mark.requirement("RS-241")
 @pytest.mark.parametrize("under", SERVERS)
 def test_the_log_has_the_reason_and_no_token(
     sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
@@ -504,7 +495,7 @@ def test_the_log_has_the_reason_and_no_token(
 # Discovery and keys
 
 
-@proves("DC-7")
+@pytest.mark.requirement("DC-7")
 def test_concurrent_requests_after_a_cold_start_share_one_fetch(authority: AuthorizationServer) -> None:
     with protected(authority.issuer, warm_up=False) as site, ThreadPoolExecutor(50) as pool:
         tokens = [authority.client_credentials(resource=site.resource) for _ in range(10)]
@@ -513,7 +504,7 @@ def test_concurrent_requests_after_a_cold_start_share_one_fetch(authority: Autho
         assert authority.stats() == {well_known_paths(authority)[0]: 1, jwks_path(authority): 1}
 
 
-@proves("RS-73")
+@pytest.mark.requirement("RS-73")
 def test_nothing_is_fetched_for_an_unknown_issuer(authority: AuthorizationServer) -> None:
     with protected(authority.issuer, warm_up=False) as site:
         authority.reset_stats()
@@ -525,7 +516,7 @@ def test_nothing_is_fetched_for_an_unknown_issuer(authority: AuthorizationServer
         assert authority.stats() == {well_known_paths(authority)[0]: 1, jwks_path(authority): 1}
 
 
-@proves("DC-9")
+@pytest.mark.requirement("DC-9")
 def test_keys_are_fetched_at_start(authority: AuthorizationServer) -> None:
     authority.reset_stats()
     fetched = {well_known_paths(authority)[0]: 1, jwks_path(authority): 1}
@@ -538,7 +529,7 @@ def test_keys_are_fetched_at_start(authority: AuthorizationServer) -> None:
         assert authority.stats() == fetched
 
 
-@proves("DC-1")
+@pytest.mark.requirement("DC-1")
 def test_issuer_with_a_path(tenant: AuthorizationServer) -> None:
     with protected(tenant.issuer, warm_up=False) as site:
         token = tenant.client_credentials(resource=site.resource)
@@ -547,7 +538,7 @@ def test_issuer_with_a_path(tenant: AuthorizationServer) -> None:
         assert tenant.stats() == {"/.well-known/oauth-authorization-server/tenant1": 1, "/tenant1/jwks": 1}
 
 
-@proves("DC-1", "DC-2", "DC-3", "DC-5")
+@pytest.mark.requirement("DC-1", "DC-2", "DC-3", "DC-5")
 @pytest.mark.parametrize(
     "fault",
     [
@@ -574,7 +565,7 @@ def test_a_failed_metadata_url_does_not_end_the_probing(tenant: AuthorizationSer
             tenant.clear_faults()
 
 
-@proves("RS-6")
+@pytest.mark.requirement("RS-6")
 @pytest.mark.parametrize(
     "fault",
     [
@@ -629,7 +620,7 @@ def rotating() -> Iterator[AuthorizationServer]:
         yield server
 
 
-@proves("RS-77")
+@pytest.mark.requirement("RS-77")
 def test_a_key_replaced_without_notice(rotating: AuthorizationServer) -> None:
     with protected(rotating.issuer, warm_up=False) as site:
         old, unseen = (rotating.client_credentials(resource=site.resource) for _ in range(2))
@@ -646,7 +637,7 @@ def test_a_key_replaced_without_notice(rotating: AuthorizationServer) -> None:
         assert site.call(new).status_code == 200
 
 
-@proves("RS-77")
+@pytest.mark.requirement("RS-77")
 def test_a_key_rolled_over(rotating: AuthorizationServer) -> None:
     with protected(rotating.issuer, warm_up=False) as site:
         old = rotating.client_credentials(resource=site.resource)
@@ -668,7 +659,7 @@ def test_a_key_rolled_over(rotating: AuthorizationServer) -> None:
         site.check_refused(lasting)
 
 
-@proves("RS-77", "DC-10")
+@pytest.mark.requirement("DC-10", "RS-77")
 def test_unknown_kid(rotating: AuthorizationServer) -> None:
     unpublished = Issuer(rotating.issuer)  # with a key that is not in the key set
     with protected(rotating.issuer, warm_up=False) as site:
@@ -692,7 +683,7 @@ def test_unknown_kid(rotating: AuthorizationServer) -> None:
 # The authorization server is gone
 
 
-@proves("RS-6")
+@pytest.mark.requirement("RS-6")
 def test_keys_outlive_the_authorization_server() -> None:
     processes.require_authorization_server()
     with processes.authorization_server(ttl=200_000) as authority, protected(authority.issuer) as site:
@@ -710,7 +701,7 @@ def test_keys_outlive_the_authorization_server() -> None:
         site.check_unavailable(unseen[0], at_most=33)
 
 
-@proves("RS-6", "DC-9")
+@pytest.mark.requirement("DC-9", "RS-6")
 @pytest.mark.parametrize(
     "under", ["uvicorn", pytest.param("hypercorn-asyncio", marks=pytest.mark.full), "hypercorn-trio"]
 )

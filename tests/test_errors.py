@@ -100,16 +100,16 @@ def test_each_class_has_its_status_code_and_description(
     assert leaf(Reason.HOOK_FAILED, description="Another sentence").description == "Another sentence"
 
 
+@pytest.mark.requirement("RS-42", "RS-111")
 def test_insufficient_scope_lists_the_required_scopes() -> None:
-    """RS-42, RS-111."""
     refusal = InsufficientScope(required=("a", "b"), found="c")
     assert (refusal.status, refusal.wire_code, refusal.reason) == (403, "insufficient_scope", Reason.INSUFFICIENT_SCOPE)
     assert (refusal.required, refusal.details()) == (("a", "b"), {"expected": "a b", "found": "c"})
 
 
+@pytest.mark.requirement("RS-35", "RS-37")
 @pytest.mark.parametrize("leaf", [child for child in TREE if issubclass(child, Refusal)])
 def test_descriptions_need_no_quoting(leaf: type[Refusal]) -> None:
-    """RS-35, RS-37."""
     assert re.fullmatch(r'[^"\\=]+', leaf.default_description)
     assert leaf.default_description.isascii()
 

@@ -291,10 +291,10 @@ async def test_which_resource(issuer: Issuer, clock: Clock) -> None:
 
 # issuer, header typ, changed claims, reason, part of the hint
 HINTS = [
-    pytest.param("https://login.microsoftonline.com/t/v2.0", "JWT", {"aud": "guid"}, Reason.WRONG_AUDIENCE, "extra_audiences", id="E Entra"),
-    pytest.param("https://dev-1.okta.com/oauth2/aus1", None, {"aud": "api"}, Reason.WRONG_AUDIENCE, "audience to the resource", id="E Okta"),
-    pytest.param("https://tenant.eu.auth0.com/", "JWT", {"aud": "x"}, Reason.WRONG_AUDIENCE, "Compatibility Profile", id="E Auth0"),
-    pytest.param("https://cognito-idp.eu.amazonaws.com/p", None, {"aud": ...}, Reason.MISSING_CLAIM, "resource binding", id="E Cognito"),
+    pytest.param("https://login.microsoftonline.com/t/v2.0", "JWT", {"aud": "guid"}, Reason.WRONG_AUDIENCE, "extra_audiences", id="Entra"),
+    pytest.param("https://dev-1.okta.com/oauth2/aus1", None, {"aud": "api"}, Reason.WRONG_AUDIENCE, "audience to the resource", id="Okta"),
+    pytest.param("https://tenant.eu.auth0.com/", "JWT", {"aud": "x"}, Reason.WRONG_AUDIENCE, "Compatibility Profile", id="Auth0"),
+    pytest.param("https://cognito-idp.eu.amazonaws.com/p", None, {"aud": ...}, Reason.MISSING_CLAIM, "resource binding", id="Cognito"),
     pytest.param("https://id.example.com/realms/r", "JWT", {"aud": "account"}, Reason.WRONG_AUDIENCE, "audience mapper", id="D4 Keycloak aud"),
     pytest.param("https://id.example.com/realms/r", "JWT", {"sub": ...}, Reason.MISSING_CLAIM, "client scope `basic`", id="D4 Keycloak sub"),
     pytest.param("https://id.example.com/realms/r", "JWT", {"scope": ""}, Reason.INSUFFICIENT_SCOPE, "Create a client scope", id="D4 Keycloak scope"),

@@ -1,4 +1,4 @@
-"""The clock of a key set as a pure decision (RS-77, DC-8, DC-9, DC-10): no test here waits."""
+"""The clock of a key set as a pure decision: no test here waits."""
 
 from __future__ import annotations
 
@@ -97,10 +97,11 @@ def test_seconds_until_a_fetch_is_allowed(state: State, now: float, expected: fl
     assert seconds_until_fetch_allowed(state, now) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.requirement("DC-9")
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 40), JITTER, st.floats(0, 1e7))
 def test_a_clock_set_back_never_makes_the_pause_longer(failures: int, jitter: float, back: float) -> None:
-    """DC-9: a clock that is corrected by an hour does not stop fetches for an hour."""
+    """A clock that is corrected by an hour does not stop fetches for an hour."""
     longest = LIVES.max_backoff * 1.1
     assert seconds_until_fetch_allowed(after_failures(failures, jitter), T - back) <= longest
     assert seconds_until_fetch_allowed(held().failed(T, jitter, LIVES), T - back) <= longest
@@ -157,12 +158,13 @@ def test_an_outage_is_asked_at_most_six_times_in_the_first_minute_then_twice_a_m
         assert sum(start <= time < start + 60 - 1e-3 for time in asked) <= 2
 
 
+@pytest.mark.requirement("DC-10", "RS-77")
 @settings(deadline=None, max_examples=100)
 @given(st.integers(1, 5), st.lists(st.tuples(st.floats(0.0, 20.0), st.booleans()), min_size=10, max_size=200))
 def test_a_token_bucket_allows_its_rate_and_a_burst_of_one_minute(
     per_minute: int, steps: list[tuple[float, bool]]
 ) -> None:
-    """RS-77, DC-10: 2 fetches a minute, burst 2, is at most 4 in any minute; unused tokens may be given back."""
+    """2 fetches a minute, burst 2, is at most 4 in any minute; unused tokens may be given back."""
     bucket, now, taken = TokenBucket(per_minute), T, list[float]()
     for gap, used in steps:
         now += gap

@@ -34,11 +34,6 @@ from asgi_mcp_auth.testing import Issuer
 pytestmark = pytest.mark.anyio
 
 
-def covers(ids: str) -> pytest.MarkDecorator:
-    """Requirement ids in the id of a test without parameters."""
-    return pytest.mark.parametrize((), [pytest.param(id=ids)])
-
-
 # --- Our own ---
 
 
@@ -84,7 +79,7 @@ async def test_what_an_app_finds(issuer: Issuer) -> None:
     assert current_auth() is None
 
 
-@covers("RS-87 RS-216")
+@pytest.mark.requirement("RS-87", "RS-216")
 async def test_principals(issuer: Issuer, clock: Clock) -> None:
     other = Issuer("https://other.example", algorithms=(), clock=clock)
     other.keys = issuer.keys
@@ -181,7 +176,6 @@ print(json.dumps([
 """
 
 
-@covers("without mcp")
 def test_without_mcp_the_user_is_our_own_type() -> None:
     ran = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=30, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
@@ -193,7 +187,6 @@ def test_without_mcp_the_user_is_our_own_type() -> None:
 # --- The MCP SDK's form ---
 
 
-@covers("bridge")
 @pytest.mark.parametrize("expose", [False, True])
 async def test_the_sdks_user(expose: bool, issuer: Issuer) -> None:
     inside: list[Any] = []
@@ -223,7 +216,6 @@ async def test_the_sdks_user(expose: bool, issuer: Issuer) -> None:
     assert auth_context_var.get() is None
 
 
-@covers("bridge, a token without a client")
 async def test_the_sdk_wants_a_client_id(issuer: Issuer) -> None:
     app = RecordingApp()
     await call(protect(issuer, app), headers=bearer(token(issuer, client_id=...)))
@@ -232,7 +224,6 @@ async def test_the_sdk_wants_a_client_id(issuer: Issuer) -> None:
 
 
 @pytest.mark.every_loop
-@covers("bridge, an app that fails")
 async def test_the_sdks_variable_is_reset(issuer: Issuer) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         assert auth_context_var.get() is scope["user"]
@@ -243,8 +234,8 @@ async def test_the_sdks_variable_is_reset(issuer: Issuer) -> None:
     assert (auth_context_var.get(), current_auth()) == (None, None)
 
 
+@pytest.mark.requirement("RS-245")
 @pytest.mark.every_loop
-@covers("RS-245 bridge")
 async def test_the_sdks_token_is_made_for_each_request(issuer: Issuer) -> None:
     app = RecordingApp()
     guarded = protect(issuer, app)
@@ -426,9 +417,9 @@ async def end(client: Client) -> None:
     assert answer.status == 200
 
 
+@pytest.mark.requirement("RS-210", "RS-216")
 @APPS
 @ASYNCIO
-@covers("RS-210 RS-216 session bound to its principal")
 async def test_nobody_else_gets_into_a_session(make_app: Any, issuer: Issuer, clock: Clock) -> None:
     async with started(protect(issuer, make_app())) as app:
         alice = await Client(app, token(issuer)).open()
@@ -444,9 +435,9 @@ async def test_nobody_else_gets_into_a_session(make_app: Any, issuer: Issuer, cl
         await end(alice)
 
 
+@pytest.mark.requirement("RS-3")
 @APPS
 @ASYNCIO
-@covers("RS-3 a session is no credential")
 async def test_a_session_without_a_token(make_app: Any, issuer: Issuer) -> None:
     async with started(protect(issuer, make_app())) as app:
         alice = await Client(app, token(issuer)).open()
@@ -456,7 +447,6 @@ async def test_a_session_without_a_token(make_app: Any, issuer: Issuer) -> None:
 
 
 @ASYNCIO
-@covers("require_scopes of fastmcp")
 async def test_require_scopes(issuer: Issuer) -> None:
     async with started(protect(issuer, fastmcp_app())) as app:
         alice = await Client(app, token(issuer)).open()

@@ -41,11 +41,6 @@ META = "https://login.example.com/common/meta.json"
 KEYS = "https://login.example.com/common/keys"
 
 
-def covers(ids: str) -> pytest.MarkDecorator:
-    """Requirement ids in the id of a test without parameters."""
-    return pytest.mark.parametrize((), [pytest.param(id=ids)])
-
-
 @pytest.fixture
 def internet(issuer: Issuer) -> Internet:
     return Internet(issuer)
@@ -260,7 +255,6 @@ def test_anything_may_be_claimed(claimed: Any) -> None:
 pytestmark = pytest.mark.anyio
 
 
-@covers("issue 3.5 a pattern admits, and each issuer has its own keys")
 async def test_issuers_that_match_are_trusted(
     issuer: Issuer, internet: Internet, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -324,7 +318,6 @@ class Crowd:
         return f"{self._header}.{base64.urlsafe_b64encode(claims).rstrip(b'=').decode()}.{self._signature}"
 
 
-@covers("issue 13.A5 a budget of fetches for new issuers")
 async def test_new_issuers_share_a_budget_of_fetches(issuer: Issuer, internet: Internet, clock: Clock) -> None:
     several = [internet.add(f"https://c{n}.id.example.com", issuer) for n in range(5)]
     # An issuer without a path takes up to three fetches: two discovery URLs, and its keys.
@@ -353,7 +346,6 @@ async def test_no_more_than_a_minutes_budget_is_saved(issuer: Issuer, internet: 
 
 
 @pytest.mark.every_loop
-@covers("issue 13.A5 admitted after metadata and keys were fetched")
 async def test_an_issuer_enters_the_pool_once_its_keys_were_fetched(
     issuer: Issuer, internet: Internet, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -376,7 +368,6 @@ async def test_an_issuer_enters_the_pool_once_its_keys_were_fetched(
     assert [status.issuer for status in guarded.auth.status().issuers] == [ACME, ISS]
 
 
-@covers("issue 13.A5 failed issuers are remembered")
 async def test_a_failed_issuer_is_tried_again_after_its_back_off(
     issuer: Issuer, internet: Internet, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,7 +400,6 @@ async def test_concurrent_first_requests_of_an_issuer_share_one_fetch(issuer: Is
     assert internet.asked == [f"{ACME}/.well-known/oauth-authorization-server", f"{ACME}/jwks"]
 
 
-@covers("issue 13.A5 50 junk issuers a second for ten minutes")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_junk_issuers_take_nothing_from_issuers_that_were_served(
     issuer: Issuer, internet: Internet, clock: Clock
@@ -435,7 +425,6 @@ async def test_junk_issuers_take_nothing_from_issuers_that_were_served(
     assert len(probation._failed) <= 1000  # pyright: ignore[reportPrivateUsage]
 
 
-@covers("issue 13.A5 a new tenant is picked at random")
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_new_issuer_is_picked_at_random_among_junk(
     issuer: Issuer, internet: Internet, clock: Clock, monkeypatch: pytest.MonkeyPatch
@@ -481,7 +470,6 @@ class Crowded(Internet):
 
 
 @pytest.mark.every_loop
-@covers("issue 13.A5 one limit on all concurrent fetches")
 async def test_sixteen_fetches_run_at_the_same_time(issuer: Issuer) -> None:
     internet = Crowded(issuer)
     several = [internet.add(f"https://c{n}.example.net", issuer) for n in range(40)]
@@ -499,7 +487,6 @@ async def test_sixteen_fetches_run_at_the_same_time(issuer: Issuer) -> None:
 
 
 @pytest.mark.every_loop
-@covers("issue 13.A5 new issuers leave half of the fetches to others")
 async def test_new_issuers_take_half_of_the_concurrent_fetches(issuer: Issuer) -> None:
     internet = Crowded(issuer)
     guarded, _ = guard(internet, AuthServerConfig(issuer_pattern=PATTERN))
@@ -513,7 +500,6 @@ async def test_new_issuers_take_half_of_the_concurrent_fetches(issuer: Issuer) -
     assert internet.most[True] == 8
 
 
-@covers("issue 13.A5 issuers that once worked have a budget of their own")
 async def test_an_issuer_that_left_the_pool_returns_on_a_budget_of_its_own(
     issuer: Issuer, internet: Internet, clock: Clock
 ) -> None:
@@ -526,7 +512,6 @@ async def test_an_issuer_that_left_the_pool_returns_on_a_budget_of_its_own(
     assert [(await ask(guarded, token(one))).status for one in (a, b, a)] == [200] * 3
 
 
-@covers("issue 13.A5 preloaded issuers")
 async def test_preloaded_issuers_are_fetched_at_start_and_need_no_budget(issuer: Issuer, internet: Internet) -> None:
     acme = internet.add(ACME, issuer)
     late = internet.add("https://late.id.example.com", issuer)
@@ -622,7 +607,6 @@ async def test_patterns_go_before_the_resolver(issuer: Issuer, internet: Interne
 
 
 @pytest.mark.every_loop
-@covers("issue 3.2 concurrent requests share one question")
 async def test_concurrent_requests_ask_once(issuer: Issuer, internet: Internet) -> None:
     acme, resolver = internet.add(ACME, issuer), Resolver()
     resolver.gate = anyio.Event()
@@ -770,7 +754,6 @@ async def test_junk_is_nobodys_question(claimed: Any, issuer: Issuer, internet: 
     assert (resolver.asked, internet.asked) == ([], [])
 
 
-@covers("issue 3.5 a withdrawn issuer stops, cached tokens included")
 async def test_an_answer_is_asked_for_again(
     issuer: Issuer, internet: Internet, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -818,7 +801,6 @@ async def test_a_resolver_that_fails_later_stops_the_issuer_until_it_answers(
     assert await outcome(guarded, seen, raw) == (200, None)
 
 
-@covers("issue 13.A10 a key taken out of a resolver's static keys")
 async def test_static_keys_that_a_resolver_changes_in_place_take_effect(
     issuer: Issuer, internet: Internet, clock: Clock
 ) -> None:
@@ -873,7 +855,6 @@ async def test_the_least_recently_used_leaves_and_may_come_back(
     assert evicted == [b.url, a.url]
 
 
-@covers("issue 3.5 the pool is bounded")
 async def test_many_issuers_fit_in_the_pool(issuer: Issuer, internet: Internet) -> None:
     key = SigningKey("Ed25519")
     guarded, seen = guard(
@@ -914,7 +895,7 @@ def directory(internet: Internet, keys: Any, **metadata: Any) -> None:
     internet.documents[KEYS] = {"keys": keys}
 
 
-@covers("DC-15 templated tenants share one key set")
+@pytest.mark.requirement("DC-15")
 async def test_tenants_share_one_key_set(issuer: Issuer, internet: Internet) -> None:
     directory(internet, issuer.jwks()["keys"])
     guarded, seen = guard(internet, tenants())
@@ -1028,7 +1009,6 @@ def test_only_the_first_hundred_are_published(caplog: pytest.LogCaptureFixture) 
     assert document["authorization_servers"] == [tenant(name) for name in names[:100]]
 
 
-@covers("issue 3.5 patterns and resolvers are not published")
 async def test_patterns_and_resolvers_are_not_published(internet: Internet) -> None:
     guarded, _ = guard(internet, Resolver(), AuthServerConfig(issuer_pattern=PATTERN))
     assert (await call(guarded, "GET", PRM_PATH)).json()["authorization_servers"] == [ISS]
@@ -1053,7 +1033,6 @@ def test_wrong_lists(servers: list[Any], said: str) -> None:
 # --- Isolation ---
 
 
-@covers("issue 3.5 the same kid")
 async def test_two_issuers_with_the_same_kid(issuer: Issuer, internet: Internet) -> None:
     one, two = internet.add("https://one.example", issuer), internet.add("https://two.example", issuer)
     one.keys, two.keys = [SigningKey("Ed25519", kid="k")], [SigningKey("Ed25519", kid="k")]
@@ -1063,7 +1042,6 @@ async def test_two_issuers_with_the_same_kid(issuer: Issuer, internet: Internet)
         assert await outcome(guarded, seen, token(b, iss=a.url)) == (401, "bad_signature")
 
 
-@covers("issue 3.5 the same jwks_uri")
 async def test_two_issuers_with_the_same_key_set(issuer: Issuer, internet: Internet) -> None:
     shared = "https://keys.example/jwks"
     internet.documents[shared] = issuer.jwks()
@@ -1080,7 +1058,6 @@ async def test_two_issuers_with_the_same_key_set(issuer: Issuer, internet: Inter
     assert by_issuer["https://two.example"].refusals == {"algorithm_not_allowed": 1}
 
 
-@covers("issue 3.5 an issuer's failure is its own")
 async def test_an_issuers_failure_is_its_own(issuer: Issuer, internet: Internet) -> None:
     guarded, seen = guard(internet, "https://down.example")
     assert await outcome(guarded, seen, token(issuer, iss="https://down.example")) == (503, "keys_unavailable")

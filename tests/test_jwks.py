@@ -1,4 +1,4 @@
-"""Key sets: lenient entry by entry (DC-11, DC-12), strict when one key is chosen (RS-75, RS-76)."""
+"""Key sets: lenient entry by entry, strict when one key is chosen."""
 
 from __future__ import annotations
 
@@ -190,8 +190,9 @@ def test_a_skipped_kid_is_escaped_and_cut() -> None:
     )
 
 
+@pytest.mark.requirement("DC-11")
 def test_a_keycloak_style_set_has_one_usable_key() -> None:
-    """DC-11: `RSA-OAEP` for encryption and `RS256` for signatures."""
+    """`RSA-OAEP` for encryption and `RS256` for signatures."""
     signing = jwk("RS256", name="sig", x5c=["MII"], x5t="a")
     encryption = jwk("RS256", name="enc", use="enc", alg="RSA-OAEP")
     keys = parse_key_set({"keys": [encryption, signing]})
@@ -221,7 +222,7 @@ def test_a_set_is_refused_as_a_whole(document: dict[str, Any], message: str) -> 
     assert (caught.value.message, caught.value.transient) == (message, False)
 
 
-@pytest.mark.parametrize((), [pytest.param(id="DC-11 more than 1,000 keys")])
+@pytest.mark.requirement("DC-11")
 def test_at_most_1000_keys_are_read_and_more_do_not_refuse_the_set() -> None:
     good, after_the_limit = jwk("ES256"), jwk("ES256", name="k2")
     keys = parse_key_set({"keys": [good, *[5] * (MAX_KEYS - 1), after_the_limit, after_the_limit]})
@@ -256,7 +257,7 @@ def test_a_fault_inside_one_jwk_skips_that_jwk(member: bytes) -> None:
     ]
 
 
-@pytest.mark.parametrize((), [pytest.param(id="DC-11 keys twice")])
+@pytest.mark.requirement("DC-11")
 def test_a_set_with_two_keys_arrays_is_refused() -> None:
     entry = json.dumps(jwk("ES256")).encode()
     with pytest.raises(InvalidServerMetadata, match="no 'keys' array"):
@@ -387,15 +388,16 @@ def test_several_candidates_are_an_option(kid: str | None, most: int, expected: 
     assert caught.value.reason is expected
 
 
-@pytest.mark.parametrize((), [pytest.param(id="DC-11 the same key twice")])
+@pytest.mark.requirement("DC-11")
 def test_a_duplicate_is_skipped_and_listed() -> None:
     keys = parse_key_set({"keys": [jwk("RS256"), jwk("RS256", x5t="x")]})
     assert [key.kid for key in keys.keys] == ["k1"]
     assert [(skip.position, skip.kid, skip.reason.value) for skip in keys.skipped] == [(1, "k1", "duplicate")]
 
 
+@pytest.mark.requirement("RS-75")
 def test_a_duplicate_kid_stays_ambiguous_whatever_the_option() -> None:
-    """RS-75: the option is for tokens without a kid."""
+    """The option is for tokens without a kid."""
     keys = parse_key_set({"keys": [jwk("ES256", name=name, kid="k1") for name in "ab"]})
     with pytest.raises(InvalidToken) as caught:
         keys.select("k1", "ES256", max_without_kid=4)

@@ -46,11 +46,6 @@ AHEAD = 54.0  # refreshed a tenth before its end
 STALE = 86_400.0
 
 
-def covers(ids: str) -> pytest.MarkDecorator:
-    """Requirement ids in the id of a test without parameters."""
-    return pytest.mark.parametrize((), [pytest.param(id=ids)])
-
-
 class Upstream(httpx.AsyncBaseTransport):
     """The way to an issuer: it can be cut, held, or made to answer something else."""
 
@@ -117,8 +112,8 @@ async def ask(guarded: Any, raw: str, **more: Any) -> tuple[int, str | None]:
 # --- One fetch for everybody ---
 
 
+@pytest.mark.requirement("DC-7")
 @pytest.mark.every_loop
-@covers("DC-7 cold start")
 async def test_500_cold_requests_share_one_fetch(issuer: Issuer, upstream: Upstream) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     tokens = [quick(issuer, sub=f"u{n}") for n in range(500)]
@@ -139,7 +134,7 @@ async def test_500_cold_requests_share_one_fetch(issuer: Issuer, upstream: Upstr
     assert issuer.requests == {DISCOVERY: 1, "/jwks": 1}
 
 
-@covers("DC-7 DC-9 nothing before the first request")
+@pytest.mark.requirement("DC-7", "DC-9")
 async def test_nothing_is_fetched_before_it_is_needed(issuer: Issuer, upstream: Upstream) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     assert (await call(guarded)).status == 401
@@ -148,8 +143,8 @@ async def test_nothing_is_fetched_before_it_is_needed(issuer: Issuer, upstream: 
     assert upstream.paths == []
 
 
+@pytest.mark.requirement("DC-7")
 @pytest.mark.every_loop
-@covers("DC-7 a waiter's cancellation")
 @pytest.mark.parametrize("who", ["first", "second", "all"])
 async def test_a_cancelled_waiter_does_not_disturb_the_others(who: str, issuer: Issuer, upstream: Upstream) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
@@ -177,8 +172,8 @@ async def test_a_cancelled_waiter_does_not_disturb_the_others(who: str, issuer: 
     assert upstream.paths == [DISCOVERY, "/jwks"]
 
 
+@pytest.mark.requirement("RS-6")
 @pytest.mark.every_loop
-@covers("RS-6 the error reaches everybody who waits")
 async def test_all_waiters_get_the_error(issuer: Issuer, upstream: Upstream) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     upstream.gate, upstream.down = anyio.Event(), True
@@ -200,7 +195,7 @@ async def test_all_waiters_get_the_error(issuer: Issuer, upstream: Upstream) -> 
 # --- Unknown kids and rotation ---
 
 
-@covers("RS-77 DC-10 two fetches a minute for unknown kids, burst two")
+@pytest.mark.requirement("DC-10", "RS-77")
 async def test_unknown_kid(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     start = clock.now
@@ -215,8 +210,8 @@ async def test_unknown_kid(issuer: Issuer, upstream: Upstream, clock: Clock) -> 
     assert issuer.requests[DISCOVERY] == 1
 
 
+@pytest.mark.requirement("DC-10", "RS-77")
 @pytest.mark.every_loop
-@covers("RS-77 DC-10 flood")
 async def test_a_flood_of_unknown_kids_is_one_request(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     assert await ask(guarded, quick(issuer)) == PASSED
@@ -234,8 +229,8 @@ async def test_a_flood_of_unknown_kids_is_one_request(issuer: Issuer, upstream: 
     assert issuer.requests["/jwks"] == 2
 
 
+@pytest.mark.requirement("RS-77")
 @pytest.mark.every_loop
-@covers("RS-77 a cold flood")
 async def test_a_cold_flood_of_unknown_kids_is_one_request(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     answers: list[tuple[int, str | None]] = []
@@ -250,7 +245,7 @@ async def test_a_cold_flood_of_unknown_kids_is_one_request(issuer: Issuer, upstr
     assert upstream.paths == [DISCOVERY, "/jwks"]
 
 
-@covers("RS-77 DC-10 rotation")
+@pytest.mark.requirement("DC-10", "RS-77")
 @pytest.mark.parametrize("keep", [True, False])
 async def test_a_new_key_passes_on_its_first_request(keep: bool, issuer: Issuer, upstream: Upstream) -> None:
     """Also right after an ordinary fetch, and twice: the bucket holds two."""
@@ -346,8 +341,8 @@ async def test_unknown_kids_are_kept_as_hashes(issuer: Issuer, upstream: Upstrea
     assert [len(digest) for digest in held] == [32]  # of the newest key set
 
 
+@pytest.mark.requirement("RS-77")
 @pytest.mark.every_loop
-@covers("RS-77 rotation under a flood")
 async def test_a_good_token_of_a_key_newer_than_the_fetch_under_way_is_never_401(
     issuer: Issuer, upstream: Upstream, clock: Clock
 ) -> None:
@@ -377,7 +372,7 @@ async def test_a_good_token_of_a_key_newer_than_the_fetch_under_way_is_never_401
     assert upstream.paths == [DISCOVERY, "/jwks", "/jwks", "/jwks"]
 
 
-@covers("RS-73 unknown issuer")
+@pytest.mark.requirement("RS-73")
 async def test_an_unknown_issuer_costs_nothing(issuer: Issuer, upstream: Upstream) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     issuers: list[Any] = [issuer.url + "/", "https://evil.example", "https://AUTH.example.com", ["x"], None, 5, ...]
@@ -406,7 +401,7 @@ async def test_a_header_that_cannot_be_good_costs_nothing(
     assert upstream.paths == []
 
 
-@covers("RS-72 jku")
+@pytest.mark.requirement("RS-72")
 async def test_keys_come_from_the_issuer_only(issuer: Issuer, upstream: Upstream) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     mallory = SigningKey("ES256", kid=issuer.keys[1].kid)
@@ -418,7 +413,7 @@ async def test_keys_come_from_the_issuer_only(issuer: Issuer, upstream: Upstream
 # --- Outage ---
 
 
-@covers("RS-6 DC-8 outage at TTL")
+@pytest.mark.requirement("DC-8", "RS-6")
 async def test_stale_keys_serve_through_an_outage_and_then_tokens_are_answered_503(
     issuer: Issuer, upstream: Upstream, clock: Clock
 ) -> None:
@@ -451,8 +446,8 @@ async def test_stale_keys_serve_through_an_outage_and_then_tokens_are_answered_5
     assert await ask(guarded, cached) == PASSED
 
 
+@pytest.mark.requirement("DC-8")
 @pytest.mark.every_loop
-@covers("DC-8 W10 a blip at the TTL")
 async def test_a_background_refresh_renews_the_keys(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     assert await ask(guarded, quick(issuer)) == PASSED
@@ -471,7 +466,7 @@ async def test_a_background_refresh_renews_the_keys(issuer: Issuer, upstream: Up
     assert upstream.paths == [DISCOVERY, "/jwks", "/jwks"]
 
 
-@covers("RS-6 DC-9 recovery")
+@pytest.mark.requirement("DC-9", "RS-6")
 async def test_recovery_at_the_first_request_after_the_back_off(
     issuer: Issuer, upstream: Upstream, clock: Clock
 ) -> None:
@@ -490,7 +485,7 @@ async def test_recovery_at_the_first_request_after_the_back_off(
     assert upstream.paths == [DISCOVERY, OPENID] * 2 + [DISCOVERY, "/jwks"]
 
 
-@covers("RS-77 DC-10 W10 a failure is no success")
+@pytest.mark.requirement("DC-10", "RS-77")
 async def test_a_failed_fetch_does_not_burn_the_allowance_of_a_rotation(
     issuer: Issuer, upstream: Upstream, clock: Clock
 ) -> None:
@@ -508,8 +503,8 @@ async def test_a_failed_fetch_does_not_burn_the_allowance_of_a_rotation(
     assert await ask(guarded, raw) == PASSED
 
 
+@pytest.mark.requirement("RS-6")
 @pytest.mark.parametrize("jitter", [0.0, 0.999])
-@covers("RS-6 at most 6 attempts in the first minute, then 2")
 async def test_attempts_while_the_issuer_is_down(
     jitter: float, issuer: Issuer, upstream: Upstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -527,8 +522,8 @@ async def test_attempts_while_the_issuer_is_down(
     assert minutes == [6, 2, 2]
 
 
+@pytest.mark.requirement("RS-6")
 @pytest.mark.every_loop
-@covers("RS-6 the time to the next attempt")
 async def test_hanging_keys_end_in_503(issuer: Issuer, upstream: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asgi_mcp_auth._keys.http.TOTAL_SECONDS", 0.05)
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
@@ -540,8 +535,8 @@ async def test_hanging_keys_end_in_503(issuer: Issuer, upstream: Upstream, monke
     assert (answer.challenge, answer.header("retry-after")) == (None, "1")
 
 
+@pytest.mark.requirement("DC-7")
 @pytest.mark.every_loop
-@covers("DC-7 one time limit for metadata and keys together")
 async def test_slow_steps_share_one_time_limit(
     issuer: Issuer, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -554,8 +549,8 @@ async def test_slow_steps_share_one_time_limit(
     assert upstream.paths == [DISCOVERY, "/jwks"]
 
 
+@pytest.mark.requirement("RS-6", "RS-9")
 @pytest.mark.every_loop
-@covers("RS-6 RS-9 our own mistake")
 async def test_an_unforeseen_failure_backs_off_too(
     issuer: Issuer, upstream: Upstream, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -579,7 +574,7 @@ TOO_MANY = {"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": str(n), "x": "A" * 
 @pytest.mark.parametrize(
     "bad",
     [
-        pytest.param(httpx.Response(200, json={"keys": []}), id="W10 no keys"),
+        pytest.param(httpx.Response(200, json={"keys": []}), id="no keys"),
         pytest.param(httpx.Response(200, json=TOO_MANY), id="101 keys"),
         pytest.param(httpx.Response(200, html="<html>login</html>"), id="HTML"),
         pytest.param(httpx.Response(200, json={}), id="empty object"),
@@ -630,14 +625,14 @@ async def test_a_bad_new_document_keeps_the_old_keys(
     assert await ask(guarded, token(issuer, key=issuer.keys[-1])) == PASSED
 
 
-@covers("DC-11 one bad entry")
+@pytest.mark.requirement("DC-11")
 async def test_a_bad_entry_does_not_sink_the_set(issuer: Issuer, upstream: Upstream) -> None:
     junk: list[Any] = [5, {"kty": "AKP", "kid": "pq"}, {"kty": "oct", "k": "AA"}, {"kty": "RSA", "n": "!", "e": "AQAB"}]
     upstream.instead["/jwks"] = httpx.Response(200, json={"keys": [*junk, *issuer.jwks()["keys"]]})
     assert await ask(protect(issuer, RecordingApp(), http_client=upstream.client), quick(issuer)) == PASSED
 
 
-@covers("DC-8 a removed key")
+@pytest.mark.requirement("DC-8")
 async def test_a_removed_key_stops_with_the_next_refresh(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     removed, kept = quick(issuer), token(issuer)
@@ -687,7 +682,7 @@ async def test_the_life_of_a_key_set(
     assert upstream.paths.count("/jwks") == 2
 
 
-@covers("DC-8 metadata for an hour")
+@pytest.mark.requirement("DC-8")
 async def test_the_key_url_is_discovered_again_after_an_hour(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     start = clock.now
@@ -709,7 +704,7 @@ async def test_the_key_url_is_discovered_again_after_an_hour(issuer: Issuer, ups
     assert upstream.paths[5:] == [DISCOVERY, OPENID, "/jwks2"]  # the metadata from before still serves
 
 
-@covers("RS-6 a clock set back")
+@pytest.mark.requirement("RS-6")
 async def test_a_clock_that_is_set_back(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     assert await ask(guarded, quick(issuer)) == PASSED
@@ -719,7 +714,7 @@ async def test_a_clock_that_is_set_back(issuer: Issuer, upstream: Upstream, cloc
     assert upstream.paths == [DISCOVERY, "/jwks", DISCOVERY, "/jwks"]
 
 
-@covers("RS-6 a clock set back during an outage")
+@pytest.mark.requirement("RS-6")
 async def test_a_clock_that_is_set_back_does_not_prolong_the_back_off(
     issuer: Issuer, upstream: Upstream, clock: Clock
 ) -> None:
@@ -751,7 +746,6 @@ class Internet(httpx.AsyncBaseTransport):
         return httpx.AsyncClient(transport=self)
 
 
-@covers("two issuers, same kid")
 async def test_two_issuers_with_the_same_kid(clock: Clock) -> None:
     one, two = (Issuer(f"https://{name}.example", algorithms=(), clock=clock) for name in ("one", "two"))
     one.keys, two.keys = [SigningKey("Ed25519", kid="k1")], [SigningKey("Ed25519", kid="k1")]
@@ -765,7 +759,6 @@ async def test_two_issuers_with_the_same_kid(clock: Clock) -> None:
     assert len(internet.asked) == 4
 
 
-@covers("two issuers, same jwks_uri, different policy")
 async def test_two_issuers_with_the_same_jwks_uri_share_nothing(issuer: Issuer, upstream: Upstream) -> None:
     shared = "https://auth.example.com/jwks"
     other = Issuer("https://other.example", algorithms=(), clock=issuer.clock)
@@ -798,7 +791,7 @@ def two_resources(issuer: Issuer, factory: Callable[[], httpx.AsyncClient], *ser
     return MCPAuth(configs, http_client=factory, clock=issuer.clock).wrap(RecordingApp())
 
 
-@covers("RS-89 RS-104 cached token under another resource")
+@pytest.mark.requirement("RS-89", "RS-104")
 async def test_a_cached_token_does_not_speak_for_another_resource(issuer: Issuer, upstream: Upstream) -> None:
     guarded = two_resources(issuer, upstream.client)
     raw = quick(issuer, aud="https://mcp.example.com/a")
@@ -847,7 +840,7 @@ async def test_the_token_cache(size: int, expected: list[int], issuer: Issuer, v
     assert counts == expected
 
 
-@covers("RS-89 refused tokens are not remembered")
+@pytest.mark.requirement("RS-89")
 async def test_only_accepted_tokens_are_remembered(issuer: Issuer, verified: list[str | None]) -> None:
     guarded = protect(issuer, RecordingApp())
     wrong = quick(issuer, aud="https://other.example")
@@ -928,12 +921,12 @@ BUSY = [AHEAD, 2.0, FRESH - AHEAD, 57.0, 1.0]
 @pytest.mark.parametrize(
     ("runners", "backend", "steps"),
     [
-        pytest.param(closing, "asyncio", CUT_OFF, id="issue 13.B7 asyncio, after a refresh that was cut off"),
-        pytest.param(closing, "trio", CUT_OFF, id="issue 13.B7 trio, after a refresh that was cut off"),
-        pytest.param(closing, "asyncio", IDLE, id="issue 13.B7 asyncio, a minute past expiry"),
-        pytest.param(closing, "trio", IDLE, id="issue 13.B7 trio, a minute past expiry"),
-        pytest.param(frozen, "asyncio", IDLE, id="issue 13.B7 frozen, a minute past expiry"),
-        pytest.param(frozen, "asyncio", BUSY, id="issue 13.B7 frozen, a minute past expiry, with requests until then"),
+        pytest.param(closing, "asyncio", CUT_OFF, id="asyncio, after a refresh that was cut off"),
+        pytest.param(closing, "trio", CUT_OFF, id="trio, after a refresh that was cut off"),
+        pytest.param(closing, "asyncio", IDLE, id="asyncio, a minute past expiry"),
+        pytest.param(closing, "trio", IDLE, id="trio, a minute past expiry"),
+        pytest.param(frozen, "asyncio", IDLE, id="frozen, a minute past expiry"),
+        pytest.param(frozen, "asyncio", BUSY, id="frozen, a minute past expiry, with requests until then"),
     ],
 )
 def test_a_withdrawn_key_stops_where_background_work_starves(  # noqa: PLR0917 - fixtures
@@ -1002,7 +995,7 @@ async def test_starting_work_looks_at_no_other_task(monkeypatch: pytest.MonkeyPa
     await anyio.wait_all_tasks_blocked()
 
 
-@covers("RS-245 a loop closed with its tasks")
+@pytest.mark.requirement("RS-245")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # asyncio remarks on such tasks
 def test_loops_that_are_closed_without_cancelling_do_not_pile_up() -> None:
     def pile_up() -> None:
@@ -1050,7 +1043,7 @@ def test_a_loop_that_ends_during_a_fetch(
     on(backend, main)
 
 
-@covers("RS-245 two threads")
+@pytest.mark.requirement("RS-245")
 def test_two_threads_with_loops_of_their_own(issuer: Issuer) -> None:
     guarded = protect(issuer, RecordingApp(), token_cache_size=2)
     tokens = [quick(issuer, sub=f"u{n}") for n in range(4)]
@@ -1077,7 +1070,7 @@ def test_two_threads_with_loops_of_their_own(issuer: Issuer) -> None:
     assert results == [[PASSED] * 400] * 2
 
 
-@covers("RS-245 an entry evicted by another thread meanwhile")
+@pytest.mark.requirement("RS-245")
 def test_an_entry_that_is_evicted_while_it_is_read() -> None:
     verified = Verified(AuthInfo(issuer=ISS, subject="alice"))
 
@@ -1118,8 +1111,8 @@ async def select(keys: RemoteJWKS, kid: str | None, alg: str) -> tuple[Verificat
     return found
 
 
+@pytest.mark.requirement("DC-9")
 @pytest.mark.every_loop
-@covers("DC-9 warm_up")
 async def test_warm_up(issuer: Issuer, upstream: Upstream) -> None:
     keys = living(issuer, upstream.client)
     await keys.warm_up()
@@ -1129,8 +1122,8 @@ async def test_warm_up(issuer: Issuer, upstream: Upstream) -> None:
     assert upstream.paths == [DISCOVERY, "/jwks"]
 
 
+@pytest.mark.requirement("DC-9")
 @pytest.mark.every_loop
-@covers("DC-9 warm_up with the issuer down")
 async def test_warm_up_never_raises(
     issuer: Issuer, upstream: Upstream, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1149,7 +1142,7 @@ async def test_warm_up_never_raises(
     assert len(await select(keys, issuer.keys[0].kid, "RS256")) == 1
 
 
-@covers("DC-2 another issuer's document")
+@pytest.mark.requirement("DC-2")
 async def test_a_document_of_another_issuer_is_never_used(
     issuer: Issuer, upstream: Upstream, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -1161,14 +1154,14 @@ async def test_a_document_of_another_issuer_is_never_used(
     assert "has the issuer https://auth.example.com/, not https://auth.example.com." in record.getMessage()
 
 
-@covers("DC-13 metadata without jwks_uri")
+@pytest.mark.requirement("DC-13")
 async def test_metadata_without_a_key_url(issuer: Issuer, upstream: Upstream) -> None:
     del issuer.metadata["jwks_uri"]
     guarded = protect(issuer, RecordingApp(), http_client=upstream.client)
     assert await ask(guarded, quick(issuer)) == (503, "1")
 
 
-@covers("DC-13 split hosts")
+@pytest.mark.requirement("DC-13")
 async def test_keys_on_another_host(issuer: Issuer, clock: Clock) -> None:
     keys = Issuer("https://keys.example", algorithms=(), clock=clock)
     keys.keys = issuer.keys
@@ -1181,7 +1174,7 @@ async def test_keys_on_another_host(issuer: Issuer, clock: Clock) -> None:
     ]
 
 
-@covers("DC-1 static keys")
+@pytest.mark.requirement("DC-1")
 async def test_static_keys_are_never_fetched(issuer: Issuer, upstream: Upstream, clock: Clock) -> None:
     server = AuthServerConfig(issuer=issuer.url, jwks=json.loads(json.dumps(issuer.jwks())))
     guarded = protect(issuer, RecordingApp(), authorization_servers=[server], http_client=upstream.client)

@@ -166,8 +166,9 @@ async def test_a_cancellation_that_the_work_keeps_is_taken_back() -> None:
     assert task.cancelling() == 0
 
 
+@pytest.mark.requirement("RS-245")
 def test_a_loop_that_is_gone_is_not_held() -> None:
-    """RS-245: `async_to_sync` makes a loop for each call."""
+    """`async_to_sync` makes a loop for each call."""
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
 
     async def use() -> None:

@@ -137,7 +137,7 @@ class Raw:
         return session
 
 
-@pytest.mark.parametrize((), [pytest.param(id="RS-216")])
+@pytest.mark.requirement("RS-216")
 @pairs("-wrap", "-native", "-own")
 def test_nobody_else_gets_into_a_session(stack: Stack) -> None:
     session = Raw(stack, bearer(stack), OLD).open()

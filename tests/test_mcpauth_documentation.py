@@ -272,10 +272,11 @@ def test_transpile_data(provider: Provider, monkeypatch: pytest.MonkeyPatch) -> 
     assert config.metadata.issuer == provider.url  # the rest is what was fetched
 
 
+@pytest.mark.requirement("DC-2")
 def test_transpile_data_corrects_metadata_that_would_be_refused(
     provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DC-2: the issuer is compared after `transpile_data`."""
+    """The issuer is compared after `transpile_data`."""
     monkeypatch.setitem(provider.metadata, "issuer", f"{provider.url}/")
     monkeypatch.setitem(provider.metadata, "scopes_supported", "read write")  # not a list
     with pytest.raises(MCPAuthConfigException):
@@ -393,8 +394,9 @@ def test_protected_resource_metadata(
         assert client.get(url + _prm("/other")).status_code == 404
 
 
+@pytest.mark.requirement("RS-104")
 def test_several_resources(provider: Provider, auth_server_config: AuthServerConfig) -> None:
-    """RS-104: each endpoint accepts only the tokens of its own resource."""
+    """Each endpoint accepts only the tokens of its own resource."""
     files = "https://api.example.com/files"
     mcp_auth = MCPAuth(
         protected_resources=[
@@ -473,8 +475,9 @@ def test_an_audience_that_is_not_the_resource(provider: Provider, mcp_auth: MCPA
     assert get(app, provider.mint("api://1234/")).status_code == 401
 
 
+@pytest.mark.requirement("RS-80")
 def test_without_audience_the_resource_is_the_audience(provider: Provider, mcp_auth: MCPAuth) -> None:
-    """RS-80: mcpauth checks no audience then; its documentation says to "please always include" one."""
+    """mcpauth checks no audience then; its documentation says to "please always include" one."""
     app = app_behind(mcp_auth, mcp_auth.bearer_auth_middleware("jwt", resource=API))
     assert get(app, provider.mint(API)).status_code == 200
     assert error_of(get(app, provider.mint("https://other.example.com"))) == (401, "invalid_token")
@@ -657,11 +660,12 @@ def test_scopes_named_by_a_custom_verification(mcp_auth: MCPAuth) -> None:
     assert 'scope="read write admin"' in response.headers["www-authenticate"]
 
 
+@pytest.mark.requirement("RS-6")
 @pytest.mark.parametrize("kind", ["sync", "async"])
 def test_an_error_of_a_custom_verification_is_a_503(
     mcp_auth: MCPAuth, kind: Kind, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RS-6: an error of the function is a 503 and admits no request; mcpauth answers 500."""
+    """An error of the function is a 503 and admits no request; mcpauth answers 500."""
 
     def forgetful(token: str) -> Any:
         return None
@@ -746,13 +750,14 @@ def few_lines(mcp_auth: MCPAuth, *, stateless: bool) -> Starlette:
     return Starlette(routes=routes, lifespan=lifespan)
 
 
+@pytest.mark.requirement("RS-3")
 @pytest.mark.anyio
 @pytest.mark.parametrize("stateless", [True, False], ids=["stateless", "stateful"])
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 async def test_auth_info_in_a_tool_is_that_of_the_request(
     provider: Provider, mcp_auth: MCPAuth, mode: Mode, stateless: bool
 ) -> None:
-    """RS-3: "the context object for the current request"; in mcpauth it is that of the session's first one."""
+    """ "the context object for the current request"; in mcpauth it is that of the session's first one."""
     with serving(few_lines(mcp_auth, stateless=stateless)) as url:
         auth = AnyToken(provider.mint(sub="alice", scope="read", team="red"))
         async with mcp_client(f"{url}/mcp", auth, mode) as client:
@@ -871,6 +876,7 @@ class TestWhoami:
         response = get(self.app(mcp_auth, auth_server_config), "opaque-anonymous", "/mcp")
         assert error_of(response) == (401, "invalid_token")
 
+    @pytest.mark.requirement("RS-80")
     def test_an_auth_info_without_audience(
         self,
         provider: Provider,
@@ -878,7 +884,7 @@ class TestWhoami:
         auth_server_config: AuthServerConfig,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        """RS-80: the AuthInfo of the tutorial has no audience; this package requires one."""
+        """The AuthInfo of the tutorial has no audience; this package requires one."""
         monkeypatch.setitem(provider.people, "opaque-erin", {"sub": "erin"})
         response = get(self.app(mcp_auth, auth_server_config, audience=None), "opaque-erin", "/mcp")
         assert error_of(response) == (401, "invalid_token")

@@ -1,4 +1,4 @@
-"""`_protocol.metadata`: the protected resource metadata document, and how it is served (RS-50 … RS-64)."""
+"""`_protocol.metadata`: the protected resource metadata document, and how it is served."""
 
 from __future__ import annotations
 
@@ -205,8 +205,8 @@ def test_members(scopes: list[str], fields: dict[str, Any], expected: dict[str, 
     assert members(scopes, [ISS], **fields) == expected
 
 
+@pytest.mark.requirement("RS-58")
 def test_issuers_are_published_byte_for_byte_in_order() -> None:
-    """RS-58."""
     issuers = ["https://x.eu.auth0.com/", "https://auth.example.com", "https://AUTH.example.com"]
     assert members([], issuers)["authorization_servers"] == issuers
 
@@ -350,8 +350,8 @@ def test_other_methods(method: str) -> None:
     )
 
 
+@pytest.mark.requirement("RS-61", "RS-65")
 def test_the_etag_changes_exactly_when_the_document_does() -> None:
-    """RS-61, RS-65."""
     assert compile_document(dict(DEFAULT)).etag == DOCUMENT.etag
     assert compile_document(DEFAULT | {"authorization_servers": ["https://new.example"]}).etag != DOCUMENT.etag
     assert compile_document(DEFAULT | {"authorization_servers": [ISS, ISS + "/"]}).etag != DOCUMENT.etag
@@ -437,8 +437,9 @@ def test_any_signed_metadata(signed: object) -> None:
     assert isinstance(check_signed_metadata(signed, DEFAULT), str)
 
 
+@pytest.mark.requirement("RS-63")
 def test_the_signer_is_given_what_is_published() -> None:
-    """RS-63: `metadata_signer` is asked once, with the members and `iss`; the result is published beside them."""
+    """`metadata_signer` is asked once, with the members and `iss`; the result is published beside them."""
     asked: list[dict[str, Any]] = []
 
     def sign(claims: dict[str, Any]) -> str:

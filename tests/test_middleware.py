@@ -65,11 +65,6 @@ Lines = Iterable[tuple[str, str | bytes]]
 Maker = Callable[[Issuer], Lines]
 
 
-def covers(ids: str) -> pytest.MarkDecorator:
-    """Put requirement ids into the id of a test without parameters."""
-    return pytest.mark.parametrize((), [pytest.param(id=ids)])
-
-
 DETAIL = b'{"detail":"Authentication required"}'
 DOCUMENT = {
     "resource": R,
@@ -183,7 +178,7 @@ def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "authorization",
     [
-        pytest.param(b"Bearer %s", id="table 6 Bearer"),
+        pytest.param(b"Bearer %s", id="Bearer"),
         pytest.param(b"bEaReR %s", id="RS-10 scheme without regard to case"),
         pytest.param(b"Bearer  %s", id="RS-11 two spaces"),
         pytest.param(b" \tBearer %s \t", id="RS-11 outer whitespace"),
@@ -196,7 +191,7 @@ async def test_good_credentials_pass(authorization: bytes, issuer: Issuer) -> No
     assert app.calls == 1
 
 
-@covers("RS-14")
+@pytest.mark.requirement("RS-14")
 async def test_a_valid_header_with_a_token_in_the_query_passes_by_the_header_alone(issuer: Issuer) -> None:
     app = RecordingApp()
     query = b"access_token=" + token(issuer, sub="mallory").encode()
@@ -239,18 +234,18 @@ def with_bad_signature(issuer: Issuer) -> Lines:
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        pytest.param(always(), NO_CREDENTIAL, id="RS-13 table 1 absent"),
+        pytest.param(always(), NO_CREDENTIAL, id="RS-13 absent"),
         pytest.param(line(""), NO_CREDENTIAL, id="RS-13 empty value"),
         pytest.param(line("Basic dTpw"), NO_CREDENTIAL, id="RS-13 Basic"),
         pytest.param(line("Digest x"), NO_CREDENTIAL, id="RS-13 Digest"),
         pytest.param(line("Token x"), NO_CREDENTIAL, id="RS-13 Token"),
         pytest.param(line('"Bearer x"'), NO_CREDENTIAL, id="RS-13 no scheme at all"),
         pytest.param(line("BearerX x"), NO_CREDENTIAL, id="RS-13 another scheme that begins like ours"),
-        pytest.param(line("Bearer"), malformed(), id="table 2 nothing after the scheme"),
-        pytest.param(line("Bearer  "), malformed(), id="table 2 only spaces after the scheme"),
+        pytest.param(line("Bearer"), malformed(), id="nothing after the scheme"),
+        pytest.param(line("Bearer  "), malformed(), id="only spaces after the scheme"),
         pytest.param(line("Bearer\ttok"), malformed(), id="RS-11 tab"),
         pytest.param(line("Bearer \ttok"), malformed(), id="RS-11 space and tab"),
-        pytest.param(line("Bearer a b"), malformed(), id="RS-11 RS-17 table 3 two words"),
+        pytest.param(line("Bearer a b"), malformed(), id="RS-11 RS-17 two words"),
         pytest.param(line("Bearer a,b"), malformed(), id="RS-11 comma"),
         pytest.param(line("Bearer a, Bearer b"), malformed(), id="RS-11 two credentials on one line"),
         pytest.param(line("Bearer a=b"), malformed(), id="RS-11 = inside"),
@@ -260,19 +255,19 @@ def with_bad_signature(issuer: Issuer) -> Lines:
         pytest.param(line(b"Bearer a\x00b"), malformed(), id="RS-11 NUL"),
         pytest.param(line('Bearer "tok"'), malformed(), id="RS-11 quoted"),
         pytest.param(line("Bearer " + "a" * 20 * 1024), malformed(), id="RS-16 20 KiB"),
-        pytest.param(twice, malformed("Multiple Authorization headers"), id="RS-12 table 4 two identical lines"),
+        pytest.param(twice, malformed("Multiple Authorization headers"), id="RS-12 two identical lines"),
         pytest.param(
             with_basic,
             malformed("Multiple Authorization headers"),
             id="RS-12 two schemes",
         ),
-        pytest.param(line("Bearer abc"), invalid(), id="RS-17 table 5 token68 that is no JWT"),
-        pytest.param(line("Bearer x.y"), invalid(), id="table 5 two parts"),
+        pytest.param(line("Bearer abc"), invalid(), id="RS-17 token68 that is no JWT"),
+        pytest.param(line("Bearer x.y"), invalid(), id="two parts"),
         pytest.param(line("Bearer a.b."), invalid(), id="RS-33 empty signature"),
-        pytest.param(expired, invalid(EXPIRED), id="RS-33 RS-40 table 7 expired"),
-        pytest.param(minted(cnf={"jkt": "x"}), invalid(), id="RS-85 table 8 sender-constrained"),
-        pytest.param(with_dpop, NO_CREDENTIAL, id="table 9 DPoP"),
-        pytest.param(minted(scope="other"), insufficient("mcp:read"), id="RS-115 table 10 without the baseline"),
+        pytest.param(expired, invalid(EXPIRED), id="RS-33 RS-40 expired"),
+        pytest.param(minted(cnf={"jkt": "x"}), invalid(), id="RS-85 sender-constrained"),
+        pytest.param(with_dpop, NO_CREDENTIAL, id="DPoP"),
+        pytest.param(minted(scope="other"), insufficient("mcp:read"), id="RS-115 without the baseline"),
         pytest.param(minted(scope=...), insufficient("mcp:read"), id="RS-115 without any scope"),
         pytest.param(minted(aud="https://other.example"), invalid(), id="RS-33 RS-39 wrong audience"),
         pytest.param(minted(iss="https://other.example"), invalid(), id="RS-33 RS-39 wrong issuer"),
@@ -289,14 +284,14 @@ async def test_decision_table(headers: Maker, expected: Answer, method: str, iss
     assert app.calls == 0
 
 
-@covers("RS-6 table 11")
+@pytest.mark.requirement("RS-6")
 async def test_keys_unavailable(issuer: Issuer) -> None:
     app = RecordingApp()
     assert await call(protect(issuer, app, http_client=no_network), headers=bearer(token(issuer))) == unavailable()
     assert app.calls == 0
 
 
-@covers("RS-73")
+@pytest.mark.requirement("RS-73")
 async def test_a_token_of_another_issuer_is_refused_without_fetching_keys(issuer: Issuer) -> None:
     guarded = protect(issuer, RecordingApp(), http_client=no_network)
     assert await call(guarded, headers=bearer(token(issuer, iss="https://auth.example.com/"))) == invalid()
@@ -424,7 +419,7 @@ async def test_public_paths(path: str, expected: Answer | None, issuer: Issuer) 
         assert (bare, app.calls) == (expected, 0)
 
 
-@covers("RS-1")
+@pytest.mark.requirement("RS-1")
 async def test_a_public_path_gets_the_request_untouched(issuer: Issuer) -> None:
     seen: list[Any] = []
 
@@ -487,7 +482,7 @@ async def test_checks_run_in_the_documented_order(
     assert (answer.status if isinstance(expected, int) else answer) == expected
 
 
-@covers("RS-1 token before scope")
+@pytest.mark.requirement("RS-1")
 async def test_an_expired_and_underscoped_token_is_401(issuer: Issuer) -> None:
     headers = bearer(token(issuer, scope="x", exp=issuer.clock() - 60))
     assert await call(protect(issuer, RecordingApp()), headers=headers) == invalid(EXPIRED)
@@ -502,8 +497,8 @@ async def test_a_session_id_is_not_a_credential(method: str, issuer: Issuer) -> 
     assert app.calls == 1
 
 
+@pytest.mark.requirement("RS-5")
 @pytest.mark.every_loop
-@covers("RS-5")
 async def test_lifespan_passes_through(issuer: Issuer) -> None:
     messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
     sent: list[Any] = []
@@ -529,8 +524,8 @@ async def test_lifespan_passes_through(issuer: Issuer) -> None:
     assert scope == {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
 
 
+@pytest.mark.requirement("RS-5")
 @pytest.mark.every_loop
-@covers("RS-5")
 async def test_an_app_may_refuse_the_lifespan_scope(issuer: Issuer) -> None:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -543,8 +538,8 @@ async def test_an_app_may_refuse_the_lifespan_scope(issuer: Issuer) -> None:
         await protect(issuer, app)({"type": "lifespan"}, nothing, nothing)
 
 
+@pytest.mark.requirement("DC-9")
 @pytest.mark.every_loop
-@covers("DC-9")
 async def test_keys_are_fetched_in_the_background_of_the_start_up(issuer: Issuer) -> None:
     completed = anyio.Event()
 
@@ -596,7 +591,7 @@ async def test_published_urls_come_from_the_configuration_and_not_from_the_reque
     assert await call(guarded, headers=evil, host=host) == invalid()
 
 
-@covers("RS-240")
+@pytest.mark.requirement("RS-240")
 async def test_the_scope_is_copied(issuer: Issuer) -> None:
     state: dict[str, Any] = {"db": "pool"}
     scope = http_scope(headers=bearer(token(issuer)), state=state)
@@ -611,7 +606,7 @@ async def test_the_scope_is_copied(issuer: Issuer) -> None:
     assert set(child) - set(scope) == {"user", "auth"}
 
 
-@covers("RS-242")
+@pytest.mark.requirement("RS-242")
 async def test_identity_that_came_with_the_request_is_replaced(issuer: Issuer) -> None:
     app = RecordingApp()
     scope = http_scope(
@@ -658,7 +653,7 @@ async def challenges(issuer: Issuer) -> list[Answer]:
     return [await call(guarded, headers=maker(issuer)) for maker in makers]
 
 
-@covers("RS-30 RS-31 RS-32 RS-34 RS-37 RS-44")
+@pytest.mark.requirement("RS-30", "RS-31", "RS-32", "RS-34", "RS-37", "RS-44")
 async def test_every_challenge_is_well_formed(issuer: Issuer) -> None:
     answers = await challenges(issuer)
     assert [answer.status for answer in answers] == [401, 400, 400, 401, 401, 403]
@@ -689,7 +684,7 @@ async def test_every_challenge_is_well_formed(issuer: Issuer) -> None:
     ]
 
 
-@covers("RS-36")
+@pytest.mark.requirement("RS-36")
 async def test_a_challenge_without_scopes_has_no_scope_parameter(issuer: Issuer) -> None:
     answer = await call(protect(issuer, RecordingApp(), required_scopes=[]))
     assert answer == refused(401, DETAIL, f'Bearer resource_metadata="{PRM}"')
@@ -709,7 +704,7 @@ async def test_initial_challenge(policy: dict[str, Any], scope: str, issuer: Iss
     assert await call(guarded) == refused(401, DETAIL, f'Bearer scope="{scope}", resource_metadata="{PRM}"')
 
 
-@covers("RS-41")
+@pytest.mark.requirement("RS-41")
 async def test_no_redirect_for_a_browser(issuer: Issuer) -> None:
     headers = {"accept": "text/html", "user-agent": "Mozilla/5.0", "cookie": "a=b"}
     assert await call(protect(issuer, RecordingApp()), "GET", headers=headers) == NO_CREDENTIAL
@@ -772,7 +767,7 @@ async def test_the_outcome_of_a_verifier_is_the_answer(verdict: Exception, expec
     assert app.calls == 0
 
 
-@covers("RS-9 RS-39")
+@pytest.mark.requirement("RS-9", "RS-39")
 async def test_the_traceback_is_in_the_log_and_not_in_the_body(
     issuer: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -789,6 +784,7 @@ async def test_the_traceback_is_in_the_log_and_not_in_the_body(
 METADATA_HEADERS = [b"content-type", b"content-length", b"cache-control", b"etag", b"access-control-allow-origin"]
 
 
+@pytest.mark.requirement("RS-61")
 @pytest.mark.parametrize(
     ("path", "raw_path", "headers"),
     [
@@ -812,13 +808,14 @@ async def test_metadata(path: str, raw_path: bytes | None, headers: dict[str, st
     assert answer.header("cache-control") == "public, max-age=3600"
     assert answer.header("access-control-allow-origin") == "*"
     head = await call(guarded, "HEAD", path, headers, raw_path=raw_path)
-    assert head == Answer(200, answer.headers, b"")  # RS-61
+    assert head == Answer(200, answer.headers, b"")
     again = await call(guarded, "GET", path, {**headers, "if-none-match": answer.header("etag") or ""})
     kept = (b"cache-control", b"etag", b"access-control-allow-origin")
     assert again == Answer(304, [pair for pair in answer.headers if pair[0] in kept], b"")
     assert app.calls == 0
 
 
+@pytest.mark.requirement("RS-50")
 @pytest.mark.parametrize(
     ("path", "raw_path"),
     [
@@ -830,7 +827,6 @@ async def test_metadata(path: str, raw_path: bytes | None, headers: dict[str, st
         ),
     ],
 )
-@covers("RS-50")
 async def test_metadata_is_matched_on_the_raw_path(path: str, raw_path: bytes, issuer: Issuer) -> None:
     guarded = protect(issuer, RecordingApp(), resource="https://mcp.example.com/a%2Fb")
     exact = b"/.well-known/oauth-protected-resource/a%2Fb"
@@ -846,7 +842,7 @@ async def test_other_methods_on_metadata(method: str, issuer: Issuer) -> None:
     assert await call(protect(issuer, RecordingApp()), method, PRM_PATH) == expected
 
 
-@covers("RS-62")
+@pytest.mark.requirement("RS-62")
 async def test_metadata_preflight(issuer: Issuer) -> None:
     headers = {
         "origin": "https://inspector.example",
@@ -867,7 +863,7 @@ async def test_metadata_preflight(issuer: Issuer) -> None:
     )
 
 
-@covers("RS-65")
+@pytest.mark.requirement("RS-65")
 async def test_a_changed_configuration_changes_the_etag(issuer: Issuer) -> None:
     first, second = [
         await call(protect(issuer, RecordingApp(), authorization_servers=servers), "GET", PRM_PATH)
@@ -896,7 +892,7 @@ async def test_unknown_well_known_paths_are_404(path: str, method: str, issuer: 
     assert app.calls == 0
 
 
-@covers("RS-55")
+@pytest.mark.requirement("RS-55")
 async def test_republished_server_metadata(issuer: Issuer) -> None:
     issuer.metadata["x_unknown"] = {"kept": [1, 2]}
     guarded = protect(issuer, RecordingApp(), republish_server_metadata=True)
@@ -905,21 +901,21 @@ async def test_republished_server_metadata(issuer: Issuer) -> None:
     assert answer.header("access-control-allow-origin") == "*"
 
 
-@covers("RS-55")
+@pytest.mark.requirement("RS-55")
 async def test_republished_server_metadata_that_cannot_be_fetched_is_503(issuer: Issuer) -> None:
     guarded = protect(issuer, RecordingApp(), republish_server_metadata=True, http_client=no_network)
     answer = await call(guarded, "GET", "/.well-known/oauth-authorization-server")
     assert answer == Answer(503, [*unavailable().headers, ANY_ORIGIN], unavailable().body)
 
 
-@covers("RS-53")
+@pytest.mark.requirement("RS-53")
 async def test_the_metadata_app_works_without_the_middleware(issuer: Issuer) -> None:
     app = MCPAuth(resource(R), http_client=issuer.http_client).metadata_app()
     assert (await call(app, "GET", PRM_PATH)).json() == DOCUMENT
     assert await call(app, "GET", "/other") == refused(404, NOT_FOUND)
 
 
-@covers("RS-53")
+@pytest.mark.requirement("RS-53")
 @pytest.mark.parametrize(
     ("path", "root_path", "raw_path", "status"),
     [
@@ -1020,7 +1016,7 @@ async def test_several_resources(
     assert (answer, app.calls) == (expected, 0)
 
 
-@covers("RS-52")
+@pytest.mark.requirement("RS-52")
 async def test_several_resources_have_a_document_each(issuer: Issuer) -> None:
     guarded = several(issuer, RecordingApp(), resource(A), resource(B))
     for url in (A, B):
@@ -1068,7 +1064,7 @@ async def test_path_rules(method: str, path: str, granted: str, expected: int | 
     assert app.calls == (1 if expected == 200 else 0)
 
 
-@covers("RS-110 RS-112")
+@pytest.mark.requirement("RS-110", "RS-112")
 async def test_the_granted_scopes_are_those_of_the_token(issuer: Issuer) -> None:
     app = RecordingApp()
     guarded = several(issuer, app, resource(R, implies={"admin": ["mcp:read"]}))
@@ -1106,13 +1102,13 @@ async def test_host_on_loopback(host: str | None, expected: Answer, issuer: Issu
     assert answer == local
 
 
-@covers("RS-223 duplicate")
+@pytest.mark.requirement("RS-223")
 async def test_two_host_fields_are_refused(issuer: Issuer) -> None:
     guarded = protect(issuer, RecordingApp(), resource="http://127.0.0.1:8000/mcp")
     assert await call(guarded, headers=[("host", "localhost")], host="localhost") == MISDIRECTED
 
 
-@covers("RS-223")
+@pytest.mark.requirement("RS-223")
 async def test_dns_rebinding(issuer: Issuer) -> None:
     guarded = protect(issuer, RecordingApp(), resource="http://127.0.0.1:8000/mcp")
     headers = lines([("origin", "http://evil.example.com")], bearer(token(issuer, aud="http://127.0.0.1:8000/mcp")))
@@ -1256,7 +1252,7 @@ async def test_cors_on_refusals(headers: Maker, expected: Answer, issuer: Issuer
     assert answer == Answer(expected.status, expected.headers + CORS, expected.body)
 
 
-@covers("RS-226 *")
+@pytest.mark.requirement("RS-226")
 async def test_any_origin(issuer: Issuer) -> None:
     guarded = protect(issuer, RecordingApp(), allowed_origins=["*"])
     for origin in ("https://any.example", "null", "vscode-webview://x"):
@@ -1334,8 +1330,8 @@ async def test_current_auth_is_reset(issuer: Issuer) -> None:
     assert [info.subject for info in seen] == ["alice"]
 
 
+@pytest.mark.requirement("RS-213")
 @pytest.mark.every_loop
-@covers("RS-213")
 async def test_streams_are_not_buffered_and_a_disconnect_arrives(issuer: Issuer) -> None:
     arrived = anyio.Event()
     received: list[Any] = []
@@ -1404,8 +1400,8 @@ async def test_an_app_on_threads(origin: Any, issuer: Issuer) -> None:
     assert (answer.status, answer.body) == (200, b"from a thread")
 
 
+@pytest.mark.requirement("RS-245")
 @pytest.mark.every_loop
-@covers("RS-245")
 async def test_500_interleaved_requests_do_not_mix(issuer: Issuer) -> None:
     count = 500
     arrived = 0
@@ -1442,8 +1438,8 @@ async def test_500_interleaved_requests_do_not_mix(issuer: Issuer) -> None:
     assert answers == {n: [f"user{n}"] * 4 + [f"s{n}"] for n in range(count)}
 
 
+@pytest.mark.requirement("RS-245")
 @pytest.mark.every_loop
-@covers("RS-245")
 async def test_changes_of_the_app_to_the_claims_stay_within_the_request(issuer: Issuer) -> None:
     seen: list[Any] = []
 
@@ -1622,7 +1618,7 @@ async def test_no_token_and_no_query_is_ever_logged(
     assert leaked == []
 
 
-@covers("RS-241 RS-9")
+@pytest.mark.requirement("RS-9", "RS-241")
 async def test_a_verifier_that_quotes_the_token_does_not_get_it_logged(
     issuer: Issuer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -124,11 +124,12 @@ async def test_a_public_proxy_opens_public_targets_only(issuer: Issuer) -> None:
     assert statuses == [200, 401, 401]
 
 
+@pytest.mark.requirement("MX-7")
 @pytest.mark.requirement("MX-3")
 async def test_a_rule_for_an_opening_method_stays(issuer: Issuer) -> None:
     guard = mixed(issuer, rpc_methods={"initialize": ["mcp:read"]}, challenge_style="auto")
     answer = await post(guard, None, rpc("initialize"), LEGACY, CHATGPT)
-    assert (answer.status, answer.challenge) == (401, CHALLENGE)  # MX-7: only tools/call has another style
+    assert (answer.status, answer.challenge) == (401, CHALLENGE)  # only tools/call has another style
 
 
 @pytest.mark.requirement("MX-2")

@@ -1,4 +1,4 @@
-"""Real servers in this process: a protected function runs under no name that the low token may use (RS-191, RS-192).
+"""Real servers in this process: a protected function runs under no name that the low token may use.
 
 Every provider and transform that fastmcp ships is in `SERVERS` or, with a reason, in `WITHOUT_NAMES`.
 """

@@ -1,4 +1,4 @@
-"""The name that is checked is the name that runs: app addresses, proxy tools and the forms of a URI (RS-191, RS-192)."""
+"""The name that is checked is the name that runs: app addresses, proxy tools and the forms of a URI."""
 
 from __future__ import annotations
 

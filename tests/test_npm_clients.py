@@ -48,7 +48,7 @@ def test_mcp_remote_completes_the_whole_flow(here: World, tmp_path: Path) -> Non
 
 
 @pytest.mark.full
-def test_script_4_inspector_on_the_command_line(here: World, tmp_path: Path) -> None:
+def test_inspector_on_the_command_line(here: World, tmp_path: Path) -> None:
     """The callback is http://127.0.0.1:6276/oauth/callback; the next run of the program uses the stored tokens."""
     user = User()
     first = inspector(here.resource, "read", tmp_path, user)
@@ -76,11 +76,10 @@ def test_the_inspector_on_the_command_line_does_not_step_up(here: World, tmp_pat
     assert 403 in here.statuses("tools/call write")
 
 
+@pytest.mark.requirement("AS-45")
 @pytest.mark.full
-def test_script_3_programs_with_a_client_id_metadata_document(
-    here: World, documents: Documents, tmp_path: Path
-) -> None:
-    """AS-45: mcp-remote and the Inspector with a client id metadata document, and no registration."""
+def test_programs_with_a_client_id_metadata_document(here: World, documents: Documents, tmp_path: Path) -> None:
+    """mcp-remote and the Inspector with a client id metadata document, and no registration."""
     option = ("--client-metadata-url", documents.client_id)
     with mcp_remote(here.resource, tmp_path, User(), *option) as remote:
         assert remote.initialize() == "notes"
@@ -100,7 +99,7 @@ def wait_for(page: Page, holds: Callable[[], bool]) -> None:
 
 
 @pytest.mark.full
-def test_script_4_inspector_in_the_browser(here: World, tmp_path: Path) -> None:
+def test_inspector_in_the_browser(here: World, tmp_path: Path) -> None:
     """The same person in one browser: connects, allows, calls a tool, is asked for more, allows, calls the other.
 
     And an hour later the first one again.
@@ -150,7 +149,7 @@ def checks(directory: Path) -> dict[str, str]:
 
 
 @pytest.mark.full
-def test_script_10_the_conformance_suite(tmp_path: Path) -> None:
+def test_the_conformance_suite(tmp_path: Path) -> None:
     """authorization-server-metadata-endpoint and authorization-code-grant."""
     node = require_npm_clients()
     port = processes.free_port()

@@ -1,4 +1,4 @@
-"""Requests that a server might run as something else than was checked (RS-180 ff.): each is checked so, or refused."""
+"""Requests that a server might run as something else than was checked: each is checked so, or refused."""
 
 from __future__ import annotations
 
@@ -162,17 +162,19 @@ async def test_many_templates_take_little_time(issuer: Issuer) -> None:
     assert answer.status == 403
 
 
+@pytest.mark.requirement("RS-193")
 async def test_unsubscribing_is_in_the_body_only(issuer: Issuer) -> None:
     body = modern(rpc("resources/unsubscribe", uri="file:///secret/a"))
     fields = [("mcp-method", "resources/unsubscribe"), ("mcp-name", "x://y")]
     answer = await post(guarded(issuer, headers_only=True), token(issuer), body, MODERN, *fields)
-    assert answer.status == 403  # RS-193
+    assert answer.status == 403
 
 
+@pytest.mark.requirement("RS-196")
 @pytest.mark.parametrize("method", ["subscriptions/listen", "resources/subscribe", "resources/unsubscribe"])
 def test_what_names_targets_cannot_be_public(issuer: Issuer, method: str) -> None:
     with pytest.raises(ConfigurationError):
-        guarded(issuer, public_methods=[method])  # RS-196
+        guarded(issuer, public_methods=[method])
 
 
 @pytest.mark.parametrize(
@@ -283,28 +285,31 @@ async def test_hierarchy(issuer: Issuer, granted: str, expected: str | None) -> 
     assert (answer.status, answer.challenge) == ((200, None) if expected is None else (403, chs(expected)))
 
 
+@pytest.mark.requirement("RS-114", "RS-116")
 async def test_challenges_and_published_scopes(issuer: Issuer) -> None:
     app = guarded(issuer, scope_strategy="minimal")
     document = await post(app, None, b"", path="/.well-known/oauth-protected-resource/mcp", method="GET")
     assert "files:write" not in document.json()["scopes_supported"]
     answer = await post(app, token(issuer), call_tool("delete_file"))
-    assert answer.challenge == chs("mcp:read files:write")  # RS-114: asked for all the same
+    assert answer.challenge == chs("mcp:read files:write")  # asked for all the same
     for method in ("initialize", "server/discover", "tools/list", "resources/list", "prompts/list"):
         first = await post(app, None, rpc(method))
         assert first.status == 401
         assert first.challenge is not None
-        assert 'scope="mcp:read"' in first.challenge  # RS-116: small,
+        assert 'scope="mcp:read"' in first.challenge
         assert (await post(app, token(issuer), rpc(method))).status == 200  # but sufficient
 
 
+@pytest.mark.requirement("RS-194")
 async def test_a_parameter_field_grants_nothing(issuer: Issuer) -> None:
     fields = [("mcp-param-scope", "files:write"), ("mcp-param-name", "x"), ("mcp-param-tenantid", "acme")]
     answer = await post(
         guarded(issuer, scope_strategy="minimal"), token(issuer), call_tool("delete_file"), LEGACY, *fields
     )
-    assert answer.challenge == chs("mcp:read files:write")  # RS-194
+    assert answer.challenge == chs("mcp:read files:write")
 
 
+@pytest.mark.requirement("RS-216")
 async def test_the_principal_outlives_a_token(issuer: Issuer) -> None:
     keys: list[str] = []
 
@@ -315,7 +320,7 @@ async def test_the_principal_outlives_a_token(issuer: Issuer) -> None:
     app = guarded(issuer, options={"authorize": remember})
     for changes in ({}, {"jti": "another"}, {"scope": "mcp:read files:write"}, {"sub": "bob"}):
         await post(app, token(issuer, **changes), call_tool("x"))
-    assert keys[0] == keys[1] == keys[2] != keys[3]  # RS-216
+    assert keys[0] == keys[1] == keys[2] != keys[3]
 
 
 EVENTS = [b"id: 7", b"data: " + reply(TOOLS), b""]

@@ -1,4 +1,4 @@
-"""Authorizing what a JSON-RPC body asks for, through the whole middleware: requirement A12, A7, A8."""
+"""Authorizing what a JSON-RPC body asks for, through the whole middleware."""
 
 from __future__ import annotations
 
@@ -258,6 +258,7 @@ async def test_agreement(issuer: Issuer, body: Any, version: str, fields: dict[s
 LIST = b'{"jsonrpc":"2.0","id":1,"method":"tools/list"}'
 
 
+@pytest.mark.requirement("RS-195")
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -315,7 +316,7 @@ async def test_refused_bodies(issuer: Issuer, body: bytes, status: int, code: in
     app = EchoApp()
     answer = await post(guarded(issuer, app), token(issuer), body)
     assert (answer.status, answer.json()["error"]["code"], app.calls) == (status, code, 0)
-    assert answer.json()["jsonrpc"] == "2.0"  # RS-195
+    assert answer.json()["jsonrpc"] == "2.0"
 
 
 @pytest.mark.parametrize(
@@ -353,9 +354,10 @@ async def test_batches(issuer: Issuer, version: str | None, options: Any, expect
     assert (answer.status, answer.challenge, app.calls) == ((403, chs(expected), 0) if expected else (400, None, 0))
 
 
+@pytest.mark.requirement("RS-190")
 async def test_a_modern_client_posts_no_response(issuer: Issuer) -> None:
     answer = await post(guarded(issuer), token(issuer), {"jsonrpc": "2.0", "id": 1, "result": {}}, MODERN)
-    assert (answer.status, answer.json()) == (400, error(-32600, "Invalid request"))  # RS-190
+    assert (answer.status, answer.json()) == (400, error(-32600, "Invalid request"))
 
 
 @pytest.mark.parametrize(
@@ -414,6 +416,7 @@ async def test_authentication(issuer: Issuer, rule: Any, claims: dict[str, Any],
     assert (answer.status, answer.challenge) == ((200, None) if expected is None else (401, step_up(*expected)))
 
 
+@pytest.mark.requirement("RS-43")
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -427,10 +430,11 @@ async def test_authentication(issuer: Issuer, rule: Any, claims: dict[str, Any],
 )
 async def test_deny(issuer: Issuer, body: Any, status: int) -> None:
     answer = await post(guarded(issuer, unlisted="deny"), token(issuer, scope="mcp:read a b"), body)
-    assert (answer.status, answer.challenge) == (status, None)  # RS-43: a scope would not help
+    assert (answer.status, answer.challenge) == (status, None)  # a scope would not help
     assert status == 200 or answer.json() == {"error": "access_denied"}
 
 
+@pytest.mark.requirement("RS-196")
 async def test_public_methods(issuer: Issuer) -> None:
     app = EchoApp()
     open_ = guarded(issuer, app, public_methods=["server/discover"])
@@ -441,7 +445,7 @@ async def test_public_methods(issuer: Issuer) -> None:
         await post(open_, None, b"{"),
         await post(open_, None, b" " * 100_000 + LIST.replace(b"tools/list", b"server/discover")),
     ]
-    assert [answer.status for answer in answers] == [200, 401, 401, 401, 401]  # RS-196
+    assert [answer.status for answer in answers] == [200, 401, 401, 401, 401]
     assert "mcp_auth" not in app.scopes[0].get("state", {})
     assert app.calls == 1
 
@@ -495,10 +499,11 @@ async def test_a_plain_path_has_one_spelling(issuer: Issuer) -> None:
     assert (await post(app, token(issuer), b"x", path="/mcp/upload/../x")).status == 400
 
 
+@pytest.mark.requirement("RS-186")
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
 async def test_without_message(issuer: Issuer, method: str) -> None:
     answer = await post(guarded(issuer), token(issuer), call_tool("delete_file"), method=method)
-    assert (answer.status, answer.body) == (200, b"")  # RS-186: a message there does not reach the app
+    assert (answer.status, answer.body) == (200, b"")  # a message there does not reach the app
 
 
 @pytest.mark.parametrize("at", range(len(json.dumps(call_tool("x"))) + 1), ids="RS-180 chunked at {}".format)
@@ -753,8 +758,9 @@ def test_many_lines_of_a_field_are_read_in_one_pass(lines: list[tuple[bytes, byt
     assert time.process_time() - began < 1.0
 
 
+@pytest.mark.requirement("RS-245")
 async def test_what_is_remembered_of_rules_is_bounded(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """RS-245: clients choose the names that rules are found for."""
+    """Clients choose the names that rules are found for."""
     monkeypatch.setattr("asgi_mcp_auth._asgi.authorizer.MAX_KNOWN", 3)
     protected: Any = guarded(issuer)
     (authorizer,) = protected._authorizers

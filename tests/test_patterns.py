@@ -1,4 +1,4 @@
-"""Rules by name: what a pattern matches, which of several applies, and which of them tie (RS-191)."""
+"""Rules by name: what a pattern matches, which of several applies, and which of them tie."""
 
 from __future__ import annotations
 

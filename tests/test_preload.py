@@ -28,7 +28,7 @@ COUNTERPARTS = Path(__file__).parent / "counterparts"
 WORKERS = 3
 
 
-@pytest.mark.parametrize((), [pytest.param(id="DC-9 gunicorn --preload")])
+@pytest.mark.requirement("DC-9")
 def test_workers_of_gunicorn_use_what_was_fetched_before_the_fork() -> None:
     upstream, port = Upstream(), free_port()
     upstream.issuer = Issuer(upstream.url, algorithms=("ES256",))
@@ -61,7 +61,7 @@ def test_workers_of_gunicorn_use_what_was_fetched_before_the_fork() -> None:
     assert upstream.issuer.requests == {"/.well-known/oauth-authorization-server": 1, "/jwks": 1}
 
 
-@pytest.mark.parametrize((), [pytest.param(id="DC-9 gunicorn --preload, HUP")])
+@pytest.mark.requirement("DC-9")
 def test_workers_after_hup_use_what_the_master_fetched() -> None:
     """While the issuer is down: as the reference says of `preload_app`."""
     upstream, port = Upstream(), free_port()
@@ -191,8 +191,8 @@ def fleet(worker: str, **env: str) -> Generator[Fleet]:
 @pytest.mark.parametrize(
     "worker",
     [
-        pytest.param("uvicorn_worker.UvicornWorker", id="issue 13.A26 uvicorn's worker"),
-        pytest.param("asgi", id="issue 13.A26 gunicorn's own worker", marks=pytest.mark.full),
+        pytest.param("uvicorn_worker.UvicornWorker", id="uvicorn's worker"),
+        pytest.param("asgi", id="gunicorn's own worker", marks=pytest.mark.full),
     ],
 )
 def test_a_worker_that_restarts_in_an_outage_takes_no_server_down(worker: str) -> None:
@@ -238,8 +238,8 @@ async def main():
 @pytest.mark.parametrize(
     ("loop", "run"),
     [
-        pytest.param("import asyncio", "asyncio.run(main())", id="issue 13.B8 asyncio"),
-        pytest.param("import trio", "trio.run(main)", id="issue 13.B8 trio"),
+        pytest.param("import asyncio", "asyncio.run(main())", id="asyncio"),
+        pytest.param("import trio", "trio.run(main)", id="trio"),
     ],
 )
 def test_a_fetch_imports_nothing(loop: str, run: str) -> None:

@@ -1,4 +1,4 @@
-"""Settings of one issuer for what providers do (CK-7), through the whole middleware and in every notation."""
+"""Settings of one issuer for what providers do, through the whole middleware and in every notation."""
 
 from __future__ import annotations
 
@@ -76,14 +76,16 @@ async def test_a_setting_admits_the_tokens_it_is_for(
     assert await status(issuer, {}) == 200
 
 
+@pytest.mark.requirement("CK-7")
 async def test_the_issuer_of_the_metadata_is_no_iss_when_token_issuers_are_given(issuer: Issuer) -> None:
-    """CK-7: only the listed values are accepted, exactly."""
+    """Only the listed values are accepted, exactly."""
     for iss in (ISS, ADFS + "/", ADFS.upper(), "https://fs.example.com/adfs/services/trust"):
         assert await status(issuer, {"token_issuers": [ADFS]}, iss=iss) == 401
 
 
+@pytest.mark.requirement("CK-7")
 async def test_keys_come_from_the_issuer_and_nothing_is_fetched_from_a_token_issuer(issuer: Issuer) -> None:
-    """CK-7: metadata and keys are found once, whatever the number of values."""
+    """Metadata and keys are found once, whatever the number of values."""
     app = Caller()
     server = AuthServerConfig(issuer=ISS, token_issuers=[ADFS, "acme"])
     protected = protect(issuer, app, authorization_servers=[server])
@@ -95,8 +97,8 @@ async def test_keys_come_from_the_issuer_and_nothing_is_fetched_from_a_token_iss
     assert published["authorization_servers"] == [ISS]
 
 
+@pytest.mark.requirement("CK-7", "RS-87")
 async def test_a_subject_from_the_client_id_is_a_client(issuer: Issuer) -> None:
-    """CK-7, RS-87."""
     app = Caller()
     assert await status(issuer, MACHINE, app, sub=...) == 200
     assert (app.subject, app.is_client) == ("c1", True)
@@ -104,8 +106,8 @@ async def test_a_subject_from_the_client_id_is_a_client(issuer: Issuer) -> None:
     assert (app.subject, app.is_client) == ("alice", False)
 
 
+@pytest.mark.requirement("CK-7", "RS-58")
 async def test_an_unpublished_issuer_is_trusted_and_not_named(issuer: Issuer, clock: Clock) -> None:
-    """CK-7, RS-58."""
     other = Issuer("https://other.example.com", algorithms=("RS256",), clock=clock)
     servers = [ISS, AuthServerConfig(issuer=other.url, jwks=other.jwks(), publish=False)]
     protected = protect(issuer, RecordingApp(), authorization_servers=servers)
@@ -174,8 +176,9 @@ def test_settings_that_cannot_be_meant_are_refused(servers: list[Any], said: str
         protect(issuer, RecordingApp(), authorization_servers=servers)
 
 
+@pytest.mark.requirement("CK-7")
 async def test_a_resolver_answers_for_a_token_issuer(issuer: Issuer) -> None:
-    """CK-7: the configuration has to list the `iss` that it was asked about."""
+    """The configuration has to list the `iss` that it was asked about."""
 
     def resolver(iss: str) -> AuthServerConfig:
         return AuthServerConfig(issuer=issuer.url, token_issuers=[ADFS], jwks=issuer.jwks())
@@ -226,6 +229,7 @@ def from_environment(_: Path) -> MCPAuth:
     return MCPAuth.from_env({"MCP_AUTH_RESOURCE": R, "MCP_AUTH_AUTHORIZATION_SERVERS": servers})
 
 
+@pytest.mark.requirement("CK-7")
 @pytest.mark.parametrize(
     "read",
     [
@@ -235,13 +239,12 @@ def from_environment(_: Path) -> MCPAuth:
     ],
 )
 def test_every_notation_has_the_settings_of_python(read: Callable[[Path], MCPAuth], tmp_path: Path) -> None:
-    """CK-7."""
     servers = read(tmp_path).configs[0].metadata.authorization_servers
     assert servers[1] == AuthServerConfig(**SETTINGS)
 
 
+@pytest.mark.requirement("CK-7")
 def test_the_schema_has_the_settings() -> None:
-    """CK-7."""
     schema: Any = Draft202012Validator(config_schema(settings_of(Settings), SHORTHAND))
     for good in (WHOLE, tomllib.loads(TOML)):
         schema.validate(good)

@@ -1,4 +1,4 @@
-"""Tokens of common providers (requirements part E): each passes with its documented configuration.
+"""Tokens of common providers: each passes with its documented configuration.
 
 Under the strict profile, tokens that deviate from RFC 9068 fail. No test connects to a provider.
 """
@@ -254,9 +254,10 @@ async def test_the_strict_profile_rejects_deviations_from_rfc_9068(provider: Pro
     )
 
 
+@pytest.mark.requirement("DC-1", "DC-13")
 @pytest.mark.parametrize("provider", PROVIDERS)
 async def test_keys_are_found_where_the_provider_publishes_them(provider: ProviderToken, clock: Clock) -> None:
-    """DC-1, DC-13: metadata is probed for in MCP's order, then keys are fetched from its key set URL."""
+    """Metadata is probed for in MCP's order, then keys are fetched from its key set URL."""
     trial = Trial(provider, clock, provider.server)
     assert await trial.status(provider.token(clock)) == 200
     issuer = parse_url(provider.issuer)
@@ -280,72 +281,72 @@ def plain(provider: ProviderToken) -> ProviderToken:
 
 # provider, changed claims, changed configuration, reason
 CHANGED = [
-    pytest.param(ENTRA_V2, {}, {"extra_audiences": []}, Reason.WRONG_AUDIENCE, id="E Entra v2 without extra_audiences"),
+    pytest.param(ENTRA_V2, {}, {"extra_audiences": []}, Reason.WRONG_AUDIENCE, id="Entra v2 without extra_audiences"),
     pytest.param(
         ENTRA_V2,
         {"iss": f"https://sts.windows.net/{TENANT}/"},
         {},
         Reason.UNKNOWN_ISSUER,
-        id="E Entra v1 token where v2 is configured",
+        id="Entra v1 token where v2 is configured",
     ),
     pytest.param(
         ENTRA_V2,
         {"iss": "https://login.microsoftonline.com/another-tenant/v2.0"},
         {},
         Reason.UNKNOWN_ISSUER,
-        id="E Entra, another tenant",
+        id="Entra, another tenant",
     ),
-    pytest.param(ENTRA_V2, {"scp": "mcp.write"}, {}, Reason.INSUFFICIENT_SCOPE, id="E Entra v2, another scope"),
-    pytest.param(ENTRA_V2_APP, {}, {"scope_claims": ["scp"]}, Reason.INSUFFICIENT_SCOPE, id="E Entra, roles not read"),
+    pytest.param(ENTRA_V2, {"scp": "mcp.write"}, {}, Reason.INSUFFICIENT_SCOPE, id="Entra v2, another scope"),
+    pytest.param(ENTRA_V2_APP, {}, {"scope_claims": ["scp"]}, Reason.INSUFFICIENT_SCOPE, id="Entra, roles not read"),
     pytest.param(
-        AUTH0, {"iss": "https://tenant.eu.auth0.com"}, {}, Reason.UNKNOWN_ISSUER, id="E Auth0 without its slash"
+        AUTH0, {"iss": "https://tenant.eu.auth0.com"}, {}, Reason.UNKNOWN_ISSUER, id="Auth0 without its slash"
     ),
     pytest.param(
-        AUTH0, {}, {"require_single_audience": True}, Reason.WRONG_AUDIENCE, id="RS-103 E Auth0 with userinfo"
+        AUTH0, {}, {"require_single_audience": True}, Reason.WRONG_AUDIENCE, id="RS-103 Auth0 with userinfo"
     ),
-    pytest.param(AUTH0_RBAC, {}, {"scope_claims": ["scope"]}, Reason.INSUFFICIENT_SCOPE, id="E Auth0, RBAC not read"),
-    pytest.param(COGNITO, {"token_use": "id"}, {}, Reason.WRONG_TOKEN_KIND, id="RS-84 E Cognito ID token"),
+    pytest.param(AUTH0_RBAC, {}, {"scope_claims": ["scope"]}, Reason.INSUFFICIENT_SCOPE, id="Auth0, RBAC not read"),
+    pytest.param(COGNITO, {"token_use": "id"}, {}, Reason.WRONG_TOKEN_KIND, id="RS-84 Cognito ID token"),
     pytest.param(
-        COGNITO_NO_AUD, {"token_use": "id"}, {}, Reason.WRONG_TOKEN_KIND, id="RS-84 E Cognito ID token, no-aud"
+        COGNITO_NO_AUD, {"token_use": "id"}, {}, Reason.WRONG_TOKEN_KIND, id="RS-84 Cognito ID token, no-aud"
     ),
-    pytest.param(COGNITO_NO_AUD, {"client_id": "c2"}, {}, Reason.WRONG_AUDIENCE, id="RS-91 E Cognito, another client"),
-    pytest.param(COGNITO_NO_AUD, {"scope": "openid"}, {}, Reason.WRONG_AUDIENCE, id="RS-91 E Cognito, no own scope"),
-    pytest.param(COGNITO_NO_AUD, {}, {"profile": "jwt"}, Reason.MISSING_CLAIM, id="E Cognito, no-aud not configured"),
-    pytest.param(COGNITO_NO_AUD, {"aud": R}, {}, None, id="RS-91 E Cognito, resource binding switched on"),
-    pytest.param(KEYCLOAK, {"aud": "account"}, {}, Reason.WRONG_AUDIENCE, id="E Keycloak without an audience mapper"),
-    pytest.param(KEYCLOAK, {"aud": REMOVED}, {}, Reason.MISSING_CLAIM, id="E Keycloak without any aud"),
-    pytest.param(KEYCLOAK, {"typ": "ID"}, {}, Reason.WRONG_TOKEN_KIND, id="RS-84 E Keycloak ID token"),
-    pytest.param(KEYCLOAK, {"typ": "Refresh"}, {}, Reason.WRONG_TOKEN_KIND, id="RS-90 E Keycloak refresh token"),
-    pytest.param(KEYCLOAK, {"typ": "DPoP"}, {}, None, id="E Keycloak, an unknown typ claim"),
+    pytest.param(COGNITO_NO_AUD, {"client_id": "c2"}, {}, Reason.WRONG_AUDIENCE, id="RS-91 Cognito, another client"),
+    pytest.param(COGNITO_NO_AUD, {"scope": "openid"}, {}, Reason.WRONG_AUDIENCE, id="RS-91 Cognito, no own scope"),
+    pytest.param(COGNITO_NO_AUD, {}, {"profile": "jwt"}, Reason.MISSING_CLAIM, id="Cognito, no-aud not configured"),
+    pytest.param(COGNITO_NO_AUD, {"aud": R}, {}, None, id="RS-91 Cognito, resource binding switched on"),
+    pytest.param(KEYCLOAK, {"aud": "account"}, {}, Reason.WRONG_AUDIENCE, id="Keycloak without an audience mapper"),
+    pytest.param(KEYCLOAK, {"aud": REMOVED}, {}, Reason.MISSING_CLAIM, id="Keycloak without any aud"),
+    pytest.param(KEYCLOAK, {"typ": "ID"}, {}, Reason.WRONG_TOKEN_KIND, id="RS-84 Keycloak ID token"),
+    pytest.param(KEYCLOAK, {"typ": "Refresh"}, {}, Reason.WRONG_TOKEN_KIND, id="RS-90 Keycloak refresh token"),
+    pytest.param(KEYCLOAK, {"typ": "DPoP"}, {}, None, id="Keycloak, an unknown typ claim"),
     pytest.param(
         WORKOS,
         {"iss": "https://api.workos.com/user_management/client_01H"},
         {},
         Reason.UNKNOWN_ISSUER,
-        id="E WorkOS session token",
+        id="WorkOS session token",
     ),
-    pytest.param(DESCOPE, {"aud": "P2abc"}, {}, Reason.WRONG_AUDIENCE, id="E Descope project audience"),
-    pytest.param(CLERK, {"aud": REMOVED}, {}, Reason.MISSING_CLAIM, id="E Clerk without Include Audience"),
-    pytest.param(SUPABASE, {"client_id": "c2"}, {}, Reason.CLIENT_NOT_ALLOWED, id="E Supabase, another client"),
-    pytest.param(SUPABASE, {"client_id": REMOVED}, {}, Reason.CLIENT_NOT_ALLOWED, id="E Supabase session token"),
-    pytest.param(SUPABASE_HOOK, {"aud": "authenticated"}, {}, Reason.WRONG_AUDIENCE, id="E Supabase, hook configured"),
+    pytest.param(DESCOPE, {"aud": "P2abc"}, {}, Reason.WRONG_AUDIENCE, id="Descope project audience"),
+    pytest.param(CLERK, {"aud": REMOVED}, {}, Reason.MISSING_CLAIM, id="Clerk without Include Audience"),
+    pytest.param(SUPABASE, {"client_id": "c2"}, {}, Reason.CLIENT_NOT_ALLOWED, id="Supabase, another client"),
+    pytest.param(SUPABASE, {"client_id": REMOVED}, {}, Reason.CLIENT_NOT_ALLOWED, id="Supabase session token"),
+    pytest.param(SUPABASE_HOOK, {"aud": "authenticated"}, {}, Reason.WRONG_AUDIENCE, id="Supabase, hook configured"),
     pytest.param(
-        LOGTO, {}, {"algorithms": ["RS256"]}, Reason.ALGORITHM_NOT_ALLOWED, id="RS-71 E Logto, ES384 not listed"
+        LOGTO, {}, {"algorithms": ["RS256"]}, Reason.ALGORITHM_NOT_ALLOWED, id="RS-71 Logto, ES384 not listed"
     ),
-    pytest.param(plain(ADFS), {}, {}, Reason.UNKNOWN_ISSUER, id="CK-7 E AD FS without token_issuers"),
-    pytest.param(ADFS, {"iss": ADFS.claims["iss"] + "/"}, {}, Reason.UNKNOWN_ISSUER, id="CK-7 E AD FS, a slash more"),
-    pytest.param(ADFS, {"iss": "https://adfs.example.com/adfs/services/trust"}, {}, Reason.UNKNOWN_ISSUER, id="CK-7 E AD FS, https"),
-    pytest.param(plain(FUSIONAUTH), {}, {}, Reason.UNKNOWN_ISSUER, id="CK-7 E FusionAuth without token_issuers"),
-    pytest.param(FUSIONAUTH, {"iss": "ACME.com"}, {}, Reason.UNKNOWN_ISSUER, id="CK-7 E FusionAuth, another case"),
-    pytest.param(plain(IDENTITY_SERVER_M2M), {}, {}, Reason.MISSING_CLAIM, id="CK-7 E IdentityServer without subject_claims"),
-    pytest.param(IDENTITY_SERVER_M2M, {"client_id": REMOVED}, {}, Reason.MISSING_CLAIM, id="CK-7 E IdentityServer, no subject claim at all"),
-    pytest.param(plain(KEYCLOAK_M2M), {}, {}, Reason.MISSING_CLAIM, id="CK-7 E Keycloak without subject_claims"),
-    pytest.param(plain(KEYCLOAK_ROLES), {}, {}, Reason.INSUFFICIENT_SCOPE, id="CK-7 E Keycloak, nested roles not read"),
-    pytest.param(KEYCLOAK_ROLES, {"realm_access": ["mcp:read"]}, {}, Reason.INSUFFICIENT_SCOPE, id="CK-7 E Keycloak, no object at the path"),
-    pytest.param(plain(AUTHENTIK), {"aud": R}, {}, Reason.WRONG_TOKEN_KIND, id="CK-7 E authentik without accept_nonce"),
-    pytest.param(AUTHENTIK, {"at_hash": "x"}, {}, Reason.WRONG_TOKEN_KIND, id="CK-7 E authentik ID token"),
-    pytest.param(ZITADEL, {ZITADEL_ROLES: {}}, {}, Reason.INSUFFICIENT_SCOPE, id="CK-7 E ZITADEL, no roles"),
-    pytest.param(ZITADEL, {}, {"scope_claims": ["scope"]}, Reason.INSUFFICIENT_SCOPE, id="CK-7 E ZITADEL, roles not read"),
+    pytest.param(plain(ADFS), {}, {}, Reason.UNKNOWN_ISSUER, id="CK-7 AD FS without token_issuers"),
+    pytest.param(ADFS, {"iss": ADFS.claims["iss"] + "/"}, {}, Reason.UNKNOWN_ISSUER, id="CK-7 AD FS, a slash more"),
+    pytest.param(ADFS, {"iss": "https://adfs.example.com/adfs/services/trust"}, {}, Reason.UNKNOWN_ISSUER, id="CK-7 AD FS, https"),
+    pytest.param(plain(FUSIONAUTH), {}, {}, Reason.UNKNOWN_ISSUER, id="CK-7 FusionAuth without token_issuers"),
+    pytest.param(FUSIONAUTH, {"iss": "ACME.com"}, {}, Reason.UNKNOWN_ISSUER, id="CK-7 FusionAuth, another case"),
+    pytest.param(plain(IDENTITY_SERVER_M2M), {}, {}, Reason.MISSING_CLAIM, id="CK-7 IdentityServer without subject_claims"),
+    pytest.param(IDENTITY_SERVER_M2M, {"client_id": REMOVED}, {}, Reason.MISSING_CLAIM, id="CK-7 IdentityServer, no subject claim at all"),
+    pytest.param(plain(KEYCLOAK_M2M), {}, {}, Reason.MISSING_CLAIM, id="CK-7 Keycloak without subject_claims"),
+    pytest.param(plain(KEYCLOAK_ROLES), {}, {}, Reason.INSUFFICIENT_SCOPE, id="CK-7 Keycloak, nested roles not read"),
+    pytest.param(KEYCLOAK_ROLES, {"realm_access": ["mcp:read"]}, {}, Reason.INSUFFICIENT_SCOPE, id="CK-7 Keycloak, no object at the path"),
+    pytest.param(plain(AUTHENTIK), {"aud": R}, {}, Reason.WRONG_TOKEN_KIND, id="CK-7 authentik without accept_nonce"),
+    pytest.param(AUTHENTIK, {"at_hash": "x"}, {}, Reason.WRONG_TOKEN_KIND, id="CK-7 authentik ID token"),
+    pytest.param(ZITADEL, {ZITADEL_ROLES: {}}, {}, Reason.INSUFFICIENT_SCOPE, id="CK-7 ZITADEL, no roles"),
+    pytest.param(ZITADEL, {}, {"scope_claims": ["scope"]}, Reason.INSUFFICIENT_SCOPE, id="CK-7 ZITADEL, roles not read"),
 ]  # fmt: skip
 
 
@@ -357,35 +358,35 @@ async def test_changed_tokens_and_configurations_are_rejected_for_the_right_reas
 
 
 NEVER = [
-    pytest.param(OKTA_ORG, {}, Reason.TYP_NOT_ACCEPTED, id="E Okta org AS"),
-    pytest.param(GOOGLE_ID_TOKEN, {}, Reason.WRONG_TOKEN_KIND, id="RS-84 E Google ID token"),
-    pytest.param(GOOGLE_BEFRIENDED, {}, Reason.WRONG_TOKEN_KIND, id="RS-84 E Google ID token, its client id accepted"),
+    pytest.param(OKTA_ORG, {}, Reason.TYP_NOT_ACCEPTED, id="Okta org AS"),
+    pytest.param(GOOGLE_ID_TOKEN, {}, Reason.WRONG_TOKEN_KIND, id="RS-84 Google ID token"),
+    pytest.param(GOOGLE_BEFRIENDED, {}, Reason.WRONG_TOKEN_KIND, id="RS-84 Google ID token, its client id accepted"),
     pytest.param(
-        GOOGLE_BEFRIENDED, {"at_hash": REMOVED}, Reason.WRONG_TOKEN_KIND, id="RS-84 E Google ID token without at_hash"
+        GOOGLE_BEFRIENDED, {"at_hash": REMOVED}, Reason.WRONG_TOKEN_KIND, id="RS-84 Google ID token without at_hash"
     ),
     pytest.param(
         GOOGLE_ID_TOKEN,
         {"at_hash": REMOVED, "nonce": REMOVED},
         Reason.WRONG_AUDIENCE,
-        id="E Google ID token without at_hash and nonce",
+        id="Google ID token without at_hash and nonce",
     ),
     pytest.param(
         GOOGLE_BEFRIENDED,
         {"at_hash": REMOVED, "nonce": REMOVED},
         Reason.INSUFFICIENT_SCOPE,
-        id="E Google ID token without any mark has no scope",
+        id="Google ID token without any mark has no scope",
     ),
     pytest.param(
         replace(CLERK, config={}, typ="JWT"),
         {"aud": REMOVED, "client_id": REMOVED, "scope": REMOVED, "azp": "https://app.example.com", "sid": "sess_1"},
         Reason.MISSING_CLAIM,
-        id="E Clerk session JWT",
+        id="Clerk session JWT",
     ),
     pytest.param(
         replace(CLERK, config={}, typ="JWT"),
         {"scope": REMOVED, "nonce": "n", "at_hash": "x"},
         Reason.WRONG_TOKEN_KIND,
-        id="RS-84 E Clerk ID token",
+        id="RS-84 Clerk ID token",
     ),
 ]
 

@@ -147,7 +147,7 @@ def test_a_server_without_a_root_path_option_serves_the_resource(
         probe(stack)
 
 
-@pytest.mark.parametrize((), [pytest.param(id="RS-2")])
+@pytest.mark.requirement("RS-2")
 def test_a_rule_does_not_fail_open_if_the_server_has_no_root_path_option(proxied: Proxied) -> None:
     with asking(proxied("uvicorn", "raw-wrap", knows_root_path=False)) as stack:
         assert stack.get("admin").status_code == 400
@@ -187,7 +187,7 @@ def test_forged_forwarding_fields_do_not_change_published_urls(
         assert stack.get("whoami", **lies).json()["sub"] == "alice"
 
 
-@pytest.mark.parametrize((), [pytest.param(id="RS-53")])
+@pytest.mark.requirement("RS-53")
 def test_the_log_names_the_path_that_the_proxy_must_route(proxied: Proxied, tmp_path: Path) -> None:
     """Without its second location nginx does not serve the metadata document; the log names the path to route."""
     with asking(proxied("uvicorn", "raw-wrap")) as stack:
@@ -205,7 +205,7 @@ def test_the_log_names_the_path_that_the_proxy_must_route(proxied: Proxied, tmp_
         assert missing.status_code == 404
 
 
-@pytest.mark.parametrize((), [pytest.param(id="RS-18")])
+@pytest.mark.requirement("RS-16")
 def test_a_long_token_passes(proxied: Proxied) -> None:
     """The default limit of header fields in nginx and in gunicorn is 8 KB."""
     with asking(proxied("uvicorn", "raw-wrap")) as stack:

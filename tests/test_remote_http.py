@@ -28,11 +28,6 @@ pytestmark = pytest.mark.anyio
 MIB = 1024 * 1024
 
 
-def covers(ids: str) -> pytest.MarkDecorator:
-    """Requirement ids in the id of a test without parameters."""
-    return pytest.mark.parametrize((), [pytest.param(id=ids)])
-
-
 Write = Callable[[bytes], None]
 
 
@@ -263,8 +258,8 @@ async def test_bad_answers(
     assert [path for path, _ in server.requests] == ["/x"]
 
 
+@pytest.mark.requirement("DC-5")
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"])
-@covers("DC-5")
 async def test_redirects_are_not_followed(status: str, server: Server, fetcher: Fetcher) -> None:
     server.behaviours["/x"] = answer(b"{}", status, location="/canary")
     server.behaviours["/canary"] = answer(b"{}")
@@ -274,7 +269,7 @@ async def test_redirects_are_not_followed(status: str, server: Server, fetcher: 
     assert [path for path, _ in server.requests] == ["/x"]
 
 
-@covers("DC-4 no cookies, no credentials")
+@pytest.mark.requirement("DC-4")
 async def test_what_is_sent(server: Server, fetcher: Fetcher) -> None:
     server.behaviours["/x"] = answer(b"{}", set_cookie="session=1; Path=/")
     for _ in range(2):
@@ -371,7 +366,7 @@ async def test_the_whole_exchange_has_one_time_limit(
     assert caught.value.transient is True
 
 
-@covers("DC-7")
+@pytest.mark.requirement("DC-7")
 def test_the_limits() -> None:
     assert (remote.CONNECT_SECONDS, remote.TOTAL_SECONDS, remote.MAX_BYTES) == (3.0, 10.0, 512 * 1024)
 
@@ -384,8 +379,8 @@ async def test_a_refused_connection(fetcher: Fetcher) -> None:
     assert caught.value.transient is True
 
 
+@pytest.mark.requirement("DC-4")
 @pytest.mark.every_loop
-@covers("DC-4")
 async def test_tls_that_is_none(server: Server, fetcher: Fetcher) -> None:
     with pytest.raises(DiscoveryError, match="could not be fetched: ConnectError") as caught:
         await fetcher.fetch_json(server.url.replace("http:", "https:") + "/x")

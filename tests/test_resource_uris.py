@@ -1,4 +1,4 @@
-"""The forms in which a server may read a resource's URI (RS-192), compared with the parser of real servers."""
+"""The forms in which a server may read a resource's URI, compared with the parser of real servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`_oauth.responses`: complete responses, byte for byte (RS-39, RS-40, RS-42, RS-43)."""
+"""`_oauth.responses`: complete responses, byte for byte."""
 
 from __future__ import annotations
 
@@ -166,8 +166,9 @@ def test_fields_of_the_refusal_itself_come_last() -> None:
     assert refusal_response(refusal, SOURCE).headers[-1] == (b"dpop-nonce", b"n")
 
 
+@pytest.mark.requirement("RS-39")
 def test_details_are_for_debugging_only() -> None:
-    """RS-39: off by default; if on, they contain the values for the operator."""
+    """Off by default; if on, they contain the values for the operator."""
     refusal = InvalidToken(Reason.WRONG_AUDIENCE, expected="a", found="b\n", issuer="c", kid="d", alg="e")
     cause = {"reason": "wrong_audience", "issuer": "c", "kid": "d", "alg": "e", "expected": "a", "found": "b\\n"}
     plain = {"error": "invalid_token", "error_description": "The access token is invalid"}
@@ -210,10 +211,11 @@ def test_with_headers_is_a_new_response() -> None:
 texts = st.none() | st.text(max_size=200)
 
 
+@pytest.mark.requirement("RS-39")
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(list(Reason)), st.tuples(*[texts] * 5))
 def test_nothing_of_the_details_reaches_the_caller(reason: Reason, details: tuple[str | None, ...]) -> None:
-    """RS-39: the response contains the same bytes for every invalid token."""
+    """The response contains the same bytes for every invalid token."""
     expected, found, issuer, kid, alg = details
     detailed = InvalidToken(reason, expected=expected, found=found, issuer=issuer, kid=kid, alg=alg)
     assert refusal_response(detailed, SOURCE) == refusal_response(InvalidToken(Reason.BAD_SIGNATURE), SOURCE)

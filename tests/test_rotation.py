@@ -29,11 +29,6 @@ pytestmark = pytest.mark.anyio
 REFILL = 31.0  # seconds until an empty bucket for unknown kids allows a fetch, and one more
 
 
-def covers(ids: str) -> pytest.MarkDecorator:
-    """Requirement ids in the id of a test without parameters."""
-    return pytest.mark.parametrize((), [pytest.param(id=ids)])
-
-
 def new_key() -> dict[str, Any]:
     """A private JWK."""
     key = SigningKey("ES256")
@@ -102,7 +97,7 @@ def guess(token: str, site: CompiledConfig) -> str:
     return f"{encode(header)}.{encode(claims)}.{signature}"
 
 
-@covers("DC-10 RS-77 rotation by restarts, under load and a flood of random kids")
+@pytest.mark.requirement("DC-10", "RS-77")
 async def test_no_good_token_is_refused_while_keys_change(server: Server, first: dict[str, Any]) -> None:
     site = CompiledConfig(server.now.issuer)
     goods = [await server.mint() for _ in range(5)]
@@ -151,7 +146,7 @@ async def test_no_good_token_is_refused_while_keys_change(server: Server, first:
     assert flood.total() > 1000
 
 
-@covers("DC-10 keys published before use")
+@pytest.mark.requirement("DC-10")
 async def test_keys_published_before_they_are_used_cost_no_fetch(server: Server, first: dict[str, Any]) -> None:
     site, second = CompiledConfig(server.now.issuer), new_key()
     assert await site.ask(await server.mint()) == 200
@@ -167,8 +162,8 @@ async def test_keys_published_before_they_are_used_cost_no_fetch(server: Server,
     assert await server.fetches() == 0
 
 
+@pytest.mark.requirement("DC-10")
 @pytest.mark.every_loop
-@covers("DC-10 without a flood")
 async def test_a_new_key_passes_on_its_first_request(server: Server) -> None:
     site = CompiledConfig(server.now.issuer)
     assert await site.ask(await server.mint()) == 200

@@ -91,8 +91,9 @@ def test_the_hierarchy_is_reachability(implies: dict[str, list[str]], scope: str
     assert (hierarchy.cycle() is None) is not any(name in reachable(implies, name) for name in implies)
 
 
+@pytest.mark.requirement("RS-111")
 def test_one_requirement_for_all_groups_in_stable_order() -> None:
-    """RS-111: each scope once, in the order of the groups."""
+    """Each scope once, in the order of the groups."""
     requirement = FILES.require(["mcp:read", "a"], ["files:read", "mcp:read"], ["a", "z"])
     assert requirement.needed == ("mcp:read", "a", "files:read", "z")
     assert requirement.named == requirement.needed
@@ -114,8 +115,9 @@ def test_what_a_challenge_names(groups: tuple[list[str], ...], expected: tuple[s
     assert FILES.require(*groups) == FILES.require(*groups)
 
 
+@pytest.mark.requirement("RS-111")
 def test_request_scope_names_are_for_challenges_only() -> None:
-    """RS-111: challenges name scopes as clients must request them; tokens are compared by their own names."""
+    """Challenges name scopes as clients must request them; tokens are compared by their own names."""
     hierarchy = ScopeHierarchy({"admin": ["read"]}, {"read": "api://x/read", "other": "api://x/read"})
     requirement = hierarchy.require(["read", "write", "other"])
     assert requirement.named == ("api://x/read", "write")

@@ -522,7 +522,7 @@ app = MCPAuthMiddleware(
 """
 
 
-@pytest.mark.parametrize((), [pytest.param(id="RS-2 Daphne-Root-Path")])
+@pytest.mark.requirement("RS-2")
 def test_daphne_lets_no_client_choose_what_is_public(tmp_path: Path) -> None:
     """Daphne takes the root path from a header field of the client; only some frameworks cut it off the path."""
     (tmp_path / "called.py").write_text(CALLED)

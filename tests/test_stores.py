@@ -1,4 +1,4 @@
-"""`stores`: a bounded store on both event loops, and a revocation list over any store (RS-88)."""
+"""`stores`: a bounded store on both event loops, and a revocation list over any store."""
 
 from __future__ import annotations
 
@@ -282,7 +282,8 @@ class BrokenStore:
         raise ConnectionError
 
 
+@pytest.mark.requirement("RS-88")
 async def test_a_store_that_fails_is_no_pass() -> None:
-    """RS-88: the error goes to the middleware, which answers 503."""
+    """The error goes to the middleware, which answers 503."""
     with pytest.raises(ConnectionError):
         await RevocationList(BrokenStore())(caller())

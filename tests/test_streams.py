@@ -1,4 +1,4 @@
-"""What outlives or follows a request: filtered lists, sessions bound to their caller, streams that end (A13)."""
+"""What outlives or follows a request: filtered lists, sessions bound to their caller, streams that end."""
 
 from __future__ import annotations
 
@@ -138,15 +138,17 @@ async def test_an_event_stream(issuer: Issuer, newline: bytes, at: int) -> None:
     assert [tool["name"] for tool in json.loads(listed.partition(b"data: ")[2])["result"]["tools"]] == ["x"]
 
 
+@pytest.mark.requirement("RS-215")
 async def test_hidden_is_forbidden(issuer: Issuer) -> None:
     app = Replies(b"{}")
     assert (await post(guarded(issuer, app, filter_lists=True), token(issuer), call_tool("delete_file"))).status == 403
-    assert app.scopes == []  # RS-215
+    assert app.scopes == []
 
 
 NOT_FOUND = {"jsonrpc": "2.0", "error": {"code": -32600, "message": "Session not found"}}
 
 
+@pytest.mark.requirement("RS-3", "RS-210")
 async def test_sessions(issuer: Issuer) -> None:
     app = Replies(b"{}", mcp_session_id=b"s1")
     guard = guarded(issuer, app, {"session_store": MemoryStore()})
@@ -155,19 +157,20 @@ async def test_sessions(issuer: Issuer) -> None:
     assert (await post(guard, alice, rpc("ping"), LEGACY, session)).status == 404  # not made yet
     assert (await post(guard, alice, rpc("initialize"))).status == 200
     answers = [await post(guard, who, rpc("ping"), LEGACY, session) for who in (alice, again, bob)]
-    assert [answer.status for answer in answers] == [200, 200, 404]  # RS-210
+    assert [answer.status for answer in answers] == [200, 200, 404]
     assert answers[2].json() == NOT_FOUND
     assert (await post(guard, bob, rpc("initialize"))).status == 200  # the app names alice's session again
     assert (await post(guard, bob, b"", None, session, method="GET")).status == 404
     assert (await post(guard, alice, b"", None, session, method="DELETE")).status == 200
-    assert (await post(guard, None, rpc("ping"), LEGACY, session)).status == 401  # RS-3
+    assert (await post(guard, None, rpc("ping"), LEGACY, session)).status == 401
 
 
+@pytest.mark.requirement("RS-211")
 async def test_later_revisions_have_no_sessions(issuer: Issuer) -> None:
     app = Replies(b"{}")
     guard = guarded(issuer, app, {"session_store": MemoryStore()})
     fields = [("mcp-session-id", "zzz"), ("last-event-id", "1"), ("mcp-method", "ping")]
-    assert (await post(guard, token(issuer), modern(rpc("ping")), MODERN, *fields)).status == 200  # RS-211
+    assert (await post(guard, token(issuer), modern(rpc("ping")), MODERN, *fields)).status == 200
     assert {b"mcp-session-id", b"last-event-id"}.isdisjoint(dict(app.scopes[0]["headers"]))
 
 

@@ -1,4 +1,4 @@
-"""Event streams of real servers end with their token, between two events, and wake the app (RS-212, RS-213)."""
+"""Event streams of real servers end with their token, between two events, and wake the app."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strict JSON (RS-70): what is refused, that only `JSONRefused` is raised, and that the cost is bounded."""
+"""Strict JSON: what is refused, that only `JSONRefused` is raised, and that the cost is bounded."""
 
 from __future__ import annotations
 

@@ -161,10 +161,11 @@ def test_a_test_client_with_the_base_url_passes_the_host_check(issuer: Issuer, r
         assert client.get(path, headers={"authorization": f"Bearer {token}"}).status_code == 200
 
 
+@pytest.mark.requirement("RS-223")
 def test_the_log_names_the_fix_for_the_default_host_of_test_clients(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """RS-223: the check itself makes no exception for tests."""
+    """The check itself makes no exception for tests."""
     client = TestClient(configured(resource="http://127.0.0.1:8000/mcp", clock=clock).wrap(RecordingApp()))
     assert client.get("/mcp").status_code == 421
     assert "pass base_url=asgi_mcp_auth.testing.base_url(auth) to the test client" in caplog.text

@@ -26,10 +26,6 @@ pytestmark = pytest.mark.anyio
 INFO = AuthInfo(issuer="i", subject="s")
 
 
-def covers(ids: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize((), [pytest.param(id=ids)])
-
-
 async def ask(app: Any, raw: str, path: str = "/mcp") -> Answer:
     return await call(app, path=path, headers=bearer(raw))
 
@@ -42,7 +38,7 @@ def cache_of(protected: Any) -> Any:
 # --- Bounded ---
 
 
-@covers("RS-89 a flood of distinct good tokens")
+@pytest.mark.requirement("RS-89")
 async def test_a_flood_of_distinct_tokens_keeps_the_cache_within_its_size(issuer: Issuer) -> None:
     protected = protect(issuer, RecordingApp(), token_cache_size=50)
     mine = token(issuer, sub="mine")
@@ -55,7 +51,7 @@ async def test_a_flood_of_distinct_tokens_keeps_the_cache_within_its_size(issuer
     assert (status.hits, status.misses) == (299, 301)  # what is in use stays
 
 
-@covers("RS-89 bounded in bytes")
+@pytest.mark.requirement("RS-89")
 async def test_large_tokens_are_evicted_at_the_memory_limit(issuer: Issuer) -> None:
     protected = protect(issuer, RecordingApp(), token_cache_bytes=100_000)
     for number in range(40):
@@ -67,7 +63,7 @@ async def test_large_tokens_are_evicted_at_the_memory_limit(issuer: Issuer) -> N
     assert status.evictions == 40 - status.entries
 
 
-@covers("RS-89 a token that is larger than the cache")
+@pytest.mark.requirement("RS-89")
 async def test_a_token_larger_than_the_memory_limit_is_not_cached(issuer: Issuer) -> None:
     protected = protect(issuer, RecordingApp(), token_cache_bytes=2_000)
     for _ in range(3):
@@ -146,10 +142,11 @@ def taken_by(payload: bytes) -> tuple[int, int]:
     return sum((block.size + 15) & ~15 for block in blocks), estimate
 
 
+@pytest.mark.requirement("RS-89")
 @settings(max_examples=40, deadline=None)
 @given(st.dictionaries(st.text(max_size=10), JSON, max_size=12), st.booleans(), st.lists(st.just("a"), max_size=80))
 def test_the_estimate_is_never_too_low(claims: dict[str, Any], ascii_only: bool, scopes: list[str]) -> None:
-    """RS-89: the memory bound holds for every content of a token."""
+    """The memory bound holds for every content of a token."""
     text = json.dumps({**claims, "scope": " ".join(scopes)}, ensure_ascii=ascii_only, separators=(",", ":"))
     payload = text.encode("utf-8", "surrogatepass")
     try:
@@ -160,6 +157,7 @@ def test_the_estimate_is_never_too_low(claims: dict[str, Any], ascii_only: bool,
     assert taken <= estimate
 
 
+@pytest.mark.requirement("RS-89")
 @pytest.mark.parametrize(
     "payload",
     [
@@ -182,7 +180,7 @@ def test_the_estimate_is_never_too_low(claims: dict[str, Any], ascii_only: bool,
     ],
 )
 def test_the_estimate_is_never_too_low_for_hostile_claims(payload: bytes) -> None:
-    """RS-89: the largest memory per byte of each kind of JSON value."""
+    """The largest memory per byte of each kind of JSON value."""
     taken, estimate = taken_by(payload)
     assert taken <= estimate <= 180 * len(payload)
 
@@ -193,7 +191,7 @@ def test_the_estimate_of_an_ordinary_token_is_not_far_off() -> None:
     assert taken <= estimate <= 3 * taken
 
 
-@covers("RS-89 the token itself")
+@pytest.mark.requirement("RS-89")
 async def test_the_estimate_covers_a_token_that_the_app_sees(issuer: Issuer) -> None:
     raw = token(issuer, note="x" * 2_000)
     weights: list[int] = []
@@ -207,7 +205,7 @@ async def test_the_estimate_covers_a_token_that_the_app_sees(issuer: Issuer) -> 
 # --- Never another token ---
 
 
-@covers("RS-86 RS-89 one-bit neighbours")
+@pytest.mark.requirement("RS-86", "RS-89")
 async def test_a_token_that_differs_from_a_cached_token_is_verified(issuer: Issuer) -> None:
     protected = protect(issuer, RecordingApp())
     raw = token(issuer).encode()
@@ -223,7 +221,7 @@ async def test_a_token_that_differs_from_a_cached_token_is_verified(issuer: Issu
     assert (await ask(protected, raw.decode())).status == 200
 
 
-@covers("RS-89 a signature spelled otherwise")
+@pytest.mark.requirement("RS-89")
 async def test_another_signature_over_the_same_claims_is_verified(issuer: Issuer) -> None:
     """The ECDSA signature (r, -s) is valid too: it makes another token, which is verified separately."""
     protected = protect(issuer, RecordingApp())
@@ -239,7 +237,7 @@ async def test_another_signature_over_the_same_claims_is_verified(issuer: Issuer
     assert cache_of(protected).misses == before + 1
 
 
-@covers("RS-77 RS-89 tokens of a removed key")
+@pytest.mark.requirement("RS-77", "RS-89")
 async def test_cached_tokens_of_a_removed_key_are_rejected(issuer: Issuer, clock: Clock) -> None:
     protected = protect(issuer, RecordingApp())
     kept = [token(issuer, sub=f"u{n}", exp=int(clock.now) + 7200) for n in range(3)]
@@ -254,7 +252,7 @@ async def test_cached_tokens_of_a_removed_key_are_rejected(issuer: Issuer, clock
     assert cache_of(protected).entries == 0
 
 
-@covers("RS-104 two resources")
+@pytest.mark.requirement("RS-104")
 async def test_two_resources_have_separate_caches(issuer: Issuer) -> None:
     resources = ["https://mcp.example.com/a/mcp", "https://mcp.example.com/b/mcp"]
     auth = MCPAuth(
@@ -306,7 +304,7 @@ def _with_static_keys(issuer: Issuer) -> Any:
 # --- What is not cached ---
 
 
-@covers("RS-110 scopes are checked for every request")
+@pytest.mark.requirement("RS-110")
 async def test_required_scopes_are_checked_for_cached_tokens(issuer: Issuer) -> None:
     metadata = ResourceServerMetadata(resource=R, authorization_servers=[issuer.url])
     policy = ScopePolicy(default=["mcp:read"], paths={"/mcp/admin": ["admin"]})
@@ -322,7 +320,7 @@ async def test_required_scopes_are_checked_for_cached_tokens(issuer: Issuer) -> 
     assert (await call(protected)).challenge == CH0
 
 
-@covers("RS-88 a hook is asked every time")
+@pytest.mark.requirement("RS-88")
 async def test_the_revocation_hook_is_called_for_cached_tokens(issuer: Issuer) -> None:
     asked: list[str] = []
 
@@ -373,7 +371,7 @@ def vandalise(scope: Any) -> list[str]:
     return done
 
 
-@covers("RS-215 RS-89 whatever a handler changes")
+@pytest.mark.requirement("RS-89", "RS-215")
 async def test_nothing_that_a_handler_changes_is_seen_by_another_request(issuer: Issuer) -> None:
     found: list[Any] = []
 

@@ -41,11 +41,6 @@ STALE = 700.0  # a key set without Cache-Control is fresh for ten minutes
 SOON = 0.15  # seconds, for a fetch as a whole
 
 
-def covers(ids: str) -> pytest.MarkDecorator:
-    """Requirement ids in the id of a test without parameters."""
-    return pytest.mark.parametrize((), [pytest.param(id=ids)])
-
-
 @pytest.fixture(scope="module")
 def _server() -> Generator[Upstream]:
     server = Upstream()
@@ -137,7 +132,7 @@ def unsigned(issuer: Issuer, **changes: Any) -> Callable[[str], str]:
 # --- How much reaches the server ---
 
 
-@covers("DC-7 500 at once, cold")
+@pytest.mark.requirement("DC-7")
 async def test_500_cold_requests_cost_one_fetch(upstream: Upstream, site: CompiledConfig) -> None:
     upstream.issuer.stall("/jwks", seconds=0.1)
     tokens = [good(upstream) for _ in range(500)]
@@ -181,7 +176,7 @@ async def test_10000_random_kids(
     assert issuer.unknown_kids <= 1000
 
 
-@covers("DC-10 a flood that goes on")
+@pytest.mark.requirement("DC-10")
 async def test_random_kids_cost_two_fetches_a_minute(upstream: Upstream, site: CompiledConfig, clock: Clock) -> None:
     assert await site.ask(good(upstream)) == 200
     make = unsigned(upstream.issuer, iat=int(clock.now) - 200)
@@ -191,7 +186,7 @@ async def test_random_kids_cost_two_fetches_a_minute(upstream: Upstream, site: C
     assert upstream.issuer.requests["/jwks"] == 1 + 2 + 250 // 30
 
 
-@covers("DC-7 10,000 unknown issuers")
+@pytest.mark.requirement("DC-7")
 async def test_10000_unknown_issuers_cost_nothing(upstream: Upstream, site: CompiledConfig) -> None:
     for n in range(10_000):
         iss = f"{upstream.url}/{n}" if n % 2 else f"https://{secrets.token_hex(6)}.example.com"
@@ -402,7 +397,7 @@ async def test_any_label_for_what_is_json(upstream: Upstream, site: CompiledConf
     assert await site.ask(good(upstream)) == 200
 
 
-@covers("DC-8 RS-6 the hard limit")
+@pytest.mark.requirement("DC-8", "RS-6")
 async def test_an_outage_that_lasts(upstream: Upstream, site: CompiledConfig, clock: Clock) -> None:
     """For a day the keys from before serve, at one attempt in 30 s; then no token can be verified: 503, not 401."""
     assert await site.ask(good(upstream)) == 200

@@ -44,11 +44,6 @@ FAILED = (503, "1")
 PASSED = (200, None)
 
 
-def covers(ids: str) -> pytest.MarkDecorator:
-    """Requirement ids in the id of a test without parameters."""
-    return pytest.mark.parametrize((), [pytest.param(id=ids)])
-
-
 def outcome(answer: Answer) -> tuple[int, str | None]:
     return answer.status, answer.challenge or answer.header("retry-after")
 
@@ -133,7 +128,7 @@ async def test_is_revoked(hook: Callable[..., Any], expected: tuple[int, str | N
     assert app.calls == (2 if expected == PASSED else 0)
 
 
-@covers("RS-88 RS-39")
+@pytest.mark.requirement("RS-39", "RS-88")
 async def test_a_failing_hook_tells_the_operator_only(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
     answer = await call(protect(issuer, RecordingApp(), is_revoked=fails), headers=bearer(token(issuer)))
     assert answer.json() == {"error": "temporarily_unavailable"}
@@ -145,7 +140,7 @@ async def test_a_failing_hook_tells_the_operator_only(issuer: Issuer, caplog: py
     assert vars(decision)["reason"] == "hook_failed"
 
 
-@covers("RS-88 RS-89 asked about cached tokens too")
+@pytest.mark.requirement("RS-88", "RS-89")
 async def test_the_hook_is_asked_every_time(issuer: Issuer) -> None:
     asked: list[str] = []
     revoked: set[str] = set()
@@ -165,7 +160,7 @@ async def test_the_hook_is_asked_every_time(issuer: Issuer) -> None:
     assert asked == ["alice"] * 4
 
 
-@covers("RS-88 after everything else")
+@pytest.mark.requirement("RS-88")
 async def test_the_hook_is_not_asked_about_bad_tokens(issuer: Issuer) -> None:
     asked: list[AuthInfo] = []
     guarded = protect(issuer, RecordingApp(), is_revoked=asked.append)
@@ -245,7 +240,7 @@ class BrokenStore(MemoryStore):
         raise ConnectionError("no store")
 
 
-@covers("RS-88 a store that fails")
+@pytest.mark.requirement("RS-88")
 async def test_a_store_that_fails_is_no_pass(issuer: Issuer) -> None:
     guarded = protect(issuer, RecordingApp(), is_revoked=RevocationList(BrokenStore()))
     assert await ask(guarded, token(issuer)) == FAILED
@@ -339,13 +334,13 @@ async def test_headers_of_a_verifier_are_added_to_the_apps_response(issuer: Issu
     assert app.headers == [(b"x-app", b"1"), (b"dpop-nonce", b"the app's")]
 
 
-@covers("RS-115")
+@pytest.mark.requirement("RS-115")
 async def test_a_verifiers_identity_is_held_to_the_scopes(issuer: Issuer) -> None:
     verifier = Own(Verified(AuthInfo(issuer=ISS, subject="alice", scopes=["other"])))
     assert await ask(owned(issuer, RecordingApp(), verifier), "opaque") == (403, chs("mcp:read"))
 
 
-@covers("RS-88")
+@pytest.mark.requirement("RS-88")
 @pytest.mark.parametrize(("revoked", "expected"), [(False, PASSED), (True, REFUSED)])
 async def test_the_hook_comes_after_any_verifier(
     revoked: bool, expected: tuple[int, str | None], issuer: Issuer
@@ -434,8 +429,8 @@ async def test_a_function_may_raise_a_refusal(
     assert await ask(owned(issuer, RecordingApp(), by(function, issuer)), "opaque") == expected
 
 
+@pytest.mark.requirement("RS-9", "RS-241")
 @pytest.mark.parametrize("wrap", [False, True], ids=["sync", "async"])
-@covers("RS-9 RS-241")
 async def test_a_function_that_fails(wrap: bool, issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
     def function(raw: str) -> AuthInfo:
         raise RuntimeError(f"bad token {raw!r}") from ValueError(f"cannot decode {raw}")

@@ -1,4 +1,4 @@
-"""Websockets: held to the same rules as HTTP before they are accepted, and closed when the token has expired (RS-4)."""
+"""Websockets: held to the same rules as HTTP before they are accepted, and closed when the token has expired."""
 
 from __future__ import annotations
 
