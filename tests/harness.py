@@ -248,3 +248,17 @@ def token(issuer: Issuer, **changes: Any) -> str:
     """Return `T{...}` of the requirements: a token for `R` with the scope `mcp:read`, with the given changes."""
     claims: dict[str, Any] = {"scope": "mcp:read"} | changes
     return issuer.mint(claims.pop("aud", R), **claims)
+
+
+Lines = Iterable[tuple[str, str | bytes]]
+APP = "https://app.example"
+CORS = [
+    (b"access-control-allow-origin", b"https://app.example"),
+    (b"vary", b"Origin"),
+    (b"access-control-expose-headers", b"WWW-Authenticate, Mcp-Session-Id, DPoP-Nonce"),
+]
+
+
+def lines(*parts: Lines) -> list[tuple[str, str | bytes]]:
+    """Return the joined header fields."""
+    return [pair for part in parts for pair in part]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import base64
-import copy
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import anyio
-import anyio.lowlevel
 import httpx
 import pytest
 from asgiref.wsgi import WsgiToAsgi
 from harness import (
+    APP,
     CH0,
+    CORS,
     EXPIRED,
     INVALID,
     MALFORMED,
@@ -24,6 +24,7 @@ from harness import (
     PRM_PATH,
     Answer,
     Headers,
+    Lines,
     R,
     RecordingApp,
     bearer,
@@ -32,8 +33,8 @@ from harness import (
     chs,
     cht,
     http_scope,
+    lines,
     protect,
-    send_scope,
     token,
 )
 from hypothesis import HealthCheck, given, settings
@@ -61,9 +62,7 @@ from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
 
-Lines = Iterable[tuple[str, str | bytes]]
 Maker = Callable[[Issuer], Lines]
-
 
 DETAIL = b'{"detail":"Authentication required"}'
 DOCUMENT = {
@@ -74,17 +73,6 @@ DOCUMENT = {
 }
 NOT_FOUND = b'{"detail":"Not found"}'
 ANY_ORIGIN = (b"access-control-allow-origin", b"*")
-APP = "https://app.example"
-CORS = [
-    (b"access-control-allow-origin", b"https://app.example"),
-    (b"vary", b"Origin"),
-    (b"access-control-expose-headers", b"WWW-Authenticate, Mcp-Session-Id, DPoP-Nonce"),
-]
-
-
-def lines(*parts: Lines) -> list[tuple[str, str | bytes]]:
-    """Return the joined header fields."""
-    return [pair for part in parts for pair in part]
 
 
 def given_by(make: Callable[[str], Lines]) -> Callable[[str], Lines]:
@@ -172,9 +160,6 @@ def _no_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("asgi_mcp_auth._keys.cached_document.random.random", lambda: 0.0)
 
 
-# --- What reaches the app ---
-
-
 @pytest.mark.parametrize(
     "authorization",
     [
@@ -197,9 +182,6 @@ async def test_a_valid_header_with_a_token_in_the_query_passes_by_the_header_alo
     query = b"access_token=" + token(issuer, sub="mallory").encode()
     answer = await call(protect(issuer, app), headers=bearer(token(issuer)), query=query)
     assert (answer.status, answer.json()["sub"]) == (200, "alice")
-
-
-# --- The decision table (A2), complete responses ---
 
 
 def line(value: str | bytes) -> Maker:
@@ -351,9 +333,6 @@ async def test_reject_query_token(query: bytes, with_header: bool, expected: Ans
     assert app.calls == 0
 
 
-# --- The boundary: order, paths, types ---
-
-
 @pytest.mark.parametrize(
     ("path", "raw_path"),
     [
@@ -417,28 +396,6 @@ async def test_public_paths(path: str, expected: Answer | None, issuer: Issuer) 
         assert (answer, app.calls) == (wanted, 0)
         bare = await call(protect(issuer, app, public_paths=PUBLIC), path=path)
         assert (bare, app.calls) == (expected, 0)
-
-
-@pytest.mark.requirement("RS-1")
-async def test_a_public_path_gets_the_request_untouched(issuer: Issuer) -> None:
-    seen: list[Any] = []
-
-    async def app(*given: Any) -> None:
-        seen.append(given)
-        assert current_auth() is None
-
-    async def receive() -> Any:
-        raise AssertionError
-
-    async def send(message: Any) -> None:
-        raise AssertionError
-
-    scope = http_scope(path="/healthz", headers=bearer("anything"))
-    await protect(issuer, app, public_paths=["/healthz"])(scope, receive, send)
-    [(got_scope, got_receive, got_send)] = seen
-    assert got_scope is scope
-    assert (got_receive, got_send) == (receive, send)
-    assert issuer.requests == {}
 
 
 @pytest.mark.parametrize(
@@ -591,61 +548,6 @@ async def test_published_urls_come_from_the_configuration_and_not_from_the_reque
     assert await call(guarded, headers=evil, host=host) == invalid()
 
 
-@pytest.mark.requirement("RS-240")
-async def test_the_scope_is_copied(issuer: Issuer) -> None:
-    state: dict[str, Any] = {"db": "pool"}
-    scope = http_scope(headers=bearer(token(issuer)), state=state)
-    before = copy.deepcopy(scope)
-    app = RecordingApp()
-    assert (await send_scope(protect(issuer, app), scope)).status == 200
-    assert scope == before
-    assert scope["state"] is state
-    assert state == {"db": "pool"}
-    [child] = app.scopes
-    assert child["state"]["db"] == "pool"
-    assert set(child) - set(scope) == {"user", "auth"}
-
-
-@pytest.mark.requirement("RS-242")
-async def test_identity_that_came_with_the_request_is_replaced(issuer: Issuer) -> None:
-    app = RecordingApp()
-    scope = http_scope(
-        headers=lines([("x-auth-subject", "root")], bearer(token(issuer))),
-        state={"mcp_auth": "root", "claims": {"sub": "root"}},
-        user="root",
-        auth="root",
-    )
-    await send_scope(protect(issuer, app), scope)
-    [child] = app.scopes
-    assert child["state"]["mcp_auth"].subject == "alice"
-    assert child["state"]["claims"]["sub"] == "alice"
-    assert child["user"].display_name == "alice"
-    assert child["auth"].scopes == ["mcp:read"]
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        pytest.param({}, {b"host", b"x-other"}, id="RS-240 hidden by default"),
-        pytest.param({"expose_token": True}, {b"host", b"x-other", b"authorization", b"dpop"}, id="RS-240 exposed"),
-    ],
-)
-async def test_the_raw_token(options: dict[str, Any], expected: set[bytes], issuer: Issuer) -> None:
-    app = RecordingApp()
-    raw = token(issuer)
-    headers = lines([("x-other", b"1"), ("dpop", b"proof")], bearer(raw))
-    await call(protect(issuer, app, **options), headers=headers)
-    [child] = app.scopes
-    assert {name for name, _ in child["headers"]} == expected
-    exposed = bool(options)
-    assert child["state"]["mcp_auth"].token == (raw if exposed else None)
-    shown = [repr(child["state"]["mcp_auth"]), repr(child["user"]), repr(child["auth"])]
-    assert not any(raw in text for text in shown)
-
-
-# --- Challenges ---
-
-
 async def challenges(issuer: Issuer) -> list[Answer]:
     """Return one response of every kind that has a challenge."""
     makers: list[Maker] = [always(), line("Bearer a b"), twice, line("Bearer abc"), expired, minted(scope="x")]
@@ -776,9 +678,6 @@ async def test_the_traceback_is_in_the_log_and_not_in_the_body(
     assert "RuntimeError: boom" in caplog.text
     [record] = [record for record in caplog.records if record.name == "asgi_mcp_auth.decisions"]
     assert (record.levelname, vars(record)["reason"]) == ("ERROR", "hook_failed")
-
-
-# --- The metadata document ---
 
 
 METADATA_HEADERS = [b"content-type", b"content-length", b"cache-control", b"etag", b"access-control-allow-origin"]
@@ -939,40 +838,6 @@ async def test_the_document_below_a_root_path(
     assert alone.status == (200 if status == 200 else 404)
 
 
-@pytest.mark.every_loop
-@pytest.mark.parametrize(
-    ("http_version", "body", "left"),
-    [
-        pytest.param("2", [b"a", b"b", b""], 0, id="over HTTP/2 it is read"),
-        pytest.param("2", [b"a", None], 0, id="until the client leaves"),
-        pytest.param("2", [b"a"], 0, id="but not for ever"),
-        pytest.param("1.1", [b"a", b""], 2, id="over HTTP/1.1 the server sees to it"),
-    ],
-)
-async def test_the_body_of_a_refused_request_is_drained_within_limits(
-    issuer: Issuer, http_version: str, body: list[bytes | None], left: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._asgi.response.MAX_WAIT", 0.05)
-    sent: list[Any] = []
-
-    async def receive() -> Any:
-        if not body:
-            await anyio.sleep_forever()
-        part = body.pop(0)
-        if part is None:
-            return {"type": "http.disconnect"}
-        return {"type": "http.request", "body": part, "more_body": part != b""}
-
-    async def send(message: Any) -> None:
-        sent.append((message["type"], len(body)))
-
-    await protect(issuer, RecordingApp())(http_scope(http_version=http_version), receive, send)
-    assert sent == [("http.response.start", left), ("http.response.body", left)]
-
-
-# --- Several resources, path rules, hierarchy ---
-
-
 A, B = "https://mcp.example.com/a/mcp", "https://mcp.example.com/b/mcp"
 
 
@@ -1070,9 +935,6 @@ async def test_the_granted_scopes_are_those_of_the_token(issuer: Issuer) -> None
     guarded = several(issuer, app, resource(R, implies={"admin": ["mcp:read"]}))
     await call(guarded, headers=bearer(token(issuer, scope="admin")))
     assert app.scopes[0]["state"]["mcp_auth"].scopes == ("admin",)
-
-
-# --- Host and Origin ---
 
 
 @pytest.mark.parametrize(
@@ -1291,9 +1153,6 @@ async def test_cors_on_the_apps_responses(
     assert app.headers == own
 
 
-# --- The app ---
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -1328,39 +1187,6 @@ async def test_current_auth_is_reset(issuer: Issuer) -> None:
     assert current_auth() is None
     await call(guarded)
     assert [info.subject for info in seen] == ["alice"]
-
-
-@pytest.mark.requirement("RS-213")
-@pytest.mark.every_loop
-async def test_streams_are_not_buffered_and_a_disconnect_arrives(issuer: Issuer) -> None:
-    arrived = anyio.Event()
-    received: list[Any] = []
-    sent: list[Any] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"x-accel-buffering", b"no")]})
-        await send({"type": "http.response.body", "body": b"first", "more_body": True})
-        await arrived.wait()
-        await send({"type": "http.response.body", "body": b"second", "more_body": True})
-        received.append(await receive())
-
-    async def receive() -> Any:
-        return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-        if message.get("body") == b"first":
-            arrived.set()
-
-    guarded = protect(issuer, app, allowed_origins=[APP])
-    with anyio.fail_after(5):
-        await guarded(http_scope(headers=lines([("origin", APP)], bearer(token(issuer)))), receive, send)
-    assert received == [{"type": "http.disconnect"}]
-    assert sent == [
-        {"type": "http.response.start", "status": 200, "headers": [(b"x-accel-buffering", b"no"), *CORS]},
-        {"type": "http.response.body", "body": b"first", "more_body": True},
-        {"type": "http.response.body", "body": b"second", "more_body": True},
-    ]
 
 
 @pytest.mark.parametrize(
@@ -1398,74 +1224,6 @@ async def test_an_app_on_threads(origin: Any, issuer: Issuer) -> None:
     guarded = protect(issuer, bridge(wsgi), allowed_origins=[APP])
     answer = await call(guarded, headers=[*bearer(token(issuer)), *origin])
     assert (answer.status, answer.body) == (200, b"from a thread")
-
-
-@pytest.mark.requirement("RS-245")
-@pytest.mark.every_loop
-async def test_500_interleaved_requests_do_not_mix(issuer: Issuer) -> None:
-    count = 500
-    arrived = 0
-    everybody = anyio.Event()
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        nonlocal arrived
-        arrived += 1
-        if arrived == count:
-            everybody.set()
-        await everybody.wait()
-        info = current_auth()
-        assert info is not None
-        state = scope["state"]
-        said = [info.subject, state["mcp_auth"].subject, state["claims"]["sub"], scope["user"].auth_info.subject]
-        await anyio.lowlevel.checkpoint()
-        again = current_auth()
-        assert again is info
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": json.dumps([*said, scope["auth"].scopes[1]]).encode()})
-
-    guarded = protect(issuer, app)
-    key = issuer.keys[2]
-    tokens = [token(issuer, key=key, sub=f"user{n}", scope=f"mcp:read s{n}") for n in range(count)]
-    answers: dict[int, Any] = {}
-
-    async def one(n: int) -> None:
-        answers[n] = (await call(guarded, headers=bearer(tokens[n]))).json()
-
-    with anyio.fail_after(30):
-        async with anyio.create_task_group() as group:
-            for n in range(count):
-                group.start_soon(one, n)
-    assert answers == {n: [f"user{n}"] * 4 + [f"s{n}"] for n in range(count)}
-
-
-@pytest.mark.requirement("RS-245")
-@pytest.mark.every_loop
-async def test_changes_of_the_app_to_the_claims_stay_within_the_request(issuer: Issuer) -> None:
-    seen: list[Any] = []
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        state = scope["state"]
-        seen.append(copy.deepcopy((state["claims"], state["mcp_auth"].claims, scope["auth"].scopes, sorted(state))))
-        state["claims"]["sub"] = "root"
-        state["claims"]["roles"].append("admin")
-        state["claims"]["nested"]["deep"][0]["x"] = "changed"
-        state["mcp_auth"].claims["sub"] = "root"
-        state["more"] = 1
-        scope["auth"].scopes.append("admin")
-        await RecordingApp()(scope, receive, send)
-
-    guarded = protect(issuer, app)
-    headers = bearer(token(issuer, roles=["user"], nested={"deep": [{"x": "y"}]}))
-    for _ in range(3):
-        await call(guarded, headers=headers)
-    first, *later = seen
-    assert first[0] == first[1]
-    assert (first[0]["sub"], first[0]["roles"], first[0]["nested"]) == ("alice", ["user"], {"deep": [{"x": "y"}]})
-    assert first[2:] == (["mcp:read"], ["claims", "mcp_auth"])
-    assert later == [first, first]
-
-
-# --- Observing ---
 
 
 @pytest.mark.parametrize(
@@ -1627,9 +1385,6 @@ async def test_a_verifier_that_quotes_the_token_does_not_get_it_logged(
     assert await call(auth.wrap(RecordingApp()), headers=bearer(SECRET)) == unavailable()
     assert "RuntimeError" in caplog.text
     assert SECRET not in everything_logged(caplog.records)
-
-
-# --- Any bytes ---
 
 
 WHATEVER = st.recursive(

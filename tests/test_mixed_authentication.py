@@ -12,8 +12,7 @@ import pytest
 from harness import PRM, R, bearer, http_scope, send_scope, token
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_operations import LEGACY, MODERN, EchoApp, call_tool, guarded, modern, post, rpc
-from test_streams import Replies, reply
+from operations import LEGACY, MODERN, EchoApp, Replies, call_tool, guarded, modern, post, reply, rpc
 
 from asgi_mcp_auth import (
     ConfigurationError,

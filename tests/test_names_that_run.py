@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from harness import chs, token
-from test_operations import LEGACY, MODERN, EchoApp, call_tool, guarded, modern, post, rpc
+from operations import LEGACY, MODERN, EchoApp, call_tool, guarded, modern, post, rpc
 
 from asgi_mcp_auth import Allow, AuthInfo, Deny, Operation, RequestInfo, ScopeRule
 from asgi_mcp_auth._compat.servers import MODULES
