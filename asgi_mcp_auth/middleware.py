@@ -101,7 +101,7 @@ class ProtectedApp:
         if not isinstance(identity, Verified):
             identity = identity if isinstance(identity, Refusal) else await identity
             if isinstance(identity, Refusal):
-                findings = Findings(resource, route, seconds=perf_counter() - started)
+                findings = Findings(resource, route, None, perf_counter() - started if self._is_observed else None)
                 await self._serve_unauthenticated(identity, findings, route, request, receive, send, cors)
                 return
         self._mistakes.streak = 0

@@ -238,10 +238,11 @@ class Authorizer:
         Otherwise return the refusal, which names the scopes of what the body asks for if the policy has public
         operations. Paths with a rule of their own have no public operations.
         """
+        if not self._rules.public_methods or route.requirement != self._resource.policy.baseline:
+            return refusal
         # Another scheme, or a field without one, may be a credential that cannot be verified.
         is_missing = not any(line.strip(b" \t") for line in request.fields.get(b"authorization", ()))
-        has_public = bool(self._rules.public_methods) and route.requirement == self._resource.policy.baseline
-        if not has_public or not is_missing or not route.checks_message or request.is_websocket:
+        if not is_missing or not route.checks_message or request.is_websocket:
             return refusal
         if request.method in STREAM_METHODS and self._rules.has_public_targets:
             return MethodNotAllowed(Reason.NO_CREDENTIAL, response_headers=((b"allow", b"POST"),))

@@ -55,7 +55,7 @@ class MistakeLog:
             if self.streak == MAX_STREAK:
                 self.streak = 0
                 self._warn(
-                    "eaten",
+                    "lost",
                     "%d requests in a row had no Authorization. Does something in front, such as a proxy or "
                     "a gateway, remove the header? Forward it, for example in nginx: "
                     "proxy_set_header Authorization $http_authorization;",
