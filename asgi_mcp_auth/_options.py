@@ -408,6 +408,7 @@ class ShorthandOptions(TypedDict, total=False):
         ScopePolicy, Option(ScopePolicy(), "The scope policy; `required_scopes` are its `default` if it has none.")
     ]
     tools: Annotated[Rules, Option({}, "Scopes by tool, in addition to `required_scopes`: `policy.tools`.")]
+    public_tools: Annotated[Sequence[str], Option((), "The tools that need no token: `policy.public_tools`.")]
 
 
 class MiddlewareOptions(ShorthandOptions, MCPAuthOptions, total=False):

@@ -85,7 +85,7 @@ class MCPAuth:
 
         Args:
             settings: The parameters of the constructor by name, nested dataclasses as mappings; or the shorthand
-                (`resource`, `authorization_servers`, `required_scopes`, `policy`, `tools`) instead of
+                (`resource`, `authorization_servers`, `required_scopes`, `policy`, `tools`, `public_tools`) instead of
                 `protected_resources`. A hook is an import string, `"module:attribute"` or `"module:factory()"`. In
                 place of any value, `{"from_env": "NAME"}` or `{"from_file": "path"}` is the text of a variable or a
                 file, which no message shows.

@@ -17,6 +17,7 @@ from operations import LEGACY, MODERN, EchoApp, Replies, call_tool, guarded, mod
 from asgi_mcp_auth import (
     ConfigurationError,
     MCPAuth,
+    MCPAuthMiddleware,
     ResourceServerConfig,
     ResourceServerMetadata,
     ScopePolicy,
@@ -45,6 +46,19 @@ CHATGPT = ("user-agent", "openai-mcp/1.0")
 
 def mixed(issuer: Issuer, app: Any = None, options: dict[str, Any] | None = None, **policy: Any) -> Any:
     return guarded(issuer, app, options, **(FIXTURE | policy))
+
+
+@pytest.mark.requirement("MX-1")
+async def test_the_shorthand_has_public_tools(issuer: Issuer) -> None:
+    guard = MCPAuthMiddleware(
+        EchoApp(),
+        resource=R,
+        authorization_servers=[issuer.url],
+        http_client=issuer.http_client,
+        tools={"get_me": ["mcp:read"]},
+        public_tools=["ping"],
+    )
+    assert [(await post(guard, None, call_tool(name))).status for name in ("ping", "get_me")] == [200, 401]
 
 
 def read_resource(uri: str, method: str = "resources/read") -> dict[str, Any]:

@@ -13,7 +13,9 @@ __all__ = ("SHORTHAND", "from_shorthand")
 
 T = TypeVar("T")
 
-SHORTHAND = ("resource", "authorization_servers", "required_scopes", "policy", "tools")
+# The field of the policy that each argument sets.
+POLICY_FIELDS = {"required_scopes": "default", "tools": "tools", "public_tools": "public_tools"}
+SHORTHAND = ("resource", "authorization_servers", "policy", *POLICY_FIELDS)
 METADATA = "protected_resources[0].metadata."
 POLICY = "protected_resources[0].policy"
 
@@ -45,7 +47,7 @@ def _one_resource(short: Mapping[str, Any], found: list[Problem]) -> ResourceSer
     if not isinstance(policy, ScopePolicy):
         found.append(Problem("policy", "The value is not a ScopePolicy.", "Pass policy=ScopePolicy(...)."))
         policy = ScopePolicy()
-    for name, field in (("required_scopes", "default"), ("tools", "tools")):
+    for name, field in POLICY_FIELDS.items():
         if name not in short:
             continue
         if getattr(policy, field):
@@ -57,7 +59,8 @@ def _one_resource(short: Mapping[str, Any], found: list[Problem]) -> ResourceSer
 
 def _renamed(problem: Problem, short: Mapping[str, Any]) -> Problem:
     where = problem.where
-    for prefix, name in ((f"{POLICY}.default", "required_scopes"), (f"{POLICY}.tools", "tools")):
+    for name, field in POLICY_FIELDS.items():
+        prefix = f"{POLICY}.{field}"
         if where.startswith(prefix) and (name in short or "policy" not in short):
             return problem._replace(where=name + where.removeprefix(prefix))
     return problem._replace(where=where.removeprefix(METADATA).replace(POLICY, "policy", 1))
