@@ -106,7 +106,7 @@ def _observers(value: object, name: str, problems: Problems) -> None:
 def _telemetry(value: object, name: str, problems: Problems) -> None:
     a_bool(value, name, problems)
     if value is True and find_spec("opentelemetry") is None:
-        problems.add(name, "OpenTelemetry is not installed.", "pip install 'asgi-mcp-auth[otel]'")
+        problems.add(name, "OpenTelemetry is not installed.", "pip install '.[otel]'")
 
 
 def _an_audit_mode(value: object, name: str, problems: Problems) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -144,11 +144,12 @@ class ProtectionBuilder:
         )
         hooks = HookCaller(options["hook_timeout"], options["clock"])
         modules = frozenset(MODULES & sys.modules.keys())
-        observers = tuple(options["on_decision"])
+        is_list = isinstance(cast("object", options["on_decision"]), Sequence)  # `compile` reports another type
+        observers = tuple(options["on_decision"]) if is_list else ()
         if options["telemetry"] is True:
             from asgi_mcp_auth._telemetry.otel import OpenTelemetry  # noqa: PLC0415 - an optional package
 
-            observers += (OpenTelemetry(key_sets.status),)
+            observers = (*observers, OpenTelemetry(key_sets.status))
         return cls(options, key_sets, RefusalLog(options["clock"]), hooks, Warnings(), modules, observers)
 
     @property

@@ -73,7 +73,7 @@ def litestar_app() -> Any:
     def secret() -> str:
         return "served"
 
-    return Litestar([export, secret])
+    return Litestar([export, secret], logging_config=None)
 
 
 RULE = ScopePolicy(default=["mcp:read"], paths={"/mcp/export": ["mcp:export"]})
@@ -457,7 +457,7 @@ async def test_a_token_cannot_write_log_fields(issuer: Issuer, caplog: pytest.Lo
     kid = 'x" alg=RS256 expected=ok'
     await call(protect(issuer, RecordingApp()), headers=bearer(issuer.mint(R, header={"kid": kid}, iat=0)))
     (line,) = [record.getMessage() for record in caplog.records if record.name == "asgi_mcp_auth.decisions"]
-    assert line.endswith(f"""issuer={ISS} kid="x' alg=RS256 expected=ok" alg=RS256""")
+    assert line.endswith(f"""issuer={ISS} kid="x' alg=RS256 expected=ok" alg=RS256 client_address=loopback""")
 
 
 async def test_republishing_that_fails_does_not_touch_the_keys(issuer: Issuer, clock: Clock) -> None:

@@ -253,7 +253,19 @@ def test_explained_as_json(clinic: Clinic, capsys: Captured, tmp_path: Path) -> 
         assert (status, err) == (1, "")
         content = json.loads(out)
         assert set(content) == {
-            *("version", "resource", "accepted", "status", "reason", "looks_like", "header", "claims", "steps", "hint"),
+            *(
+                "version",
+                "resource",
+                "accepted",
+                "status",
+                "reason",
+                "public",
+                "looks_like",
+                "header",
+                "claims",
+                "steps",
+                "hint",
+            ),
         }
         assert (content["accepted"], content["status"], content["reason"]) == (False, 401, "token_expired")
         assert {name for step in content["steps"] for name in step} == {

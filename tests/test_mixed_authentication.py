@@ -32,11 +32,11 @@ pytestmark = pytest.mark.anyio
 
 FIXTURE: dict[str, Any] = {
     "default": [],
-    "tools": {"get_me": ["mcp:read"], "search": ["mcp:read"], "admin_ping": ["admin"]},
+    "tools": {"get_me": ["mcp:read"], "find": ["mcp:read"], "admin_ping": ["admin"]},
     "resources": {"file:///secret/*": ["files:secret"]},
     "prompts": {"boss": ["boss"]},
     "rpc_methods": {},
-    "public_tools": ["ping", "search"],
+    "public_tools": ["ping", "find"],
     "public_resources": ["file:///public/*"],
     "public_prompts": ["hello"],
 }
@@ -70,7 +70,7 @@ def read_resource(uri: str, method: str = "resources/read") -> dict[str, Any]:
     ("body", "status"),
     [
         (call_tool("ping"), 200),
-        (call_tool("search"), 200),
+        (call_tool("find"), 200),
         (call_tool("get_me"), 401),
         (call_tool("other"), 401),
         (call_tool("Ping"), 401),
@@ -166,14 +166,14 @@ async def test_a_credential_that_is_present_is_verified(issuer: Issuer, credenti
 @pytest.mark.requirement("MX-5")
 @pytest.mark.parametrize(
     ("tool", "granted", "status"),
-    [("search", "other", 403), ("search", "mcp:read", 200), ("ping", "other", 200), ("get_me", "mcp:read", 403)],
+    [("find", "other", 403), ("find", "mcp:read", 200), ("ping", "other", 200), ("get_me", "mcp:read", 403)],
 )
 async def test_a_signed_in_caller_has_to_meet_the_own_rule(
     issuer: Issuer, tool: str, granted: str, status: int
 ) -> None:
     guard = mixed(issuer, default=["base"])
     assert (await post(guard, token(issuer, scope=granted), call_tool(tool))).status == status
-    assert (await post(guard, None, call_tool("search"))).status == 200
+    assert (await post(guard, None, call_tool("find"))).status == 200
 
 
 @pytest.mark.requirement("MX-6")
@@ -222,7 +222,7 @@ async def test_the_style_of_the_challenge(issuer: Issuer) -> None:
 
 
 LISTED: dict[str, list[dict[str, Any]]] = {
-    "tools": [{"name": "ping"}, {"name": "search"}, {"name": "get_me"}, {"name": "x", "securitySchemes": []}]
+    "tools": [{"name": "ping"}, {"name": "find"}, {"name": "get_me"}, {"name": "x", "securitySchemes": []}]
 }
 
 
@@ -254,7 +254,7 @@ async def test_a_filtered_list_keeps_what_signing_in_may_open(issuer: Issuer) ->
         result = answer.json()["result"]
         assert result["cacheScope"] == "private"
         names[caller] = [tool["name"] for tool in result["tools"]]
-    assert names == {"anonymous": ["ping", "search", "get_me", "x"], "weak": ["ping", "x"]}
+    assert names == {"anonymous": ["ping", "find", "get_me", "x"], "weak": ["ping", "x"]}
 
 
 @pytest.mark.requirement("MX-10")
@@ -378,7 +378,7 @@ async def test_public_paths_identify_their_callers(
     )
 
 
-NAMES = ["ping", "search", "get_me", "call_tool", "__0123456789ab_ping", "ns_call_tool", "a_ping", "x"]
+NAMES = ["ping", "find", "get_me", "call_tool", "__0123456789ab_ping", "ns_call_tool", "a_ping", "x"]
 PATTERNS = [*NAMES[:4], "*", "p*", "*_ping", "get_*", "*e*"]
 CALLS = st.recursive(
     st.sampled_from(NAMES).map(call_tool),

@@ -123,5 +123,5 @@ def test_telemetry_without_the_package_is_a_configuration_error(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("asgi_mcp_auth._options.find_spec", dict[str, None]().get)
-    with pytest.raises(ConfigurationError, match=r"asgi-mcp-auth\[otel\]"):
+    with pytest.raises(ConfigurationError, match=r"\.\[otel\]"):
         protect(issuer, RecordingApp(), telemetry=True)

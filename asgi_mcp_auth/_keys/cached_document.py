@@ -134,7 +134,7 @@ class CachedDocument(Generic[T]):
 
     def refresh_in_background(self, now: float) -> None:
         """Start a fetch in the background if the back-off allows it."""
-        if now >= self.state.fresh_until and self._reported is None:
+        if now >= self.state.fresh_until and self.value is not None and self._reported is None:
             self._reported = "stale"
             self._log(logging.INFO, "stale", "Using the %s of %s from %.0f s ago", now - self.state.fetched_at)
         if not seconds_until_fetch_allowed(self.state, now):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from typing import Any, cast
 
@@ -196,7 +197,7 @@ def load_tolerant(data: bytes) -> dict[str, Any]:
         JSONRefused: The bytes are not one JSON object, or expensive to decode.
     """
     _check_cost(data, MAX_DEPTH, MAX_DOCUMENT_VALUES, MAX_DOCUMENT_VALUES)
-    text = data.decode("utf-8-sig", "surrogateescape").strip(" \t\n\r")
+    text = data.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape").strip(" \t\n\r")
     try:
         value, end = _tolerant.scan_once(text, 0)
     except (ValueError, StopIteration):
