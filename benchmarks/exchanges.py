@@ -134,7 +134,12 @@ def make_body(size: int, *, tool: str = "add") -> bytes:
     params = {"name": tool, "arguments": arguments, "_meta": meta}
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
     if size > 1000:
-        row = {"id": 12345, "title": "a row of a table", "price": 12.5, "tags": ["one", "two"]}
+        row = {
+            "id": 12345,
+            "title": "a row of a table with a title of the usual length",
+            "price": 12.5,
+            "tags": ["one", "two"],
+        }
         arguments["rows"] = [row] * (size // (len(json.dumps(row)) + 2) - 3)
     arguments["b"] = "x" * (size - len(json.dumps(call)))
     return json.dumps(call).encode("ascii")
