@@ -192,9 +192,10 @@ def fleet(worker: str, **env: str) -> Generator[Fleet]:
     "worker",
     [
         pytest.param("uvicorn_worker.UvicornWorker", id="uvicorn's worker"),
-        pytest.param("asgi", id="gunicorn's own worker", marks=pytest.mark.full),
+        pytest.param("asgi", id="gunicorn's own worker"),
     ],
 )
+@pytest.mark.full
 def test_a_worker_that_restarts_in_an_outage_takes_no_server_down(worker: str) -> None:
     """Four workers hold good keys, the issuer answers 500, and one worker dies."""
     with fleet(worker, WARM_UP_TIMEOUT="1") as site:

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.cli._recipes import recipe_names
 
 yaml: Any = importlib.import_module("yaml")
+pytestmark = pytest.mark.full  # a process for each recipe
+
 RECIPES = Path(str(asgi_mcp_auth.__file__)).parent / "recipes"
 BIN = Path(sys.executable).parent
 SECRET = "recipe-secret"
@@ -234,7 +237,12 @@ def test_kubernetes_probes(up: bool, issuer: Issuer, tmp_path: Path) -> None:
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             how = container[probe]["httpGet"]
             assert how["port"] == 8000
-            found[probe] = get(f"http://127.0.0.1:{port}{how['path']}", host="10.0.0.7:8000").status_code
+            expected = 200 if up or probe != "readinessProbe" else 503
+            for _ in range(100):  # keys are fetched in the background of the start, and a probe is repeated
+                found[probe] = get(f"http://127.0.0.1:{port}{how['path']}", host="10.0.0.7:8000").status_code
+                if found[probe] == expected:
+                    break
+                time.sleep(0.1)
         assert found == {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 200 if up else 503}
         assert get(f"http://127.0.0.1:{port}/mcp").status_code == 401
 
