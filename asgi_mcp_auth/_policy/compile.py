@@ -27,9 +27,10 @@ from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
 from asgi_mcp_auth._policy.issuers import MAX_PUBLISHED, IssuerSet, compile_issuer_set
 from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_canonical, parse_rule
+from asgi_mcp_auth._policy.policy import CompiledPolicy, compile_policy
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._policy.routes import RouteTable
-from asgi_mcp_auth._policy.rules import CompiledPolicy, compile_policy, compile_scopes
+from asgi_mcp_auth._policy.rules import compile_scopes
 from asgi_mcp_auth._policy.verifiers import compile_choice, key_field
 from asgi_mcp_auth.config import Choose, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
