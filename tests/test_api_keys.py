@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -305,6 +307,40 @@ async def test_the_command_makes_lists_and_revokes_keys(
     assert [await outcome(guarded, bearer(sent)) for sent in (key, second)] == [REFUSED, PASSED]
     assert file.read_text().startswith("# ours\n")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.requirement("CK-3")
+def test_a_revocation_keeps_the_mode_and_the_owner_of_the_file(tmp_path: Path) -> None:
+    """A server that runs as another user must still be able to read the file."""
+    file = tmp_path / "keys"
+    assert main(["api-key", "new", "--subject", "bob", "--file", str(file)]) == 0
+    file.chmod(0o640)
+    if os.geteuid() == 0:  # only root can give a file away
+        os.chown(file, 65534, 65534)
+    before = file.stat()
+    assert main(["api-key", "revoke", str(file), json.loads(file.read_text())["id"]]) == 0
+    after = file.stat()
+    assert after.st_ino != before.st_ino
+    assert (after.st_mode, after.st_uid, after.st_gid) == (before.st_mode, before.st_uid, before.st_gid)
+
+
+@pytest.mark.requirement("CK-3")
+def test_a_revocation_that_cannot_be_written_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "keys"
+    assert main(["api-key", "new", "--subject", "bob", "--file", str(file)]) == 0
+    before = file.read_text()
+
+    def no_space(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("asgi_mcp_auth.dev._files.os.fsync", no_space)
+    assert main(["api-key", "revoke", str(file), json.loads(before)["id"]]) == 1
+    assert "cannot be written: No space left on device. No key was revoked." in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert (file.read_text(), list(tmp_path.iterdir())) == (before, [file])
 
 
 @pytest.mark.requirement("CK-3")

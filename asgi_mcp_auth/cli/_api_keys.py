@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import tempfile
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ import click
 
 from asgi_mcp_auth._policy.api_key_file import ApiKeyRecord, FaultyRecordError, digest_of, parse_lines, parse_record
 from asgi_mcp_auth.cli._terminal import console, write
+from asgi_mcp_auth.dev._files import replace_file
 
 __all__ = ("api_key",)
 
@@ -121,7 +121,11 @@ def revoke(file: Path, key_id: str) -> int:
     lines = file.read_text("utf-8").split("\n")
     for number, record in found:
         lines[number - 1] = replace(record, revoked=True).line()
-    _replace(file, "\n".join(lines))
+    try:
+        replace_file(file, "\n".join(lines).encode(), like=file.stat())
+    except OSError as error:
+        msg = f"{file} cannot be written: {error.strerror or error}. No key was revoked."
+        raise click.ClickException(msg) from None
     write(console(), f"Revoked {key_id}.")
     return 0
 
@@ -132,16 +136,3 @@ def _records(file: Path) -> list[tuple[int, ApiKeyRecord]]:
     except (OSError, FaultyRecordError) as error:
         msg = f"{file} cannot be used: {error}."
         raise click.ClickException(msg) from None
-
-
-def _replace(file: Path, text: str) -> None:
-    """Replace the file at once, so that a server never reads a part of it."""
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as opened:
-            opened.write(text.encode("utf-8"))
-        Path(temporary).chmod(file.stat().st_mode & 0o777)
-        Path(temporary).replace(file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

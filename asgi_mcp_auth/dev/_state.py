@@ -6,12 +6,10 @@ contains no codes, which live for a minute, and tokens only by their SHA-256. On
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
 import stat
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +25,7 @@ from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, as_strings, show
 from asgi_mcp_auth.dev._clients import Client, ClientRules, read_client
 from asgi_mcp_auth.dev._errors import OAuthError
+from asgi_mcp_auth.dev._files import replace_file
 from asgi_mcp_auth.dev._grants import AccessToken, Grant, RefreshToken
 from asgi_mcp_auth.dev._policy import ScopeSet
 from asgi_mcp_auth.testing import SigningKey
@@ -164,25 +163,11 @@ class StateFile:
             if snapshot.number <= self._written:
                 return
             try:
-                _replace(self._path, snapshot.data)
+                replace_file(self._path, snapshot.data)
             except OSError as error:
                 msg = f"The state file {self._path} cannot be written: {error.strerror or error}."
                 raise StateFileError(msg) from None
             self._written = snapshot.number
-
-
-def _replace(path: Path, data: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # with mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
