@@ -196,11 +196,16 @@ class ProtectedApp:
         if index is None or identity is None or _is_missing(identity):
             self._report("public", request)
             await run_public(self._context, None, request.scope, receive, send)
-        elif isinstance(identity, Refusal):
+            return
+        if isinstance(identity, Refusal):
             await self._refuse(identity, request, receive, send, Findings(self._resources[index], route))
-        else:
-            self._report("public", request, Findings(self._resources[index], route, identity))
+            return
+        findings = Findings(self._resources[index], route, identity)
+        unrecorded = self._report("public", request, findings)
+        if unrecorded is None:
             await run_app(self._context, identity, None, request, receive, send)
+        else:
+            await self._refuse(unrecorded, request, receive, send, findings)
 
     async def _serve_unauthenticated(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,

@@ -101,6 +101,21 @@ async def test_a_required_log_refuses_public_operations_that_it_cannot_record(is
     assert inner.calls == 0
 
 
+@pytest.mark.parametrize(("is_required", "status"), [(True, 503), (False, 200)])
+async def test_a_required_log_refuses_identified_callers_of_public_paths_too(
+    is_required: bool, status: int, issuer: Issuer
+) -> None:
+    def full(line: str) -> None:
+        raise OSError
+
+    inner = RecordingApp()
+    options: dict[str, Any] = {"public_paths": ["/open"], "identify_public": True, "audit_operations": ["*"]}
+    audit = "required" if is_required else "best_effort"
+    app = protect(issuer, inner, audit=audit, audit_sink=full, **options)
+    assert (await call(app, "GET", "/open", bearer(token(issuer)))).status == status
+    assert inner.calls == (not is_required)
+
+
 async def test_without_a_sink_lines_go_to_a_logger(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "asgi_mcp_auth.audit")
     await call(protect(issuer, RecordingApp(), audit="best_effort"), "GET", "/mcp")
