@@ -41,7 +41,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # inherited from a shell 
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--full", action="store_true", help="run every pair of server and framework, not a third of them")
+    parser.addoption("--full", action="store_true", help="run every server, framework, event loop, client and browser")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
@@ -112,12 +112,15 @@ if sys.version_info >= (3, 12):
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run tests on asyncio; tests marked `every_loop` on every event loop and with eager tasks."""
+    """Run tests on asyncio; tests marked `every_loop` on trio too, and with `--full` on uvloop and with eager tasks."""
     own = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
     if "anyio_backend" not in metafunc.fixturenames or any("anyio_backend" in names for names in own):
         return
     marked = metafunc.definition.get_closest_marker("every_loop") is not None
-    names = list(LOOPS) if marked else ["asyncio"]
+    names = [
+        name if name in {"asyncio", "trio"} else pytest.param(name, marks=pytest.mark.full)
+        for name in (LOOPS if marked else ["asyncio"])
+    ]
     metafunc.parametrize("anyio_backend", names, indirect=True, scope="function")
 
 

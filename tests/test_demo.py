@@ -126,6 +126,7 @@ def test_step(shown: subprocess.CompletedProcess[str], number: int) -> None:
             pytest.fail(f"no {request} with {status} in this order:\n{step}")
 
 
+@pytest.mark.full
 def test_the_demo_fits_a_terminal_of_80_columns() -> None:
     shown = run(DEMO, COLUMNS="80")
     assert shown.returncode == 0
@@ -169,6 +170,7 @@ def served_resource(process: processes.Process) -> str:
     return str(resource)
 
 
+@pytest.mark.full
 def test_what_to_paste_fits_a_terminal_of_80_columns(serving: processes.Process) -> None:
     pasted = serving.output[serving.output.index("\nMCP server ") :]
     assert too_wide(pasted) == []
@@ -259,6 +261,7 @@ def with_browser(directory: Path) -> Generator[tuple[processes.Process, Callable
         yield process, url
 
 
+@pytest.mark.full
 def test_a_user_allows_in_the_browser(tmp_path: Path) -> None:
     with with_browser(tmp_path) as (process, url):
         for _ in range(2):  # for reading, and for writing
@@ -269,6 +272,7 @@ def test_a_user_allows_in_the_browser(tmp_path: Path) -> None:
         assert process.output.count("The consent page: it names the client") == 2
 
 
+@pytest.mark.full
 def test_a_user_denies_in_the_browser(tmp_path: Path) -> None:
     with with_browser(tmp_path) as (process, url):
         page = httpx.get(clients.deny(url()), trust_env=False)

@@ -31,6 +31,7 @@ COUNTERPARTS = Path(__file__).parent / "counterparts"
 
 Under = Literal["uvicorn", "hypercorn-asyncio", "hypercorn-trio"]
 SERVERS: tuple[Under, ...] = ("uvicorn", "hypercorn-asyncio", "hypercorn-trio")
+UNDER = ("uvicorn", pytest.param("hypercorn-asyncio", marks=pytest.mark.full), "hypercorn-trio")
 
 INVALID = "The access token is invalid"
 EXPIRED = "The access token expired"
@@ -172,7 +173,7 @@ def site(sites: dict[Under, CompiledConfig]) -> CompiledConfig:
 
 
 @pytest.mark.requirement("RS-1", "RS-30", "RS-31", "RS-32")
-@pytest.mark.parametrize("under", SERVERS)
+@pytest.mark.parametrize("under", UNDER)
 def test_from_a_401_to_the_claims(
     sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
 ) -> None:
@@ -220,7 +221,7 @@ def test_from_a_401_to_the_claims(
     }
 
 
-@pytest.mark.parametrize("under", SERVERS)
+@pytest.mark.parametrize("under", UNDER)
 def test_authorization_code_with_pkce(
     sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
 ) -> None:
@@ -256,7 +257,7 @@ def _with_another_signature(token: str) -> str:
 
 
 @pytest.mark.requirement("RS-61")
-@pytest.mark.parametrize("under", SERVERS)
+@pytest.mark.parametrize("under", UNDER)
 def test_head(sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer) -> None:
     site = sites[under]
     token = authority.client_credentials(resource=site.resource)
@@ -278,7 +279,7 @@ def test_head(sites: dict[Under, CompiledConfig], under: Under, authority: Autho
 
 
 @pytest.mark.requirement("RS-213")
-@pytest.mark.parametrize("under", SERVERS)
+@pytest.mark.parametrize("under", UNDER)
 def test_a_response_streams(sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer) -> None:
     site = sites[under]
     headers = bearer(authority.client_credentials(resource=site.resource))
@@ -291,7 +292,7 @@ def test_a_response_streams(sites: dict[Under, CompiledConfig], under: Under, au
 
 
 @pytest.mark.requirement("RS-213")
-@pytest.mark.parametrize("under", SERVERS)
+@pytest.mark.parametrize("under", UNDER)
 def test_a_client_that_leaves_ends_its_stream(
     sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
 ) -> None:
@@ -314,7 +315,7 @@ def test_a_client_that_leaves_ends_its_stream(
 
 
 @pytest.mark.requirement("RS-4")
-@pytest.mark.parametrize("under", SERVERS)
+@pytest.mark.parametrize("under", UNDER)
 def test_websocket_without_a_token_gets_the_401(sites: dict[Under, CompiledConfig], under: Under) -> None:
     site = sites[under]
     with pytest.raises(InvalidStatus) as refused, site.websocket(None):
@@ -345,7 +346,7 @@ def test_websocket_without_the_scope_gets_the_403(site: CompiledConfig, authorit
 
 
 @pytest.mark.requirement("RS-4")
-@pytest.mark.parametrize("under", SERVERS)
+@pytest.mark.parametrize("under", UNDER)
 def test_websocket_ends_with_its_token(
     sites: dict[Under, CompiledConfig], under: Under, brief: AuthorizationServer
 ) -> None:
@@ -455,7 +456,7 @@ def test_alg_confusion_is_401(site: CompiledConfig, authority: AuthorizationServ
 
 
 @pytest.mark.requirement("RS-42", "RS-111")
-@pytest.mark.parametrize("under", SERVERS)
+@pytest.mark.parametrize("under", UNDER)
 def test_a_missing_scope_is_a_403_that_names_all_scopes(
     sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
 ) -> None:
@@ -475,7 +476,7 @@ def test_a_missing_scope_is_a_403_that_names_all_scopes(
 
 
 @pytest.mark.requirement("RS-241")
-@pytest.mark.parametrize("under", SERVERS)
+@pytest.mark.parametrize("under", UNDER)
 def test_the_log_has_the_reason_and_no_token(
     sites: dict[Under, CompiledConfig], under: Under, authority: AuthorizationServer
 ) -> None:
@@ -703,9 +704,7 @@ def test_keys_outlive_the_authorization_server() -> None:
 
 
 @pytest.mark.requirement("DC-9", "RS-6")
-@pytest.mark.parametrize(
-    "under", ["uvicorn", pytest.param("hypercorn-asyncio", marks=pytest.mark.full), "hypercorn-trio"]
-)
+@pytest.mark.parametrize("under", UNDER)
 def test_cold_start_without_the_authorization_server(under: Under, monkeypatch: pytest.MonkeyPatch) -> None:
     processes.require_authorization_server()
     port = processes.free_port()

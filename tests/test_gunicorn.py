@@ -105,7 +105,10 @@ def test_workers_protect_the_app(worker: str, preload: bool, site: Path, issuer:
         assert until(both_answered)
 
 
-@pytest.mark.parametrize("preload", [False, True], ids=["each worker loads", "preload"])
+@pytest.mark.parametrize(
+    "preload",
+    [pytest.param(False, id="each worker loads", marks=pytest.mark.full), pytest.param(True, id="preload")],
+)
 def test_reload_takes_up_a_changed_file_without_preload(preload: bool, site: Path, issuer: Issuer) -> None:
     with gunicorn(site, "asgi", preload=preload) as server:
         raw = token(issuer)

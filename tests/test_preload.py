@@ -210,6 +210,7 @@ def test_a_worker_that_restarts_in_an_outage_takes_no_server_down(worker: str) -
         site.process.wait_until(lambda: len(set(site.ask_for(0.5)) - {0}) > WORKERS, 40)
 
 
+@pytest.mark.full
 def test_a_server_exits_when_cold_if_that_is_configured() -> None:
     with fleet("uvicorn_worker.UvicornWorker", WARM_UP_TIMEOUT="1", EXIT_WHEN_COLD="1") as site:
         site.issuer.fail()

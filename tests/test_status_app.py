@@ -69,6 +69,7 @@ def test_the_template_is_short() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.full
 async def test_the_page_in_a_browser(scheme: str, issuer: Issuer, tmp_path: Path) -> None:
     require_chromium()
     text = status_page((await used(issuer)).auth.status())

@@ -13,7 +13,7 @@ import pytest
 
 COUNTERPARTS = Path(__file__).parent / "counterparts"
 Under = Literal["uvicorn", "hypercorn-asyncio", "hypercorn-trio"]
-SERVERS: tuple[Under, ...] = ("uvicorn", "hypercorn-asyncio", "hypercorn-trio")
+SERVERS = ("uvicorn", pytest.param("hypercorn-asyncio", marks=pytest.mark.full), "hypercorn-trio")
 
 
 @pytest.mark.parametrize("under", SERVERS, ids="RS-212 RS-213 {}".format)
