@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import re
 import sys
@@ -263,10 +264,12 @@ LONG_TEXTS = [
 def milliseconds(data: bytes) -> float:
     """The processor time to decode, the least of several: other processes disturb a measurement, and only upwards.
 
-    Measured without the tracing of coverage, which calls back for each line of the hooks of the decoder.
+    Measured without the tracing of coverage, which calls back for each line of the hooks of the decoder, and without
+    the garbage collector, whose time depends on what other tests have left in the process.
     """
     best, tracing = float("inf"), sys.gettrace()
     sys.settrace(None)
+    gc.disable()
     try:
         for _ in range(5):
             start = time.process_time()
@@ -274,6 +277,7 @@ def milliseconds(data: bytes) -> float:
                 load_value(data, max_depth=64)
             best = min(best, (time.process_time() - start) * 1000)
     finally:
+        gc.enable()
         sys.settrace(tracing)
     return best
 
