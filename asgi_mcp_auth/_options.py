@@ -90,8 +90,9 @@ def _a_verifier(value: object, name: str, problems: Problems) -> None:
 
 
 def _a_store(value: object, name: str, problems: Problems) -> None:
-    if value is not None and not all(callable(getattr(value, method, None)) for method in ("get", "put")):
-        problems.add(name, f"{show(value)} is not a Store.", "Pass a MemoryStore(), or a shared store.")
+    if value is not None and (isinstance(value, type) or not isinstance(value, Store)):
+        fix = "Pass a MemoryStore(), or an object with the methods of asgi_mcp_auth.Store."
+        problems.add(name, f"{show(value)} is not a Store.", fix)
 
 
 def _observers(value: object, name: str, problems: Problems) -> None:
@@ -248,20 +249,38 @@ class MCPAuthOptions(TypedDict, total=False):
             at_least(0, "bytes"),
         ),
     ]
-    session_store: Annotated[
+    store: Annotated[
         Store | None,
         Option(
             None,
-            "Bind each `Mcp-Session-Id` (MCP up to 2025-11-25) to the caller that created the session, in this store. "
-            "For servers without a binding of their own; the MCP SDK and fastmcp have one.",
+            "State that all processes of a server share, such as the callers of sessions. A `MemoryStore` is for one "
+            "process.",
             _a_store,
+        ),
+    ]
+    store_timeout: Annotated[
+        float,
+        Option(
+            0.25,
+            "Seconds that one operation of the store may take. After three failures, requests that need the store are "
+            "answered 503 `store_unavailable` at once, and one a second tries again.",
+            seconds(0.001, 10.0),
+        ),
+    ]
+    session_binding: Annotated[
+        bool,
+        Option(
+            False,
+            "Bind each `Mcp-Session-Id` (MCP up to 2025-11-25) to the caller that created the session, in `store`. For "
+            "servers without a binding of their own; the MCP SDK and fastmcp have one.",
+            a_bool,
         ),
     ]
     hook_timeout: Annotated[
         float,
         Option(
             5.0,
-            "Seconds that `is_revoked`, `authorize`, a verifier of your own or a store may take for one request; then "
+            "Seconds that `is_revoked`, `authorize` or a verifier of your own may take for one request; then "
             "503 `hook_failed`. A function that blocks the event loop cannot be interrupted.",
             seconds(0.001, 300.0),
         ),
@@ -428,6 +447,10 @@ class Settings(MiddlewareOptions, total=False):
     ]
 
 
+STORE_USERS = ("session_binding",)
+"""The options that use `store`."""
+
+
 class Declared(NamedTuple):
     """One declared option: its type and the rest of its declaration."""
 
@@ -460,7 +483,18 @@ def check_options(options: Mapping[str, object], problems: Problems) -> MCPAuthO
     if complete["dangerously_exit_when_cold"] is True and complete["require_warm_up"] is False:
         fix = "Set require_warm_up=True too, or remove it."
         problems.add("dangerously_exit_when_cold", "It has no effect without require_warm_up=True.", fix)
+    _check_store(complete, problems)
     return cast("MCPAuthOptions", complete)
+
+
+def _check_store(options: Mapping[str, object], problems: Problems) -> None:
+    """Report options that need a store, and a store that nothing uses."""
+    users = [name for name in STORE_USERS if options[name]]
+    if options["store"] is None and users:
+        fix = "Set store= to a store that all processes share; MemoryStore() is for a single process."
+        problems.add("store", f"{' and '.join(users)} cannot be used without a store.", fix)
+    if options["store"] is not None and not users:
+        problems.add("store", "Nothing uses the store.", f"Set {' or '.join(STORE_USERS)}, or remove it.")
 
 
 def documentation(options: type[Any]) -> str:

@@ -32,6 +32,8 @@ from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import Verifier
 from asgi_mcp_auth.decisions import Observer, RefusalLog
+from asgi_mcp_auth.stores import Store
+from asgi_mcp_auth.stores._shared import SharedStore, StoreUse, Use
 
 __all__ = ("MakeVerifier", "Protection", "ProtectionBuilder")
 
@@ -56,6 +58,7 @@ class Protection:
         refusal_log: Logs refusals.
         hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
+        store: The store that processes share; None if there is none.
         post_stream_grace: Seconds that an event stream which answers a POST may outlive its token.
         identify_public: Whether a token that is sent to a public path is verified.
         websockets: Whether websockets are accepted.
@@ -77,6 +80,7 @@ class Protection:
     refusal_log: RefusalLog
     hooks: HookCaller
     warnings: Warnings
+    store: SharedStore | None
     post_stream_grace: float
     identify_public: bool
     websockets: bool
@@ -120,6 +124,7 @@ class ProtectionBuilder:
         refusal_log: Logs refusals.
         hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
+        store: The store that processes share; None if there is none.
         loaded_modules: The server packages that the process has imported, which decide the defaults of `proxies`.
         observers: Called with each decision.
     """
@@ -129,6 +134,7 @@ class ProtectionBuilder:
     refusal_log: RefusalLog
     hooks: HookCaller
     warnings: Warnings
+    store: SharedStore | None
     loaded_modules: frozenset[str]
     observers: tuple[Observer, ...] = ()
 
@@ -150,7 +156,10 @@ class ProtectionBuilder:
             from asgi_mcp_auth._telemetry.otel import OpenTelemetry  # noqa: PLC0415 - an optional package
 
             observers = (*observers, OpenTelemetry(key_sets.status))
-        return cls(options, key_sets, RefusalLog(options["clock"]), hooks, Warnings(), modules, observers)
+        store = None
+        if isinstance(options["store"], Store):  # `check_options` reports another type
+            store = SharedStore(options["store"], options["store_timeout"])
+        return cls(options, key_sets, RefusalLog(options["clock"]), hooks, Warnings(), store, modules, observers)
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -206,6 +215,7 @@ class ProtectionBuilder:
             refusal_log=self.refusal_log,
             hooks=self.hooks,
             warnings=self.warnings,
+            store=self.store,
             post_stream_grace=options["post_stream_grace"],
             identify_public=options["identify_public"],
             websockets=options["websockets"],
@@ -253,12 +263,14 @@ class ProtectionBuilder:
         )
 
     def _make_authorizer(self, resource: CompiledResource) -> Authorizer:
-        options = self.options
+        options, sessions = self.options, None
+        if options["session_binding"] and self.store is not None:
+            sessions = StoreUse(self.store, Use.SESSION)
         return Authorizer(
             resource,
             hooks=self.hooks,
             authorize=options["authorize"],
-            session_store=options["session_store"],
+            sessions=sessions,
             clock=options["clock"],
             max_body_size=options["max_body_size"],
             observed=bool(self.observers or options["audit"]),

@@ -199,6 +199,7 @@ class MCPAuth:
                 if (status := authenticator.status(resource.identifier)) is not None
             ),
             ready=not (protection.key_sets.unusable() or protection.unreachable()),
+            store=None if protection.store is None else protection.store.status(),
         )
 
     def check_bind(self, host: str) -> str | None:

@@ -127,6 +127,7 @@ class Reason(StrEnum):
     METADATA_UNAVAILABLE = "metadata_unavailable"
     KEY_NOT_YET_KNOWN = "key_not_yet_known"
     HOOK_FAILED = "hook_failed"
+    STORE_UNAVAILABLE = "store_unavailable"
 
 
 def printable(value: object, limit: int = 128) -> str:

@@ -22,6 +22,7 @@ __all__ = (
     "ResourceStatus",
     "SkippedKey",
     "Status",
+    "StoreStatus",
     "TokenCacheStatus",
 )
 
@@ -197,6 +198,27 @@ class ResourceStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatus:
+    """The status of the shared store as this process sees it.
+
+    Attributes:
+        store: The class of the store.
+        state: `unused` before the first call, `working`, or `failing` since the last call failed.
+        calls: The number of calls, failed ones included.
+        failures: The number of calls that have failed since the last success.
+        failing_for: Seconds since the first of these failures; None if the store works.
+        last_error: The type of the last error; None if the store works.
+    """
+
+    store: str
+    state: Literal["unused", "working", "failing"]
+    calls: int
+    failures: int
+    failing_for: float | None = None
+    last_error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A snapshot of all issuers and resources.
 
@@ -204,13 +226,15 @@ class Status:
         at: The time of the snapshot in seconds since the epoch, from the configured clock.
         issuers: The issuers that the configuration names, and the issuers in the pools.
         resources: The protected resources.
-        ready: Whether the tokens of every issuer that the configuration names can be verified.
+        ready: Whether the tokens of every issuer that the configuration names can be verified, and the store works.
+        store: The status of the shared store; None if there is none.
     """
 
     at: float
     issuers: tuple[IssuerStatus, ...]
     resources: tuple[ResourceStatus, ...]
     ready: bool
+    store: StoreStatus | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the snapshot as plain JSON values."""

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,9 +205,9 @@ async def test_keys_in_a_store(issuer: Issuer) -> None:
     assert await outcome(guarded, field()) == (503, "1")
 
 
-class BrokenStore:
-    async def get(self, key: str) -> bytes | None:
-        raise ConnectionError(key)
+class BrokenStore(MemoryStore):
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        raise ConnectionError(keys)
 
 
 @pytest.mark.requirement("CK-3")

@@ -246,7 +246,7 @@ ROOMS = ("_oauth", "_mcp", "_policy", "_settings", "_keys", "_verify", "_asgi", 
 PACKAGES = {f"{NAME}.{room}" for room in ROOMS}
 REEXPORTING = {
     NAME,
-    *(f"{NAME}.{name}" for name in ("types", "utils", "testing", "dev", "providers", "doctor")),
+    *(f"{NAME}.{name}" for name in ("types", "utils", "testing", "dev", "providers", "doctor", "stores")),
 }
 PUBLIC = [name for name in SOURCES if name not in PACKAGES]
 

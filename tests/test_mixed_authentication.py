@@ -260,7 +260,7 @@ async def test_a_filtered_list_keeps_what_signing_in_may_open(issuer: Issuer) ->
 @pytest.mark.requirement("MX-10")
 async def test_an_anonymous_session_binds_to_the_first_principal(issuer: Issuer) -> None:
     app = Replies(b"{}", mcp_session_id=b"s1")
-    guard = mixed(issuer, app, {"session_store": MemoryStore()})
+    guard = mixed(issuer, app, {"store": MemoryStore(), "session_binding": True})
     alice, bob, session = token(issuer), token(issuer, sub="bob"), ("mcp-session-id", "s1")
 
     async def ping(raw: str | None, name: tuple[str, str] = session) -> int:
@@ -273,7 +273,7 @@ async def test_an_anonymous_session_binds_to_the_first_principal(issuer: Issuer)
 
 @pytest.mark.requirement("MX-10")
 async def test_parallel_principals_cannot_share_an_anonymous_session(issuer: Issuer) -> None:
-    guard = mixed(issuer, Replies(b"{}", mcp_session_id=b"s1"), {"session_store": MemoryStore()})
+    guard = mixed(issuer, Replies(b"{}", mcp_session_id=b"s1"), {"store": MemoryStore(), "session_binding": True})
     assert (await post(guard, None, rpc("initialize"))).status == 200
     statuses: dict[str, list[int]] = {}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from harness import token
 from operations import LEGACY, MODERN, Replies, guarded, modern, post, rpc
@@ -17,7 +19,7 @@ NOT_FOUND = {"jsonrpc": "2.0", "error": {"code": -32600, "message": "Session not
 @pytest.mark.requirement("RS-3", "RS-210")
 async def test_sessions(issuer: Issuer) -> None:
     app = Replies(b"{}", mcp_session_id=b"s1")
-    guard = guarded(issuer, app, {"session_store": MemoryStore()})
+    guard = guarded(issuer, app, {"store": MemoryStore(), "session_binding": True})
     alice, again, bob = token(issuer), token(issuer, jti="2"), token(issuer, sub="bob")
     session = ("mcp-session-id", "s1")
     assert (await post(guard, alice, rpc("ping"), LEGACY, session)).status == 404  # not made yet
@@ -34,7 +36,7 @@ async def test_sessions(issuer: Issuer) -> None:
 @pytest.mark.requirement("RS-211")
 async def test_later_revisions_have_no_sessions(issuer: Issuer) -> None:
     app = Replies(b"{}")
-    guard = guarded(issuer, app, {"session_store": MemoryStore()})
+    guard = guarded(issuer, app, {"store": MemoryStore(), "session_binding": True})
     fields = [("mcp-session-id", "zzz"), ("last-event-id", "1"), ("mcp-method", "ping")]
     assert (await post(guard, token(issuer), modern(rpc("ping")), MODERN, *fields)).status == 200
     assert {b"mcp-session-id", b"last-event-id"}.isdisjoint(dict(app.scopes[0]["headers"]))
@@ -43,7 +45,7 @@ async def test_later_revisions_have_no_sessions(issuer: Issuer) -> None:
 @pytest.mark.parametrize("name", ["mcp-session-id", "mcp_session_id", "mcp-session_id", "mcp_session-id"])
 async def test_a_session_field_counts_however_a_wsgi_app_would_read_it(name: str, issuer: Issuer) -> None:
     app = Replies(b"{}", mcp_session_id=b"s1")
-    guard = guarded(issuer, app, {"session_store": MemoryStore()}, public_methods=["ping"])
+    guard = guarded(issuer, app, {"store": MemoryStore(), "session_binding": True}, public_methods=["ping"])
     assert (await post(guard, token(issuer), rpc("initialize"))).status == 200
     bob, session = token(issuer, sub="bob"), (name, "s1")
     assert (await post(guard, bob, rpc("ping"), LEGACY, session)).status == 404
@@ -58,7 +60,7 @@ async def test_a_principal_cannot_fill_the_store_with_sessions(issuer: Issuer, m
     monkeypatch.setattr("asgi_mcp_auth._asgi.sessions.MAX_SESSIONS", 3)
     monkeypatch.setattr("asgi_mcp_auth._asgi.sessions.MAX_COUNTED", 5)
     app = Replies(b"{}")
-    guard = guarded(issuer, app, {"session_store": MemoryStore()})
+    guard = guarded(issuer, app, {"store": MemoryStore(), "session_binding": True})
     alice, bob = token(issuer), token(issuer, sub="bob")
 
     async def begin(who: str, name: bytes) -> None:
@@ -83,8 +85,8 @@ async def test_a_principal_cannot_fill_the_store_with_sessions(issuer: Issuer, m
 
 async def test_a_store_that_fails(issuer: Issuer) -> None:
     class Broken(MemoryStore):
-        async def get(self, key: str) -> bytes | None:
-            raise OSError(key)
+        async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+            raise OSError(keys)
 
-    guard = guarded(issuer, Replies(b"{}"), {"session_store": Broken()})
+    guard = guarded(issuer, Replies(b"{}"), {"store": Broken(), "session_binding": True})
     assert (await post(guard, token(issuer), rpc("ping"), LEGACY, ("mcp-session-id", "s1"))).status == 503

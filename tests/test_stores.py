@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
@@ -16,21 +16,35 @@ from hypothesis import strategies as st
 
 from asgi_mcp_auth import AuthInfo, MemoryStore, Principal, RevocationList, Store
 from asgi_mcp_auth.stores import StoreFullError
+from asgi_mcp_auth.testing import check_store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
 
 
+async def get(store: Store, key: str) -> bytes | None:
+    [value] = await store.get_many([key])
+    return value
+
+
+@pytest.mark.requirement("FS-1")
+async def test_a_memory_store_keeps_the_contract(clock: Clock) -> None:
+    async def sleep(seconds: float) -> None:
+        clock.now += seconds
+
+    await check_store(MemoryStore(clock=clock), sleep=sleep)
+
+
 async def test_a_value_lasts_for_its_time(clock: Clock) -> None:
     store: Store = MemoryStore(clock=clock)
-    assert await store.get("a") is None
+    assert await get(store, "a") is None
     await store.put("a", b"1", 10)
-    assert await store.get("a") == b"1"
+    assert await get(store, "a") == b"1"
     clock.now += 9.9
-    assert await store.get("a") == b"1"
+    assert await get(store, "a") == b"1"
     clock.now += 0.1
-    assert await store.get("a") is None
+    assert await get(store, "a") is None
     clock.now -= 5
-    assert await store.get("a") is None
+    assert await get(store, "a") is None
 
 
 async def test_a_value_is_replaced_with_its_time(clock: Clock) -> None:
@@ -39,20 +53,20 @@ async def test_a_value_is_replaced_with_its_time(clock: Clock) -> None:
     clock.now += 8
     await store.put("a", b"2", 10)
     clock.now += 8
-    assert await store.get("a") == b"2"
+    assert await get(store, "a") == b"2"
     await store.put("a", b"3", 1)
     clock.now += 1
-    assert await store.get("a") is None
+    assert await get(store, "a") is None
 
 
 @pytest.mark.parametrize("now", [0.0, -100.0, 1.8e9])
 async def test_any_clock_will_do(now: float) -> None:
     """Only differences count: the zero of a monotonic clock is undefined."""
     store = MemoryStore(clock=Clock(now))
-    assert await store.get("never written") is None
+    assert await get(store, "never written") is None
     await store.put("a", b"", 10)
-    assert await store.get("a") == b""
-    assert await store.add_if_absent("b", 10) is True
+    assert await get(store, "a") == b""
+    assert await store.add("b", b"", 10) is None
 
 
 @pytest.mark.parametrize("ttl", [0, -1, -0.0, math.inf, -math.inf, math.nan])
@@ -61,8 +75,8 @@ async def test_a_time_to_live_is_positive_and_finite(clock: Clock, ttl: float) -
     with pytest.raises(ValueError, match="ttl"):
         await store.put("a", b"1", ttl)
     with pytest.raises(ValueError, match="ttl"):
-        await store.add_if_absent("b", ttl)
-    assert [await store.get(key) for key in "ab"] == [None, None]
+        await store.add("b", b"", ttl)
+    assert [await get(store, key) for key in "ab"] == [None, None]
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5, None])
@@ -71,25 +85,25 @@ def test_a_size_is_a_positive_integer(size: Any) -> None:
         MemoryStore(size)
 
 
-async def test_add_if_absent(clock: Clock) -> None:
+async def test_add(clock: Clock) -> None:
     store = MemoryStore(clock=clock)
-    assert await store.add_if_absent("a", 10) is True
-    assert await store.add_if_absent("a", 10) is False
-    assert await store.add_if_absent("b", 10) is True
+    assert await store.add("a", b"", 10) is None
+    assert await store.add("a", b"", 10) is not None
+    assert await store.add("b", b"", 10) is None
     clock.now += 9
-    assert await store.add_if_absent("a", 10) is False  # and does not prolong
+    assert await store.add("a", b"", 10) is not None  # and does not prolong
     clock.now += 1
-    assert await store.add_if_absent("a", 10) is True
+    assert await store.add("a", b"", 10) is None
     await store.put("c", b"", 10)
-    assert await store.add_if_absent("c", 10) is False
+    assert await store.add("c", b"", 10) is not None
 
 
-async def test_add_if_absent_is_atomic() -> None:
+async def test_add_is_atomic() -> None:
     store = MemoryStore()
     won: list[int] = []
 
     async def add(index: int) -> None:
-        if await store.add_if_absent("once", 60):
+        if await store.add("once", b"", 60) is None:
             won.append(index)
 
     async with anyio.create_task_group() as group:
@@ -102,7 +116,7 @@ async def test_a_full_store_drops_the_session_that_was_not_used_for_longest(cloc
     store = MemoryStore(3, clock=clock)
 
     async def found(keys: str) -> list[bytes | None]:
-        return [await store.get(f"session:{key}") for key in keys]
+        return [await get(store, f"session:{key}") for key in keys]
 
     for key in "abcd":
         await store.put(f"session:{key}", key.encode(), 10)
@@ -111,8 +125,8 @@ async def test_a_full_store_drops_the_session_that_was_not_used_for_longest(cloc
     await store.put("session:e", b"e", 10)
     assert await found("abcde") == [None, b"again", None, b"d", b"e"]
     for number in range(1000):
-        await store.add_if_absent(f"session:{number}", 10)
-    assert sum([await store.get(f"session:{number}") is not None for number in range(1000)]) == 3
+        await store.add(f"session:{number}", b"", 10)
+    assert sum([await get(store, f"session:{number}") is not None for number in range(1000)]) == 3
 
 
 @pytest.mark.parametrize("use", ["revoked:", "replay:", ""], ids=["revocations", "another use", "no use"])
@@ -120,14 +134,14 @@ async def test_a_full_store_drops_nothing_else_before_its_time(use: str, clock: 
     store = MemoryStore(3, clock=clock)
     for number in range(3):
         await store.put(f"{use}{number}", b"", 10 + number)
-    for put in (store.put(f"{use}3", b"", 10), store.add_if_absent(f"{use}4", 10)):
+    for put in (store.put(f"{use}3", b"", 10), store.add(f"{use}4", b"", 10)):
         with pytest.raises(StoreFullError, match="max_entries"):
             await put
     await store.put(f"{use}0", b"", 30)  # what is there can be written
-    assert [await store.get(f"{use}{number}") for number in range(4)] == [b"", b"", b"", None]
+    assert [await get(store, f"{use}{number}") for number in range(4)] == [b"", b"", b"", None]
     clock.now += 11
     await store.put(f"{use}3", b"", 10)  # takes the room of 1, which is over, and not of 0
-    assert [await store.get(f"{use}{number}") for number in range(4)] == [b"", None, b"", b""]
+    assert [await get(store, f"{use}{number}") for number in range(4)] == [b"", None, b"", b""]
     with pytest.raises(StoreFullError):
         await store.put(f"{use}5", b"", 10)
 
@@ -147,7 +161,7 @@ async def test_a_session_that_is_in_use_outlives_others_at_capacity(clock: Clock
         clock.now += 1
         await store.put("session:kept", b"alice", 86_400)
         await store.put(f"session:{number}", b"bob", 86_400)
-    assert await store.get("session:kept") == b"alice"
+    assert await get(store, "session:kept") == b"alice"
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # arithmetic, whatever the loop
@@ -197,7 +211,7 @@ def test_a_store_never_says_what_was_not_written_and_forgets_nothing_that_it_mus
                 assert clock() >= kept.get(key, (b"", 0.0))[1]
             for name in "abcdef":
                 written, until = kept.get(name, (b"", 0.0))
-                assert await store.get(f"revoked:{name}") == (written if clock() < until else None)
+                assert await get(store, f"revoked:{name}") == (written if clock() < until else None)
             clock.now += pause
 
     asyncio.run(run())
@@ -208,7 +222,7 @@ async def test_a_full_store_may_be_written_again(clock: Clock) -> None:
     await store.put("a", b"1", 10)
     await store.put("b", b"1", 10)
     await store.put("a", b"2", 10)
-    assert [await store.get(key) for key in "ab"] == [b"2", b"1"]
+    assert [await get(store, key) for key in "ab"] == [b"2", b"1"]
 
 
 # --- RevocationList -------------------------------------------------------------------------------------------------
@@ -269,16 +283,10 @@ async def test_a_revocation_has_a_finite_time(ttl: float) -> None:
         await RevocationList(MemoryStore()).revoke_token(ISS, "j1", ttl=ttl)
 
 
-class BrokenStore:
+class BrokenStore(MemoryStore):
     """A store whose server is away."""
 
-    async def get(self, key: str) -> bytes | None:
-        raise ConnectionError
-
-    async def put(self, key: str, value: bytes, ttl: float) -> None:
-        raise ConnectionError
-
-    async def add_if_absent(self, key: str, ttl: float) -> bool:
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         raise ConnectionError
 
 

@@ -6,7 +6,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -236,7 +236,7 @@ async def test_a_revocation_does_not_lapse_before_its_token(
 
 
 class BrokenStore(MemoryStore):
-    async def get(self, key: str) -> bytes | None:
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         raise ConnectionError("no store")
 
 
@@ -484,7 +484,11 @@ class HangingVerifier:
 
 
 class HangingStore(MemoryStore):
-    async def get(self, key: str) -> bytes | None:
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async def add(self, key: str, value: bytes, ttl: float) -> bytes | None:
         await anyio.sleep_forever()
         raise AssertionError
 
@@ -506,8 +510,8 @@ def hanging(kind: str, issuer: Issuer) -> tuple[Any, Fields]:
         options["authorize"] = hangs
     elif kind == "verifier":
         options["verifier"] = HangingVerifier()
-    elif kind == "session_store":
-        options["session_store"] = HangingStore()
+    elif kind == "session_binding":
+        options |= {"store": HangingStore(), "session_binding": True}
         headers.append(("mcp-session-id", "s1"))
     elif kind == "revocations":
         options["is_revoked"] = RevocationList(HangingStore())
@@ -527,7 +531,7 @@ BODY = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{}}'
 @pytest.mark.every_loop
 @pytest.mark.parametrize(
     "kind",
-    ["is_revoked", "revocations", "authorize", "verifier", "session_store", "function", "function on a thread"],
+    ["is_revoked", "revocations", "authorize", "verifier", "session_binding", "function", "function on a thread"],
 )
 async def test_a_hook_that_hangs_is_503_after_its_time_limit(
     kind: str, issuer: Issuer, caplog: pytest.LogCaptureFixture
@@ -537,7 +541,8 @@ async def test_a_hook_that_hangs_is_503_after_its_time_limit(
         answer = await call(app, headers=headers, body=BODY)
     assert outcome(answer) == FAILED
     [decision] = [record for record in caplog.records if record.name == "asgi_mcp_auth.decisions"]
-    assert (vars(decision)["reason"], vars(decision)["found"]) == ("hook_failed", "TimeoutError")
+    reason = "store_unavailable" if kind == "session_binding" else "hook_failed"
+    assert (vars(decision)["reason"], vars(decision)["found"]) == (reason, "TimeoutError")
 
 
 @pytest.mark.every_loop
@@ -561,7 +566,7 @@ async def test_the_time_limit_is_for_all_operations_of_a_request_together(issuer
 @pytest.mark.every_loop
 async def test_a_store_that_hangs_does_not_hold_the_response_that_makes_a_session(issuer: Issuer) -> None:
     app = RecordingApp(headers=[(b"mcp-session-id", b"s1")])
-    guarded = protect(issuer, app, session_store=HangingStore(), hook_timeout=0.05)
+    guarded = protect(issuer, app, store=HangingStore(), session_binding=True)
     with anyio.fail_after(3):
         assert (await call(guarded, headers=bearer(token(issuer)))).status == 200
 
@@ -641,8 +646,6 @@ def observer_fails(decision: Decision) -> None:
         pytest.param({"is_revoked": RevocationList(BrokenStore())}, [], 503, id="a revocation store"),
         pytest.param({"authorize": fails}, [], 503, id="authorize"),
         pytest.param({"authorize": answers_none}, [], 503, id="a wrong answer of authorize"),
-        pytest.param({"session_store": BrokenStore()}, [("mcp-session-id", "s1")], 503, id="a session store"),
-        pytest.param({"session_store": BrokenStore()}, [], 200, id="a session store that cannot bind"),
         pytest.param({"on_decision": [observer_fails]}, [], 200, id="an observer"),
         pytest.param({"verifier": Own(KeyError("the verifier"))}, [], 503, id="a verifier"),
         pytest.param({"verifier": HangingVerifier(), "hook_timeout": 0.001}, [], 503, id="a verifier that hangs"),

@@ -34,7 +34,7 @@ from asgi_mcp_auth.errors import (
     Reason,
     Refusal,
 )
-from asgi_mcp_auth.stores import Store
+from asgi_mcp_auth.stores._shared import StoreUse
 
 __all__ = ("Admission", "Authorizer")
 
@@ -76,9 +76,9 @@ class Authorizer:
 
     Args:
         resource: The resource.
-        hooks: Calls the hook and the store, within their time limit.
+        hooks: Calls the hook, within its time limit.
         authorize: The hook that is called about operations; None for no hook.
-        session_store: The store that binds sessions to their callers; None for no binding.
+        sessions: The entries that bind sessions to their callers; None for no binding.
         clock: Seconds since the epoch.
         max_body_size: The largest body, in bytes, that is read.
         observed: Whether an observer or the audit log needs the operations.
@@ -94,7 +94,7 @@ class Authorizer:
         *,
         hooks: HookCaller,
         authorize: Authorize | None,
-        session_store: Store | None,
+        sessions: StoreUse | None,
         clock: Callable[[], float],
         max_body_size: int,
         observed: bool,
@@ -106,7 +106,7 @@ class Authorizer:
         self._authorize = authorize
         self._clock = clock
         self._max_body = max_body_size
-        self._sessions = None if session_store is None else SessionBinding(session_store, resource.identifier, hooks)
+        self._sessions = None if sessions is None else SessionBinding(sessions, resource.identifier, clock)
         self._rewrites_lists = self._rules.filter_lists or "security_schemes" in self._rules.annotate_lists
         self._restricts = self._rules.any or self._rewrites_lists or authorize is not None
         self._reads = self._restricts or reads_all
@@ -141,7 +141,7 @@ class Authorizer:
             admission = await self._admit_body(route, request, receive, verified, fields)
         if isinstance(admission, Refusal) or self._sessions is None:
             return admission
-        bound = await self._sessions.check(request, fields.modern, verified.auth_info, request.token)
+        bound = await self._sessions.check(request, fields.modern, verified.auth_info)
         if isinstance(bound, Refusal):
             return bound
         wrap_send = _both(admission.wrap_send, bound.wrap_send)
@@ -259,7 +259,7 @@ class Authorizer:
         admission = self._admission(None, fields, asked, params, receive)
         if self._sessions is None:
             return admission
-        bound = await self._sessions.check(request, fields.modern, None, b"")
+        bound = await self._sessions.check(request, fields.modern, None)
         if isinstance(bound, Refusal):
             return bound
         wrap_send = _both(admission.wrap_send, bound.wrap_send)

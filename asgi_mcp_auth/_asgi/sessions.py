@@ -8,30 +8,30 @@ follows them.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
-from hashlib import sha256
 from typing import NamedTuple
 
-import anyio
-
 from asgi_mcp_auth._asgi.asgi_types import Message, Send, WrapSend
+from asgi_mcp_auth._keys.background import spawn
+from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth.context import AuthInfo
-from asgi_mcp_auth.errors import Reason, Refusal, SessionNotFound
-from asgi_mcp_auth.stores import Store
+from asgi_mcp_auth.errors import Reason, Refusal, SessionNotFound, Unavailable
+from asgi_mcp_auth.stores._shared import StoreUse
 
 __all__ = ("SESSION_ID", "Bound", "SessionBinding")
 
 SESSION_ID = b"mcp-session-id"
 STATEFUL = frozenset((SESSION_ID, b"last-event-id"))
 ANONYMOUS = b"anonymous"  # no key of a principal, which is a hash
-CLAIM_ATTEMPTS, CLAIM_SECONDS = 20, 0.05
 MAX_ID_LENGTH = 512
 IDLE_LIFETIME = 86_400.0  # seconds after its last use that a session stays bound
-DROPPED_LIFETIME = 1.0
+RENEW_SECONDS = 60.0  # between two looks at the store for one session, which also renew it
 MAX_SESSIONS = 10_000  # of one principal in one process: a client must not fill a store that others use
 MAX_COUNTED = 100_000  # sessions of all principals that are counted
+MAX_CHECKED = 10_000  # sessions of which this process knows the owner without the store
 
 
 class Bound(NamedTuple):
@@ -48,9 +48,11 @@ class Bound(NamedTuple):
     began_anonymously: bool = False
 
 
-def _claimed(owner: bytes) -> bytes:
-    """Return the value of a session that was made without a token and belongs to `owner` now."""
-    return ANONYMOUS + b":" + owner
+class _Checked(NamedTuple):
+    """When a session was found to be the caller's, and whether it was made without a token."""
+
+    at: float
+    began_anonymously: bool = False
 
 
 class _SessionCounts:
@@ -85,24 +87,28 @@ class _SessionCounts:
 class SessionBinding:
     """The sessions of one resource.
 
+    The owner of a session never changes, so a process asks the store once a minute for each session in use, and renews
+    the binding then. Sessions that were made without a token have a second entry: the first caller with a token.
+
     Args:
-        store: Shared by all processes that serve the resource.
+        entries: Shared by all processes that serve the resource.
         resource: The identifier of the resource.
-        hooks: What calls the store.
+        clock: Seconds.
     """
 
-    def __init__(self, store: Store, resource: str, hooks: HookCaller) -> None:
-        self._store = store
+    def __init__(self, entries: StoreUse, resource: str, clock: Callable[[], float]) -> None:
+        self._entries = entries
         self._resource = resource
-        self._hooks = hooks
+        self._clock = clock
         self._counts = _SessionCounts()
+        self._checked: BoundedMap[tuple[str, bytes], _Checked] = BoundedMap(MAX_CHECKED)
 
-    def _key(self, session_id: bytes) -> str:
-        return "session:" + sha256(self._resource.encode() + b"\0" + session_id).hexdigest()
+    def _keys(self, session_id: bytes) -> tuple[str, str]:
+        """Return the keys of the binding, and of the claim of a session that was made without a token."""
+        key = self._entries.key
+        return key(self._resource, session_id), key(self._resource, session_id, "claim")
 
-    async def check(
-        self, request: RequestInfo, modern: bool, auth_info: AuthInfo | None, token: bytes
-    ) -> Bound | Refusal:
+    async def check(self, request: RequestInfo, modern: bool, auth_info: AuthInfo | None) -> Bound | Refusal:
         """Return what changes for the app, or the refusal of a session that is not the caller's.
 
         A session that was made without a token belongs to the first caller with one, and to no caller without one
@@ -111,68 +117,67 @@ class SessionBinding:
         if modern:
             return Bound(STATEFUL)
         named = request.fields.get(SESSION_ID, [])
-        began_anonymously = False
         owner = ANONYMOUS if auth_info is None else auth_info.principal.key.encode("ascii")
-        if named:
-            client_id = None if auth_info is None else auth_info.client_id
-            unknown = SessionNotFound(Reason.SESSION_NOT_FOUND, client_id=client_id)
-            if len(named) > 1 or not 0 < len(named[0]) <= MAX_ID_LENGTH:
-                return unknown
-            key = self._key(named[0])
+        wrap_send = partial(self._watch, owner=owner, known=named)
+        if not named:
+            return Bound(wrap_send=wrap_send)
+        client_id = None if auth_info is None else auth_info.client_id
+        unknown = SessionNotFound(Reason.SESSION_NOT_FOUND, client_id=client_id)
+        if len(named) > 1 or not 0 < len(named[0]) <= MAX_ID_LENGTH:
+            return unknown
+        key, claim = self._keys(named[0])
+        checked = self._checked.get((key, owner))
+        if checked is None or not 0 <= self._clock() - checked.at < RENEW_SECONDS:
             try:
-                bound = await self._get(key, token)
-                if bound == ANONYMOUS and owner != ANONYMOUS:
-                    bound = await self._claim(key, owner, token)
-                began_anonymously = bound == _claimed(owner)
-                if bound != owner and not began_anonymously:
-                    return unknown
-                if owner != ANONYMOUS:  # which could undo what another request claims at this moment
-                    await self._put(key, _claimed(owner) if began_anonymously else owner, IDLE_LIFETIME, token)
-            except Refusal as refusal:
+                checked = await self._look_up(key, claim, owner)
+            except Unavailable as refusal:
                 return refusal.without_traceback()
-            self._counts.touch(owner, key)
-        wrap_send = partial(self._watch, owner=owner, known=named, token=token)
-        return Bound(wrap_send=wrap_send, began_anonymously=began_anonymously)
+            if checked is None:
+                return unknown
+        self._counts.touch(owner, key)
+        return Bound(wrap_send=wrap_send, began_anonymously=checked.began_anonymously)
 
-    async def _claim(self, key: str, owner: bytes, token: bytes) -> object:
-        """Bind a session without an owner, if no other caller is faster; return the stored value."""
-        claim = f"{key}:claim"
-        add = self._store.add_if_absent
-        if await self._hooks.call(add, claim, IDLE_LIFETIME, name="session_store", token=token) is True:
-            await self._put(key, _claimed(owner), IDLE_LIFETIME, token)
-            return _claimed(owner)
-        for _ in range(CLAIM_ATTEMPTS):  # a parallel request of the same caller may be the faster one
-            bound = await self._get(key, token)
-            if bound != ANONYMOUS:
-                return bound
-            await anyio.sleep(CLAIM_SECONDS)
-        return None
+    async def _look_up(self, key: str, claim: str, owner: bytes) -> _Checked | None:
+        """Ask the store whether a session is the caller's, and renew it. Return None if it is not."""
+        bound, claimant = await self._entries.get_many((key, claim))
+        if owner == ANONYMOUS:  # never cached: another process may see the claim at any moment
+            return _Checked(0.0) if bound == ANONYMOUS and claimant is None else None
+        began_anonymously = bound == ANONYMOUS
+        if began_anonymously and claimant is None:
+            claimant = await self._entries.add(claim, owner, IDLE_LIFETIME) or owner
+        if owner != (claimant if began_anonymously else bound):
+            return None
+        checked = _Checked(self._clock(), began_anonymously)
+        self._checked.put((key, owner), checked)
+        spawn(partial(self._renew, (key, claim) if began_anonymously else (key,)))
+        return checked
 
-    async def _get(self, key: str, token: bytes) -> object:
-        return await self._hooks.call(self._store.get, key, name="session_store", token=token)
+    async def _renew(self, keys: Iterable[str]) -> None:
+        with suppress(Unavailable):  # logged; the next minute renews again
+            for key in keys:
+                await self._entries.touch(key, IDLE_LIFETIME)
 
-    async def _put(self, key: str, value: bytes, ttl: float, token: bytes) -> None:
-        await self._hooks.call(self._store.put, key, value, ttl, name="session_store", token=token)
-
-    def _watch(self, send: Send, owner: bytes, known: list[bytes], token: bytes) -> Send:
+    def _watch(self, send: Send, owner: bytes, known: list[bytes]) -> Send:
         """Return a `send` that binds the session which the app makes before the client can use it."""
 
         async def watch(message: Message) -> None:
             if message["type"] == "http.response.start":
                 for name, value in message.get("headers", ()):
                     if bytes(name).lower() == SESSION_ID and value not in known:
-                        await self._bind(self._key(bytes(value)), owner, token)
+                        await self._bind(self._keys(bytes(value))[0], owner)
             await send(message)
 
         return watch
 
-    async def _bind(self, key: str, owner: bytes, token: bytes) -> None:
+    async def _bind(self, key: str, owner: bytes) -> None:
         try:
-            if await self._get(key, token) is not None:  # bound for good, whatever the app says
-                return
-            await self._put(key, owner, IDLE_LIFETIME, token)
+            if await self._entries.add(key, owner, IDLE_LIFETIME) is not None:
+                return  # bound for good, whatever the app says
+            if owner != ANONYMOUS:
+                self._checked.put((key, owner), _Checked(self._clock()))
             dropped = self._counts.add(owner, key)
-            if dropped is not None and await self._get(dropped, token) == owner:
-                await self._put(dropped, b"", DROPPED_LIFETIME, token)
-        except Refusal:  # logged. An unbound session belongs to no caller: its client gets a 404 and begins anew
+            if dropped is not None:
+                self._checked.pop((dropped, owner))
+                await self._entries.delete(dropped)
+        except Unavailable:  # logged. An unbound session belongs to no caller: its client gets a 404 and begins anew
             return

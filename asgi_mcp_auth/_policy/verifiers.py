@@ -14,6 +14,7 @@ from asgi_mcp_auth._policy.issuers import IssuerSet, TrustedIssuer
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._request import FOR_MESSAGES, canonical_name
 from asgi_mcp_auth.config import ApiKeys, Choose, Introspection, IntrospectionMethod
+from asgi_mcp_auth.stores import Store
 
 __all__ = ("CompiledChoice", "CompiledIntrospection", "compile_choice", "key_field")
 
@@ -93,7 +94,7 @@ def _check_keys(keys: object, where: str, problems: Problems) -> None:
     store: object = keys.store
     if (keys.file is None) is (store is None):
         problems.add(where, "There must be a file or a store, and not both.", "Set file= or store=.")
-    if store is not None and not callable(getattr(store, "get", None)):
+    if store is not None and not isinstance(store, Store):
         problems.add(f"{where}.store", f"{show(store)} is not a Store.", "Pass a MemoryStore(), or a shared store.")
     if keys.file is not None and not (isinstance(cast("object", keys.file), str) and keys.file):
         problems.add(f"{where}.file", f"{show(keys.file)} is not a path.", "Set the path of the file.")

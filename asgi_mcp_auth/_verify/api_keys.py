@@ -93,8 +93,12 @@ class ApiKeyVerifier:
         return decided if isinstance(decided, (Verified, Refusal)) else await decided
 
     async def _look_up(self, store: Store, digest: str, key: bytes) -> Verified | Refusal:
+        async def get_one(name: str) -> bytes | None:
+            [value] = await store.get_many((name,))
+            return value
+
         try:
-            found = await self._hooks.call(store.get, f"api-key:{digest}", name="The store of API keys", token=key)
+            found = await self._hooks.call(get_one, f"api-key:{digest}", name="The store of API keys", token=key)
         except Refusal as refusal:
             return refusal.without_traceback()
         if found is None:

@@ -49,6 +49,7 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.INVALID_API_KEY: "List the keys with asgi-mcp-auth api-key list.",
     Reason.API_KEYS_UNAVAILABLE: "Fix the file of ApiKeys(file=...).",
     Reason.HOOK_FAILED: "Your hook raised an exception: see the log.",
+    Reason.STORE_UNAVAILABLE: "The shared store does not answer: see the log of asgi_mcp_auth.stores.",
     Reason.REJECTED_BY_VERIFIER: "Your verify function rejected the token.",
 }
 

@@ -123,7 +123,9 @@ TENANT: Final = _step(
     expected=_rule(lambda rules: None if rules.tenant is None else " ".join(rules.tenant)),
     found=lambda token: None if not token.rules or not token.rules.tenant else token.claims.get(token.rules.tenant[0]),
 )
-REVOCATION: Final = _step("revocation", Reason.REVOKED, Reason.HOOK_FAILED, Reason.REJECTED_BY_VERIFIER)
+REVOCATION: Final = _step(
+    "revocation", Reason.REVOKED, Reason.HOOK_FAILED, Reason.STORE_UNAVAILABLE, Reason.REJECTED_BY_VERIFIER
+)
 SCOPES: Final = _step(
     "baseline scopes", Reason.INSUFFICIENT_SCOPE, expected=lambda token: " ".join(token.needed), found=_scopes
 )

@@ -36,7 +36,7 @@ def create_note(text: str) -> str:
 
 
 app = MCPAuthMiddleware(
-    mcp.http_app(stateless_http=True),  # or pass session_store=, so that sessions go on after the sign-in
+    mcp.http_app(stateless_http=True),  # or set session_binding=True, so that sessions go on after the sign-in
     resource=os.environ.get("RESOURCE", "http://127.0.0.1:8000/mcp"),
     authorization_servers=[os.environ.get("ISSUER", "http://127.0.0.1:9000")],
     policy=ScopePolicy(

@@ -13,6 +13,7 @@
 - `await call_tool(app, url, "add", {"a": 1})` calls a tool of an MCP server in process.
 - `await walk_discovery(app, url, issuer)` follows the MCP authorization flow from the first 401 to a response.
 - `assert_challenge(response, 403, scopes="notes:write")` checks the challenge of a response.
+- `await check_store(store)` is the contract of a `Store`, for a store of your own.
 - `running(app)` runs the lifespan of an app around a block.
 - `asgi_mcp_auth.testing.fixtures` has pytest fixtures. Import them explicitly; no other module here needs pytest.
 """
@@ -24,6 +25,7 @@ from asgi_mcp_auth.testing._in_process import base_url, without_network
 from asgi_mcp_auth.testing._issuer import Issuer
 from asgi_mcp_auth.testing._keys import SigningKey
 from asgi_mcp_auth.testing._lifespan import running
+from asgi_mcp_auth.testing._store import check_store
 from asgi_mcp_auth.testing._tools import ToolCall, call_tool
 from asgi_mcp_auth.testing._walk import Step, Walk, WalkError
 
@@ -38,6 +40,7 @@ __all__ = (
     "assert_challenge",
     "base_url",
     "call_tool",
+    "check_store",
     "parse_challenges",
     "running",
     "walk_discovery",

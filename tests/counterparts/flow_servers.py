@@ -77,7 +77,8 @@ def protected() -> Any:
             ),
         ),
         clock=clock,
-        session_store=MemoryStore() if public else None,
+        store=MemoryStore() if public else None,
+        session_binding=public,
         republish_server_metadata=os.environ.get("REPUBLISH") == "1",
     )
     app = server.streamable_http_app(streamable_http_path=urlsplit(resource).path or "/")

@@ -1,0 +1,233 @@
+"""The one way in which this library uses a store: hashed keys, a time limit, a circuit breaker, a policy for failures.
+
+Each subject (sessions, replay records, revocations, …) takes a `StoreUse` from the `SharedStore` of its `MCPAuth`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from enum import StrEnum
+from hashlib import sha256
+from typing import TypeVar, cast
+
+import anyio
+
+from asgi_mcp_auth.decisions import RecordBudget
+from asgi_mcp_auth.errors import Reason, Unavailable, printable
+from asgi_mcp_auth.status import StoreStatus
+from asgi_mcp_auth.stores._contract import LogPage, LogStore, Store, StoreFullError
+
+__all__ = ("DROPPABLE", "IGNORED", "SharedStore", "StoreUse", "Use")
+
+logger = logging.getLogger("asgi_mcp_auth.stores")
+
+T = TypeVar("T")
+
+FAILURES_BEFORE_PAUSE = 3  # consecutive failures, after which calls fail at once
+PAUSE_SECONDS = 1.0  # between two attempts then
+
+
+class Use(StrEnum):
+    """What an entry is for: the first part of its key."""
+
+    SESSION = "session"
+    REPLAY = "replay"
+    REVOCATION = "revoked"
+    INTROSPECTION = "introspection"
+    KEYS = "keys"
+    RATE = "rate"
+
+
+DROPPABLE = frozenset((Use.SESSION, Use.INTROSPECTION, Use.KEYS, Use.RATE))
+"""The uses whose entries a full store may drop."""
+
+IGNORED = frozenset((Use.INTROSPECTION, Use.KEYS, Use.RATE))
+"""The uses that go on without the store if it fails, as if nothing were stored; the others raise `Unavailable`."""
+
+
+class SharedStore:
+    """A store with a time limit, a circuit breaker and one log record for each outage.
+
+    After three consecutive failures, all calls fail at once, except for one attempt a second.
+
+    Args:
+        store: The store.
+        timeout: Seconds that one call may take.
+        clock: Seconds of a monotonic clock, for tests.
+    """
+
+    def __init__(self, store: Store, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.store = store
+        self._timeout = timeout
+        self._clock = clock
+        self._budget = RecordBudget(clock, most=1)
+        self._failures = 0
+        self._failing_since = 0.0
+        self._retry_at = 0.0
+        self._last_error: str | None = None
+        self._calls = 0
+        self._answered = False
+
+    @property
+    def has_logs(self) -> bool:
+        """Whether the store has logs, which revocation needs."""
+        return isinstance(self.store, LogStore)
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the last call succeeded; True before the first one."""
+        return self._failures == 0
+
+    def status(self) -> StoreStatus:
+        """Return the status of the store as this process sees it."""
+        since = self._clock() - self._failing_since if self._failures else None
+        return StoreStatus(
+            store=type(self.store).__name__,
+            state="failing" if self._failures else "working" if self._answered else "unused",
+            calls=self._calls,
+            failures=self._failures,
+            failing_for=since,
+            last_error=self._last_error,
+        )
+
+    async def call(self, work: Callable[[], Awaitable[T]], *, wait: float = 0.0) -> T:
+        """Return the result of one operation on the store, which may take `wait` seconds more than the time limit.
+
+        Raises:
+            Unavailable: With `store_unavailable`: the store raised, took too long, or failed just before.
+        """
+        now = self._clock()
+        if self._failures >= FAILURES_BEFORE_PAUSE:
+            if 0 <= self._retry_at - now <= PAUSE_SECONDS:
+                raise self._unavailable(self._last_error or "")
+            self._retry_at = now + PAUSE_SECONDS
+        self._calls += 1
+        try:
+            with anyio.fail_after(self._timeout + wait):
+                result = await work()
+        except StoreFullError as error:
+            self._succeeded()  # the store answers, and what it holds can be read
+            if (grant := self._budget.take("full")) is not None:
+                text = printable(str(error), 256)
+                logger.error("%s is full%s: %s", type(self.store).__name__, grant.note, text)  # noqa: TRY400
+            raise self._unavailable("StoreFullError") from None
+        except Exception as error:  # noqa: BLE001 - whatever a store raises means that its answer is unknown
+            raise self._failed(error) from None
+        self._succeeded()
+        return result
+
+    def _succeeded(self) -> None:
+        self._answered = True
+        if self._failures:
+            seconds = self._clock() - self._failing_since
+            logger.warning("%s answers again after %.1f s", type(self.store).__name__, seconds)
+            self._failures, self._last_error = 0, None
+
+    def _failed(self, error: Exception) -> Unavailable:
+        kind = type(error).__name__
+        self._last_error = kind
+        self._failures += 1
+        if self._failures == 1:
+            self._failing_since = self._clock()
+            if (grant := self._budget.take("failing")) is not None:  # an outage is one record
+                text = printable(str(error), 256) or f"no answer within {self._timeout:g} s"
+                logger.error("%s fails%s: %s: %s", type(self.store).__name__, grant.note, kind, text)
+        if self._failures == FAILURES_BEFORE_PAUSE:
+            self._retry_at = self._clock() + PAUSE_SECONDS
+        return self._unavailable(kind)
+
+    def _unavailable(self, found: str) -> Unavailable:
+        return Unavailable(Reason.STORE_UNAVAILABLE, found=found, retry_after=PAUSE_SECONDS)
+
+
+class StoreUse:
+    """The entries of one use. The methods are those of `Store` and `LogStore`; every key has to come from `key`.
+
+    If the store fails, methods raise `Unavailable`, a refusal with 503. For the uses in `IGNORED`, methods answer
+    instead as if nothing were stored.
+
+    Args:
+        shared: The store.
+        use: The use.
+    """
+
+    def __init__(self, shared: SharedStore, use: Use) -> None:
+        self._shared = shared
+        self._store = shared.store
+        self._use = use
+        self._ignores_failures = use in IGNORED
+
+    def key(self, *parts: str | bytes) -> str:
+        """Return the key of an entry. It shows the use alone, and is unambiguous, whatever the parts contain."""
+        digest = sha256()
+        for part in parts:
+            data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
+            digest.update(len(data).to_bytes(8, "big") + data)
+        return f"{self._use}:{digest.hexdigest()}"
+
+    async def get(self, key: str) -> bytes | None:
+        """Return one value. See `Store.get_many`."""
+        return (await self.get_many((key,)))[0]
+
+    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+        """See `Store.get_many`."""
+
+        async def work() -> Sequence[bytes | None]:
+            found = await self._store.get_many(keys)
+            if len(found) != len(keys) or not all(map(_is_value, found)):
+                msg = f"get_many returned something else than {len(keys)} values of bytes or None"
+                raise TypeError(msg)
+            return found
+
+        return await self._call(work, (None,) * len(keys))
+
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
+        """See `Store.put`."""
+        await self._call(lambda: self._store.put(key, value, ttl), None)
+
+    async def add(self, key: str, value: bytes, ttl: float) -> bytes | None:
+        """See `Store.add`."""
+
+        async def work() -> bytes | None:
+            existing = await self._store.add(key, value, ttl)
+            if not _is_value(existing):
+                msg = f"add returned {type(existing).__name__}, not bytes or None"
+                raise TypeError(msg)
+            return existing
+
+        return await self._call(work, None)
+
+    async def touch(self, key: str, ttl: float) -> bool:
+        """See `Store.touch`."""
+        return await self._call(lambda: self._store.touch(key, ttl), False)
+
+    async def delete(self, key: str) -> None:
+        """See `Store.delete`."""
+        await self._call(lambda: self._store.delete(key), None)
+
+    async def append(self, log: str, value: bytes, ttl: float) -> str:
+        """See `LogStore.append`."""
+        return await self._call(lambda: self._logs.append(log, value, ttl), "")
+
+    async def read_from(self, log: str, position: str, *, limit: int = 1000, wait: float = 0.0) -> LogPage:
+        """See `LogStore.read_from`. The time limit begins after `wait`."""
+        work = lambda: self._logs.read_from(log, position, limit=limit, wait=wait)  # noqa: E731
+        return await self._call(work, LogPage((), position), wait=wait)
+
+    @property
+    def _logs(self) -> LogStore:
+        return cast("LogStore", self._store)  # configurations that need logs are checked for them
+
+    async def _call(self, work: Callable[[], Awaitable[T]], ignored: T, *, wait: float = 0.0) -> T:
+        try:
+            return await self._shared.call(work, wait=wait)
+        except Unavailable as unavailable:
+            if self._ignores_failures:
+                return ignored
+            raise unavailable.without_traceback() from None
+
+
+def _is_value(value: object) -> bool:
+    return value is None or isinstance(value, bytes)
