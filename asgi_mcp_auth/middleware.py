@@ -36,10 +36,20 @@ from asgi_mcp_auth._request import RequestInfo, canonical_name
 from asgi_mcp_auth._telemetry.reporting import NOTHING_FOUND, Findings, without_params
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.decisions import Outcome
-from asgi_mcp_auth.errors import BadRequest, DiscoveryError, Forbidden, NoCredential, Reason, Refusal, Unavailable
+from asgi_mcp_auth.errors import (
+    BadRequest,
+    DiscoveryError,
+    Forbidden,
+    Misdirected,
+    NoCredential,
+    Reason,
+    Refusal,
+    Unavailable,
+)
 
 __all__ = ("ProtectedApp",)
 
+HTTP_2 = BREAKS_ON_LATE_BODY.marker
 ANY_ORIGIN = ((b"access-control-allow-origin", b"*"),)
 
 
@@ -85,7 +95,7 @@ class ProtectedApp:
         claimed = self._mount_check.check_request(scope) if scope.get("root_path") else ""
         route = self._routes.match(scope, claimed)
         request = RequestInfo(scope, route.reads)
-        if scope.get("http_version") == BREAKS_ON_LATE_BODY.marker:
+        if scope.get("http_version") == HTTP_2:
             receive = Incoming(receive)
         if route.resource is None:  # 1 to 4
             await self._serve_unprotected(route, request, receive, send)
@@ -93,8 +103,10 @@ class ProtectedApp:
         resource = self._resources[route.resource]
         cors = None
         if self._checks_transport or b"origin" in request.fields:  # 1, 5
-            is_answered, cors = await self._check_transport(Findings(resource, route), resource, request, receive, send)
-            if is_answered:
+            answer, cors = self._check_transport(resource, request)
+            if answer is not None:
+                findings = NOTHING_FOUND if isinstance(answer, Misdirected) else Findings(resource, route)
+                await self._answer_early(answer, request, receive, send, findings, cors)
                 return
         started = perf_counter() if self._is_observed else 0.0
         identity = self._authenticators[route.resource].check(request)  # 6, 7, 8
@@ -146,34 +158,41 @@ class ProtectedApp:
         unrecorded = self._report("allowed", request, findings)
         return unrecorded or admission, partial(self._report, "expired", request, findings)
 
-    async def _check_transport(
-        self, findings: Findings, resource: CompiledResource, request: RequestInfo, receive: Receive, send: Send
-    ) -> tuple[bool, Cors | None]:
-        """Check the host, the origin, and what the configuration does not accept; answer preflights.
+    def _check_transport(
+        self, resource: CompiledResource, request: RequestInfo
+    ) -> tuple[Refusal | Response | None, Cors | None]:
+        """Check the host, the origin, and what the configuration does not accept.
 
-        Return whether the request is answered, and the CORS fields for an allowed origin.
+        Return the refusal or the answer to a preflight; and the CORS fields for an allowed origin.
         """
         misdirected = self._hosts.refuse(request)
         if misdirected is not None:
-            await self._refuse(misdirected, request, receive, send)
-            return True, None
+            return misdirected, None
         cors = resource.origins.check(request)
         if isinstance(cors, Refusal):
-            await self._refuse(cors, request, receive, send, findings)
-            return True, None
+            return cors, None
         if cors is not None and is_preflight(request):
-            await self._answer(
-                "preflight", Response(204, resource.origins.preflight(request, cors)), request, receive, send, findings
-            )
-            return True, cors
-        refused: Refusal | None = None
+            return Response(204, resource.origins.preflight(request, cors)), None
         if not self._protection.websockets and request.is_websocket:
-            refused = Forbidden(Reason.WEBSOCKETS_DISABLED)
-        elif self._protection.reject_query_token and has_query_token(request.query_string):
-            refused = BadRequest(Reason.TOKEN_IN_URI, description="Token in URI")
-        if refused is not None:
-            await self._refuse(refused, request, receive, send, findings, cors)
-        return refused is not None, cors
+            return Forbidden(Reason.WEBSOCKETS_DISABLED), cors
+        if self._protection.reject_query_token and has_query_token(request.query_string):
+            return BadRequest(Reason.TOKEN_IN_URI, description="Token in URI"), cors
+        return None, cors
+
+    async def _answer_early(  # noqa: PLR0917 - ASGI's two, and what is known about the request
+        self,
+        answer: Refusal | Response,
+        request: RequestInfo,
+        receive: Receive,
+        send: Send,
+        findings: Findings,
+        cors: Cors | None,
+    ) -> None:
+        """Send what `_check_transport` returned."""
+        if isinstance(answer, Refusal):
+            await self._refuse(answer, request, receive, send, findings, cors)
+        else:
+            await self._answer("preflight", answer, request, receive, send, findings)
 
     async def _serve_unprotected(self, route: Route, request: RequestInfo, receive: Receive, send: Send) -> None:
         """Serve a request that no resource owns: a document, a public path, or a refusal."""
@@ -220,7 +239,7 @@ class ProtectedApp:
         """Run the app without an identity if there is no credential and every operation is public; else refuse."""
         index = route.resource or 0
         admission: Admission | Refusal = refusal
-        if isinstance(refusal, NoCredential):
+        if isinstance(refusal, NoCredential) and self._authorizers[index].admits_anonymous:
             admission = await self._authorizers[index].admit_anonymous(refusal, route, request, receive)
         if isinstance(admission, Refusal):
             self._mistakes.check(refusal, request)
@@ -257,7 +276,8 @@ class ProtectedApp:
             response = resource.challenge.respond(refusal, used=used, details=details)
         if cors is not None:
             response = response.with_headers(cors.response)
-        await self._answer("refused", response, request, receive, send, findings, refusal)
+        self._report("refused", request, findings, refusal=refusal, status=response.status)
+        await send_response(response, request, receive, send)
 
     async def _answer(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,
@@ -267,9 +287,8 @@ class ProtectedApp:
         receive: Receive,
         send: Send,
         findings: Findings = NOTHING_FOUND,
-        refusal: Refusal | None = None,
     ) -> None:
-        self._report(outcome, request, findings, refusal=refusal, status=response.status)
+        self._report(outcome, request, findings, status=response.status)
         await send_response(response, request, receive, send)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

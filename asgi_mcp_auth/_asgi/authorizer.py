@@ -86,6 +86,7 @@ class Authorizer:
 
     Attributes:
         looks_inside: Whether more than the path decides about requests for MCP paths.
+        admits_anonymous: Whether any operation is public.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Authorizer:
         self._known: dict[tuple[str, TargetKind | None, str | None], tuple[Requirement, ...]] = {}
         self._shows = observed or authorize is not None
         self.looks_inside = self._reads or self._sessions is not None
+        self.admits_anonymous = bool(self._rules.public_methods)
 
     def admit_path(self, route: Route, request: RequestInfo, verified: Verified) -> Admission | Refusal:
         """Return the decision that the path alone makes."""
@@ -238,7 +240,7 @@ class Authorizer:
         Otherwise return the refusal, which names the scopes of what the body asks for if the policy has public
         operations. Paths with a rule of their own have no public operations.
         """
-        if not self._rules.public_methods or route.requirement != self._resource.policy.baseline:
+        if not self.admits_anonymous or route.requirement != self._resource.policy.baseline:
             return refusal
         # Another scheme, or a field without one, may be a credential that cannot be verified.
         is_missing = not any(line.strip(b" \t") for line in request.fields.get(b"authorization", ()))
@@ -267,7 +269,7 @@ class Authorizer:
 
     def _is_public(self, route: Route, asked: Iterable[Asked]) -> bool:
         """Return whether everything that a body asks for, under every name, needs no token."""
-        if not self._rules.public_methods or route.requirement != self._resource.policy.baseline:
+        if not self.admits_anonymous or route.requirement != self._resource.policy.baseline:
             return False
         return all(self._rules.is_public(one) for one in asked)
 

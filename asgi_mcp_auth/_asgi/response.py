@@ -49,18 +49,20 @@ async def send_response(response: Response, request: RequestInfo, receive: Recei
     The response to a HEAD has no body. A websocket handshake is denied by the `websocket.http.response` extension, or
     by a close if the server has no such extension (HTTP 403).
     """
-    start: dict[str, object] = {"status": response.status, "headers": list(response.headers)}
-    body = b"" if request.method == "HEAD" else response.body
+    status, fields, body = response
+    headers = list(fields)
+    if request.method == "HEAD":
+        body = b""
     if not request.is_websocket:
         if isinstance(receive, Incoming):
             await receive.drain()
-        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         return
     if (await receive())["type"] != "websocket.connect":
         return
     if "websocket.http.response" in (request.scope.get("extensions") or {}):
-        await send({"type": "websocket.http.response.start", **start})
+        await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
     else:
         await send({"type": "websocket.close", "code": POLICY_VIOLATION})
