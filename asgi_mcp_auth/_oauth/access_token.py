@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from asgi_mcp_auth._oauth.confirmation import read_confirmation
 from asgi_mcp_auth._oauth.jws import Header
 from asgi_mcp_auth._oauth.urls import Url, same_resource
 from asgi_mcp_auth.config import DEFAULT_SCOPE_CLAIMS, DEFAULT_SUBJECT_CLAIMS, Profile
@@ -92,6 +93,8 @@ class TokenRules:
     allowed_clients: frozenset[str] | None = None
     tenant: tuple[str, str] | None = None
     """The claim that names the tenant, and the required value."""
+    confirmations: frozenset[str] = frozenset()
+    """The members of `cnf` that the resource verifies after these checks; see `read_confirmation`."""
     own_scope_prefixes: tuple[str, ...] = ()
     """Profile `no-aud`: a scope with one of these prefixes names this resource."""
 
@@ -287,16 +290,14 @@ def _check_kind(claims: dict[str, Any], rules: TokenRules) -> None:
         _text(claims, "jti")
     elif not MARKS.isdisjoint(claims) and (kind := _foreign_kind(claims, rules)) is not None:
         raise InvalidToken(Reason.WRONG_TOKEN_KIND, expected="an access token", found=kind)
-    # No proof of possession was verified, so this is no bearer token (RFC 9449 section 7.2, RFC 8705 section 3).
-    if claims.get("cnf") is not None:
-        raise InvalidToken(Reason.SENDER_CONSTRAINED, expected="no cnf", found="cnf")
+    read_confirmation(claims.get("cnf"), rules.confirmations)
 
 
 def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthInfo:
     """Check every claim of a token whose signature has been verified, and return the caller's identity.
 
     The `AuthInfo` owns `claims` from then on. Not checked: the signature, the header (`check_header`), revocation,
-    required scopes, and that `jti` is used once.
+    required scopes, that `jti` is used once, and whether the sender can prove what `cnf` demands.
 
     Raises:
         InvalidToken: The reason is that of the first failed check.

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, Final, cast
 
 from asgi_mcp_auth._oauth.access_token import TokenRules, check_claims, unverified_time
+from asgi_mcp_auth._oauth.confirmation import DPOP_KEY
 from asgi_mcp_auth._oauth.jws import MAX_CLAIM_CONTAINERS, MAX_CLAIM_VALUES, CompactJWS, parse_compact
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.context import AuthInfo
@@ -107,9 +108,11 @@ def check_answer(content: dict[str, Any], rules: TokenRules, now: float, *, issu
     if claims.get("iss") is None:
         claims["iss"] = rules.issuer
     if token_type is not None and (not isinstance(token_type, str) or token_type.lower() != BEARER):
-        if isinstance(token_type, str) and token_type.lower() in PROOF_TYPES:
+        is_bound = isinstance(token_type, str) and token_type.lower() in PROOF_TYPES
+        if is_bound and (DPOP_KEY not in rules.confirmations or claims.get("cnf") is None):
             raise InvalidToken(Reason.SENDER_CONSTRAINED, expected="token_type Bearer", found="token_type DPoP")
-        raise InvalidToken(Reason.WRONG_TOKEN_KIND, expected="token_type Bearer", found=token_type)
+        if not is_bound:
+            raise InvalidToken(Reason.WRONG_TOKEN_KIND, expected="token_type Bearer", found=token_type)
     if claims.get("aud") is None and issuer_checks_audience and token_type is not None:
         claims["aud"] = rules.resource  # refresh tokens are active too, and have no token_type
     expires = claims.get("exp")

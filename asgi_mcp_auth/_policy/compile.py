@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from asgi_mcp_auth._oauth.challenge import BEARER
+from asgi_mcp_auth._oauth.challenge import BEARER, CredentialScheme
 from asgi_mcp_auth._oauth.origin import HostCheck, OriginCheck, is_field_name, normal_origin, parse_authority
 from asgi_mcp_auth._oauth.resource_metadata import (
     LANGUAGE_MEMBERS,
@@ -58,6 +58,19 @@ STRING_LISTS = (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledSenders:
+    """The mechanisms that bind tokens to their senders, and that one resource verifies.
+
+    Attributes:
+        schemes: The accepted credential schemes, Bearer first: some clients read only a field that starts with it.
+        methods: The members of `cnf` that are verified; a token whose `cnf` has none of them is refused.
+    """
+
+    schemes: tuple[CredentialScheme, ...] = (BEARER,)
+    methods: frozenset[str] = frozenset()
+
+
 MetadataSigner = Callable[[dict[str, Any]], str]
 
 
@@ -72,6 +85,7 @@ class CompiledResource:
     document: Document
     origins: OriginCheck
     schemes: frozenset[bytes]
+    senders: CompiledSenders
     challenge: ChallengeSource
     trust: IssuerSet
     policy: CompiledPolicy
@@ -211,6 +225,7 @@ def compile_resource(
     metadata = config.metadata
     _check_members(metadata, f"{where}.metadata", problems)
     policy = compile_policy(config.policy, f"{where}.policy", problems, context.loaded_modules)
+    senders = CompiledSenders()
     listed = policy.baseline.needed
     if metadata.scopes_supported is not None:
         at_scopes = f"{where}.metadata.scopes_supported"
@@ -223,6 +238,7 @@ def compile_resource(
         allow_http=context.allow_http,
         prefixes=[str(url).removesuffix("/") + "/", *([url.origin + "/"] if context.alone_on_origin else [])],
         required=policy.baseline.needed,
+        confirmations=senders.methods,
     )
     verifier = _verifier(config, trust, where, problems, context)
     if len(problems.found) > before:
@@ -236,10 +252,9 @@ def compile_resource(
     )
     members = _sign(members, metadata, context.metadata_signer, f"{where}.metadata", problems)
     metadata_url = insert_well_known(url, PROTECTED_RESOURCE)
-    schemes = (BEARER,)
     key_header = key_field(verifier)
     cors_headers = [*context.cors_headers, *([] if key_header is None else [key_header])]
-    challenge = ChallengeSource(schemes, metadata_url, policy.challenged.named)
+    challenge = ChallengeSource(senders.schemes, metadata_url, policy.challenged.named)
     return CompiledResource(
         identifier=identifier,
         url=url,
@@ -247,7 +262,8 @@ def compile_resource(
         metadata_url=metadata_url,
         document=compile_document(members),
         origins=OriginCheck(url, context.allowed_origins, context.cors_methods, cors_headers),
-        schemes=frozenset(scheme.key for scheme in schemes),
+        schemes=frozenset(scheme.key for scheme in senders.schemes),
+        senders=senders,
         challenge=challenge,
         trust=trust,
         policy=policy,

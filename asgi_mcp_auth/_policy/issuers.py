@@ -233,6 +233,7 @@ def compile_issuer(
     allow_http: bool,
     own_scope_prefixes: Sequence[str],
     required: Sequence[str],
+    confirmations: frozenset[str] = frozenset(),
 ) -> TrustedIssuer | None:
     """Return one issuer compiled; None if it has no usable identifier. Every problem is added to `problems`."""
     given = cast("object", config.metadata)
@@ -263,6 +264,7 @@ def compile_issuer(
         accept_nonce=config.accept_nonce,
         allowed_clients=frozenset(problems.strings(config.allowed_clients, f"{where}.allowed_clients")) or None,
         own_scope_prefixes=prefixes,
+        confirmations=confirmations,
     )
     if issuer is None:
         return None
@@ -403,6 +405,7 @@ class _Compiler:
         allow_http: bool,
         prefixes: Sequence[str],
         required: Sequence[str],
+        confirmations: frozenset[str],
     ) -> None:
         self.where = where
         self.problems = problems
@@ -412,7 +415,12 @@ class _Compiler:
         self.patterns: list[IssuerPattern] = []
         self.resolvers: list[IssuerResolver] = []
         self._compile_issuer = partial(
-            compile_issuer, resource=resource, allow_http=allow_http, own_scope_prefixes=prefixes, required=required
+            compile_issuer,
+            resource=resource,
+            allow_http=allow_http,
+            own_scope_prefixes=prefixes,
+            required=required,
+            confirmations=confirmations,
         )
 
     def add(self, server: object, place: str) -> None:
@@ -554,6 +562,7 @@ def compile_issuer_set(
     allow_http: bool,
     prefixes: Sequence[str],
     required: Sequence[str],
+    confirmations: frozenset[str] = frozenset(),
 ) -> IssuerSet:
     """Return a list of authorization servers compiled. At least one must be named: clients find it in the metadata."""
     listed = as_list(servers)
@@ -562,7 +571,15 @@ def compile_issuer_set(
         what = "The list is empty." if listed is not None else f"{show(servers)} is not a list of servers."
         problems.add(where, what, fix)
         return IssuerSet(named=(), preloaded=(), others=None)
-    compiler = _Compiler(resource, where, problems, allow_http=allow_http, prefixes=prefixes, required=required)
+    compiler = _Compiler(
+        resource,
+        where,
+        problems,
+        allow_http=allow_http,
+        prefixes=prefixes,
+        required=required,
+        confirmations=confirmations,
+    )
     before = len(problems.found)
     for index, server in enumerate(listed):
         compiler.add(server, f"{where}[{index}]")

@@ -1,4 +1,6 @@
-"""From a request to the caller's identity, for one resource: read the credential, verify it, ask the revocation hook.
+"""From a request to the caller's identity, for one resource.
+
+Read the credential, verify it, ask the revocation hook, and check that the sender is who the token is bound to.
 
 Whatever a verifier or a hook does, a decision comes back: an exception is answered 503, and is never a pass.
 """
@@ -16,6 +18,7 @@ from asgi_mcp_auth._verify.choice import Choice
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth._verify.jwt import JWTVerifier
+from asgi_mcp_auth._verify.sender_constraint import SenderConstraint
 from asgi_mcp_auth._verify.verifier import IsRevoked, Verified, Verifier
 from asgi_mcp_auth.errors import BadRequest, InvalidToken, Reason, Refusal
 from asgi_mcp_auth.status import ResourceStatus
@@ -34,6 +37,8 @@ class Authenticator:
         verifier: A `JWTVerifier`, a `Choice` by the shape of the credential, or a verifier of the user's own.
         hooks: Calls the user's functions, within their time limit.
         is_revoked: The hook that is asked about every accepted credential, cached ones included; None for no hook.
+        sender_constraint: The proofs of possession that the resource verifies; None if it verifies none, and refuses
+            tokens that are bound to their sender.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Authenticator:
         verifier: Verifier,
         hooks: HookCaller,
         is_revoked: IsRevoked | None = None,
+        sender_constraint: SenderConstraint | None = None,
     ) -> None:
         self._schemes = schemes
         self._hooks = hooks
@@ -58,7 +64,9 @@ class Authenticator:
         self._keys = None if self._choice is None else self._choice.keys
         self._is_revoked = is_revoked
         self._identify: Check = self._check if self._keys is None else self._check_key_first
-        self.check: Check = self._identify if is_revoked is None else self._check_and_ask
+        self._accept: Check = self._identify if is_revoked is None else self._check_and_ask
+        self._sender_constraint = sender_constraint
+        self.check: Check = self._accept if sender_constraint is None else self._check_sender
         """Return the decision if it needs no waiting, else an awaitable that continues where the check stopped."""
 
     @property
@@ -161,3 +169,20 @@ class Authenticator:
             return identity
         found = f"jti {info.claims.get('jti')} of principal {info.principal.key[:16]}"
         return InvalidToken(Reason.REVOKED, issuer=info.issuer, client_id=info.client_id, found=found)
+
+    def _check_sender(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
+        decided = self._accept(request)
+        if isinstance(decided, Refusal) or self._sender_constraint is None:
+            return decided
+        if isinstance(decided, Verified):
+            return self._sender_constraint.check(decided, request)
+        return self._check_sender_later(decided, self._sender_constraint, request)
+
+    async def _check_sender_later(
+        self, waiting: Awaitable[Identity], constraint: SenderConstraint, request: RequestInfo
+    ) -> Identity:
+        identity = await waiting
+        if isinstance(identity, Refusal):
+            return identity
+        checked = constraint.check(identity, request)
+        return checked if isinstance(checked, (Verified, Refusal)) else await checked

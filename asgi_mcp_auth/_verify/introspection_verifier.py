@@ -25,6 +25,7 @@ from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.http import JSON_TYPE, BodyRefusedError, read_decoded_body
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.access_token import unverified_time
+from asgi_mcp_auth._oauth.confirmation import read_confirmation
 from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
 from asgi_mcp_auth._oauth.introspection_response import (
@@ -39,7 +40,7 @@ from asgi_mcp_auth._oauth.introspection_response import (
 from asgi_mcp_auth._policy.verifiers import CompiledIntrospection
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.hooks import HookCaller
-from asgi_mcp_auth._verify.token_cache import Entry, TokenCache, estimate_size
+from asgi_mcp_auth._verify.token_cache import CONFIRMATION_BYTES, Entry, TokenCache, estimate_size
 from asgi_mcp_auth._verify.verifier import Verified, copy_with_token
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import DiscoveryError, InvalidToken, Reason, Refusal, Unavailable
@@ -313,6 +314,7 @@ class IntrospectionVerifier:
         until = min(now + self._settings.ttl, math.inf if verified.valid_until is None else verified.valid_until)
         if until > now:
             weight = estimate_size(text, content, verified.auth_info)
+            weight += 0 if verified.confirmation is None else CONFIRMATION_BYTES
             self._active.put(digest, Entry(verified, now, until, UNCHANGING, None, weight))
         return verified
 
@@ -321,7 +323,9 @@ class IntrospectionVerifier:
         if not content["active"]:
             raise InvalidToken(Reason.INACTIVE_TOKEN)
         info = check_answer(content, self.rules, now, issuer_checks_audience=self._settings.issuer_checks_audience)
-        return Verified(copy_with_token(info, token.decode("ascii") if self._expose_token else None), info.expires_at)
+        bound = read_confirmation(content.get("cnf"), self.rules.confirmations)
+        info = copy_with_token(info, token.decode("ascii") if self._expose_token else None)
+        return Verified(info, info.expires_at, confirmation=bound)
 
     def _confirm(self, content: dict[str, Any], local: Verified) -> Verified:
         """Return the locally verified token, if the answer is about the same subject."""

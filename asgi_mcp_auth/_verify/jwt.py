@@ -11,12 +11,13 @@ from hashlib import sha256
 
 from asgi_mcp_auth._keys.registry import Issuers, Trusted
 from asgi_mcp_auth._oauth.access_token import check_claims, check_header, unverified_time, valid_from
+from asgi_mcp_auth._oauth.confirmation import read_confirmation
 from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._oauth.jwk_set import VerificationKey
 from asgi_mcp_auth._oauth.jws import CompactJWS, parse_compact
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.hooks import HookCaller
-from asgi_mcp_auth._verify.token_cache import WIDEST, Entry, TokenCache, estimate_size
+from asgi_mcp_auth._verify.token_cache import CONFIRMATION_BYTES, WIDEST, Entry, TokenCache, estimate_size
 from asgi_mcp_auth._verify.verifier import Verified, copy_with_token
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 from asgi_mcp_auth.status import ResourceStatus
@@ -138,12 +139,14 @@ class JWTVerifier:
             auth_info = copy_with_token(auth_info, token.decode("ascii"))
         valid_until = (auth_info.expires_at or 0.0) + rules.leeway
         kid = jws.header.kid
-        cached = Verified(auth_info, valid_until, kid=kid, alg=alg, is_cached=True)
+        bound = read_confirmation(claims.get("cnf"), rules.confirmations)
+        cached = Verified(auth_info, valid_until, kid=kid, alg=alg, is_cached=True, confirmation=bound)
         not_before = valid_from(claims) - rules.leeway
         until, weight = min(valid_until, trusted.until), estimate_size(jws.payload, claims, auth_info)
         weight += 0 if kid is None else WIDEST * len(kid)
+        weight += 0 if bound is None else CONFIRMATION_BYTES
         self.cache.put(digest, Entry(cached, not_before, until, trusted.keys, generation, weight))
-        return Verified(auth_info, valid_until, kid=kid, alg=alg)
+        return Verified(auth_info, valid_until, kid=kid, alg=alg, confirmation=bound)
 
     def _refused(self, refusal: Refusal, jws: CompactJWS | None, trusted: Trusted | None) -> Refusal:
         """Count a refusal, add the issuer, `kid` and `alg` if they are known, and return it."""

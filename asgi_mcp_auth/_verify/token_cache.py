@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ("Entry", "KeyState", "TokenCache", "estimate_size")
 
 ENTRY_BYTES = 1472  # an entry, its identity with two hashes, its key id, and its slot in the cache
+CONFIRMATION_BYTES = 128  # what the token is bound to, apart from the texts, which are those of the claims
 VALUE_BYTES = 160  # a claim, member or item: its objects, and its slot in the container
 OBJECT_BYTES = 192  # a dict
 WIDEST = 4  # bytes per character of a text that contains a character outside the basic multilingual plane

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
+from asgi_mcp_auth._oauth.confirmation import Confirmation
 from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.hooks import run_on_thread
@@ -34,6 +35,7 @@ class Verified:
         kid: The key id in the header of the token.
         alg: The algorithm in the header of the token.
         is_cached: Whether the decision comes from the token cache.
+        confirmation: What the token is bound to; the proof is checked afterwards. None for a bearer token.
     """
 
     auth_info: AuthInfo
@@ -42,6 +44,7 @@ class Verified:
     kid: str | None = None
     alg: str | None = None
     is_cached: bool = False
+    confirmation: Confirmation | None = None
 
 
 class Verifier(Protocol):

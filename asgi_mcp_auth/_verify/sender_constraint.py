@@ -1,0 +1,66 @@
+"""Step 8 of a request: whether the sender of a token is the party that the token is bound to.
+
+The token has been verified before. A token that is bound to a key or to a certificate is no bearer token (RFC 9449
+section 7.2, RFC 8705 section 3), and a token that is bound to nothing is no DPoP token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Protocol
+
+from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.verifier import Verified
+from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
+
+__all__ = ("Mechanism", "SenderConstraint")
+
+DPOP = b"dpop "
+
+
+class Mechanism(Protocol):
+    """Verifies one kind of proof of possession."""
+
+    def check(self, verified: Verified, request: RequestInfo) -> Verified | Refusal | Awaitable[Verified | Refusal]:
+        """Return the identity, the refusal, or an awaitable of one of them."""
+        ...
+
+
+class SenderConstraint:
+    """The proofs of possession that one resource verifies.
+
+    Args:
+        dpop: Verifies DPoP proofs; None if the resource does not accept the scheme DPoP.
+        certificates: Verifies client certificates; None if the resource does not.
+    """
+
+    def __init__(self, dpop: Mechanism | None = None, certificates: Mechanism | None = None) -> None:
+        self._dpop = dpop
+        self._certificates = certificates
+
+    def check(self, verified: Verified, request: RequestInfo) -> Verified | Refusal | Awaitable[Verified | Refusal]:
+        """Return the identity if its token is bound to nothing, or to what the request proves possession of.
+
+        The scheme DPoP demands a proof. Under Bearer, a token that is bound to a DPoP key is refused: the proof would
+        not be checked. The certificate of a token is checked under both schemes.
+        """
+        uses_dpop = _uses_dpop(request)
+        bound = verified.confirmation
+        if bound is None and not uses_dpop:
+            return verified
+        if bound is not None and bound.x5t_s256 is not None and self._certificates is not None:
+            decided = self._certificates.check(verified, request)
+            if not isinstance(decided, Verified) or (bound.jkt is None and not uses_dpop):
+                return decided
+        if uses_dpop and self._dpop is not None:
+            return self._dpop.check(verified, request)
+        info, expected = verified.auth_info, "no cnf" if self._dpop is None else "the scheme DPoP and a proof"
+        return InvalidToken(
+            Reason.SENDER_CONSTRAINED, expected=expected, found="cnf", issuer=info.issuer, client_id=info.client_id
+        )
+
+
+def _uses_dpop(request: RequestInfo) -> bool:
+    """Return whether the credential has the scheme DPoP. It has been read: there is at most one, in the known form."""
+    lines = request.fields.get(b"authorization")
+    return lines is not None and lines[0].lstrip(b" \t")[:5].lower() == DPOP
