@@ -181,7 +181,7 @@ class AuthInfo:
     token: str | None
     _claims: dict[str, Any]
     _jti_hash: str | None
-    _principal_key: str | None
+    _principal_key: str
     _nested: tuple[str, ...]
 
     def __init__(
@@ -214,8 +214,6 @@ class AuthInfo:
         _set(self, "expires_at", expires_at)
         _set(self, "token", token)
         _set(self, "_claims", own)
-        _set(self, "_jti_hash", None)
-        _set(self, "_principal_key", None)
         _set(self, "_nested", nested)
 
     @property
@@ -240,18 +238,21 @@ class AuthInfo:
     @property
     def principal_hash(self) -> str:
         """`principal.key`, computed once: one AuthInfo serves every request with its cached token."""
-        if self._principal_key is None:
+        try:
+            return self._principal_key
+        except AttributeError:  # the slot is empty
             _set(self, "_principal_key", self.principal.key)
-        return self._principal_key or ""
+        return self._principal_key
 
     @property
     def jti_hash(self) -> str | None:
         """The SHA-256 of the `jti` claim in hexadecimal digits, computed once; None if the token has no `jti`."""
-        if self._jti_hash is None:
+        try:
+            return self._jti_hash
+        except AttributeError:  # the slot is empty
             jti = self._claims.get("jti")
-            if not isinstance(jti, str):
-                return None
-            _set(self, "_jti_hash", sha256(jti.encode("utf-8", "surrogatepass")).hexdigest())
+            hashed = sha256(jti.encode("utf-8", "surrogatepass")).hexdigest() if isinstance(jti, str) else None
+            _set(self, "_jti_hash", hashed)
         return self._jti_hash
 
     def replace(self, **changes: Any) -> AuthInfo:

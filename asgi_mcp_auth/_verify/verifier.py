@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from asgi_mcp_auth._oauth.confirmation import Confirmation
 from asgi_mcp_auth._oauth.credentials import Credential
@@ -24,8 +23,7 @@ IsRevoked = Callable[[AuthInfo], bool | Awaitable[bool]]
 VerifyFunction = Callable[[str], AuthInfo | Awaitable[AuthInfo]]
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(NamedTuple):
     """An accepted credential.
 
     Attributes:
