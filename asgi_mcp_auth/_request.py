@@ -35,6 +35,9 @@ REQUEST_FIELDS: Final = (CREDENTIAL_FIELDS - {API_KEY_FIELD}) | {
     b"access-control-request-headers",
     b"access-control-request-private-network",
     b"if-none-match",
+    b"mcp-session-id",
+    b"traceparent",
+    b"x-request-id",
 }
 MESSAGE_FIELDS: Final = REQUEST_FIELDS | {
     b"content-type",
@@ -43,7 +46,6 @@ MESSAGE_FIELDS: Final = REQUEST_FIELDS | {
     b"mcp-protocol-version",
     b"mcp-method",
     b"mcp-name",
-    b"mcp-session-id",
     b"last-event-id",
 }
 WELL_KNOWN = b"/.well-known/"

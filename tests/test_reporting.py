@@ -10,7 +10,7 @@ import pytest
 from harness import R, RecordingApp, bearer, call, protect, token
 
 from asgi_mcp_auth import Decision, ScopePolicy
-from asgi_mcp_auth._telemetry.reporting import address_class
+from asgi_mcp_auth._telemetry.reporting import address_class, session_hash
 from asgi_mcp_auth.context import Actor, ActorChain
 from asgi_mcp_auth.testing import Issuer
 
@@ -78,7 +78,7 @@ async def test_a_decision_names_the_path_rule_and_operations_without_arguments(i
 
 @pytest.mark.requirement("AU-6")
 async def test_no_decision_is_built_if_nothing_consumes_it(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(**_: object) -> Decision:
+    def build(*_: object) -> Decision:
         raise AssertionError("built")
 
     monkeypatch.setattr("asgi_mcp_auth._telemetry.reporting.Decision", build)
@@ -105,6 +105,15 @@ async def test_hashes_are_computed_once_for_a_cached_token(issuer: Issuer) -> No
     first, second = seen
     assert first.jti_hash is second.jti_hash
     assert first.principal_hash is second.principal_hash
+
+
+@pytest.mark.requirement("AU-6")
+@pytest.mark.parametrize(("length", "is_same"), [(128, True), (129, False)])
+def test_the_hash_of_a_session_is_computed_once_unless_the_id_is_long(length: int, is_same: bool) -> None:
+    session = b"s" * length
+    first, second = session_hash(session), session_hash(session)
+    assert first == second == sha256(session).hexdigest()
+    assert (first is second) is is_same
 
 
 def nested(depth: int) -> dict[str, Any]:

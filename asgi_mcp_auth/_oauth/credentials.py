@@ -25,6 +25,7 @@ REGISTERED_SCHEMES = frozenset(
     (b"basic", b"bearer", b"digest", b"dpop", b"gnap", b"hoba", b"mutual", b"negotiate", b"oauth", b"token", b"vapid")
 )
 
+MAX_SCHEME_LENGTH = max(map(len, REGISTERED_SCHEMES))
 _SCHEME = re.compile(f"[{TCHAR}]*".encode("ascii"))
 _PAIRS = re.compile(rb"[&;]")
 
@@ -87,8 +88,10 @@ def _no_credential(word: bytes, schemes: Container[bytes]) -> NoCredential | Bad
 
 def scheme_of(lines: list[bytes] | None) -> str | None:
     """Return the scheme in lower case for logs; None if there is no registered scheme. The word may be a token."""
-    scheme = lines[0].strip(b" \t").partition(b" ")[0].lower() if lines else b""
-    return scheme.decode("ascii") if scheme in REGISTERED_SCHEMES else None
+    if not lines:
+        return None
+    word = lines[0].lstrip(b" \t")[: MAX_SCHEME_LENGTH + 1].partition(b" ")[0].lower()
+    return word.decode("ascii") if word in REGISTERED_SCHEMES else None
 
 
 def has_query_token(query_string: bytes) -> bool:

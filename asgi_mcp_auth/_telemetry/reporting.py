@@ -13,7 +13,7 @@ from asgi_mcp_auth._oauth.credentials import scheme_of
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import Route
 from asgi_mcp_auth._policy.scopes import Requirement
-from asgi_mcp_auth._request import RequestInfo, canonical_name
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._telemetry.audit import AuditLog
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.verifier import Verified
@@ -24,8 +24,8 @@ from asgi_mcp_auth.errors import InsufficientAuthentication, InsufficientScope, 
 
 __all__ = ("Findings", "Reporter", "without_params")
 
-CORRELATION_FIELDS: Final = frozenset((b"x-request-id", b"traceparent", b"mcp-session-id"))
-TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
+MAX_CACHED, MAX_CACHED_LENGTH = 1024, 128  # session ids and addresses, and the characters of one; clients choose them
+TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 
 class Findings(NamedTuple):
@@ -74,7 +74,9 @@ class Reporter:
         clock: Callable[[], float],
     ) -> None:
         self._clock = clock
-        self._observers = [(observe, getattr(observe, "wants", None)) for observe in observers]
+        self._observers = tuple(observers)
+        self._asked = [(observe, getattr(observe, "wants", None)) for observe in observers]
+        self._asks = any(wants is not None for _, wants in self._asked)
         self._refusal_log = refusal_log
         self._audit = audit
         self._hooks = hooks
@@ -96,10 +98,12 @@ class Reporter:
         audit = self._audit
         if audit is not None and not audit.wants(outcome, findings.resource is not None, findings.operations):
             audit = None
-        observers = [observe for observe, wants in self._observers if wants is None or wants(outcome)]
+        observers: Sequence[Observer] = self._observers
+        if self._asks:
+            observers = [observe for observe, wants in self._asked if wants is None or wants(outcome)]
         if not (is_logged or observers or audit):
             return None
-        decision = _decision(outcome, request, findings, refusal, status, self._clock)
+        decision = _decision(outcome, request, findings, refusal, status, self._clock())
         if is_logged:
             self._refusal_log(decision)
         failed: Refusal | None = None
@@ -123,45 +127,64 @@ def _decision(  # noqa: PLR0917 - everything that is known about a request
     findings: Findings,
     refusal: Refusal | None,
     status: int | None,
-    clock: Callable[[], float],
+    now: float,
 ) -> Decision:
-    verified, route, resource = findings.verified, findings.route, findings.resource
-    operations = findings.operations
+    resource, route, verified, seconds, operations, more = findings
     if refusal is not None and not operations:
         operations = without_params(refusal.operations)
-    needed: tuple[str, ...] = ()
-    if isinstance(refusal, (InsufficientScope, InsufficientAuthentication)):
-        needed = refusal.required
-    elif route is not None and route.resource is not None:
-        needed = route.requirement.named
-        if findings.needed:
-            needed = tuple(dict.fromkeys((*needed, *(name for one in findings.needed for name in one.named))))
-    sent = {canonical_name(name): value for name, value in request.scope["headers"] if name in CORRELATION_FIELDS}
-    request_id, trace = sent.get(b"x-request-id"), TRACEPARENT.fullmatch(sent.get(b"traceparent", b""))
     header = verified or refusal
-    session, client = sent.get(b"mcp-session-id"), request.scope.get("client")
-    return Decision(
-        outcome=outcome,
-        method=request.method,
-        path=request.raw_path.decode("ascii", "backslashreplace"),
-        resource=None if resource is None else resource.identifier,
-        status=status,
-        auth_info=None if verified is None else _without_token(verified.auth_info),
-        refusal=refusal,
-        operations=operations,
-        time=clock(),
-        path_template=None if route is None else route.template,
-        scopes_needed=needed,
-        kid=None if header is None else header.kid,
-        alg=None if header is None else header.alg,
-        credential=scheme_of(request.fields.get(b"authorization")),
-        cache_hit=None if verified is None else verified.is_cached,
-        verify_seconds=findings.seconds,
-        request_id=None if request_id is None else printable(request_id.decode("latin-1")),
-        trace_id=None if trace is None else trace[1].decode("ascii"),
-        session_hash=None if session is None else sha256(session).hexdigest(),
-        client_address=address_class(client[0] if client else None),
+    get, client = request.fields.get, request.scope.get("client")
+    request_id, trace, session = get(b"x-request-id"), get(b"traceparent"), get(b"mcp-session-id")
+    return Decision(  # by position: keywords double the time
+        outcome,
+        request.method,
+        request.raw_path.decode("ascii", "backslashreplace"),
+        None if resource is None else resource.identifier,
+        status,
+        None if verified is None else _without_token(verified.auth_info),
+        refusal,
+        operations,
+        now,
+        None if route is None else route.template,
+        route.requirement.named if route is not None and not more and refusal is None else _needed(findings, refusal),
+        None if header is None else header.kid,
+        None if header is None else header.alg,
+        scheme_of(get(b"authorization")),
+        None if verified is None else verified.is_cached,
+        seconds,
+        None if request_id is None else printable(request_id[-1].decode("latin-1")),
+        None if trace is None else _trace_id(trace[-1]),
+        None if session is None else session_hash(session[-1]),
+        address_class(client[0] if client else None),
     )
+
+
+def _needed(findings: Findings, refusal: Refusal | None) -> tuple[str, ...]:
+    """Return the scopes that the request needs, of the path and of the body."""
+    if isinstance(refusal, (InsufficientScope, InsufficientAuthentication)):
+        return refusal.required
+    route = findings.route
+    if route is None or route.resource is None:
+        return ()
+    named = route.requirement.named
+    if not findings.needed:
+        return named
+    return tuple(dict.fromkeys((*named, *(name for one in findings.needed for name in one.named))))
+
+
+def _trace_id(value: bytes) -> str | None:
+    parsed = TRACEPARENT.fullmatch(value)
+    return None if parsed is None else parsed[1].decode("ascii")
+
+
+def session_hash(session: bytes) -> str:
+    """Return the SHA-256 of a session id in hexadecimal digits, computed once for a session."""
+    return (_hash_of if len(session) <= MAX_CACHED_LENGTH else _hash_of.__wrapped__)(session)
+
+
+@lru_cache(MAX_CACHED)
+def _hash_of(session: bytes) -> str:
+    return sha256(session).hexdigest()
 
 
 def _without_token(info: AuthInfo) -> AuthInfo:
@@ -179,11 +202,15 @@ def without_params(operations: Iterable[object]) -> tuple[Operation, ...]:
     )
 
 
-@lru_cache(1024)
 def address_class(host: str | None) -> str | None:
     """Return `loopback`, `private` or `public` for the address of a client; None for anything else."""
+    return None if host is None or len(host) > MAX_CACHED_LENGTH else _class_of(host)
+
+
+@lru_cache(MAX_CACHED)
+def _class_of(host: str) -> str | None:
     try:
-        address = ip_address((host or "").partition("%")[0])
+        address = ip_address(host.partition("%")[0])
     except ValueError:
         return None
     if address.is_loopback:
