@@ -218,7 +218,7 @@ async def test_a_flood_of_garbage_builds_twenty_decisions(issuer: Issuer, monkey
 
     class Counted(Decision):
         def __new__(cls, *args: Any, **fields: Any) -> Any:
-            built.append(fields["outcome"])
+            built.append(args[0])
             return Decision(*args, **fields)
 
     monkeypatch.setattr("asgi_mcp_auth._telemetry.reporting.Decision", Counted)

@@ -22,7 +22,7 @@ from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.decisions import Decision, Observer, Outcome, RefusalLog
 from asgi_mcp_auth.errors import InsufficientAuthentication, InsufficientScope, Refusal, printable
 
-__all__ = ("Findings", "Reporter", "without_params")
+__all__ = ("Findings", "Reporter", "session_hash", "without_params")
 
 MAX_CACHED, MAX_CACHED_LENGTH = 1024, 128  # session ids and addresses, and the characters of one; clients choose them
 TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
@@ -129,7 +129,7 @@ def _decision(  # noqa: PLR0917 - everything that is known about a request
     status: int | None,
     now: float,
 ) -> Decision:
-    resource, route, verified, seconds, operations, more = findings
+    resource, route, verified, seconds, operations, _ = findings
     if refusal is not None and not operations:
         operations = without_params(refusal.operations)
     header = verified or refusal
@@ -146,7 +146,7 @@ def _decision(  # noqa: PLR0917 - everything that is known about a request
         operations,
         now,
         None if route is None else route.template,
-        route.requirement.named if route is not None and not more and refusal is None else _needed(findings, refusal),
+        _needed(findings, refusal),
         None if header is None else header.kid,
         None if header is None else header.alg,
         scheme_of(get(b"authorization")),
