@@ -73,13 +73,11 @@ def _no_constant(name: str) -> Any:
     raise JSONRefused(msg)
 
 
-_scan: Any = json.JSONDecoder(
+_decoder: Any = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_no_constant
-).scan_once
+)
 # A text of at most MAX_DIGITS bytes has no number of more digits (benchmarks: in_process, new tokens).
-_scan_short: Any = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant
-).scan_once
+_short_decoder: Any = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
 
 
 def _structure(data: bytes, max_values: int) -> bytes:
@@ -142,7 +140,7 @@ def load_value(
     _check_cost(data, max_depth, max_values, max_containers)
     try:
         text = data.decode().strip(" \t\n\r")
-        value, end = (_scan_short if len(data) <= MAX_DIGITS else _scan)(text, 0)
+        value, end = (_short_decoder if len(data) <= MAX_DIGITS else _decoder).scan_once(text, 0)
     except JSONRefused:
         raise
     except (ValueError, StopIteration):
