@@ -44,6 +44,7 @@ CHATGPT = (b"openai-mcp", b"chatgpt")  # in its User-Agent
 MAX_PUBLIC_BODY = 65_536  # bytes that are read for a client without a token
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 256  # operations whose requirements are cached, and characters of an operation
 NO_PARAMS: Mapping[str, str] = {}
+NO_FIELDS: frozenset[bytes] = frozenset()
 
 
 class Admission(NamedTuple):
@@ -62,7 +63,7 @@ class Admission(NamedTuple):
     receive: Receive | None = None
     operations: tuple[Operation, ...] = ()
     wrap_send: WrapSend | None = None
-    removed_fields: frozenset[bytes] = frozenset()
+    removed_fields: frozenset[bytes] = NO_FIELDS
     needed: Sequence[Requirement] = ()
     listens: bool | None = None
     began_anonymously: bool = False
@@ -229,8 +230,8 @@ class Authorizer:
     ) -> Admission:
         shown = tuple(each for one in asked for each in operations(one, params)) if self._shows else ()
         filtering = self._filtering(info, fields, asked) if self._rewrites_lists else None
-        listens = LISTEN in [method for method, *_ in asked]
-        return Admission(receive, shown, filtering, needed=needed, listens=listens)
+        listens = LISTEN in [one[0] for one in asked]
+        return Admission(receive, shown, filtering, NO_FIELDS, needed, listens)
 
     async def admit_anonymous(
         self, refusal: NoCredential, route: Route, request: RequestInfo, receive: Receive

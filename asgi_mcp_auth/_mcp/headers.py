@@ -87,8 +87,8 @@ class MCPFields:
         self.method: Final = self.get(b"mcp-method")
         self.name: Final = self.get(b"mcp-name")
         repeated: str | None = None
-        for name in lines:
-            if len(lines[name]) > 1 and name in _FIELDS:
+        for name, values in lines.items():
+            if len(values) > 1 and name in _FIELDS:
                 repeated = _FIELDS[name]
                 break
         self.repeated: Final = repeated
