@@ -17,7 +17,6 @@ from asgi_mcp_auth.errors import InvalidToken, Reason
 
 __all__ = (
     "JWT_TYPE",
-    "MAX_ANSWER_BYTES",
     "AnswerRefusedError",
     "check_answer",
     "parse_signed",
@@ -26,7 +25,6 @@ __all__ = (
 )
 
 JWT_TYPE: Final = "application/token-introspection+jwt"
-MAX_ANSWER_BYTES: Final = 64 * 1024
 MAX_SIGNED_AGE: Final = 60.0  # seconds, in addition to the leeway of the issuer
 BEARER: Final = "bearer"
 PROOF_TYPES: Final = frozenset({"dpop"})

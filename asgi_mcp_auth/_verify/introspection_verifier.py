@@ -10,27 +10,20 @@ import functools
 import logging
 import math
 import re
-import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
 
-import anyio
-from anyio.lowlevel import RunVar
-
-from asgi_mcp_auth._keys.background import SingleFlight
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
-from asgi_mcp_auth._keys.http import JSON_TYPE, BodyRefusedError, read_decoded_body
+from asgi_mcp_auth._keys.endpoint import Answer, Endpoint, EndpointTexts, Limits, Unanswered
+from asgi_mcp_auth._keys.http import JSON_TYPE
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.access_token import unverified_time
 from asgi_mcp_auth._oauth.confirmation import read_confirmation
 from asgi_mcp_auth._oauth.credentials import Credential
-from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
 from asgi_mcp_auth._oauth.introspection_response import (
     JWT_TYPE,
-    MAX_ANSWER_BYTES,
     AnswerRefusedError,
     check_answer,
     parse_signed,
@@ -43,27 +36,22 @@ from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.token_cache import CONFIRMATION_BYTES, Entry, TokenCache, estimate_size
 from asgi_mcp_auth._verify.verifier import Verified, copy_with_token
 from asgi_mcp_auth.decisions import Event
-from asgi_mcp_auth.errors import DiscoveryError, InvalidToken, Reason, Refusal, Unavailable
+from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal, Unavailable
 from asgi_mcp_auth.status import IntrospectionStatus
 
 __all__ = ("IntrospectionVerifier",)
 
-logger = logging.getLogger("asgi_mcp_auth.introspection")
-
-OK, BAD_REQUEST, SERVER_ERROR = 200, 400, 500
-UNAUTHORIZED = (401, 403)
-TRY_AGAIN = (408, 429)
-REPORT_SECONDS = 60.0
-FORM = "application/x-www-form-urlencoded"
-
-
-class _Answer(NamedTuple):
-    """A response of the endpoint. `fault` says why the body cannot be used."""
-
-    status: int
-    media_type: str
-    body: bytes
-    fault: str | None
+OK = 200
+TEXTS = EndpointTexts(
+    logger=logging.getLogger("asgi_mcp_auth.introspection"),
+    member="introspection_endpoint",
+    name="introspection endpoint",
+    outage="Tokens of %s cannot be introspected",
+    fix="Fix client_id and the secret of Introspection(...).",
+    unavailable=Event.INTROSPECTION_UNAVAILABLE,
+    unauthorized=Event.INTROSPECTION_UNAUTHORIZED,
+    recovered=Event.INTROSPECTION_RECOVERED,
+)
 
 
 class _Rejected(NamedTuple):
@@ -123,14 +111,17 @@ class IntrospectionVerifier:
         self._active = TokenCache(self._settings.cache_size, cache_bytes, clock)
         # Apart from active answers, so that invented tokens cannot evict those of callers.
         self._inactive: BoundedMap[bytes, _Rejected] = BoundedMap(self._settings.cache_size)
-        self._flights: dict[bytes, SingleFlight[Verified | Refusal]] = {}
-        self._breaker = CircuitBreaker()
-        self._limiters: RunVar[anyio.CapacityLimiter] = RunVar("asgi_mcp_auth_introspection")
+        self._endpoint: Endpoint[Verified | Refusal] = Endpoint(
+            issuer,
+            compiled.trusted.identifier,
+            compiled.authentication,
+            TEXTS,
+            Limits(self._settings.timeout, self._settings.max_concurrency, self._settings.max_queue),
+            clock=clock,
+            url=self._settings.endpoint,
+        )
         self._refusals: Counter[str] = Counter()
-        self._calls = self._inactive_hits = 0
-        self._last_error: str | None = None
-        self._is_outage = False
-        self._reported_at = -math.inf
+        self._inactive_hits = 0
 
     def get_cached(self, digest: bytes) -> Verified | None:
         """Return the cached active answer about a token, if it can be used now."""
@@ -166,104 +157,32 @@ class IntrospectionVerifier:
 
     async def _join(self, token: bytes, digest: bytes, local: Verified | None) -> Verified | Refusal:
         """Wait for the call about this token. It goes on if the caller that started it leaves."""
-        flight = self._flights.get(digest)
-        if flight is None:
-            if len(self._flights) >= self._settings.max_concurrency + self._settings.max_queue:
-                return self._count(self._unavailable(f"{len(self._flights)} tokens are waiting"))
-            flight = self._flights[digest] = SingleFlight(functools.partial(self._run, token, digest, local))
-        answer = await flight.join()
-        return self._count(self._unavailable("The call was cancelled") if answer is None else answer)
+        answer = await self._endpoint.join(digest, functools.partial(self._run, token, digest, local))
+        return self._count(self._unavailable(answer) if isinstance(answer, Unanswered) else answer)
 
     async def _run(self, token: bytes, digest: bytes, local: Verified | None) -> Verified | Refusal:
-        """Wait for a slot, at most `timeout`, then call. A failure is an answer too: many callers wait for it."""
+        """Ask the server. A failure is an answer too: many callers wait for it."""
         try:
-            limiter = self._limiter()
-            acquired = False
-            with anyio.move_on_after(self._settings.timeout):
-                await limiter.acquire()
-                acquired = True
-            if not acquired:
-                return self._unavailable(f"{self._settings.max_concurrency} other calls are under way")
-            try:
-                return await self._call(token, digest, local)
-            finally:
-                limiter.release()
+            return await self._ask(token, digest, local)
         except Refusal as refusal:
             return refusal.without_traceback()
         except Exception as error:  # noqa: BLE001 - a fault of the verifier must neither accept a token nor cause a 500
             return self._hooks.failed("The introspection", error, token)
-        finally:
-            self._flights.pop(digest, None)
 
-    def _limiter(self) -> anyio.CapacityLimiter:
-        limiter = self._limiters.get(None)
-        if limiter is None:
-            limiter = anyio.CapacityLimiter(self._settings.max_concurrency)
-            self._limiters.set(limiter)
-        return limiter
-
-    async def _call(self, token: bytes, digest: bytes, local: Verified | None) -> Verified | Refusal:
-        """Call the endpoint, if the circuit breaker allows it, and cache the decision."""
-        now = self._clock()
-        wait = self._breaker.seconds_until_allowed(now)
-        if wait:
-            return self._unavailable(self._last_error or "The last calls failed", wait)
-        self._breaker.start(now, self._settings.timeout)
-        self._calls += 1
-        answer = await self._try_exchange(token)
-        if isinstance(answer, str):
-            return self._failed(answer)
-        if answer.status in UNAUTHORIZED or (answer.status == BAD_REQUEST and b'"invalid_client"' in answer.body):
-            return self._unauthorized(answer.status)
-        self._recovered()
+    async def _ask(self, token: bytes, digest: bytes, local: Verified | None) -> Verified | Refusal:
+        """Send the request (RFC 7662 section 2.1), and cache the decision."""
+        form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
+        answer = await self._endpoint.call(form, JWT_TYPE if self._settings.signed else "application/json")
+        if isinstance(answer, Unanswered):
+            return self._unavailable(answer)
         try:
             content, text = await self._read(answer)
         except AnswerRefusedError as refused:
-            self._last_error = f"The introspection endpoint answered with {refused}"
-            return self._unavailable(self._last_error)
+            error = self._endpoint.last_error = f"The introspection endpoint answered with {refused}"
+            return self._unavailable(self._endpoint.unanswered(error))
         return self._decide(content, text, token, digest, local)
 
-    async def _try_exchange(self, token: bytes) -> _Answer | str:
-        """Return the answer of the endpoint, or why there is none."""
-        answers: list[_Answer] = []
-        try:
-            with anyio.move_on_after(self._settings.timeout):
-                answers.append(await self._exchange(token))
-        except DiscoveryError as failed:
-            return failed.message
-        if not answers:
-            return f"The introspection endpoint did not answer within {self._settings.timeout:g} s"
-        status = answers[0].status
-        if status >= SERVER_ERROR or status in TRY_AGAIN:
-            return f"The introspection endpoint answered {status}"
-        return answers[0]
-
-    async def _exchange(self, token: bytes) -> _Answer:
-        """Send the request (RFC 7662 section 2.1)."""
-        settings, supported = self._settings, None
-        url = settings.endpoint
-        if url is None:
-            url, metadata = await self._issuer.endpoint("introspection_endpoint")
-            members = metadata.to_dict()
-            listed = members.get("introspection_endpoint_auth_methods_supported")
-            supported = listed or members.get("token_endpoint_auth_methods_supported")
-        fields, parameters = self._authentication.fields(
-            supported=supported,
-            audience=self._trusted.identifier,
-            now=self._clock(),
-            token_id=secrets.token_urlsafe(16),
-        )
-        form = {"token": token.decode("ascii"), "token_type_hint": "access_token", **parameters}
-        accept = JWT_TYPE if settings.signed else "application/json"
-        return await self._issuer.post(
-            url,
-            _read_answer,
-            is_configured=settings.endpoint is not None,
-            headers={"accept": accept, "content-type": FORM, **fields},
-            content=urlencode(form).encode("ascii"),
-        )
-
-    async def _read(self, answer: _Answer) -> tuple[dict[str, Any], bytes]:
+    async def _read(self, answer: Answer) -> tuple[dict[str, Any], bytes]:
         """Return the members of an answer and its JSON text.
 
         Raises:
@@ -336,40 +255,9 @@ class IntrospectionVerifier:
                 raise InvalidToken(Reason.INACTIVE_TOKEN, expected=f"{name} of the token", found=content[name])
         return local
 
-    def _failed(self, error: str) -> Unavailable:
-        self._breaker.failed(self._clock())
-        self._last_error = error
-        if not self._is_outage:
-            self._is_outage = True
-            self._log(logging.ERROR, Event.INTROSPECTION_UNAVAILABLE, "Tokens of %s cannot be introspected: %s", error)
-        return self._unavailable(error)
-
-    def _unauthorized(self, status: int) -> Unavailable:
-        """Report that the endpoint refuses our own credentials, once a minute: only the operator can fix them."""
-        now = self._clock()
-        self._breaker.failed(now)
-        error = self._last_error = f"The introspection endpoint refused the credentials of this server ({status})"
-        if not 0 <= now - self._reported_at < REPORT_SECONDS:
-            self._reported_at = now
-            message = "Tokens of %s cannot be introspected: %s. Fix client_id and the secret of Introspection(...)."
-            self._log(logging.ERROR, Event.INTROSPECTION_UNAUTHORIZED, message, error)
-        return self._unavailable(error)
-
-    def _recovered(self) -> None:
-        self._breaker.succeeded()
-        self._last_error = None
-        if self._is_outage:
-            self._is_outage = False
-            self._log(logging.INFO, Event.INTROSPECTION_RECOVERED, "The introspection endpoint of %s answers again")
-
-    def _log(self, level: int, event: Event, message: str, *args: object) -> None:
-        extra = {"event": event.value, "issuer": self._trusted.identifier}
-        logger.log(level, message, self._trusted.identifier, *args, extra=extra)
-
-    def _unavailable(self, found: str, wait: float | None = None) -> Unavailable:
-        wait = self._breaker.seconds_until_allowed(self._clock()) if wait is None else wait
-        reason = Reason.INTROSPECTION_UNAVAILABLE
-        return Unavailable(reason, issuer=self._trusted.identifier, found=found, retry_after=wait)
+    def _unavailable(self, unanswered: Unanswered) -> Unavailable:
+        reason, issuer = Reason.INTROSPECTION_UNAVAILABLE, self._trusted.identifier
+        return Unavailable(reason, issuer=issuer, found=unanswered.why, retry_after=unanswered.retry_after)
 
     def _count(self, answer: Verified | Refusal) -> Verified | Refusal:
         if isinstance(answer, Refusal):
@@ -379,7 +267,7 @@ class IntrospectionVerifier:
     @property
     def is_available(self) -> bool:
         """Whether the circuit breaker allows calls."""
-        return not self._breaker.seconds_until_allowed(self._clock())
+        return not self._endpoint.retry_in
 
     def status(self) -> IntrospectionStatus:
         """Return a snapshot of caches and calls."""
@@ -388,19 +276,10 @@ class IntrospectionVerifier:
             active=len(self._active),
             inactive=len(self._inactive),
             hits=self._active.hits + self._inactive_hits,
-            calls=self._calls,
-            under_way=len(self._flights),
-            failures=self._breaker.failures,
-            retry_in=self._breaker.seconds_until_allowed(self._clock()),
-            last_error=self._last_error,
+            calls=self._endpoint.calls,
+            under_way=self._endpoint.under_way,
+            failures=self._endpoint.failures,
+            retry_in=self._endpoint.retry_in,
+            last_error=self._endpoint.last_error,
             refusals=dict(self._refusals),
         )
-
-
-async def _read_answer(response: Any) -> _Answer:
-    body, fault = b"", None
-    try:
-        body = await read_decoded_body(response, MAX_ANSWER_BYTES)
-    except BodyRefusedError as error:
-        fault = str(error)
-    return _Answer(response.status_code, response.headers.get("content-type", ""), body, fault)
