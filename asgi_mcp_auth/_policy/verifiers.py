@@ -4,34 +4,29 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
-from asgi_mcp_auth._oauth.jws import ALGORITHMS
 from asgi_mcp_auth._oauth.origin import is_field_name
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
+from asgi_mcp_auth._policy.client_settings import ENDPOINT_RANGES, check_values, compile_credentials
 from asgi_mcp_auth._policy.issuers import IssuerSet, TrustedIssuer
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._request import FOR_MESSAGES, canonical_name
-from asgi_mcp_auth.config import ApiKeys, Choose, Introspection, IntrospectionMethod
+from asgi_mcp_auth.config import ApiKeys, Choose, Introspection
 from asgi_mcp_auth.stores import Store
 
 __all__ = ("CompiledChoice", "CompiledIntrospection", "compile_choice", "key_field")
 
 MIN_PEPPER = 16
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{3,32}")
-METHODS = get_args(IntrospectionMethod)
 RANGES: dict[str, tuple[float, float]] = {
     "ttl": (0.0, 300.0),
     "inactive_ttl": (0.0, 60.0),
-    "timeout": (0.1, 10.0),
-    "cache_size": (0, 1_000_000),
-    "max_concurrency": (1, 1000),
-    "max_queue": (0, 10_000),
+    **ENDPOINT_RANGES,
 }
-COUNTS = ("cache_size", "max_concurrency", "max_queue")
 FLAGS = ("signed", "issuer_checks_audience", "always")
-SECRETS = {"client_secret": "client_secret_basic", "private_key": "private_key_jwt", "bearer_token": "bearer"}
+SECRETS = ("client_secret", "private_key", "bearer_token")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,10 +122,10 @@ def _is_verifier(value: object) -> bool:
 def _introspection(
     settings: Introspection, trust: IssuerSet, where: str, problems: Problems, *, allow_http: bool
 ) -> CompiledIntrospection | None:
-    _check_values(settings, where, problems)
+    check_values(settings, RANGES, FLAGS, where, problems)
     if settings.endpoint is not None and (why := insecure_url(settings.endpoint, allow_http=allow_http)) is not None:
         problems.add(f"{where}.endpoint", f"{show(settings.endpoint)} {why}.", ALLOW_HTTP)
-    authentication = _authentication(settings, where, problems)
+    authentication = compile_credentials(settings, SECRETS, where, problems)
     trusted = _issuer(settings, trust, where, problems)
     if trusted is None or authentication is None:
         return None
@@ -141,18 +136,6 @@ def _introspection(
             "Remove it if the answers contain aud.",
         )
     return CompiledIntrospection(settings=settings, trusted=trusted, authentication=authentication)
-
-
-def _check_values(settings: Introspection, where: str, problems: Problems) -> None:
-    for name, (least, most) in RANGES.items():
-        value: object = getattr(settings, name)
-        kinds = (int,) if name in COUNTS else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
-            what = f"{show(value)} is not in {least:g} … {most:g}."
-            problems.add(f"{where}.{name}", what, "Set a number in this range.")
-    for name in FLAGS:
-        if not isinstance(getattr(settings, name), bool):
-            problems.add(f"{where}.{name}", f"{show(getattr(settings, name))} is not a bool.", "Set True or False.")
 
 
 def _issuer(settings: Introspection, trust: IssuerSet, where: str, problems: Problems) -> TrustedIssuer | None:
@@ -166,53 +149,3 @@ def _issuer(settings: Introspection, trust: IssuerSet, where: str, problems: Pro
         fix = f"Set issuer= to one of {', '.join(map(show, list(by_name)[:8]))}."
         problems.add(f"{where}.issuer", what, fix)
     return found
-
-
-def _authentication(settings: Introspection, where: str, problems: Problems) -> ClientAuthentication | None:
-    """Return the credentials for the endpoint. No message contains a secret."""
-    before = len(problems.found)
-    given = [name for name in SECRETS if getattr(settings, name) is not None]
-    if len(given) != 1:
-        what = f"{' and '.join(given)} are set." if given else "There are no credentials for the endpoint."
-        problems.add(where, what, f"Set exactly one of {', '.join(SECRETS)}.")
-        return None
-    secret: object = getattr(settings, given[0])
-    if not isinstance(secret, str) or not secret.strip():
-        problems.add(f"{where}.{given[0]}", "The value is empty or not a string.", "Set the secret.")
-    elif given[0] == "bearer_token" and not (secret.isascii() and secret.isprintable() and " " not in secret):
-        problems.add(f"{where}.bearer_token", "The value is not a token.", "Set the token without its scheme.")
-    if given != ["bearer_token"] and not (isinstance(settings.client_id, str) and settings.client_id):
-        problems.add(f"{where}.client_id", "The client id is missing.", "Set the client id of this resource.")
-    method = settings.auth_method or (None if given == ["client_secret"] else SECRETS[given[0]])
-    fitting = {"client_secret_basic", "client_secret_post"} if given == ["client_secret"] else {SECRETS[given[0]]}
-    if method is not None and (method not in METHODS or method not in fitting):
-        fix = f"Use {' or '.join(sorted(fitting))}, or remove it."
-        problems.add(f"{where}.auth_method", f"{show(method)} does not fit {given[0]}.", fix)
-    key = None if given != ["private_key"] else _load_key(settings, where, problems)
-    if len(problems.found) > before:
-        return None
-    return ClientAuthentication(
-        method=cast("IntrospectionMethod | None", method),
-        client_id=settings.client_id or "",
-        secret="" if key is not None else str(secret),
-        private_key=key,
-        key_id=settings.key_id,
-        algorithm=settings.algorithm,
-    )
-
-
-def _load_key(settings: Introspection, where: str, problems: Problems) -> object | None:
-    """Return the private key, loaded and tried; None with a problem if it does not fit the algorithm."""
-    known = ALGORITHMS.get(settings.algorithm)
-    if known is None:
-        fix = f"Choose from {', '.join(ALGORITHMS)}."
-        problems.add(f"{where}.algorithm", f"{show(settings.algorithm)} is not a signature algorithm.", fix)
-        return None
-    try:
-        key: Any = known.signature.prepare_key(str(settings.private_key))
-        known.signature.sign(b"", key)
-    except Exception:  # noqa: BLE001 - a parser of keys; its text may quote the key
-        fix = f"Set a private key in PEM that fits algorithm={settings.algorithm}."
-        problems.add(f"{where}.private_key", "The private key cannot be used.", fix)
-        return None
-    return cast("object", key)
