@@ -133,6 +133,8 @@ class Reason(StrEnum):
 def printable(value: object, limit: int = 128) -> str:
     """Return `value` as text for a log line: ASCII, escaped, at most `limit` characters."""
     text = value if isinstance(value, str) else repr(value)
+    if len(text) <= limit and text.isascii() and text.isprintable() and "\\" not in text:
+        return text  # nothing to escape (benchmarks: in_process, audited)
     text = text[: limit + 1].encode("unicode_escape").decode("ascii")
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

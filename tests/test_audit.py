@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 from harness import RecordingApp, bearer, call, protect, token
+from hypothesis import given
+from hypothesis import strategies as st
 
-from asgi_mcp_auth import ConfigurationError, ScopePolicy
+from asgi_mcp_auth import AuthInfo, ConfigurationError, Decision, Operation, ScopePolicy
+from asgi_mcp_auth._telemetry.audit import audit_line
+from asgi_mcp_auth.errors import printable
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("AU-5")]
@@ -114,6 +118,59 @@ async def test_a_required_log_refuses_identified_callers_of_public_paths_too(
     app = protect(issuer, inner, audit=audit, audit_sink=full, **options)
     assert (await call(app, "GET", "/open", bearer(token(issuer)))).status == status
     assert inner.calls == (not is_required)
+
+
+@pytest.mark.requirement("AU-6")
+async def test_no_line_is_built_for_a_logger_that_writes_none(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def build(_: Decision) -> str:
+        raise AssertionError("built")
+
+    caplog.set_level(logging.WARNING, "asgi_mcp_auth.audit")
+    monkeypatch.setattr("asgi_mcp_auth._telemetry.audit.audit_line", build)
+    await call(protect(issuer, RecordingApp(), audit="best_effort"), "GET", "/mcp")
+    assert "sink failed" not in caplog.text
+
+
+names = st.text(min_size=1, max_size=300)
+
+
+@pytest.mark.requirement("AU-3")
+@given(
+    names, names, names, st.lists(names, max_size=3), st.lists(names, max_size=3), st.none() | names, st.none() | names
+)
+def test_every_line_is_json_of_one_line(  # noqa: PLR0917 - texts from the network
+    issuer: str, subject: str, tool: str, scopes: list[str], actors: list[str], kid: str | None, request_id: str | None
+) -> None:
+    act: dict[str, Any] | None = None
+    for actor in actors:
+        act = {"sub": actor, "act": act}
+    info = AuthInfo(issuer=issuer, subject=subject, scopes=scopes, claims={"act": act, "jti": tool})
+    operation = Operation(method=tool, kind="tool", name=tool)
+    decision = Decision(
+        "allowed",
+        subject,
+        tool,
+        auth_info=info,
+        operations=(operation,),
+        kid=kid,
+        scopes_needed=tuple(scopes),
+        time=1.5,
+    )
+    line = audit_line(
+        decision._replace(cache_hit=True, verify_seconds=1e-7, request_id=request_id and printable(request_id))
+    )
+    assert line.isascii()
+    assert line.isprintable()
+    found = json.loads(line)
+    assert (found["time"], found["cache_hit"], found["verify_seconds"]) == (1.5, True, 1e-7)
+    assert (found["issuer"], found["subject"]) == (printable(issuer, 512), printable(subject, 256))
+    assert found["operations"] == [{"method": printable(tool), "kind": "tool", "name": printable(tool, 256)}]
+    assert found.get("scopes_granted", []) == [printable(scope) for scope in scopes]
+    assert found.get("actors", []) == [printable(actor, 256) for actor in reversed(actors)]
+    assert found.get("kid") == (kid and printable(kid))
+    assert found.get("request_id") == (request_id and printable(request_id))
 
 
 async def test_without_a_sink_lines_go_to_a_logger(issuer: Issuer, caplog: pytest.LogCaptureFixture) -> None:
