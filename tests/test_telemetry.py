@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from asgi_mcp_auth import ConfigurationError
+from asgi_mcp_auth._telemetry import otel
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("AU-4")]
@@ -29,6 +30,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricReader]:
     reader = InMemoryMetricReader()
     provider = MeterProvider([reader])
     monkeypatch.setattr(metrics, "get_meter", provider.get_meter)
+    monkeypatch.setattr(otel, "TOTALS", otel.Totals())
     yield reader
     provider.shutdown()
 
@@ -69,6 +71,25 @@ async def test_decisions_durations_and_key_sets_have_bounded_labels(
     assert found["asgi_mcp_auth.key_set.age"][0].value >= 0
 
 
+async def test_every_configuration_of_a_process_has_its_part_in_the_metrics(
+    issuer: Issuer, reader: InMemoryMetricReader
+) -> None:
+    other = Issuer("https://other.example.com")
+    apps = [protect(one, RecordingApp(), telemetry=True) for one in (issuer, other, issuer)]
+    for app, one in zip(apps, (issuer, other, issuer), strict=True):
+        await call(app, headers=bearer(token(one)))
+    found = read(reader)
+    counts = {point.attributes["issuer"]: point.value for point in found["asgi_mcp_auth.decisions"]}
+    assert counts == {ISS: 2, other.url: 1}
+    assert {point.attributes["issuer"] for point in found["asgi_mcp_auth.key_set.keys"]} == {ISS, other.url}
+
+
+def test_at_most_100_issuers_are_labels() -> None:
+    totals = otel.Totals()
+    labels = [totals.issuer_label(f"https://{number}") for number in (*range(102), 0)]
+    assert labels[99:] == ["https://99", otel.OTHER, otel.OTHER, "https://0"]
+
+
 async def test_the_current_span_has_the_decision(issuer: Issuer, reader: InMemoryMetricReader) -> None:
     del reader
     exporter = InMemorySpanExporter()
@@ -83,6 +104,7 @@ async def test_the_current_span_has_the_decision(issuer: Issuer, reader: InMemor
     assert allowed["asgi_mcp_auth.outcome"] == "allowed"
     assert allowed["asgi_mcp_auth.issuer"] == ISS
     assert "error.type" not in allowed
+    assert "asgi_mcp_auth.scopes_needed" not in allowed
     assert refused["error.type"] == "malformed_token"
     names = allowed.keys() | refused.keys()
     assert all(name == "error.type" or name.startswith("asgi_mcp_auth.") for name in names)
