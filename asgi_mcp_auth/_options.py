@@ -17,7 +17,16 @@ from asgi_mcp_auth._policy.compile import MetadataSigner
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
 from asgi_mcp_auth._verify.hooks import Authorize
 from asgi_mcp_auth._verify.verifier import IsRevoked, Verifier
-from asgi_mcp_auth.config import AuthServerConfig, Choose, IssuerResolver, ResourceServerConfig, Rules, ScopePolicy
+from asgi_mcp_auth.config import (
+    AuthServerConfig,
+    Choose,
+    DPoPMode,
+    DPoPSettings,
+    IssuerResolver,
+    ResourceServerConfig,
+    Rules,
+    ScopePolicy,
+)
 from asgi_mcp_auth.decisions import Observer
 from asgi_mcp_auth.stores import Store
 
@@ -31,6 +40,8 @@ __all__ = (
     "declared",
     "documentation",
 )
+
+MIN_SECRET = 32
 
 Check = Callable[[object, str, Problems], None]
 
@@ -93,6 +104,12 @@ def _a_store(value: object, name: str, problems: Problems) -> None:
     if value is not None and (isinstance(value, type) or not isinstance(value, Store)):
         fix = "Pass a MemoryStore(), or an object with the methods of asgi_mcp_auth.Store."
         problems.add(name, f"{show(value)} is not a Store.", fix)
+
+
+def _a_secret(value: object, name: str, problems: Problems) -> None:
+    if value is not None and (not isinstance(value, str) or len(value) < MIN_SECRET):
+        fix = f"Pass {MIN_SECRET} random characters or more, for example of secrets.token_urlsafe(32)."
+        problems.add(name, "The value is not a secret of sufficient length.", fix)
 
 
 def _observers(value: object, name: str, problems: Problems) -> None:
@@ -221,6 +238,25 @@ class MCPAuthOptions(TypedDict, total=False):
             "tokens, or a verifier of your own instead of the JWT verification. The decision of a verifier of your own "
             "is final: the verifier itself must check issuer, audience and expiry.",
             _a_verifier,
+        ),
+    ]
+    dpop: Annotated[
+        DPoPMode,
+        Option(
+            "off",
+            'Whether resources accept tokens that are bound to a key of the client (DPoP, RFC 9449): `"allowed"` in '
+            'addition to bearer tokens, `"required"` instead of them. Bound tokens '
+            "are never accepted as bearer tokens.",
+        ),
+    ]
+    dpop_settings: Annotated[DPoPSettings, Option(DPoPSettings(), "How DPoP proofs are verified; see `DPoPSettings`.")]
+    shared_secret: Annotated[
+        str | None,
+        Option(
+            None,
+            "A secret of at least 32 characters that all processes of a server share: the nonces of DPoP are made with "
+            "it. In a file, refer to it with `from_env` or `from_file`.",
+            _a_secret,
         ),
     ]
     is_revoked: Annotated[
@@ -448,7 +484,7 @@ class Settings(MiddlewareOptions, total=False):
 
 
 STORE_USERS = ("session_binding",)
-"""The options that use `store`."""
+"""The options that need `store`. DPoP uses it to remember proofs, and remembers them in the process without one."""
 
 
 class Declared(NamedTuple):
@@ -463,7 +499,7 @@ def declared(options: type[Any]) -> dict[str, Declared]:
     return {name: Declared(hint.__origin__, hint.__metadata__[0]) for name, hint in options.__annotations__.items()}
 
 
-def check_options(options: Mapping[str, object], problems: Problems) -> MCPAuthOptions:
+def check_options(options: Mapping[str, object], protected_resources: object, problems: Problems) -> MCPAuthOptions:
     """Check the options of `MCPAuth`, and return them complete with defaults."""
     known = declared(MCPAuthOptions)
     for name in options:
@@ -483,18 +519,23 @@ def check_options(options: Mapping[str, object], problems: Problems) -> MCPAuthO
     if complete["dangerously_exit_when_cold"] is True and complete["require_warm_up"] is False:
         fix = "Set require_warm_up=True too, or remove it."
         problems.add("dangerously_exit_when_cold", "It has no effect without require_warm_up=True.", fix)
-    _check_store(complete, problems)
+    if getattr(complete["dpop_settings"], "require_nonce", False) is True and complete["shared_secret"] is None:
+        fix = "Set shared_secret to the same secret in all processes."
+        problems.add("dpop_settings.require_nonce", "Nonces cannot be made without shared_secret.", fix)
+    _check_store(complete, protected_resources, problems)
     return cast("MCPAuthOptions", complete)
 
 
-def _check_store(options: Mapping[str, object], problems: Problems) -> None:
+def _check_store(options: Mapping[str, object], protected_resources: object, problems: Problems) -> None:
     """Report options that need a store, and a store that nothing uses."""
     users = [name for name in STORE_USERS if options[name]]
     if options["store"] is None and users:
         fix = "Set store= to a store that all processes share; MemoryStore() is for a single process."
         problems.add("store", f"{' and '.join(users)} cannot be used without a store.", fix)
-    if options["store"] is not None and not users:
-        problems.add("store", "Nothing uses the store.", f"Set {' or '.join(STORE_USERS)}, or remove it.")
+    resources = as_list(protected_resources) or [protected_resources]
+    modes = [options["dpop"], *(getattr(resource, "dpop", None) for resource in resources)]
+    if options["store"] is not None and not users and all(mode in (None, "off") for mode in modes):
+        problems.add("store", "Nothing uses the store.", f"Set {' or '.join(STORE_USERS)} or dpop, or remove it.")
 
 
 def documentation(options: type[Any]) -> str:

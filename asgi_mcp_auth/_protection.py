@@ -27,17 +27,22 @@ from asgi_mcp_auth._telemetry.reporting import Reporter
 from asgi_mcp_auth._verify.api_keys import ApiKeyVerifier
 from asgi_mcp_auth._verify.authenticator import Authenticator
 from asgi_mcp_auth._verify.choice import Choice
+from asgi_mcp_auth._verify.dpop import DPoP
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth._verify.jwt import JWTVerifier
+from asgi_mcp_auth._verify.sender_constraint import SenderConstraint
 from asgi_mcp_auth._verify.verifier import Verifier
 from asgi_mcp_auth.decisions import Observer, RefusalLog
-from asgi_mcp_auth.stores import Store
+from asgi_mcp_auth.stores import MemoryStore, Store
 from asgi_mcp_auth.stores._shared import SharedStore, StoreUse, Use
 
 __all__ = ("MakeVerifier", "Protection", "ProtectionBuilder")
 
 logger = logging.getLogger("asgi_mcp_auth")
+
+MAX_LOCAL = 1_000_000
+"""Proofs that a process without a store remembers: 1,600 requests a second for 600 seconds."""
 
 MakeVerifier = Callable[[CompiledResource], Verifier]
 
@@ -125,6 +130,7 @@ class ProtectionBuilder:
         hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
         store: The store that processes share; None if there is none.
+        local_store: The same, or a store in this process if there is none.
         loaded_modules: The server packages that the process has imported, which decide the defaults of `proxies`.
         observers: Called with each decision.
     """
@@ -135,6 +141,7 @@ class ProtectionBuilder:
     hooks: HookCaller
     warnings: Warnings
     store: SharedStore | None
+    local_store: SharedStore
     loaded_modules: frozenset[str]
     observers: tuple[Observer, ...] = ()
 
@@ -159,7 +166,17 @@ class ProtectionBuilder:
         store = None
         if isinstance(options["store"], Store):  # `check_options` reports another type
             store = SharedStore(options["store"], options["store_timeout"])
-        return cls(options, key_sets, RefusalLog(options["clock"]), hooks, Warnings(), store, modules, observers)
+        return cls(
+            options=options,
+            key_sets=key_sets,
+            refusal_log=RefusalLog(options["clock"]),
+            hooks=hooks,
+            warnings=Warnings(),
+            store=store,
+            local_store=SharedStore(MemoryStore(MAX_LOCAL), options["store_timeout"]) if store is None else store,
+            loaded_modules=modules,
+            observers=observers,
+        )
 
     @property
     def clock(self) -> Callable[[], float]:
@@ -190,6 +207,9 @@ class ProtectionBuilder:
             one_issuer=options["republish_server_metadata"],
             loaded_modules=self.loaded_modules,
             verifier=options["verifier"],
+            dpop=options["dpop"],
+            dpop_settings=options["dpop_settings"],
+            shared_secret=options["shared_secret"],
         )
 
     def build(
@@ -203,7 +223,13 @@ class ProtectionBuilder:
         return Protection(
             config=config,
             authenticators=tuple(
-                Authenticator(resource.schemes, make(resource), self.hooks, options["is_revoked"])
+                Authenticator(
+                    resource.schemes,
+                    make(resource),
+                    self.hooks,
+                    options["is_revoked"],
+                    self._make_sender_constraint(resource),
+                )
                 for resource in config.resources
             ),
             authorizers=tuple(map(self._make_authorizer, config.resources)),
@@ -261,6 +287,13 @@ class ProtectionBuilder:
             expose_token=options["expose_token"],
             hooks=self.hooks,
         )
+
+    def _make_sender_constraint(self, resource: CompiledResource) -> SenderConstraint | None:
+        compiled, options = resource.senders.dpop, self.options
+        if compiled is None:
+            return None
+        replays = StoreUse(self.local_store, Use.REPLAY)
+        return SenderConstraint(DPoP(compiled, resource.url.origin, clock=options["clock"], replays=replays))
 
     def _make_authorizer(self, resource: CompiledResource) -> Authorizer:
         options, sessions = self.options, None

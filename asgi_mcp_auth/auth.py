@@ -61,7 +61,7 @@ class MCPAuth:
         **options: Unpack[MCPAuthOptions],
     ) -> None:
         problems = Problems()
-        self._builder = ProtectionBuilder.of(check_options(options, problems))
+        self._builder = ProtectionBuilder.of(check_options(options, protected_resources, problems))
         config = self._builder.compile(protected_resources, problems)
         self._protection = self._builder.build(config)
         self.configs = config.configs

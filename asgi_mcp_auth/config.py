@@ -20,11 +20,14 @@ __all__ = (
     "DEFAULT_ALGORITHMS",
     "DEFAULT_SCOPE_CLAIMS",
     "DEFAULT_SUBJECT_CLAIMS",
+    "DPOP_MODES",
     "ApiKeys",
     "AuthServerConfig",
     "AuthServerType",
     "AuthorizationServerMetadata",
     "Choose",
+    "DPoPMode",
+    "DPoPSettings",
     "Introspection",
     "IntrospectionMethod",
     "IssuerResolver",
@@ -373,8 +376,8 @@ class ResourceServerMetadata:
         tls_client_certificate_bound_access_tokens: Not supported: a value other than False is a problem. Default: None.
         authorization_details_types_supported: The supported `authorization_details` types (RFC 9396), a list of
             strings. Default: None.
-        dpop_signing_alg_values_supported: Not supported: a list with values is a problem. Default: None.
-        dpop_bound_access_tokens_required: Not supported: a value other than False is a problem. Default: None.
+        dpop_signing_alg_values_supported: Set by `dpop`: a list with values is a problem here. Default: None.
+        dpop_bound_access_tokens_required: Set by `dpop`: a value other than False is a problem here. Default: None.
         signed_metadata: A JWT that contains exactly the other members (RFC 9728 section 2.2); the option
             `metadata_signer` makes it from the members. Default: None.
         extra: Members that this library does not know, by name; published unchanged. Default: empty.
@@ -568,6 +571,32 @@ class Introspection:
     max_queue: int = 1000
 
 
+DPoPMode = Literal["off", "allowed", "required"]
+"""Whether a resource accepts DPoP-bound tokens, and whether it still accepts bearer tokens."""
+
+DPOP_MODES: Final[tuple[DPoPMode, ...]] = ("off", "allowed", "required")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DPoPSettings:
+    """How DPoP proofs are verified (RFC 9449), on all resources that accept them.
+
+    Args:
+        algorithms: The accepted algorithms of proofs, which challenges and metadata name, a list. Default: `["ES256"]`.
+        window: How many seconds the `iat` of a proof may differ from the clock, from 1 to 300. Default: 300, on which
+            the MCP extension lets clients rely.
+        require_nonce: Whether a proof needs a nonce of this server, so that no proof can be made in advance. The nonces
+            need no storage, but `shared_secret`. Default: False.
+        on_store_failure: What happens if `store` cannot say whether a proof was used before: 503 (`"refuse"`), or the
+            request passes (`"accept"`). Default: `"refuse"`.
+    """
+
+    algorithms: Sequence[str] = ("ES256",)
+    window: float = 300.0
+    require_nonce: bool = False
+    on_store_failure: Literal["refuse", "accept"] = "refuse"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKeys:
     """API keys and personal access tokens, in addition to access tokens. Only digests are stored.
@@ -620,11 +649,14 @@ class ResourceServerConfig:
         policy: The scope policy of the resource. Default: `ScopePolicy()`, which requires a valid token and no scopes.
         verifier: The verifier of the credentials of this resource: a `Choose` or a verifier of your own. Default:
             None, for the option `verifier` of `MCPAuth`.
+        dpop: Whether tokens that are bound to a key are accepted (`"allowed"`), or no other tokens (`"required"`), or
+            not at all (`"off"`). Default: None, for the option `dpop` of `MCPAuth`.
     """
 
     metadata: ResourceServerMetadata
     policy: ScopePolicy = field(default_factory=ScopePolicy)
     verifier: Choose | object | None = None
+    dpop: DPoPMode | None = None
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,8 @@
         │   ├── InvalidToken         invalid_token
         │   │   ├── MCPAuthBearerAuthException          raised by a verify function of `mcpauth`
         │   │   └── MCPAuthTokenVerificationException   raised by a verify function of `mcpauth`
+        │   ├── InvalidProof         invalid_dpop_proof
+        │   ├── NonceRequired        use_dpop_nonce
         │   └── InsufficientAuthentication  insufficient_user_authentication
         ├── Forbidden           403  access_denied
         │   ├── OriginNotAllowed
@@ -46,6 +48,7 @@ __all__ = (
     "Forbidden",
     "InsufficientAuthentication",
     "InsufficientScope",
+    "InvalidProof",
     "InvalidServerMetadata",
     "InvalidToken",
     "MCPAuthBearerAuthException",
@@ -58,6 +61,7 @@ __all__ = (
     "MethodNotAllowed",
     "Misdirected",
     "NoCredential",
+    "NonceRequired",
     "NotFound",
     "OriginNotAllowed",
     "Problem",
@@ -104,6 +108,10 @@ class Reason(StrEnum):
     WRONG_AUDIENCE = "wrong_audience"
     WRONG_TOKEN_KIND = "wrong_token_kind"
     SENDER_CONSTRAINED = "sender_constrained"
+    INVALID_DPOP_PROOF = "invalid_dpop_proof"
+    DPOP_KEY_MISMATCH = "dpop_key_mismatch"
+    DPOP_PROOF_REPLAYED = "dpop_proof_replayed"
+    DPOP_NONCE_REQUIRED = "dpop_nonce_required"
     CLIENT_NOT_ALLOWED = "client_not_allowed"
     REVOKED = "revoked"
     INACTIVE_TOKEN = "inactive_token"
@@ -317,6 +325,20 @@ class InvalidToken(Unauthenticated):
 
     wire_code = "invalid_token"
     default_description = "The access token is invalid"
+
+
+class InvalidProof(Unauthenticated):
+    """A DPoP proof that is missing or not acceptable: 401 `invalid_dpop_proof` (RFC 9449 section 7.1)."""
+
+    wire_code = "invalid_dpop_proof"
+    default_description = "Invalid DPoP proof"
+
+
+class NonceRequired(Unauthenticated):
+    """A DPoP proof that is acceptable but for its nonce: 401 `use_dpop_nonce` (RFC 9449 section 9)."""
+
+    wire_code = "use_dpop_nonce"
+    default_description = "Resource server requires nonce in DPoP proof"
 
 
 class InsufficientAuthentication(Unauthenticated):

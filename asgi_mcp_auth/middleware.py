@@ -26,7 +26,7 @@ from asgi_mcp_auth._asgi.streams import OnExpiry
 from asgi_mcp_auth._compat.asgi_servers import BREAKS_ON_LATE_BODY
 from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
-from asgi_mcp_auth._oauth.credentials import has_query_token, read_credential
+from asgi_mcp_auth._oauth.credentials import has_query_token, used_scheme
 from asgi_mcp_auth._oauth.origin import Cors, is_preflight
 from asgi_mcp_auth._oauth.responses import Response, json_response, refusal_response
 from asgi_mcp_auth._policy.compile import CompiledResource
@@ -271,8 +271,7 @@ class ProtectedApp:
         if resource is None:
             response = refusal_response(refusal, None, details=details)
         else:
-            credential = read_credential(request.fields.get(b"authorization"), resource.schemes)
-            used = None if isinstance(credential, Refusal) else credential.scheme
+            used = used_scheme(request.fields.get(b"authorization"), resource.schemes)
             response = resource.challenge.respond(refusal, used=used, details=details)
         if cors is not None:
             response = response.with_headers(cors.response)

@@ -14,7 +14,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from asgi_mcp_auth import ApiKeys, AuthServerConfig, Choose, Introspection, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth import (
+    ApiKeys,
+    AuthServerConfig,
+    Choose,
+    DPoPSettings,
+    Introspection,
+    ResourceServerMetadata,
+    ScopePolicy,
+)
 from asgi_mcp_auth._options import MCPAuthOptions, ShorthandOptions, declared
 from asgi_mcp_auth.config import DEFAULT_ALGORITHMS, JWKSCacheSettings, ScopeRule
 from asgi_mcp_auth.dev import DevServer, Switch
@@ -120,6 +128,7 @@ TABLES: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "Choose": (PACKAGE / "README.md", lambda: _fields(Choose)),
     "Introspection": (PACKAGE / "README.md", lambda: _fields(Introspection)),
     "ApiKeys": (PACKAGE / "README.md", lambda: _fields(ApiKeys)),
+    "DPoPSettings": (PACKAGE / "README.md", lambda: _fields(DPoPSettings)),
     "dev-options": (PACKAGE / "dev" / "README.md", _dev_options),
     "dev-faults": (PACKAGE / "dev" / "README.md", _faults),
 }

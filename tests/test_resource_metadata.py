@@ -139,7 +139,7 @@ def test_the_places_of_documents(resources: list[str], expected: dict[bytes, str
 
 def members(scopes: list[str], issuers: list[str], **fields: Any) -> dict[str, Any]:
     metadata = ResourceServerMetadata(resource="https://ignored.example", **fields)
-    return build_members(metadata, resource=R, issuers=issuers, scopes=scopes)
+    return build_members(metadata, resource=R, issuers=issuers, scopes=scopes, senders={})
 
 
 @pytest.mark.parametrize(

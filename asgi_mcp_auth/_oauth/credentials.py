@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from asgi_mcp_auth._oauth.grammar import TCHAR, is_token68
 from asgi_mcp_auth.errors import BadRequest, NoCredential, Reason
 
-__all__ = ("MAX_LENGTH", "Credential", "has_query_token", "is_token", "read_credential", "scheme_of")
+__all__ = ("MAX_LENGTH", "Credential", "has_query_token", "is_token", "read_credential", "scheme_of", "used_scheme")
 
 # 16 KiB is what h11 and Node.js accept for all header fields of a request; gunicorn and Apache accept 8,190 bytes for a
 # field line. So no usual server in front of the app passes on a longer token.
@@ -92,6 +92,14 @@ def scheme_of(lines: list[bytes] | None) -> str | None:
         return None
     word = lines[0].lstrip(b" \t")[: MAX_SCHEME_LENGTH + 1].partition(b" ")[0].lower()
     return word.decode("ascii") if word in REGISTERED_SCHEMES else None
+
+
+def used_scheme(lines: list[bytes] | None, schemes: Container[bytes]) -> bytes | None:
+    """Return the accepted scheme that the client used, also of a malformed credential; None for none or several."""
+    if not lines or len(lines) > 1:
+        return None
+    scheme = _SCHEME.match(lines[0].lstrip(b" \t")[: MAX_SCHEME_LENGTH + 1]).group().lower()  # type: ignore[union-attr]
+    return scheme if scheme in schemes else None
 
 
 def has_query_token(query_string: bytes) -> bool:

@@ -29,7 +29,9 @@ __all__ = (
     "Skipped",
     "UnknownKid",
     "VerificationKey",
+    "canonical_members",
     "parse_key_set",
+    "read_key",
     "read_key_set",
 )
 
@@ -215,7 +217,7 @@ def _check_rsa(modulus: int, exponent: int) -> SkipReason | None:
     return SkipReason.WEAK if modulus.bit_length() < MIN_RSA_BITS else None
 
 
-def _canonical_members(jwk: Mapping[str, Any], kty: str) -> dict[str, str] | SkipReason:
+def canonical_members(jwk: Mapping[str, Any], kty: str) -> dict[str, str] | SkipReason:
     """Return the members that make the public key, with the material in canonical base64url (RFC 7518 section 6)."""
     try:
         material = {name: _octets(jwk.get(name)) for name in _MATERIAL[kty]}
@@ -243,7 +245,8 @@ def _import_key(members: Mapping[str, str], algorithms: frozenset[str]) -> Any |
     return key
 
 
-def _read_key(jwk: object) -> VerificationKey | SkipReason:
+def read_key(jwk: object) -> VerificationKey | SkipReason:
+    """Return the public key of a JWK, or why it cannot verify signatures."""
     if not isinstance(jwk, dict):
         return SkipReason.NOT_AN_OBJECT
     jwk = cast("dict[str, Any]", jwk)
@@ -253,7 +256,7 @@ def _read_key(jwk: object) -> VerificationKey | SkipReason:
     kid, issuer = jwk.get("kid"), jwk.get("issuer")
     if not is_valid(jwk) or not isinstance(kid, str | None):
         return SkipReason.INVALID
-    members = _canonical_members(jwk, jwk["kty"])
+    members = canonical_members(jwk, jwk["kty"])
     if isinstance(members, SkipReason):
         return members
     key = _import_key(members, algorithms)
@@ -281,7 +284,7 @@ def read_key_set(document: Mapping[str, Any]) -> KeySet:
     skipped: list[Skipped] = []
     unusable: dict[str, SkipReason] = {}
     for position, jwk in enumerate(jwks[:MAX_KEYS]):
-        read = _read_key(jwk)
+        read = read_key(jwk)
         if isinstance(read, VerificationKey) and read.identity in keys:
             read = SkipReason.DUPLICATE
         if isinstance(read, VerificationKey):

@@ -18,7 +18,16 @@ from jwt.algorithms import get_default_algorithms
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.errors import InvalidToken, Reason
 
-__all__ = ("ALGORITHMS", "OPAQUE", "Algorithm", "CompactJWS", "Header", "is_compact", "parse_compact")
+__all__ = (
+    "ALGORITHMS",
+    "OPAQUE",
+    "Algorithm",
+    "CompactJWS",
+    "Header",
+    "decode_base64url",
+    "is_compact",
+    "parse_compact",
+)
 
 
 class Algorithm(NamedTuple):

@@ -41,7 +41,7 @@ def language_variants(metadata: ResourceServerMetadata) -> dict[str, dict[str, s
 
 
 def build_members(
-    metadata: ResourceServerMetadata, *, resource: str, issuers: Sequence[str], scopes: Sequence[str]
+    metadata: ResourceServerMetadata, *, resource: str, issuers: Sequence[str], scopes: Sequence[str], senders: Members
 ) -> Members:
     """Return the members to publish, in the order of RFC 9728 section 2, without empty arrays and nulls (section 3.2).
 
@@ -50,6 +50,7 @@ def build_members(
         resource: The identifier.
         issuers: The issuers exactly as configured: clients compare them (RFC 8414 section 3.3).
         scopes: The scopes as clients must request them.
+        senders: The members about tokens that are bound to their senders.
     """
     members: Members = {
         "resource": resource,
@@ -62,7 +63,7 @@ def build_members(
     for name, texts in language_variants(metadata).items():
         members |= {f"{name}#{tag}" if tag else name: text for tag, text in texts.items()}
     members["authorization_details_types_supported"] = list(metadata.authorization_details_types_supported or ())
-    members |= metadata.extra
+    members |= {**senders, **metadata.extra}
     return {name: value for name, value in members.items() if value is not None and value not in ([], ())}
 
 

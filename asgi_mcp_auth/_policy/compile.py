@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from asgi_mcp_auth._oauth.challenge import BEARER, CredentialScheme
 from asgi_mcp_auth._oauth.origin import HostCheck, OriginCheck, is_field_name, normal_origin, parse_authority
 from asgi_mcp_auth._oauth.resource_metadata import (
     LANGUAGE_MEMBERS,
@@ -31,8 +30,9 @@ from asgi_mcp_auth._policy.policy import CompiledPolicy, compile_policy
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import compile_scopes
+from asgi_mcp_auth._policy.senders import CompiledSenders, compile_senders
 from asgi_mcp_auth._policy.verifiers import compile_choice, key_field
-from asgi_mcp_auth.config import Choose, ResourceServerConfig, ResourceServerMetadata
+from asgi_mcp_auth.config import Choose, DPoPSettings, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
 
 __all__ = (
@@ -56,19 +56,6 @@ STRING_LISTS = (
     "authorization_details_types_supported",
     "dpop_signing_alg_values_supported",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompiledSenders:
-    """The mechanisms that bind tokens to their senders, and that one resource verifies.
-
-    Attributes:
-        schemes: The accepted credential schemes, Bearer first: some clients read only a field that starts with it.
-        methods: The members of `cnf` that are verified; a token whose `cnf` has none of them is refused.
-    """
-
-    schemes: tuple[CredentialScheme, ...] = (BEARER,)
-    methods: frozenset[str] = frozenset()
 
 
 MetadataSigner = Callable[[dict[str, Any]], str]
@@ -105,6 +92,9 @@ class ResourceContext:
     alone_on_origin: bool
     loaded_modules: frozenset[str]
     verifier: object
+    dpop: object
+    dpop_settings: object
+    shared_secret: object
 
 
 def resource_url(text: object, where: str, problems: Problems, *, allow_http: bool) -> Url | None:
@@ -154,7 +144,8 @@ def _check_members(metadata: ResourceServerMetadata, where: str, problems: Probl
     for name in UNENFORCED:
         if getattr(metadata, name):
             what = f"{show(getattr(metadata, name))} would announce a mechanism that is not enforced."
-            problems.add(f"{where}.{name}", what, f"Remove {name}.")
+            more = " The option dpop enforces DPoP and publishes it." if name.startswith("dpop") else ""
+            problems.add(f"{where}.{name}", what, f"Remove {name}.{more}")
     if "none" in (as_strings(metadata.resource_signing_alg_values_supported) or ()):
         fix = "List the algorithms that this resource signs with (RFC 9728 section 2)."
         problems.add(f"{where}.resource_signing_alg_values_supported", "'none' is not a signature algorithm.", fix)
@@ -225,7 +216,7 @@ def compile_resource(
     metadata = config.metadata
     _check_members(metadata, f"{where}.metadata", problems)
     policy = compile_policy(config.policy, f"{where}.policy", problems, context.loaded_modules)
-    senders = CompiledSenders()
+    senders = _senders(config, str(url), where, problems, context)
     listed = policy.baseline.needed
     if metadata.scopes_supported is not None:
         at_scopes = f"{where}.metadata.scopes_supported"
@@ -249,6 +240,7 @@ def compile_resource(
         resource=identifier,
         issuers=trust.published[:MAX_PUBLISHED],
         scopes=policy.hierarchy.require(listed).named,
+        senders=senders.members,
     )
     members = _sign(members, metadata, context.metadata_signer, f"{where}.metadata", problems)
     metadata_url = insert_well_known(url, PROTECTED_RESOURCE)
@@ -268,6 +260,21 @@ def compile_resource(
         trust=trust,
         policy=policy,
         verifier=verifier,
+    )
+
+
+def _senders(
+    config: ResourceServerConfig, resource: str, where: str, problems: Problems, context: ResourceContext
+) -> CompiledSenders:
+    """Return what the resource requires of senders: its own mode of DPoP, or that of the whole configuration."""
+    mode, at = (context.dpop, "dpop") if config.dpop is None else (config.dpop, f"{where}.dpop")
+    return compile_senders(
+        mode=mode,
+        settings=context.dpop_settings,
+        shared_secret=context.shared_secret,
+        resource=resource,
+        where=at,
+        problems=problems,
     )
 
 
@@ -436,6 +443,9 @@ def compile_config(
     one_issuer: bool,
     loaded_modules: frozenset[str],
     verifier: object = None,
+    dpop: object = "off",
+    dpop_settings: object = DPoPSettings(),
+    shared_secret: object = None,
 ) -> CompiledConfig:
     """Return a whole configuration compiled: one `ResourceServerConfig`, or several.
 
@@ -473,6 +483,9 @@ def compile_config(
             allow_http=allow_http,
             loaded_modules=loaded_modules,
             verifier=verifier,
+            dpop=dpop,
+            dpop_settings=dpop_settings,
+            shared_secret=shared_secret,
             alone_on_origin=url is not None and on_origin[url.origin] == 1,
         )
         # A resource without a usable identifier is checked too, so that all problems are reported at once.

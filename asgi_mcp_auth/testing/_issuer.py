@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote_plus, urlsplit
 import anyio
 
 from asgi_mcp_auth._asgi.response import send_response
+from asgi_mcp_auth._oauth.dpop_proof import digest_of
 from asgi_mcp_auth._oauth.introspection_response import JWT_TYPE
 from asgi_mcp_auth._oauth.responses import Response, json_response
 from asgi_mcp_auth._request import RequestInfo
@@ -35,6 +36,10 @@ def _encode(part: bytes | Mapping[str, Any]) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
+def _present(members: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not ...}
+
+
 class Issuer:
     """An authorization server that mints any token, valid or not, and publishes its metadata and keys.
 
@@ -45,6 +50,7 @@ class Issuer:
 
     Attributes:
         keys: The published keys. Change the list to rotate keys manually.
+        proof_key: The key of the client that `prove` signs for.
         metadata: The published metadata document. Change it to publish wrong metadata.
         requests: The number of requests per path, including requests that met a fault.
         cache_control: The `Cache-Control` of the metadata and the key set; None to omit the field.
@@ -67,6 +73,7 @@ class Issuer:
         self.url = url
         self.clock = clock
         self.keys = [SigningKey(alg) for alg in algorithms]
+        self.proof_key = SigningKey("ES256")
         self.requests: Counter[str] = Counter()
         self.cache_control: str | None = "no-store"
         self._faults = Faults()
@@ -112,9 +119,7 @@ class Issuer:
             "exp": now + 300,
             "jti": secrets.token_urlsafe(12),
         } | changes
-        return {
-            name: value for name, value in claims.items() if value is not ... and (name != "aud" or value is not None)
-        }
+        return {name: value for name, value in _present(claims).items() if name != "aud" or value is not None}
 
     def mint(
         self,
@@ -139,6 +144,43 @@ class Issuer:
         if typ is not None:
             members["typ"] = typ
         return self.sign(members | dict(header or {}), self.claims(audience, **claims), key=signer)
+
+    def prove(
+        self,
+        method: str,
+        url: str,
+        token: str | None = None,
+        *,
+        key: SigningKey | None = None,
+        nonce: str | None = None,
+        header: Mapping[str, Any] | None = None,
+        **claims: Any,
+    ) -> str:
+        """Return a DPoP proof for one request, as the client that holds `key` signs it (RFC 9449 section 4).
+
+        A token is bound to the key by `cnf={"jkt": issuer.proof_key.thumbprint}`.
+
+        Args:
+            method: The method of the request.
+            url: The URL of the request; query and fragment are left out of `htu`.
+            token: The access token of the request, for `ath`; None for a request to a token endpoint.
+            key: The key of the client. Default: `proof_key`.
+            nonce: The last nonce of the server.
+            header: Header members to add or replace; the value `...` removes a member.
+            claims: Claims to add or replace, such as `iat=0`; the value `...` removes a claim.
+        """
+        signer = key or self.proof_key
+        public = {name: value for name, value in signer.jwk.items() if name not in ("kid", "alg", "use")}
+        members: dict[str, Any] = {"typ": "dpop+jwt", "alg": signer.alg, "jwk": public} | dict(header or {})
+        content: dict[str, Any] = {
+            "jti": secrets.token_urlsafe(12),
+            "htm": method,
+            "htu": url.partition("#")[0].partition("?")[0],
+            "iat": int(self.clock()),
+            "ath": ... if token is None else digest_of(token.encode("ascii")),
+            "nonce": ... if nonce is None else nonce,
+        } | claims
+        return self.sign(_present(members), _present(content), key=signer)
 
     def mint_opaque(self, audience: str | list[str] | None, **claims: Any) -> str:
         """Return an opaque access token, which `/introspect` knows; the arguments are those of `mint`."""

@@ -8,6 +8,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
+from asgi_mcp_auth._oauth.dpop_proof import thumbprint
+
 __all__ = ("SigningKey",)
 
 
@@ -45,6 +47,11 @@ class SigningKey:
         members = {name: value for name, value in public.items() if name != "key_ops"}
         self.jwk: dict[str, Any] = {**members, "kid": self.kid, "alg": alg, "use": "sig"}
         """The public JWK, as published."""
+
+    @property
+    def thumbprint(self) -> str:
+        """The SHA-256 thumbprint of the public key (RFC 7638), as `cnf.jkt` of a bound token contains it."""
+        return thumbprint({name: value for name, value in self.jwk.items() if name not in ("kid", "alg", "use")})
 
     def signature(self, signing_input: bytes) -> bytes:
         """Return the JWS signature of `signing_input`."""

@@ -1,0 +1,135 @@
+"""Compiling what a resource requires of the senders of its tokens: DPoP (RFC 9449)."""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from asgi_mcp_auth._oauth.challenge import BEARER, CredentialScheme
+from asgi_mcp_auth._oauth.confirmation import DPOP_KEY
+from asgi_mcp_auth._oauth.dpop_proof import ProofSettings
+from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._policy.problems import Problems, show
+from asgi_mcp_auth.config import DPOP_MODES, DPoPSettings
+
+__all__ = ("CompiledDPoP", "CompiledSenders", "compile_senders")
+
+MAX_WINDOW: Final = 300.0
+"""Seconds; the MCP extension for DPoP lets clients rely on this window, and no wider one (SEP-1932)."""
+
+NONCE_LABEL: Final = b"asgi_mcp_auth dpop nonce "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledDPoP:
+    """How one resource verifies DPoP proofs.
+
+    Attributes:
+        is_required: Whether bearer tokens are refused.
+        proofs: The accepted algorithms and the window of `iat`.
+        algorithms: The accepted algorithms in their order, for clients.
+        nonce_key: The key of the nonces; None if the resource demands none.
+        accepts_store_failure: Whether a request passes if the store cannot say whether its proof was used before.
+    """
+
+    is_required: bool
+    proofs: ProofSettings
+    algorithms: tuple[str, ...]
+    nonce_key: bytes | None = field(default=None, repr=False)
+    accepts_store_failure: bool = False
+
+    @property
+    def scheme(self) -> CredentialScheme:
+        """The scheme for challenges (RFC 9449 section 7.1)."""
+        return CredentialScheme("DPoP", (("algs", " ".join(self.algorithms)),))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompiledSenders:
+    """The mechanisms that bind tokens to their senders, and that one resource verifies.
+
+    Attributes:
+        dpop: How DPoP proofs are verified; None if the scheme DPoP is not accepted.
+    """
+
+    dpop: CompiledDPoP | None = None
+
+    @property
+    def schemes(self) -> tuple[CredentialScheme, ...]:
+        """The accepted credential schemes, Bearer first: some clients read only a field that starts with it."""
+        if self.dpop is None:
+            return (BEARER,)
+        return (self.dpop.scheme,) if self.dpop.is_required else (BEARER, self.dpop.scheme)
+
+    @property
+    def methods(self) -> frozenset[str]:
+        """The members of `cnf` that are verified; a token whose `cnf` has none of them is refused."""
+        return frozenset() if self.dpop is None else frozenset({DPOP_KEY})
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The members of the metadata document (RFC 9728 section 2)."""
+        if self.dpop is None:
+            return {}
+        members: dict[str, Any] = {"dpop_signing_alg_values_supported": list(self.dpop.algorithms)}
+        return members | ({"dpop_bound_access_tokens_required": True} if self.dpop.is_required else {})
+
+
+def compile_senders(
+    *, mode: object, settings: object, shared_secret: object, resource: str, where: str, problems: Problems
+) -> CompiledSenders:
+    """Return what a resource requires of senders.
+
+    Args:
+        mode: `"off"`, `"allowed"` or `"required"`.
+        settings: The `DPoPSettings`.
+        shared_secret: The secret of the fleet, or None.
+        resource: The identifier of the resource; nonces are for one resource.
+        where: The option that names the mode.
+        problems: Every problem is added here.
+    """
+    if mode not in DPOP_MODES:
+        problems.add(where, f"{show(mode)} is not a mode of DPoP.", 'Set "off", "allowed" or "required".')
+    if not isinstance(settings, DPoPSettings):
+        problems.add("dpop_settings", f"{show(settings)} is not a DPoPSettings.", "Pass DPoPSettings(...).")
+        return CompiledSenders()
+    algorithms = _algorithms(settings, problems)
+    window = _window(settings, problems)
+    if settings.on_store_failure not in ("refuse", "accept"):
+        what = f"{show(settings.on_store_failure)} is not a policy for failures."
+        problems.add("dpop_settings.on_store_failure", what, 'Set "refuse" or "accept".')
+    if mode not in DPOP_MODES or mode == "off":
+        return CompiledSenders()
+    nonce_key = None
+    if settings.require_nonce is True and isinstance(shared_secret, str):
+        nonce_key = hmac.digest(shared_secret.encode("utf-8"), NONCE_LABEL + resource.encode("utf-8"), "sha256")
+    dpop = CompiledDPoP(
+        is_required=mode == "required",
+        proofs=ProofSettings(frozenset(algorithms), window),
+        algorithms=algorithms,
+        nonce_key=nonce_key,
+        accepts_store_failure=settings.on_store_failure == "accept",
+    )
+    return CompiledSenders(dpop=dpop)
+
+
+def _algorithms(settings: DPoPSettings, problems: Problems) -> tuple[str, ...]:
+    where = "dpop_settings.algorithms"
+    listed = problems.strings(settings.algorithms, where)
+    for name in listed:
+        if name not in ALGORITHMS:
+            fix = f"List some of {', '.join(ALGORITHMS)}."
+            problems.add(where, f"{show(name)} is not an asymmetric algorithm that this library verifies.", fix)
+    if not listed:
+        problems.add(where, "There is no algorithm.", 'List at least one, for example ["ES256"].')
+    return tuple(dict.fromkeys(listed))
+
+
+def _window(settings: DPoPSettings, problems: Problems) -> float:
+    window: object = settings.window
+    if isinstance(window, bool) or not isinstance(window, (int, float)) or not 1 <= window <= MAX_WINDOW:
+        fix = f"Set a number of seconds from 1 to {MAX_WINDOW:g}."
+        problems.add("dpop_settings.window", f"{show(window)} is not a window for iat.", fix)
+        return MAX_WINDOW
+    return float(window)

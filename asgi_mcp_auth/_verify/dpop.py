@@ -1,0 +1,107 @@
+"""Verification of DPoP for one resource: the proof, the nonce, and that no proof is used twice (RFC 9449)."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+
+from asgi_mcp_auth._keys.bounded_map import BoundedMap
+from asgi_mcp_auth._oauth.dpop_proof import Expected, Proof, ProofKey, check_proof, digest_of, make_nonce
+from asgi_mcp_auth._policy.senders import CompiledDPoP
+from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.verifier import Verified
+from asgi_mcp_auth.errors import InvalidProof, InvalidToken, NonceRequired, Reason, Refusal, Unavailable
+from asgi_mcp_auth.stores._shared import StoreUse
+
+__all__ = ("DPoP",)
+
+MAX_KEYS = 4096
+MAX_KEPT_HEADER = 2048  # bytes; the header with an RSA key of 8,192 bits has 1,900
+MIN_TTL = 1.0
+
+
+class DPoP:
+    """The DPoP proofs of one resource.
+
+    The keys of accepted proofs are kept parsed, the least recently used leave first. Only the holder of a valid token
+    can add a key.
+
+    Args:
+        compiled: The settings of the resource.
+        origin: The origin of the resource, as clients know it.
+        clock: Seconds since the epoch.
+        replays: Shared by all processes that serve the resource.
+    """
+
+    def __init__(self, compiled: CompiledDPoP, origin: str, *, clock: Callable[[], float], replays: StoreUse) -> None:
+        self._compiled = compiled
+        self._origin = origin
+        self._clock = clock
+        self._replays = replays
+        self._keys: BoundedMap[bytes, ProofKey] = BoundedMap(MAX_KEYS)
+
+    def check(self, verified: Verified, request: RequestInfo) -> Refusal | Awaitable[Verified | Refusal]:
+        """Return the refusal of the proof, or an awaitable that records the proof and returns the identity.
+
+        The nonce is checked after all of the proof, so that a client fixes its defects first; the record comes last,
+        so that no defective proof can use up the identifier of another one.
+        """
+        bound, now = verified.confirmation, self._clock()
+        if bound is None or bound.jkt is None:
+            refusal: Refusal = InvalidToken(
+                Reason.DPOP_KEY_MISMATCH,
+                expected="cnf with jkt",
+                found="a token that is not bound to a key",
+                description="Invalid DPoP key binding",
+            )
+            return _named(refusal, verified)
+        token = request.fields[b"authorization"][0].strip(b" \t").partition(b" ")[2].lstrip(b" ")
+        url = request.public_url(self._origin)
+        expected = Expected(request.method, url, digest_of(token), bound.jkt)
+        lines = request.fields.get(b"dpop", [])
+        try:
+            proof = check_proof(lines, expected, self._compiled.proofs, now, self._keys.get)
+            verified = self._check_nonce(proof, verified, now)
+        except Refusal as refused:
+            return _named(refused.without_traceback(), verified)
+        if len(proof.header) <= MAX_KEPT_HEADER:
+            self._keys.put(proof.header, proof.key)
+        return self._record(proof, url, verified, now)
+
+    def _check_nonce(self, proof: Proof, verified: Verified, now: float) -> Verified:
+        """Check the nonce. Return the identity with a fresh nonce for the response if the nonce is about to end.
+
+        Raises:
+            NonceRequired: The nonce is missing, too old, or made with another secret.
+        """
+        key = self._compiled.nonce_key
+        if key is None:
+            return verified
+        given, current = (proof.nonce or "").encode("utf-8", "surrogatepass"), make_nonce(key, now).encode("ascii")
+        if hmac.compare_digest(given, current):
+            return verified
+        fresh = ((b"dpop-nonce", current),)
+        if hmac.compare_digest(given, make_nonce(key, now, slots_ago=1).encode("ascii")):
+            return verified._replace(response_headers=(*verified.response_headers, *fresh))
+        found = "no nonce" if proof.nonce is None else "a nonce that is too old, or of another secret"
+        raise NonceRequired(Reason.DPOP_NONCE_REQUIRED, expected="a nonce", found=found, response_headers=fresh)
+
+    async def _record(self, proof: Proof, url: str, verified: Verified, now: float) -> Verified | Refusal:
+        """Record the proof for as long as it would be accepted (RFC 9449 section 11.1), or refuse a repeated one."""
+        key = self._replays.key(proof.key.thumbprint, proof.jti, url)
+        ttl = max(MIN_TTL, proof.issued_at + self._compiled.proofs.window - now + MIN_TTL)
+        try:
+            known = await self._replays.add(key, b"1", ttl)
+        except Unavailable as unavailable:
+            if self._compiled.accepts_store_failure:
+                return verified
+            return _named(unavailable.without_traceback(), verified)
+        if known is None:
+            return verified
+        return _named(InvalidProof(Reason.DPOP_PROOF_REPLAYED, expected="a new jti", found="a known jti"), verified)
+
+
+def _named(refusal: Refusal, verified: Verified) -> Refusal:
+    """Return the refusal with the issuer and the client of the token, for the log."""
+    refusal.issuer, refusal.client_id = verified.auth_info.issuer, verified.auth_info.client_id
+    return refusal
