@@ -289,8 +289,8 @@ class MCPAuthOptions(TypedDict, total=False):
         Store | None,
         Option(
             None,
-            "State that all processes of a server share, such as the callers of sessions. A `MemoryStore` is for one "
-            "process.",
+            "State that all processes of a server share: a `RedisStore`, or the URL of a database in a file. A "
+            "`MemoryStore` is for a single process.",
             _a_store,
         ),
     ]

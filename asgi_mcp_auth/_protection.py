@@ -101,9 +101,19 @@ class Protection:
         failing = {found.rules.issuer for found in introspections if found is not None and not found.is_available}
         return tuple(sorted(failing))
 
-    def missing(self) -> tuple[str, ...]:
-        """Return the named issuers whose tokens cannot be verified now, and refresh keys that are not fresh."""
-        return tuple(dict.fromkeys((*self.key_sets.missing(), *self.unreachable())))
+    async def missing(self) -> tuple[str, ...]:
+        """Return what does not work: the named issuers whose tokens cannot be verified now, and the shared store.
+
+        Refresh keys that are not fresh, and ask the store if no request has just done so.
+        """
+        await self.probe_store()
+        store = () if self.store is None or self.store.is_ready else ("the store",)
+        return tuple(dict.fromkeys((*self.key_sets.missing(), *self.unreachable(), *store)))
+
+    async def probe_store(self) -> None:
+        """Find out whether the shared store works, within its time limit."""
+        if self.store is not None:
+            await self.store.probe()
 
     def log_start(self) -> None:
         """Log what is protected, with which keys, and what is public: one line, however many apps there are."""

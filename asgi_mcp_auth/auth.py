@@ -133,6 +133,8 @@ class MCPAuth:
     def readiness_app(self) -> ReadinessApp:
         """Return an ASGI app for a health path: 200 if tokens of every named issuer can be verified, else 503.
 
+        A shared store that requests need has to answer too.
+
         Serve the app with a `Route`, and list its path in `public_paths`: health checks then need no token, and may
         call by address, because the `Host` of public paths is not checked.
 
@@ -188,7 +190,7 @@ class MCPAuth:
 
     def status(self) -> Status:
         """Return a snapshot of this process: issuers, keys, caches and counts."""
-        protection = self._protection
+        protection, store = self._protection, self._protection.store
         resources = zip(protection.config.resources, protection.authenticators, strict=True)
         return Status(
             at=protection.clock(),
@@ -198,8 +200,9 @@ class MCPAuth:
                 for resource, authenticator in resources
                 if (status := authenticator.status(resource.identifier)) is not None
             ),
-            ready=not (protection.key_sets.unusable() or protection.unreachable()),
-            store=None if protection.store is None else protection.store.status(),
+            ready=not (protection.key_sets.unusable() or protection.unreachable())
+            and (store is None or store.is_ready),
+            store=None if store is None else store.status(),
         )
 
     def check_bind(self, host: str) -> str | None:

@@ -300,6 +300,7 @@ class ProtectedApp:
             self._mount_check.check_request(scope)
         if self._protection.warm_up_timeout is not None:
             failed = await self._protection.key_sets.warm_up_within(self._protection.warm_up_timeout)
+            await self._protection.probe_store()
             self._protection.log_start()
             if failed and self._protection.exit_when_cold:  # before the app starts anything that it would have to stop
                 await receive()
@@ -312,6 +313,7 @@ class ProtectedApp:
 
     async def _warm_up(self) -> None:
         await self._protection.key_sets.warm_up()
+        await self._protection.probe_store()
         self._protection.log_start()
 
     def _check_app_response(self, start: Message, scope: Scope, send: Send) -> Send:

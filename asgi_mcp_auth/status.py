@@ -207,7 +207,8 @@ class StoreStatus:
         calls: The number of calls, failed ones included.
         failures: The number of calls that have failed since the last success.
         failing_for: Seconds since the first of these failures; None if the store works.
-        last_error: The type of the last error; None if the store works.
+        last_error: The type and text of the last error; None if the store works.
+        warning: Why the store may drop entries before their time; None if it says that it does not.
     """
 
     store: str
@@ -216,6 +217,7 @@ class StoreStatus:
     failures: int
     failing_for: float | None = None
     last_error: str | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,7 +52,7 @@ LAYERS = (
     ),
     ("_oauth", "_mcp", "_compat.servers", "_compat"),
     ("_policy",),
-    ("_settings", "_keys"),
+    ("_settings", "_keys", "stores.redis", "stores._redis_py", "stores._coredis"),
     ("_verify",),
     ("_asgi", "_telemetry"),
     ("_options", "_protection", "middleware"),
@@ -170,6 +170,8 @@ LAZY = {
     "cli._dev_server: uvicorn": "an extra, whose absence is reported: 30 ms",
     "cli.demo: asgi_mcp_auth.cli.demo._run": "extras, whose absence is reported: 600 ms",
     "config: asgi_mcp_auth._keys": "the facade for mcpauth",
+    "stores.redis: asgi_mcp_auth.stores._coredis": "imports an optional package",
+    "stores.redis: asgi_mcp_auth.stores._redis_py": "as above",
     "testing._discovery: httpx": "as in _keys.http",
 }
 """Function-level imports, at most 15, each with its reason and what it takes in a fresh process (processor time)."""
@@ -310,7 +312,7 @@ def test_importing_loads_nothing_optional(name: str) -> None:
     assert done.stderr == ""
 
 
-NOT_AT_IMPORT = ("httpx", "httpcore", "starlette", "mcp", "trio")
+NOT_AT_IMPORT = ("httpx", "httpcore", "starlette", "mcp", "trio", "redis", "coredis")
 """Loaded when an `MCPAuth` is constructed, or only by the servers that use them; never in a request."""
 
 

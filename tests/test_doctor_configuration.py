@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
@@ -10,7 +12,7 @@ import pytest
 from clinic import OAUTH, PRM, Clinic, answering, diagnose, names, problems
 from processes import free_port
 
-from asgi_mcp_auth import MCPAuth, MCPAuthMiddleware
+from asgi_mcp_auth import MCPAuth, MCPAuthMiddleware, MemoryStore
 from asgi_mcp_auth.doctor import Severity, examine
 
 ERROR, WARNING, INFO, OK = Severity.ERROR, Severity.WARNING, Severity.INFO, Severity.OK
@@ -178,3 +180,42 @@ def test_several_targets_each_have_a_report(clinic: Clinic, file: Path) -> None:
         "not_recognised",
         "Pass the issuer or the resource itself, as the document names it, not the URL of the document.",
     )
+
+
+class Evicting(MemoryStore):
+    async def check(self) -> str | None:
+        return "maxmemory-policy is allkeys-lru"
+
+
+class Failing(MemoryStore):
+    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
+        raise ConnectionError("no route to cache.internal")
+
+
+@pytest.mark.requirement("FS-5")
+@pytest.mark.parametrize(
+    ("store", "expected", "evidence"),
+    [
+        pytest.param("asgi_mcp_auth:MemoryStore()", ("store_good", OK), "", id="works"),
+        pytest.param(f"{__name__}:Evicting()", ("store_evicts", WARNING), "allkeys-lru", id="may drop entries"),
+        pytest.param(f"{__name__}:Failing()", ("store_fails", ERROR), "no route", id="fails"),
+        pytest.param("redis://:hunter2@127.0.0.1:1", ("store_fails", ERROR), "ConnectionError", id="no Redis"),
+    ],
+)
+def test_the_shared_store_is_checked(  # noqa: PLR0917
+    store: str,
+    expected: tuple[str, Severity],
+    evidence: str,
+    clinic: Clinic,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
+    file.write_text(shorthand(clinic, more=f'store = "{store}"\nsession_binding = true\n'))
+    report = diagnose(str(file))
+    [finding] = [finding for finding in report.findings if finding.code.name.startswith("store_")]
+    assert (finding.code.name, finding.severity) == expected
+    assert evidence in finding.evidence
+    assert "hunter2" not in json.dumps(report.to_dict()) + caplog.text
+    assert not [record for record in caplog.records if record.name == "asgi_mcp_auth.stores"]

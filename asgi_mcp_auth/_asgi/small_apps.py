@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
@@ -37,16 +37,16 @@ RETRY_AFTER = ((b"retry-after", b"1"),)
 
 
 class ReadinessApp:
-    """An ASGI app that answers 200 if tokens can be verified, and 503 with the issuers whose keys are missing.
+    """An ASGI app that answers 200 if tokens can be verified, and 503 with what does not work: issuers, the store.
 
     A request starts to fetch missing keys in the background, within the rate limits of fetching. A server without a
     lifespan therefore becomes ready after readiness requests.
 
     Args:
-        unusable: Returns the issuers whose keys cannot be used now.
+        unusable: Returns the issuers whose keys cannot be used now, and "the store".
     """
 
-    def __init__(self, unusable: Callable[[], tuple[str, ...]]) -> None:
+    def __init__(self, unusable: Callable[[], Awaitable[tuple[str, ...]]]) -> None:
         self._unusable = unusable
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -54,7 +54,7 @@ class ReadinessApp:
         if scope["type"] == "lifespan":
             await complete_lifespan(receive, send)
             return
-        missing = self._unusable()
+        missing = await self._unusable()
         if missing:
             answer = json_response(503, {"ready": False, "unavailable": list(missing)}, RETRY_AFTER)
         else:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
 from asgi_mcp_auth._oauth.responses import Response, json_response
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth.status import DocumentStatus, IssuerStatus, ResourceStatus, Status
+from asgi_mcp_auth.status import DocumentStatus, IssuerStatus, ResourceStatus, Status, StoreStatus
 
 __all__ = ("StatusApp", "status_page")
 
@@ -61,13 +61,13 @@ def status_page(status: Status) -> str:
     skipped = len(status.issuers) - len(issuers)
     counted = [*((one.issuer, one.refusals) for one in issuers), *((one.resource, one.refusals) for one in resources)]
     refusals = [(name, reason, count) for name, counts in counted for reason, count in counts.items()]
-    ready = "ready: the keys of every named issuer are usable"
+    ready, store = "ready: the keys of every named issuer are usable", status.store
     parts = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
         f"<title>asgi_mcp_auth: status</title><style>{STYLE}</style><h1>Authorization status</h1>",
         f'<p class="good">This process is {ready}.</p>'
         if status.ready
-        else '<p class="bad">This process is not ready: the keys of a named issuer are missing.</p>',
+        else '<p class="bad">This process is not ready: keys of a named issuer are missing, or the store fails.</p>',
         "<p>Counts are those of this process since its start.</p><h2>Issuers</h2>",
         _table(
             ("issuer", "keys", "key set", "age", "next refresh", "usable for", "metadata", "unusable keys"),
@@ -76,6 +76,11 @@ def status_page(status: Status) -> str:
         f"<p>{skipped} more issuers are not shown.</p>" if skipped else "",
         "<h2>Refused tokens</h2>",
         _table(("issuer or resource", "reason", "count"), refusals) if refusals else "<p>None.</p>",
+        *(
+            ()
+            if store is None
+            else ("<h2>Shared store</h2>", _table(("store", "state", "calls", "note"), [_store_row(store)]))
+        ),
         "<h2>Caches</h2>",
         _table(
             ("resource", "tokens", "memory", "hits", "misses", "evictions", "issuer pool"), map(_cache_row, resources)
@@ -88,6 +93,11 @@ def _issuer_row(one: IssuerStatus) -> tuple[object, ...]:
     keys, key_set = ", ".join(key.kid or "(no kid)" for key in one.keys) or "none", one.key_set
     times = map(_seconds, (key_set.age, key_set.next_refresh, key_set.usable_for))
     return one.issuer, keys, _state(key_set), *times, _state(one.metadata), len(one.skipped)
+
+
+def _store_row(one: StoreStatus) -> tuple[object, ...]:
+    state = one.state if one.failing_for is None else f"{one.state} for {_seconds(one.failing_for)}"
+    return one.store, state, one.calls, "; ".join(filter(None, (one.last_error, one.warning))) or "-"
 
 
 def _cache_row(one: ResourceStatus) -> tuple[object, ...]:

@@ -20,6 +20,8 @@ from asgi_mcp_auth._settings.reader import Field, Reader, UnusableError, shapes_
 from asgi_mcp_auth._settings.shorthand import SHORTHAND, from_shorthand
 from asgi_mcp_auth._settings.toml_lines import line_of, statement_lines
 from asgi_mcp_auth.errors import ConfigurationError, Problem
+from asgi_mcp_auth.stores._redis_address import is_redis_url
+from asgi_mcp_auth.stores.redis import RedisStore
 
 __all__ = (
     "from_env",
@@ -64,6 +66,16 @@ def import_object(text: str) -> Any:
     if not callable(found):
         raise UnusableError(f"{show(text)}: the object cannot be called.", "Remove the parentheses.")
     return found()
+
+
+def object_of(text: str) -> Any:
+    """Return the store at the URL of a database, or the object that an import string names; see `import_object`."""
+    if not is_redis_url(text):
+        return import_object(text)
+    try:
+        return RedisStore(text)
+    except ValueError as error:  # the message does not show the URL
+        raise UnusableError(f"{error}.", "Fix the URL, or install the extra.") from None
 
 
 T = TypeVar("T")
@@ -162,7 +174,7 @@ def _construct(
         ConfigurationError: All problems of reading and of constructing.
     """
     problems = Problems()
-    reader = Reader(problems, import_object=import_object, dereference=_Dereference(folder))
+    reader = Reader(problems, import_object=object_of, dereference=_Dereference(folder))
     fields = settings_of(known)
     if isinstance(settings, _Environment):
         arguments = _from_variables(settings, fields, reader)

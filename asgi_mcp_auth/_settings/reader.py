@@ -192,7 +192,7 @@ class Reader:
 
     Args:
         problems: Receives every problem.
-        import_object: Returns the object that an import string names; raises `UnusableError`.
+        import_object: Returns the object that an import string or a URL names; raises `UnusableError`.
         dereference: Takes `from_env` or `from_file`, and a name. Returns the text; raises `UnusableError`.
 
     Attributes:

@@ -79,7 +79,7 @@ def _form(shape: Shape, definitions: JSONObject) -> JSONObject:
         case Kind.RECORD:
             return _record(shape.of, definitions)
         case Kind.OBJECT:
-            return {"type": "string", "pattern": r"^[^:]+:[^:]+$"}
+            return {"type": "string", "pattern": r"^[^:]+:[^:]+$|^(rediss?|unix)(\+[a-z]+)?://"}
         case Kind.ANY:
             return {}
         case _:

@@ -22,6 +22,7 @@ from asgi_mcp_auth.doctor._resource import check_resource, send_initialize
 from asgi_mcp_auth.doctor._resource_metadata import check_resource_metadata
 from asgi_mcp_auth.doctor._web import Web
 from asgi_mcp_auth.errors import ConfigurationError, printable
+from asgi_mcp_auth.stores._shared import SharedStore
 
 __all__ = ("check_configuration", "load_configuration")
 
@@ -76,6 +77,9 @@ async def _check(web: Web, auth: MCPAuth, file: str, token: str | None) -> Async
         yield found(codes.CONFIG_WARNING, file, _ascii(warning))
     resources = protection_of(auth).config.resources
     yield found(codes.CONFIG_GOOD, file, f"resources: {', '.join(resource.identifier for resource in resources)}")
+    store = protection_of(auth).store
+    if store is not None:
+        yield await _check_store(store)
     trusted = _trusted(resources)
     for url in trusted.named:
         web.allow_any_address(url)
@@ -121,6 +125,21 @@ def _trusted(resources: Iterable[CompiledResource]) -> _Trusted:
             if tenants[issuer.template or ""] <= MAX_TENANTS:
                 trusted.issuers.setdefault(name, (config, {}))[1][resource.identifier] = scopes
     return trusted
+
+
+async def _check_store(shared: SharedStore) -> Finding:
+    logger = logging.getLogger("asgi_mcp_auth.stores")
+    silent, logger.disabled = logger.disabled, True
+    try:
+        await shared.probe()
+    finally:
+        logger.disabled = silent
+    status, subject = shared.status(), printable(str(shared.store))
+    if status.last_error is not None:
+        return found(codes.STORE_FAILS, subject, status.last_error)
+    if status.warning is not None:
+        return found(codes.STORE_EVICTS, subject, status.warning)
+    return found(codes.STORE_GOOD, subject)
 
 
 async def _check_live(web: Web, resource: CompiledResource, token: str | None) -> AsyncIterator[Finding]:

@@ -222,4 +222,24 @@ NOT_RECOGNISED: Final = Code(
     "Check that the URL is exact. --as issuer or --as resource shows what is missing.",
     "",
 )
-CONFIG: Final = (CONFIG_GOOD, CONFIG_INVALID, CONFIG_WARNING, NOT_DEPLOYED, DIFFERS, NOT_RECOGNISED)
+STORE_GOOD: Final = Code(
+    "store_good", OK, "the shared store answers from here", "", "asgi_mcp_auth/README.md, More than one process"
+)
+STORE_FAILS: Final = Code(
+    "store_fails",
+    ERROR,
+    "the shared store does not answer from here",
+    "Start the database, or fix the URL, the password or the network.",
+    "asgi_mcp_auth/README.md, More than one process",
+)
+STORE_EVICTS: Final = Code(
+    "store_evicts",
+    WARNING,
+    "the shared store may drop entries before their time",
+    "Set maxmemory-policy noeviction in the database.",
+    "asgi_mcp_auth/README.md, More than one process",
+)
+CONFIG: Final = (
+    *(CONFIG_GOOD, CONFIG_INVALID, CONFIG_WARNING, NOT_DEPLOYED, DIFFERS, NOT_RECOGNISED),
+    *(STORE_GOOD, STORE_FAILS, STORE_EVICTS),
+)

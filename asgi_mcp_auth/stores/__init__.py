@@ -1,7 +1,7 @@
-"""State that processes share: the contract of a store, and stores in memory and in Redis."""
+"""State that processes share: the contract of a store, and a store in memory. `stores.redis` has a store in Redis."""
 
-from asgi_mcp_auth.stores._contract import LogPage, LogStore, Store, StoreFullError
+from asgi_mcp_auth.stores._contract import CheckedStore, LogPage, LogStore, Store, StoreFullError
 from asgi_mcp_auth.stores._memory import MemoryStore
 from asgi_mcp_auth.stores._revocations import RevocationList
 
-__all__ = ("LogPage", "LogStore", "MemoryStore", "RevocationList", "Store", "StoreFullError")
+__all__ = ("CheckedStore", "LogPage", "LogStore", "MemoryStore", "RevocationList", "Store", "StoreFullError")

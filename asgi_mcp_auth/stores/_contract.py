@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ("LogPage", "LogStore", "Store", "StoreFullError")
+__all__ = ("CheckedStore", "LogPage", "LogStore", "Store", "StoreFullError")
 
 
 class StoreFullError(Exception):
@@ -95,4 +95,13 @@ class LogStore(Store, Protocol):
         If there is none, wait for one for at most `wait` seconds, and return as soon as there is one. An empty page
         has the position that was passed, or "" if the log restarted. Entries whose time is over may be returned.
         """
+        ...
+
+
+@runtime_checkable
+class CheckedStore(Store, Protocol):
+    """A store that knows whether its database may drop entries before their time."""
+
+    async def check(self) -> str | None:
+        """Return why the database may drop entries, if it may. Raise if the database cannot be used."""
         ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from hashlib import sha256
 from typing import TypeVar, cast
@@ -17,7 +18,7 @@ import anyio
 from asgi_mcp_auth.decisions import RecordBudget
 from asgi_mcp_auth.errors import Reason, Unavailable, printable
 from asgi_mcp_auth.status import StoreStatus
-from asgi_mcp_auth.stores._contract import LogPage, LogStore, Store, StoreFullError
+from asgi_mcp_auth.stores._contract import CheckedStore, LogPage, LogStore, Store, StoreFullError
 
 __all__ = ("DROPPABLE", "IGNORED", "SharedStore", "StoreUse", "Use")
 
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 FAILURES_BEFORE_PAUSE = 3  # consecutive failures, after which calls fail at once
 PAUSE_SECONDS = 1.0  # between two attempts then
+PROBE_SECONDS = 1.0  # after which an answer no longer shows that the store works
 
 
 class Use(StrEnum):
@@ -45,6 +47,10 @@ DROPPABLE = frozenset((Use.SESSION, Use.INTROSPECTION, Use.KEYS, Use.RATE))
 
 IGNORED = frozenset((Use.INTROSPECTION, Use.KEYS, Use.RATE))
 """The uses that go on without the store if it fails, as if nothing were stored; the others raise `Unavailable`."""
+
+
+DURABLE = frozenset((Use.REPLAY, Use.REVOCATION))
+"""The uses for which a store that may drop entries before their time is not ready."""
 
 
 class SharedStore:
@@ -67,8 +73,11 @@ class SharedStore:
         self._failing_since = 0.0
         self._retry_at = 0.0
         self._last_error: str | None = None
+        self._warning: str | None = None
+        self._answered_at: float | None = None
+        self.uses: set[Use] = set()
+        """What the store is used for."""
         self._calls = 0
-        self._answered = False
 
     @property
     def has_logs(self) -> bool:
@@ -80,16 +89,38 @@ class SharedStore:
         """Whether the last call succeeded; True before the first one."""
         return self._failures == 0
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether requests that need the store can be served; True before the first call."""
+        if self._warning is not None and self.uses & DURABLE:
+            return False
+        return self.is_available or self.uses <= IGNORED
+
+    async def probe(self) -> None:
+        """Find out whether the store works, unless a call has just shown that. A failure is logged, not raised."""
+        now = self._clock()
+        if not self._failures and self._answered_at is not None and 0 <= now - self._answered_at < PROBE_SECONDS:
+            return
+        with suppress(Unavailable):
+            if not isinstance(self.store, CheckedStore):
+                await self.call(lambda: self.store.get_many((f"{Use.SESSION}:probe",)))
+                return
+            warning = await self.call(self.store.check)
+            if warning is not None and self._warning is None:
+                logger.warning("%s: %s", self.store, warning)
+            self._warning = warning
+
     def status(self) -> StoreStatus:
         """Return the status of the store as this process sees it."""
         since = self._clock() - self._failing_since if self._failures else None
         return StoreStatus(
             store=type(self.store).__name__,
-            state="failing" if self._failures else "working" if self._answered else "unused",
+            state="failing" if self._failures else "unused" if self._answered_at is None else "working",
             calls=self._calls,
             failures=self._failures,
             failing_for=since,
             last_error=self._last_error,
+            warning=self._warning,
         )
 
     async def call(self, work: Callable[[], Awaitable[T]], *, wait: float = 0.0) -> T:
@@ -101,7 +132,7 @@ class SharedStore:
         now = self._clock()
         if self._failures >= FAILURES_BEFORE_PAUSE:
             if 0 <= self._retry_at - now <= PAUSE_SECONDS:
-                raise self._unavailable(self._last_error or "")
+                raise self._unavailable((self._last_error or "").partition(":")[0])
             self._retry_at = now + PAUSE_SECONDS
         self._calls += 1
         try:
@@ -119,7 +150,7 @@ class SharedStore:
         return result
 
     def _succeeded(self) -> None:
-        self._answered = True
+        self._answered_at = self._clock()
         if self._failures:
             seconds = self._clock() - self._failing_since
             logger.warning("%s answers again after %.1f s", type(self.store).__name__, seconds)
@@ -127,13 +158,13 @@ class SharedStore:
 
     def _failed(self, error: Exception) -> Unavailable:
         kind = type(error).__name__
-        self._last_error = kind
+        text = printable(str(error), 256) or f"no answer within {self._timeout:g} s"
+        self._last_error = f"{kind}: {text}"
         self._failures += 1
         if self._failures == 1:
             self._failing_since = self._clock()
             if (grant := self._budget.take("failing")) is not None:  # an outage is one record
-                text = printable(str(error), 256) or f"no answer within {self._timeout:g} s"
-                logger.error("%s fails%s: %s: %s", type(self.store).__name__, grant.note, kind, text)
+                logger.error("%s fails%s: %s", type(self.store).__name__, grant.note, self._last_error)
         if self._failures == FAILURES_BEFORE_PAUSE:
             self._retry_at = self._clock() + PAUSE_SECONDS
         return self._unavailable(kind)
@@ -158,6 +189,7 @@ class StoreUse:
         self._store = shared.store
         self._use = use
         self._ignores_failures = use in IGNORED
+        shared.uses.add(use)
 
     def key(self, *parts: str | bytes) -> str:
         """Return the key of an entry. It shows the use alone, and is unambiguous, whatever the parts contain."""
