@@ -175,7 +175,8 @@ class ProtectionBuilder:
             observers = (*observers, OpenTelemetry(key_sets.status))
         store = None
         if isinstance(options["store"], Store):  # `check_options` reports another type
-            store = SharedStore(options["store"], options["store_timeout"])
+            is_local = type(options["store"]) is MemoryStore
+            store = SharedStore(options["store"], None if is_local else options["store_timeout"])
         return cls(
             options=options,
             key_sets=key_sets,
@@ -183,7 +184,7 @@ class ProtectionBuilder:
             hooks=hooks,
             warnings=Warnings(),
             store=store,
-            local_store=SharedStore(MemoryStore(MAX_LOCAL), options["store_timeout"]) if store is None else store,
+            local_store=SharedStore(MemoryStore(MAX_LOCAL), None) if store is None else store,
             loaded_modules=modules,
             observers=observers,
         )

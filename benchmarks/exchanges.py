@@ -52,7 +52,9 @@ async def reading_app(_scope: Any, receive: Any, send: Any) -> None:
     await trivial_app(_scope, receive, send)
 
 
-def make_scope(path: str, token: str | None, *, length: int = 180, method: str | None = None) -> dict[str, Any]:
+def make_scope(
+    path: str, token: str | None, *, length: int = 180, method: str | None = None, proof: str | None = None
+) -> dict[str, Any]:
     """Return the scope of an MCP client's request, as uvicorn makes it."""
     headers = [
         (b"host", b"mcp.example.com"),
@@ -67,7 +69,10 @@ def make_scope(path: str, token: str | None, *, length: int = 180, method: str |
         (b"content-length", str(length).encode("ascii")),
     ]
     if token is not None:
-        headers.append((b"authorization", b"Bearer " + token.encode("ascii")))
+        scheme = b"Bearer " if proof is None else b"DPoP "
+        headers.append((b"authorization", scheme + token.encode("ascii")))
+    if proof is not None:
+        headers.append((b"dpop", proof.encode("ascii")))
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -116,13 +121,15 @@ def make_exchange(
     *,
     path: Callable[[], str] | str = "/mcp",
     body: bytes | None = None,
+    proof: Callable[[], str] | None = None,
 ) -> Exchange:
-    """Return an exchange with an app. Callables return another token or path for each request."""
+    """Return an exchange with an app. Callables return another token, path or DPoP proof for each request."""
     length = 180 if body is None else len(body)
 
     def make() -> dict[str, Any]:
         given = token() if callable(token) else token
-        return make_scope(path() if callable(path) else path, given, length=length)
+        proven = None if proof is None else proof()
+        return make_scope(path() if callable(path) else path, given, length=length, proof=proven)
 
     return Exchange(app, make, body or b"")
 

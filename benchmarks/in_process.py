@@ -56,6 +56,7 @@ OBSERVED = "known token, with an observer"
 SAMPLED = "known token, with an observer that wants nothing"
 AUDITED = "known token, audited, with reading the body"
 MEASURED = "known token, with telemetry"
+PROVEN = "known token, with a DPoP proof"
 
 VerifyOnce = Callable[[], None]
 
@@ -156,6 +157,15 @@ def algorithm_cases(issuer: Issuer, calls: int) -> list[Case]:
         bare = as_exchange(bare_check(issuer, key))
         cases.append(Case(name=f"bare {key.alg} check", exchange=bare, expected=None, calls=calls))
     return cases
+
+
+def proof_case(issuer: Issuer, calls: int) -> Case:
+    """Return the case with a token that is bound to a key, and a new proof for each request."""
+    app = protected(issuer, options={"dpop": "allowed"})
+    token = issuer.mint(RESOURCE, scope=SCOPE, cnf={"jkt": issuer.proof_key.thumbprint})
+    proofs = FreshTokens(lambda: issuer.prove("POST", RESOURCE, token), calls)
+    exchange = make_exchange(app, token, proof=proofs.next)
+    return Case(name=PROVEN, exchange=exchange, control="known token", prepare=proofs.prepare, calls=calls)
 
 
 def minting(issuer: Issuer, names: Sequence[str]) -> Callable[[], str]:
@@ -280,6 +290,12 @@ def promises(times: Times, algorithms: Table, importing: Spread) -> list[Promise
         assert isinstance(measured, Spread)
         return Promise(name=f"new {alg} token", limit=limit, measured=measured, unit=unit)
 
+    def proven(limit: float) -> Promise:
+        cost, bare = times[PROVEN], times["bare ES256 check"]
+        over = [own - known for own, known in zip(cost, times["known token"], strict=True)]
+        measured = spread(one / other for one, other in zip(over, bare, strict=True))
+        return Promise(name=PROVEN, limit=limit, measured=measured, unit="times the bare ES256 check")
+
     return [
         beside("known token", 7),
         beside(BELOW, 8),
@@ -287,6 +303,7 @@ def promises(times: Times, algorithms: Table, importing: Spread) -> list[Promise
         *([beside(BRIDGED, 10)] if BRIDGED in times else []),
         beside("no token: 401", 4.5),
         beside("metadata document", 4.5),
+        proven(1.6),
         checked("RS256", 3, 2.5, "times the bare check"),
         checked("ES256", 4, 40, "µs over the bare check"),
         checked("Ed25519", 4, 40, "µs over the bare check"),
@@ -299,7 +316,7 @@ async def measure_all(effort: Effort) -> Report:
     rounds, calls, few = effort.of(25, 2), effort.of(500, 3), effort.of(100, 2)
     issuer = Issuer(algorithms=ALGORITHMS)
     population = (1, 100, 10_000)[: effort.of(3, 2)]
-    simple = [*simple_cases(issuer), *await population_cases(population, few)]
+    simple = [*simple_cases(issuer), proof_case(issuer, few), *await population_cases(population, few)]
     bodies, signed = await body_cases(issuer, effort), algorithm_cases(issuer, few)
     bridged = bridge_cases(issuer)
     times = await measure([*simple, *signed, *bodies, *bridged], rounds=rounds, calls=calls)

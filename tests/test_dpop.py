@@ -64,7 +64,7 @@ def dpop(error: str, description: str, scope: str = "mcp:read") -> str:
 
 @pytest.fixture
 def issuer() -> Issuer:
-    return Issuer(clock=Clock())
+    return Issuer(clock=Clock(), algorithms=("ES256",))
 
 
 @pytest.fixture
@@ -182,9 +182,7 @@ def enabled(issuer: Issuer, app: Any, **options: Any) -> MCPAuthMiddleware:
             [CH0, dpop("invalid_token", INVALID)],
             id="RS-85 cnf.jkt an array",
         ),
-        pytest.param(
-            lambda _: proven(Issuer(), "abc"), 401, [CH0, dpop("invalid_token", INVALID)], id="DP-2 no JWT at all"
-        ),
+        pytest.param(lambda i: proven(i, "abc"), 401, [CH0, dpop("invalid_token", INVALID)], id="DP-2 no JWT at all"),
     ],
 )
 async def test_refusals_with_both_schemes(
@@ -488,7 +486,7 @@ async def test_a_refusal_is_logged_with_its_reason_and_without_the_proof(
 
 @pytest.mark.requirement("DP-2")
 async def test_keys_that_are_unavailable_are_a_503(app: RecordingApp) -> None:
-    issuer = Issuer(clock=Clock())
+    issuer = Issuer(clock=Clock(), algorithms=("ES256",))
     issuer.cut()
     answer = await call(enabled(issuer, app), headers=proven(issuer, bound(issuer)))
     assert (answer.status, challenges(answer)) == (503, [])

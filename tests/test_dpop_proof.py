@@ -28,7 +28,7 @@ from asgi_mcp_auth.testing import Issuer, SigningKey
 
 NOW = 1_800_000_000
 TOKEN = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU"  # RFC 9449 section 7.1
-ISSUER = Issuer(clock=Clock(NOW))
+ISSUER = Issuer(clock=Clock(NOW), algorithms=("ES256",))
 KEY = ISSUER.proof_key
 ES256 = ProofSettings(frozenset({"ES256"}), 300.0)
 EVERY = ProofSettings(frozenset(ALGORITHMS), 300.0)

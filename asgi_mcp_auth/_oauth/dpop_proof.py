@@ -81,6 +81,7 @@ class Proof(NamedTuple):
     Attributes:
         header: The header as received, which is the same in all proofs with one key.
         key: The key of the proof.
+        is_known: Whether the key was known before.
         jti: The identifier of the proof, unique for its key.
         issued_at: The time at which the proof was made, in seconds since the epoch.
         nonce: The nonce of the server in the proof; None if there is none.
@@ -88,6 +89,7 @@ class Proof(NamedTuple):
 
     header: bytes
     key: ProofKey
+    is_known: bool
     jti: str
     issued_at: float
     nonce: str | None
@@ -135,7 +137,8 @@ def check_proof(
         InvalidToken: `dpop_key_mismatch`: the token is bound to another key.
     """
     header, payload, signature, signing_input = _split(lines)
-    key = known_key(header) or _read_header(header, settings.algorithms)
+    known = known_key(header)
+    key = known or _read_header(header, settings.algorithms)
     if not hmac.compare_digest(key.thumbprint, expected.jkt):
         raise InvalidToken(
             Reason.DPOP_KEY_MISMATCH, expected="the key of the token", description="Invalid DPoP key binding"
@@ -144,7 +147,7 @@ def check_proof(
     jti, issued_at, nonce = _check_claims(claims, expected, settings.window, now)
     if not key.key.verify(key.alg, signing_input, _decode(signature, "the signature")):
         raise _refused("a wrong signature")
-    return Proof(header, key, jti, issued_at, nonce)
+    return Proof(header, key, known is not None, jti, issued_at, nonce)
 
 
 def _split(lines: list[bytes]) -> tuple[bytes, bytes, bytes, bytes]:

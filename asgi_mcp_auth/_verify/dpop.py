@@ -64,7 +64,7 @@ class DPoP:
             verified = self._check_nonce(proof, verified, now)
         except Refusal as refused:
             return _named(refused.without_traceback(), verified)
-        if len(proof.header) <= MAX_KEPT_HEADER:
+        if not proof.is_known and len(proof.header) <= MAX_KEPT_HEADER:
             self._keys.put(proof.header, proof.key)
         return self._record(proof, url, verified, now)
 

@@ -60,11 +60,12 @@ class SharedStore:
 
     Args:
         store: The store.
-        timeout: Seconds that one call may take.
+        timeout: Seconds that one call may take; None for a store in this process, which answers at once: a timer costs
+            as much as the rest of a call (benchmarks: in_process).
         clock: Seconds of a monotonic clock, for tests.
     """
 
-    def __init__(self, store: Store, timeout: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: Store, timeout: float | None, clock: Callable[[], float] = time.monotonic) -> None:
         self.store = store
         self._timeout = timeout
         self._clock = clock
@@ -136,8 +137,11 @@ class SharedStore:
             self._retry_at = now + PAUSE_SECONDS
         self._calls += 1
         try:
-            with anyio.fail_after(self._timeout + wait):
+            if self._timeout is None:
                 result = await work()
+            else:
+                with anyio.fail_after(self._timeout + wait):
+                    result = await work()
         except StoreFullError as error:
             self._succeeded()  # the store answers, and what it holds can be read
             if (grant := self._budget.take("full")) is not None:
@@ -158,7 +162,7 @@ class SharedStore:
 
     def _failed(self, error: Exception) -> Unavailable:
         kind = type(error).__name__
-        text = printable(str(error), 256) or f"no answer within {self._timeout:g} s"
+        text = printable(str(error), 256) or f"no answer within {self._timeout or 0.0:g} s"
         self._last_error = f"{kind}: {text}"
         self._failures += 1
         if self._failures == 1:
