@@ -279,7 +279,8 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
         self.client_id = client_id
         self.operation: str | None = None
         self.tool_call_id: str | int | None = None
-        self.operations: tuple[object, ...] = ()  # `Operation` values, for the decision
+        # `Named` of `_mcp.operations`, for the decision
+        self.operations: tuple[tuple[str, Any, str | None, str | int | None], ...] = ()
         self.retry_after = retry_after
         self.response_headers = response_headers
 

@@ -33,7 +33,7 @@ from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import NO_RESOURCE, Route
 from asgi_mcp_auth._protection import Protection
 from asgi_mcp_auth._request import RequestInfo, canonical_name
-from asgi_mcp_auth._telemetry.reporting import NOTHING_FOUND, Findings, without_params
+from asgi_mcp_auth._telemetry.reporting import NOTHING_FOUND, Findings
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.decisions import Outcome
 from asgi_mcp_auth.errors import (
@@ -125,8 +125,7 @@ class ProtectedApp:
             admission = authorizer.admit_path(route, request, identity)
         on_expiry = None
         if self._is_observed and not isinstance(admission, Refusal):
-            shown = without_params(admission.operations) if admission.operations else ()
-            findings = Findings(resource, route, identity, seconds, shown, admission.needed)
+            findings = Findings(resource, route, identity, seconds, admission.named, admission.needed)
             admission, on_expiry = self._report_admission(admission, request, findings)
         if isinstance(admission, Refusal):
             await self._refuse(admission, request, receive, send, Findings(resource, route, identity, seconds), cors)
@@ -246,7 +245,7 @@ class ProtectedApp:
             await self._refuse(admission, request, receive, send, findings, cors)
             return
         if self._is_observed:
-            findings = findings._replace(operations=without_params(admission.operations))
+            findings = findings._replace(operations=admission.named)
             unrecorded = self._report("public", request, findings)
             if unrecorded is not None:
                 await self._refuse(unrecorded, request, receive, send, findings, cors)

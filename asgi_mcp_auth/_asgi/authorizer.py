@@ -15,7 +15,7 @@ from asgi_mcp_auth._asgi.lists import ListRules, rewrite_lists
 from asgi_mcp_auth._asgi.sessions import SessionBinding
 from asgi_mcp_auth._asgi.streams import LISTEN
 from asgi_mcp_auth._mcp.headers import MCPFields, header_params
-from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, asked_by_fields, asks, operations
+from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, Named, asked_by_fields, asks, named, operations
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import Route
 from asgi_mcp_auth._policy.scopes import Requirement
@@ -52,12 +52,13 @@ class Admission(NamedTuple):
 
     Attributes:
         receive: Replays a body that was read.
-        operations: What the body asks for, if a hook or an observer wants to know.
+        operations: What the body asks for, if there is a hook.
         wrap_send: Wraps `send`, to filter lists or to watch for a new session id.
         removed_fields: Header fields, by canonical name, that the app does not get.
         needed: The scopes that the rules for the body require.
         listens: Whether the body asks for `subscriptions/listen`. None: the body was not read.
         began_anonymously: Whether the caller's session was made without a token.
+        named: What the body asks for, without arguments, if an observer or the audit log wants to know.
     """
 
     receive: Receive | None = None
@@ -67,6 +68,7 @@ class Admission(NamedTuple):
     needed: Sequence[Requirement] = ()
     listens: bool | None = None
     began_anonymously: bool = False
+    named: tuple[Named, ...] = ()
 
 
 UNCHANGED = Admission()
@@ -115,7 +117,7 @@ class Authorizer:
         self._leeways = {trusted.rules.issuer: trusted.rules.leeway for trusted in resource.trust.named}
         self._order = {scope: position for position, scope in enumerate(resource.policy.known)}
         self._known: dict[tuple[str, TargetKind | None, str | None], tuple[Requirement, ...]] = {}
-        self._shows = observed or authorize is not None
+        self._observed = observed
         self.looks_inside = self._reads or self._sessions is not None
         self.admits_anonymous = bool(self._rules.public_methods)
 
@@ -173,7 +175,7 @@ class Authorizer:
                 more = self._requirements(one)
                 if isinstance(more, Forbidden):
                     more.client_id, more.operation = verified.auth_info.client_id, str(operations(one, params)[0])
-                    return self._naming(asked, params, self._lacking(request, [path], verified) or more)
+                    return self._naming(asked, self._lacking(request, [path], verified) or more)
                 needed += more
         except MessageRefused as refused:  # report a missing scope of the path first, even if the body is malformed
             return self._lacking(request, [path], verified) or refused.without_traceback()
@@ -186,7 +188,7 @@ class Authorizer:
                 if isinstance(lacking, InsufficientScope) and not is_batch:
                     lacking.tool_call_id = self._tool_call_id(request, asked)
                 if lacking is not None:
-                    return self._naming(asked, params, lacking)
+                    return self._naming(asked, lacking)
                 break
         admission = self._admission(verified.auth_info, fields, asked, params, receive, needed)
         if self._authorize is None:
@@ -198,13 +200,13 @@ class Authorizer:
             if not more_scopes:
                 return admission
             more_scopes = self._required_by_hook(request, admission, more_scopes, verified)
-        more_scopes.operations = admission.operations
+        more_scopes.operations = admission.named
         return more_scopes
 
-    def _naming(self, asked: Iterable[Asked], params: Mapping[str, str], refusal: Refusal) -> Refusal:
+    def _naming(self, asked: Iterable[Asked], refusal: Refusal) -> Refusal:
         """Return the refusal with the operations of the body, if anything consumes them."""
-        if self._shows:
-            refusal.operations = tuple(each for one in asked for each in operations(one, params))
+        if self._observed:
+            refusal.operations = named(asked)
         return refusal
 
     def _requirements(self, one: Asked) -> Sequence[Requirement] | Forbidden:
@@ -228,10 +230,12 @@ class Authorizer:
         receive: Receive,
         needed: Sequence[Requirement] = (),
     ) -> Admission:
-        shown = tuple(each for one in asked for each in operations(one, params)) if self._shows else ()
+        hooked = () if self._authorize is None else tuple(each for one in asked for each in operations(one, params))
         filtering = self._filtering(info, fields, asked) if self._rewrites_lists else None
         listens = LISTEN in [one[0] for one in asked]
-        return Admission(receive, shown, filtering, NO_FIELDS, needed, listens)
+        return Admission(
+            receive, hooked, filtering, NO_FIELDS, needed, listens, named=named(asked) if self._observed else ()
+        )
 
     async def admit_anonymous(
         self, refusal: NoCredential, route: Route, request: RequestInfo, receive: Receive

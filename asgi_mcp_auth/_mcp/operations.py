@@ -7,7 +7,6 @@ reads or gets another target (`proxied`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, NamedTuple, cast
 
 from asgi_mcp_auth._mcp.headers import BATCHING, NAMED_BY, MCPFields, check_fields, decode_value, mismatch
@@ -26,11 +25,13 @@ __all__ = (
     "TARGETED",
     "Argument",
     "Asked",
+    "Named",
     "ambiguous",
     "asked_by_fields",
     "asks",
     "asks_of",
     "check_uris",
+    "named",
     "operations",
     "proxied",
 )
@@ -43,8 +44,11 @@ MAX_URI_LENGTH = 8192
 Asked = tuple[str, TargetKind | None, str | None, Message]
 """One operation: a method, the kind and the name of its target if it has one, and the message.
 
-`operations` makes `Operation` values of it for hooks, observers and the log (benchmarks: in_process).
+`operations` makes `Operation` values of it for hooks and the log (benchmarks: in_process).
 """
+
+Named = tuple[str, TargetKind | None, str | None, str | int | None]
+"""An operation without its arguments: a method, the kind and the name of its target, and the id of the message."""
 
 TARGETED: Final[Mapping[str, tuple[TargetKind, str]]] = {
     "tools/call": ("tool", "name"),
@@ -225,23 +229,34 @@ def check_uris(asked: list[Asked], *, hooked: bool) -> list[Asked]:
 
 
 def operations(asked: Asked, header_params: Mapping[str, str]) -> tuple[Operation, ...]:
-    """Return an operation as hooks, observers and logs see it.
+    """Return an operation as hooks and logs see it.
 
     A resource whose URI has a query or a fragment is followed by the resource without them: fastmcp ignores both when
     it matches a template.
     """
     method, kind, name, message = asked
-    whole = Operation(
-        method=method,
-        kind=kind,
-        name=name,
-        message_id=message.message_id,
-        params=message.params,
-        header_params=header_params,
+    return tuple(
+        Operation(
+            method=method,
+            kind=kind,
+            name=one,
+            message_id=message.message_id,
+            params=message.params,
+            header_params=header_params,
+        )
+        for one in _names(kind, name)
     )
-    if kind != "resource" or name is None:
-        return (whole,)
-    return (whole, *(replace(whole, name=short) for short in without_query(name)))
+
+
+def named(asked: Iterable[Asked]) -> tuple[Named, ...]:
+    """Return what `operations` returns, without the arguments, which may be secrets."""
+    return tuple(
+        [(method, kind, one, message[1]) for method, kind, name, message in asked for one in _names(kind, name)]
+    )
+
+
+def _names(kind: TargetKind | None, name: str | None) -> Sequence[str | None]:
+    return (name,) if kind != "resource" or name is None else (name, *without_query(name))
 
 
 def ambiguous(message: Message) -> MessageRefused:

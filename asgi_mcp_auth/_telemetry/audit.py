@@ -11,7 +11,7 @@ from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quote
 from typing import Final
 
-from asgi_mcp_auth.authorization import Operation
+from asgi_mcp_auth._mcp.operations import Named
 from asgi_mcp_auth.context import Actor
 from asgi_mcp_auth.decisions import Decision, Outcome
 from asgi_mcp_auth.errors import printable
@@ -27,23 +27,22 @@ MAX_CACHED = 256  # callers; a token of 16 KiB may have as many scopes as fit in
 
 def audit_line(decision: Decision) -> str:
     """Return a decision as one line of ASCII JSON. It has no token, no argument and no claim but identifiers."""
-    texts = {
-        "outcome": decision.outcome,
-        "reason": decision.reason,
-        "method": printable(decision.method),
-        "path": printable(decision.path, 512),
-        "credential": decision.credential,
-        "session": decision.session_hash,
-        "request_id": decision.request_id,
-        "trace_id": decision.trace_id,
-        "client_address": decision.client_address,
-    }
-    members = [f'"time": {decision.time!r}']
-    members += [f'"{name}": {quote(text)}' for name, text in texts.items() if text is not None]
+    path = quote(printable(decision.path, 512))
+    members = [f'"time": {decision.time:.6f}, "outcome": "{decision.outcome}"']
+    members.append(f'"method": {quote(printable(decision.method))}, "path": {path}')
+    texts = (
+        ("reason", decision.reason),
+        ("credential", decision.credential),
+        ("session", decision.session_hash),
+        ("request_id", decision.request_id),
+        ("trace_id", decision.trace_id),
+        ("client_address", decision.client_address),
+    )
+    members += [f'"{name}": {quote(text)}' for name, text in texts if text is not None]
     if decision.status is not None:
         members.append(f'"status": {decision.status}')
     if decision.verify_seconds is not None:
-        members.append(f'"verify_seconds": {decision.verify_seconds!r}')
+        members.append(f'"verify_seconds": {decision.verify_seconds:.9f}')
     if decision.cache_hit is not None:
         members.append(f'"cache_hit": {"true" if decision.cache_hit else "false"}')
     if decision.operations:
@@ -69,6 +68,8 @@ def audit_line(decision: Decision) -> str:
     return "{" + ", ".join([one for one in members if one]) + "}"
 
 
+# What many lines have in common is rendered once for all of them (benchmarks: in_process, audited).
+@lru_cache(MAX_CACHED)
 def _operation(method: str, kind: str | None, name: str | None) -> str:
     shown = "null" if name is None else quote(printable(name, 256))
     return (
@@ -76,7 +77,6 @@ def _operation(method: str, kind: str | None, name: str | None) -> str:
     )
 
 
-# What many lines have in common is rendered once for all of them (benchmarks: in_process, audited).
 @lru_cache(MAX_CACHED)
 def _rule(resource: str | None, path_template: str | None, scopes_needed: tuple[str, ...]) -> str:
     return _members(resource=resource, path_template=path_template, scopes_needed=list(scopes_needed))
@@ -141,16 +141,16 @@ class AuditLog:
         self._matches = re.compile("|".join(map(translate, operations)) or "(?!)").match
         self.is_required = is_required
 
-    def wants(self, outcome: Outcome, has_resource: bool, operations: Sequence[Operation]) -> bool:
+    def wants(self, outcome: Outcome, has_resource: bool, operations: Sequence[Named]) -> bool:
         """Return whether a decision is written; a decision that is not need not be built."""
         if not has_resource or outcome not in AUDITED or (self._is_logged and not logger.isEnabledFor(logging.INFO)):
             return False
         if outcome in {"refused", "expired"} or self._writes_all:
             return True
-        for one in operations:
-            if self._matches(one.method) or (one.name is not None and self._matches(f"{one.method} {one.name}")):
-                return True
-        return False
+        return any(
+            self._matches(method) or (name is not None and self._matches(f"{method} {name}"))
+            for method, _, name, _ in operations
+        )
 
     def __call__(self, decision: Decision) -> None:
         """Write one line. What the sink raises passes through."""

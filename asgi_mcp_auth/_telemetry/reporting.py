@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from ipaddress import ip_address
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from asgi_mcp_auth._mcp.operations import Named
 from asgi_mcp_auth._oauth.credentials import scheme_of
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import Route
@@ -22,9 +24,10 @@ from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.decisions import Decision, Observer, Outcome, RefusalLog
 from asgi_mcp_auth.errors import InsufficientAuthentication, InsufficientScope, Refusal, printable
 
-__all__ = ("Findings", "Reporter", "session_hash", "without_params")
+__all__ = ("Findings", "Reporter", "session_hash")
 
 MAX_CACHED, MAX_CACHED_LENGTH = 1024, 128  # session ids and addresses, and the characters of one; clients choose them
+NO_PARAMS: Mapping[str, str] = MappingProxyType({})
 TRACEPARENT: Final = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
 
 
@@ -44,7 +47,7 @@ class Findings(NamedTuple):
     route: Route | None = None
     verified: Verified | None = None
     seconds: float | None = None
-    operations: tuple[Operation, ...] = ()
+    operations: tuple[Named, ...] = ()
     needed: Sequence[Requirement] = ()
 
 
@@ -131,7 +134,7 @@ def _decision(  # noqa: PLR0917 - everything that is known about a request
 ) -> Decision:
     resource, route, verified, seconds, operations, _ = findings
     if refusal is not None and not operations:
-        operations = without_params(refusal.operations)
+        operations = refusal.operations
     header = verified or refusal
     get, client = request.fields.get, request.scope.get("client")
     request_id, trace, session = get(b"x-request-id"), get(b"traceparent"), get(b"mcp-session-id")
@@ -143,7 +146,7 @@ def _decision(  # noqa: PLR0917 - everything that is known about a request
         status,
         None if verified is None else _without_token(verified.auth_info),
         refusal,
-        operations,
+        tuple(map(_operation, operations)) if operations else (),
         now,
         None if route is None else route.template,
         _needed(findings, refusal),
@@ -166,10 +169,17 @@ def _needed(findings: Findings, refusal: Refusal | None) -> tuple[str, ...]:
     route = findings.route
     if route is None or route.resource is None:
         return ()
-    named = route.requirement.named
-    if not findings.needed:
-        return named
-    return tuple(dict.fromkeys((*named, *(name for one in findings.needed for name in one.named))))
+    named = [*route.requirement.named]
+    for requirement in findings.needed:
+        named += [name for name in requirement.named if name not in named]
+    return tuple(named)
+
+
+def _operation(named: Named) -> Operation:
+    method, kind, name, message_id = named
+    return Operation(
+        method=method, kind=kind, name=name, message_id=message_id, params=NO_PARAMS, header_params=NO_PARAMS
+    )
 
 
 def _trace_id(value: bytes) -> str | None:
@@ -189,17 +199,6 @@ def _hash_of(session: bytes) -> str:
 
 def _without_token(info: AuthInfo) -> AuthInfo:
     return info if info.token is None else info.replace(token=None)
-
-
-def without_params(operations: Iterable[object]) -> tuple[Operation, ...]:
-    """Return the operations without their arguments, which may be secrets."""
-    return tuple(
-        [
-            Operation(method=one.method, kind=one.kind, name=one.name, message_id=one.message_id)
-            for one in operations
-            if isinstance(one, Operation)
-        ]
-    )
 
 
 def address_class(host: str | None) -> str | None:
