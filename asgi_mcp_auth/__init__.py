@@ -26,6 +26,7 @@ from asgi_mcp_auth.config import (
     ResourceServerMetadata,
     ScopePolicy,
     ScopeRule,
+    TrustedTokenHeader,
 )
 from asgi_mcp_auth.context import Actor, ActorChain, AuthInfo, Principal, current_auth
 from asgi_mcp_auth.decisions import Decision
@@ -66,6 +67,7 @@ __all__ = (
     "ScopePolicy",
     "ScopeRule",
     "Store",
+    "TrustedTokenHeader",
     "Verified",
     "Verifier",
     "__version__",

@@ -26,6 +26,7 @@ from asgi_mcp_auth.config import (
     ResourceServerConfig,
     Rules,
     ScopePolicy,
+    TrustedTokenHeader,
 )
 from asgi_mcp_auth.decisions import Observer
 from asgi_mcp_auth.stores import Store
@@ -257,6 +258,23 @@ class MCPAuthOptions(TypedDict, total=False):
             "A secret of at least 32 characters that all processes of a server share: the nonces of DPoP are made with "
             "it. In a file, refer to it with `from_env` or `from_file`.",
             _a_secret,
+        ),
+    ]
+    trusted_token_header: Annotated[
+        TrustedTokenHeader | None,
+        Option(
+            None,
+            "A header field in which a proxy of yours sends the access token, in addition to `Authorization`, such as "
+            "`Cf-Access-Jwt-Assertion`.",
+        ),
+    ]
+    websocket_subprotocol_tokens: Annotated[
+        bool,
+        Option(
+            False,
+            "Accept an access token as the websocket subprotocol `bearer.<token>`: browsers cannot set `Authorization` "
+            "for a websocket. The app does not see the token. Access logs of proxies may contain it.",
+            a_bool,
         ),
     ]
     is_revoked: Annotated[

@@ -218,6 +218,8 @@ class ProtectionBuilder:
             one_issuer=options["republish_server_metadata"],
             loaded_modules=self.loaded_modules,
             verifier=options["verifier"],
+            trusted_token_header=options["trusted_token_header"],
+            subprotocol_tokens=options["websocket_subprotocol_tokens"],
             dpop=options["dpop"],
             dpop_settings=options["dpop_settings"],
             shared_secret=options["shared_secret"],

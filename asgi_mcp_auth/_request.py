@@ -20,6 +20,7 @@ __all__ = (
     "Scope",
     "canonical_name",
     "reading_keys",
+    "spellings",
 )
 
 Scope = Mapping[str, Any]
@@ -52,15 +53,18 @@ WELL_KNOWN = b"/.well-known/"
 MAX_ROOT_PATH = 512  # characters of a root path that may precede a well-known path; clients of Daphne choose it
 
 
-def _spellings(name: bytes) -> Iterable[bytes]:
-    """Every spelling with `_` for `-`: CGI and WSGI adapters cannot tell the two apart (RFC 3875 section 4.1.18)."""
+def spellings(name: bytes) -> Iterable[bytes]:
+    """Yield a lower-case field name with `_` for any `-`: CGI and WSGI adapters cannot tell the two apart.
+
+    See RFC 3875 section 4.1.18. The number of spellings doubles with each `-`.
+    """
     first, *parts = name.split(b"-")
     for separators in product((b"-", b"_"), repeat=len(parts)):
         yield first + b"".join(map(bytes.__add__, separators, parts))
 
 
 def _canonical(names: Iterable[bytes]) -> Mapping[bytes, bytes]:
-    return {spelling: name for name in names for spelling in _spellings(name)}
+    return {spelling: name for name in names for spelling in spellings(name)}
 
 
 FOR_REQUESTS: Final = _canonical(REQUEST_FIELDS)
@@ -69,7 +73,7 @@ FOR_MESSAGES: Final = _canonical(MESSAGE_FIELDS)
 
 def reading_keys(read: Mapping[bytes, bytes], header: str) -> Mapping[bytes, bytes]:
     """Return the fields to read, with one more that carries API keys, by every spelling."""
-    return {**read, **dict.fromkeys(_spellings(header.lower().encode("ascii")), API_KEY_FIELD)}
+    return {**read, **dict.fromkeys(spellings(header.lower().encode("ascii")), API_KEY_FIELD)}
 
 
 def canonical_name(name: bytes) -> bytes:

@@ -39,6 +39,7 @@ __all__ = (
     "ScopeRule",
     "ServerMetadataPaths",
     "TranspileData",
+    "TrustedTokenHeader",
     "fetch_server_config",
     "fetch_server_config_by_well_known_url",
 )
@@ -667,3 +668,21 @@ def __getattr__(name: str) -> Any:
         return getattr(discovery, name)
     msg = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrustedTokenHeader:
+    """A header field in which a proxy sends the access token, such as `Cf-Access-Jwt-Assertion` of Cloudflare Access.
+
+    The token is verified like any other one. The field is removed before the app runs; from any other peer it is
+    removed unread.
+
+    Args:
+        name: The name of the field.
+        proxies: The addresses and networks of the proxies that may set the field, as the server reports the peer of a
+            connection; `"unix"` for a Unix socket. A server that replaces the peer by `X-Forwarded-For` reports the
+            client instead, and the field is then not read.
+    """
+
+    name: str
+    proxies: Sequence[str]

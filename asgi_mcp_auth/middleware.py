@@ -31,6 +31,7 @@ from asgi_mcp_auth._oauth.origin import Cors, is_preflight
 from asgi_mcp_auth._oauth.responses import Response, json_response, refusal_response
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import NO_RESOURCE, Route
+from asgi_mcp_auth._policy.token_transports import TokenTransports
 from asgi_mcp_auth._protection import Protection
 from asgi_mcp_auth._request import RequestInfo, canonical_name
 from asgi_mcp_auth._telemetry.reporting import NOTHING_FOUND, Findings
@@ -66,6 +67,7 @@ class ProtectedApp:
         self._protection = protection
         self._resources = protection.config.resources
         self._hosts = protection.config.hosts
+        self._transports = protection.config.transports
         self._authenticators = protection.authenticators
         self._authorizers = protection.authorizers
         self._checks_transport = self._hosts.on or protection.reject_query_token or not protection.websockets
@@ -90,11 +92,7 @@ class ProtectedApp:
         if scope["type"] not in ("http", "websocket"):
             await self._run_lifespan(scope, receive, send)
             return
-        if not isinstance(scope["headers"], (list, tuple)):  # an iterable that can be read only once
-            scope = {**scope, "headers": list(scope["headers"])}
-        claimed = self._mount_check.check_request(scope) if scope.get("root_path") else ""
-        route = self._routes.match(scope, claimed)
-        request = RequestInfo(scope, route.reads)
+        route, request = self._route(scope)
         if scope.get("http_version") == HTTP_2:
             receive = Incoming(receive)
         if route.resource is None:  # 1 to 4
@@ -146,6 +144,26 @@ class ProtectedApp:
             on_expiry,
             began_anonymously=began,
         )
+
+    def _route(self, scope: Scope) -> tuple[Route, RequestInfo]:
+        """Return the route of a request, and the request as the route reads it."""
+        if not isinstance(scope["headers"], (list, tuple)):  # an iterable that can be read only once
+            scope = {**scope, "headers": list(scope["headers"])}
+        claimed = self._mount_check.check_request(scope) if scope.get("root_path") else ""
+        route = self._routes.match(scope, claimed)
+        if self._transports is not None and (self._protection.identify_public or not route.is_public):
+            scope = self._move_tokens(self._transports, scope)
+        return route, RequestInfo(scope, route.reads)
+
+    def _move_tokens(self, transports: TokenTransports, scope: Scope) -> Scope:
+        """Return the scope with tokens of other transports in `Authorization`, where all tokens are read."""
+        moved, is_dropped = transports.move_tokens(scope)
+        if is_dropped:
+            self._protection.warnings.warn_once(
+                "The field of trusted_token_header came from a peer that proxies= does not list, and was dropped. If "
+                "the peer is a proxy of yours, list the address that the server reports for it."
+            )
+        return {**moved}
 
     def _report_admission(
         self, admission: Admission, request: RequestInfo, findings: Findings

@@ -22,6 +22,7 @@ from asgi_mcp_auth import (
     Introspection,
     ResourceServerMetadata,
     ScopePolicy,
+    TrustedTokenHeader,
 )
 from asgi_mcp_auth._options import MCPAuthOptions, ShorthandOptions, declared
 from asgi_mcp_auth.config import DEFAULT_ALGORITHMS, JWKSCacheSettings, ScopeRule
@@ -127,6 +128,7 @@ TABLES: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "ScopeRule": (PACKAGE / "README.md", lambda: _fields(ScopeRule)),
     "Choose": (PACKAGE / "README.md", lambda: _fields(Choose)),
     "Introspection": (PACKAGE / "README.md", lambda: _fields(Introspection)),
+    "TrustedTokenHeader": (PACKAGE / "README.md", lambda: _fields(TrustedTokenHeader)),
     "ApiKeys": (PACKAGE / "README.md", lambda: _fields(ApiKeys)),
     "DPoPSettings": (PACKAGE / "README.md", lambda: _fields(DPoPSettings)),
     "dev-options": (PACKAGE / "dev" / "README.md", _dev_options),

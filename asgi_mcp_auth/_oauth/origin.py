@@ -12,10 +12,19 @@ from typing import NamedTuple
 
 from asgi_mcp_auth._oauth.grammar import TCHAR
 from asgi_mcp_auth._oauth.urls import DEFAULT_PORTS, Url, is_loopback, parse_url
-from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._request import FOR_MESSAGES, RequestInfo, canonical_name
 from asgi_mcp_auth.errors import Misdirected, OriginNotAllowed, Reason
 
-__all__ = ("Cors", "HostCheck", "OriginCheck", "is_field_name", "is_preflight", "normal_origin", "parse_authority")
+__all__ = (
+    "Cors",
+    "HostCheck",
+    "OriginCheck",
+    "is_field_name",
+    "is_free_field",
+    "is_preflight",
+    "normal_origin",
+    "parse_authority",
+)
 
 PREFLIGHT_METHODS = ("GET", "POST", "DELETE")
 PREFLIGHT_HEADERS = (
@@ -29,6 +38,7 @@ TEST_FIX = "the host of the resource: pass base_url=asgi_mcp_auth.testing.base_u
 """For the default host of Starlette's `TestClient`: the log names the fix; the check itself has no exception."""
 _FIELD_NAME = re.compile(f"[{TCHAR}]{{1,128}}")
 _PARAM_FIELD = "mcp-param-"
+MAX_HYPHENS = 8  # in the name of a field for credentials, which is read in each of its 2^8 spellings
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
@@ -36,6 +46,13 @@ Headers = tuple[tuple[bytes, bytes], ...]
 def is_field_name(text: str) -> bool:
     """Return whether `text` is a token of RFC 9110 section 5.6.2, as field names and methods are, and not too long."""
     return _FIELD_NAME.fullmatch(text) is not None
+
+
+def is_free_field(text: str) -> bool:
+    """Return whether a field may carry credentials: one that neither this library nor a cookie jar reads."""
+    name = text.lower().encode("ascii", "replace")
+    is_read = canonical_name(name) != name or name in FOR_MESSAGES or name in (b"cookie", b"sec-websocket-protocol")
+    return is_field_name(text) and name.count(b"-") <= MAX_HYPHENS and not is_read
 
 
 def normal_origin(text: str) -> str | None:

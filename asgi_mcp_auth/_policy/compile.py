@@ -31,6 +31,7 @@ from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, sho
 from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import compile_scopes
 from asgi_mcp_auth._policy.senders import CompiledSenders, compile_senders
+from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_transports
 from asgi_mcp_auth._policy.verifiers import compile_choice, key_field
 from asgi_mcp_auth.config import Choose, DPoPSettings, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
@@ -307,6 +308,7 @@ class CompiledConfig:
     hosts: HostCheck
     paths: PathTable
     republishes: bool = False
+    transports: TokenTransports | None = None
 
     def routes(self, checks_messages: Sequence[bool], own_root_path: str = "") -> RouteTable:
         """Return the route table.
@@ -327,6 +329,16 @@ class CompiledConfig:
             republishes=self.republishes,
             own_root_path=own_root_path,
             key_fields=[key_field(resource.verifier) for resource in self.resources],
+        )
+
+
+def _check_fields(resources: list[CompiledResource], transports: TokenTransports | None, problems: Problems) -> None:
+    """Check that no field carries both API keys and access tokens."""
+    fields = frozenset[bytes]() if transports is None else transports.fields
+    keys = {key_field(resource.verifier) or "" for resource in resources}
+    for name in sorted(name for name in keys if name.encode("ascii") in fields):
+        problems.add(
+            "trusted_token_header.name", f"{show(name)} carries API keys.", "Use another field for one of them."
         )
 
 
@@ -446,6 +458,8 @@ def compile_config(
     dpop: object = "off",
     dpop_settings: object = DPoPSettings(),
     shared_secret: object = None,
+    trusted_token_header: object = None,
+    subprotocol_tokens: object = False,
 ) -> CompiledConfig:
     """Return a whole configuration compiled: one `ResourceServerConfig`, or several.
 
@@ -455,6 +469,7 @@ def compile_config(
     public = _public_paths(public_paths, problems)
     origins = _origins(allowed_origins, problems)
     hosts = _hosts(allowed_hosts, problems)
+    transports = compile_transports(trusted_token_header, subprotocol_tokens, problems)
     methods = _tokens(cors_methods, "cors_methods", "'PATCH'", problems)
     headers = _tokens(cors_headers, "cors_headers", "'x-tenant-id'", problems)
     configs = _configs(given)
@@ -493,6 +508,7 @@ def compile_config(
         if resource is not None:
             resources.append(resource)
     _check_rules(resources, problems)
+    _check_fields(resources, transports, problems)
     issuers = {issuer.identifier for resource in resources for issuer in resource.trust.named}
     if one_issuer and len(issuers) > 1:
         fix = "Set republish_server_metadata=False, or configure a single issuer: its metadata names one issuer only."
@@ -503,6 +519,7 @@ def compile_config(
         resources=tuple(resources),
         documents=_documents(resources),
         republishes=one_issuer,
+        transports=transports,
         hosts=HostCheck([url for _, url in urls], hosts),
         paths=PathTable(
             [resource.owned_prefix for resource in resources],

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
-from asgi_mcp_auth._oauth.origin import is_field_name
+from asgi_mcp_auth._oauth.origin import is_free_field
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
 from asgi_mcp_auth._policy.client_settings import ENDPOINT_RANGES, check_values, compile_credentials
 from asgi_mcp_auth._policy.issuers import IssuerSet, TrustedIssuer
 from asgi_mcp_auth._policy.problems import Problems, show
-from asgi_mcp_auth._request import FOR_MESSAGES, canonical_name
 from asgi_mcp_auth.config import ApiKeys, Choose, Introspection
 from asgi_mcp_auth.stores import Store
 
@@ -100,19 +99,13 @@ def _check_keys(keys: object, where: str, problems: Problems) -> None:
         fix = "Write 3 to 32 letters, digits and '_' or '-', for example 'pat_'."
         problems.add(f"{where}.prefix", f"{show(prefix)} is not a prefix.", fix)
     header = cast("object", keys.header)
-    if header is not None and not (isinstance(header, str) and _is_free_field(header)):
+    if header is not None and not (isinstance(header, str) and is_free_field(header)):
         fix = "Write the name of a field that nothing else reads, for example 'x-api-key'."
         problems.add(f"{where}.header", f"{show(header)} cannot carry API keys.", fix)
     pepper = cast("object", keys.pepper)
     if pepper is not None and not (isinstance(pepper, str) and len(pepper) >= MIN_PEPPER):
         fix = f"Set at least {MIN_PEPPER} random characters."
         problems.add(f"{where}.pepper", f"The value is not a text of {MIN_PEPPER} characters or more.", fix)
-
-
-def _is_free_field(header: str) -> bool:
-    """Return whether a field may carry API keys: one that neither this library nor a cookie jar reads."""
-    name = header.lower().encode("ascii", "replace")
-    return is_field_name(header) and canonical_name(name) == name and name not in FOR_MESSAGES and name != b"cookie"
 
 
 def _is_verifier(value: object) -> bool:
