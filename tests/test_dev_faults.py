@@ -215,7 +215,8 @@ async def test_faults_are_switched_by_name() -> None:
 
 
 def test_every_switch_has_a_description_and_a_test() -> None:
-    source = Path(__file__).read_text("utf-8")
+    own = Path(__file__)
+    source = own.read_text("utf-8") + own.with_name("test_dev_dpop.py").read_text("utf-8")
     for switch in Switch:
         assert switch.meaning
         assert f"Switch.{switch.name}" in source

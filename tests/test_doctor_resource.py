@@ -149,6 +149,8 @@ CHALLENGES: list[tuple[str, list[str], str, Severity]] = [
     ("RS-37 scope in the description", ['Bearer error_description="needs scope=foo", ' + GOOD[7:]], "challenge_misread", ERROR),
     ("RS-37 = in the description", [GOOD + ', error_description="a=b"'], "equals_in_description", WARNING),
     ("RS-38 Bearer second", ['DPoP algs="ES256"', GOOD], "bearer_not_first", WARNING),
+    ("RS-139 DPoP that the metadata does not announce", [GOOD, 'DPoP algs="ES256"'], "dpop_inconsistent", WARNING),
+    ("RS-139 DPoP only", ['DPoP algs="ES256", scope="a", resource_metadata="{metadata}"'], "dpop_only", INFO),
     ("RS-60 offline_access", ['Bearer scope="a offline_access", resource_metadata="{metadata}"'], "offline_access_asked", WARNING),
 ]  # fmt: skip
 

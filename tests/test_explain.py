@@ -82,7 +82,7 @@ FAULTS = [
     Fault(step="not before", reason=Reason.NOT_YET_VALID, claims={"nbf": FUTURE}),
     Fault(step="not before", reason=Reason.MALFORMED_CLAIM, claims={"nbf": "soon"}),
     Fault(step="kind", reason=Reason.WRONG_TOKEN_KIND, claims={"at_hash": "x"}),
-    Fault(step="bearer", reason=Reason.SENDER_CONSTRAINED, claims={"cnf": {"jkt": "x"}}),
+    Fault(step="binding", reason=Reason.SENDER_CONSTRAINED, claims={"cnf": {"jkt": "x"}}),
     Fault(step="subject", reason=Reason.MISSING_CLAIM, claims={"sub": ...}),
     Fault(step="client id", reason=Reason.MALFORMED_CLAIM, claims={"client_id": 1}),
     Fault(step="scope claims", reason=Reason.MALFORMED_CLAIM, claims={"scope": 1}),
@@ -147,7 +147,7 @@ async def test_a_good_token(issuer: Issuer, clock: Clock) -> None:
     assert explanation.claims["sub"] == "alice"
     assert explanation.header == {"alg": "RS256", "kid": issuer.keys[0].kid, "typ": "at+jwt"}
     steps = {step.name: step for step in explanation.steps}
-    assert set(steps) == {step.name for step in STEPS} - {"tenant"}
+    assert set(steps) == {step.name for step in STEPS} - {"tenant", "proof"}
     assert (steps["audience"].expected, steps["audience"].found) == (R, R)
     assert steps["expiry"].found == "exp 300 s from now"
     assert steps["issuer"].expected == ISS
@@ -460,3 +460,31 @@ async def test_an_explanation_cannot_be_changed(issuer: Issuer, clock: Clock) ->
     explanation: Any = await explain(configured(issuer, clock), token(issuer))
     with pytest.raises(AttributeError):
         explanation.accepted = False
+
+
+@pytest.mark.requirement("RS-131", "RS-135", "DP-7")
+@pytest.mark.parametrize(
+    ("cnf", "proof", "step", "reason"),
+    [
+        pytest.param(True, {}, None, None, id="a proof"),
+        pytest.param(True, None, "proof", Reason.INVALID_DPOP_PROOF, id="no proof"),
+        pytest.param(True, {"htm": "GET"}, "proof", Reason.INVALID_DPOP_PROOF, id="a proof for another method"),
+        pytest.param(False, {}, "proof", Reason.DPOP_KEY_MISMATCH, id="a proof with an unbound token"),
+        pytest.param(False, None, None, None, id="an unbound token"),
+    ],
+)
+async def test_a_token_that_is_bound_to_a_key(
+    cnf: bool, proof: dict[str, Any] | None, step: str | None, reason: Reason | None
+) -> None:
+    clock = Clock()
+    issuer = Issuer(ISS, algorithms=("ES256",), clock=clock)
+    bound: dict[str, Any] = {"cnf": {"jkt": issuer.proof_key.thumbprint}} if cnf else {}
+    token = issuer.mint(R, scope="mcp:read", **bound)
+    sent = None if proof is None else issuer.prove("POST", R, token, **proof)
+    explanation = await explain(configured(issuer, clock, dpop="allowed"), token, proof=sent)
+    assert (explanation.reason, explanation.accepted) == (reason, reason is None)
+    failed = [result.name for result in explanation.steps if result.outcome == "fail"]
+    assert failed == ([] if step is None else [step])
+    assert ("proof" in [result.name for result in explanation.steps]) is (cnf or proof is not None)
+    off = await explain(configured(issuer, clock), token)
+    assert off.reason == (Reason.SENDER_CONSTRAINED if cnf else None)

@@ -65,14 +65,14 @@ class Expected(NamedTuple):
     Attributes:
         method: The method of the request; GET for the handshake of a websocket.
         url: The URL of the request as the client knows it, without query and fragment.
-        ath: The hash of the access token; see `digest_of`.
-        jkt: The thumbprint of the key that the token is bound to.
+        ath: The hash of the access token; see `digest_of`. None at a token endpoint, where there is no token yet.
+        jkt: The thumbprint of the key that the token is bound to; None at a token endpoint.
     """
 
     method: str
     url: str
-    ath: str
-    jkt: str
+    ath: str | None
+    jkt: str | None
 
 
 class Proof(NamedTuple):
@@ -139,7 +139,7 @@ def check_proof(
     header, payload, signature, signing_input = _split(lines)
     known = known_key(header)
     key = known or _read_header(header, settings.algorithms)
-    if not hmac.compare_digest(key.thumbprint, expected.jkt):
+    if expected.jkt is not None and not hmac.compare_digest(key.thumbprint, expected.jkt):
         raise InvalidToken(
             Reason.DPOP_KEY_MISMATCH, expected="the key of the token", description="Invalid DPoP key binding"
         )
@@ -212,9 +212,10 @@ def _check_claims(
     A claim whose value is `null` is absent.
     """
     texts: dict[str, str] = {}
+    optional = ("nonce",) if expected.ath is not None else ("nonce", "ath")
     for name in ("jti", "htm", "htu", "ath", "nonce"):
         value = claims.get(name)
-        if value is None and name == "nonce":
+        if value is None and name in optional:
             continue
         if not isinstance(value, str) or not value:
             raise _refused(f"no {name}" if value is None else f"{name} that is no text", name)
@@ -228,9 +229,13 @@ def _check_claims(
         raise _refused("another htu", f"htu {expected.url}")
     if not abs(now - issued_at) <= window:
         raise _refused(f"iat {abs(now - issued_at):.0f} s {'ago' if issued_at < now else 'ahead'}", f"{window:g} s")
-    if not hmac.compare_digest(texts["ath"].encode("utf-8", "surrogatepass"), expected.ath.encode("ascii")):
+    if expected.ath is not None and not _equal(texts["ath"], expected.ath):
         raise _refused("the ath of another token", "the ath of the token")
     return texts["jti"], issued_at, texts.get("nonce")
+
+
+def _equal(given: str, known: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), known.encode("ascii"))
 
 
 _ESCAPE = re.compile("%[0-9A-Fa-f]{2}")

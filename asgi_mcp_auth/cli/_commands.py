@@ -168,13 +168,17 @@ def doctor(
 @click.option("--resource", help="The resource to verify the token for.")
 @click.option("--issuer", "issuers", multiple=True, help="A trusted issuer. Default: the issuers of the resource.")
 @click.option("--scope", "scopes", multiple=True, help="A scope that every request needs.")
+@click.option("--proof", help="A DPoP proof for a request to the resource. Verifying it uses it up.")
+@click.option("--method", default="POST", help="The method of that request.", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def explain(
+def explain(  # noqa: PLR0917 - one parameter for each option of the command
     surplus: tuple[str, ...],
     config: str | None,
     resource: str | None,
     issuers: tuple[str, ...],
     scopes: tuple[str, ...],
+    proof: str | None,
+    method: str,
     *,
     as_json: bool,
 ) -> int:
@@ -186,7 +190,8 @@ def explain(
     """
     _import_from_working_directory()
     token = _doctor.read_token("" if surplus else "-")
-    return _doctor.explain_with(token, config, resource, issuers, scopes, as_json=as_json)
+    sent = _doctor.Proof(proof, method)
+    return _doctor.explain_with(token, config, resource, issuers, scopes, as_json=as_json, sent=sent)
 
 
 def _complete_recipe(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

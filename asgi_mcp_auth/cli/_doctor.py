@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import anyio
 import click
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from asgi_mcp_auth.auth import MCPAuth
 from asgi_mcp_auth.cli._terminal import console, write
-from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth.config import DPoPMode, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.doctor import (
     Explanation,
     Finding,
@@ -33,7 +33,7 @@ from asgi_mcp_auth.doctor import (
 )
 from asgi_mcp_auth.errors import ConfigurationError, printable
 
-__all__ = ("explain_with", "is_url", "read_token", "run_doctor", "run_explain")
+__all__ = ("Proof", "explain_with", "is_url", "read_token", "run_doctor", "run_explain")
 
 T = TypeVar("T")
 
@@ -56,6 +56,16 @@ STYLES: Final = {
 OUTCOMES: Final = {"pass": "green", "fail": "bold red", "not reached": "dim"}
 
 
+class Proof(NamedTuple):
+    """A DPoP proof, and the method of its request."""
+
+    proof: str | None = None
+    method: str = "POST"
+
+
+NO_PROOF: Final = Proof()
+
+
 def read_token(source: str) -> str:
     """Return the token on standard input; a terminal does not show it while it is typed.
 
@@ -69,8 +79,9 @@ def read_token(source: str) -> str:
     else:
         text = sys.stdin.buffer.read(LONGEST_TOKEN).decode("utf-8", "replace")
     token = text.strip()
-    if token[:7].lower() == "bearer ":
-        token = token[7:].strip()
+    scheme, _, rest = token.partition(" ")
+    if scheme.lower() in ("bearer", "dpop"):
+        token = rest.strip()
     if not token:
         msg = "There is no token on standard input. Pipe or type one."
         raise click.UsageError(msg)
@@ -153,6 +164,7 @@ def explain_with(
     scopes: Sequence[str],
     *,
     as_json: bool,
+    sent: Proof = NO_PROOF,
 ) -> int:
     """Explain a token for the configuration of a file, the environment or the options. Return the exit status."""
     from_options = bool(issuers or scopes) or (resource is not None and config is None and not _environment())
@@ -169,10 +181,10 @@ def explain_with(
     try:
         if from_options and resource is not None:
             trusted = issuers or _run(partial(_issuers_of, resource))
-            auth = _configured(resource, trusted, scopes)
+            auth = _configured(resource, trusted, scopes, "off" if sent.proof is None else "allowed")
         else:
             auth = load_configuration(config)
-        explanation = _run(lambda _: explain(auth, token, resource))
+        explanation = _run(lambda _: explain(auth, token, resource, proof=sent.proof, method=sent.method))
     except ConfigurationError as error:
         write(console(stderr=True), str(error), hanging=4)
         return 2
@@ -205,9 +217,9 @@ def _environment() -> bool:
     return any(name.startswith("MCP_AUTH_") for name in os.environ)
 
 
-def _configured(resource: str, issuers: Sequence[str], scopes: Sequence[str]) -> MCPAuth:
+def _configured(resource: str, issuers: Sequence[str], scopes: Sequence[str], dpop: DPoPMode) -> MCPAuth:
     metadata = ResourceServerMetadata(resource=resource, authorization_servers=list(issuers))
-    return MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=list(scopes))))
+    return MCPAuth(ResourceServerConfig(metadata=metadata, policy=ScopePolicy(default=list(scopes)), dpop=dpop))
 
 
 async def _issuers_of(resource: str, progress: Callable[[str], None]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from asgi_mcp_auth._oauth.responses import Response
@@ -35,6 +35,7 @@ class Core:
         grants: Codes and tokens.
         clients: Clients.
         switches: The active faults.
+        nonce_key: The key of the nonces for DPoP proofs.
     """
 
     issuer: Issuer
@@ -42,6 +43,7 @@ class Core:
     grants: GrantStore
     clients: ClientRegistry
     switches: set[Switch] = field(default_factory=set[Switch])
+    nonce_key: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
 
     @property
     def now(self) -> float:
@@ -70,8 +72,13 @@ class Core:
         members = {"alg": key.alg, "kid": key.kid, **({} if typ is None else {"typ": typ}), **(header or {})}
         return self.issuer.sign(members, claims, key=key)
 
-    def access_token(self, grant: Grant, resources: tuple[str, ...], scopes: tuple[str, ...]) -> str:
-        """Return a new access token (RFC 9068 section 2.2) in the server's dialect, and store it for introspection."""
+    def access_token(
+        self, grant: Grant, resources: tuple[str, ...], scopes: tuple[str, ...], cnf: Mapping[str, str]
+    ) -> str:
+        """Return a new access token (RFC 9068 section 2.2) in the server's dialect, and store it for introspection.
+
+        `cnf` are the members of the claim that binds the token to its sender; without members, there is no claim.
+        """
         now = int(self.now)
         claims: dict[str, Any] = {
             "iss": self.iss,
@@ -84,6 +91,7 @@ class Core:
             **({"scope": " ".join(scopes)} if scopes else {}),
             **({} if grant.auth_time is None else {"auth_time": grant.auth_time}),
             **({} if grant.acr is None else {"acr": grant.acr}),
+            **({"cnf": dict(cnf)} if cnf else {}),
         }
         dialect = self.options.dialect
         if dialect.opaque:

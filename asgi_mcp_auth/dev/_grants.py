@@ -46,11 +46,12 @@ class Code:
 
 @dataclass(slots=True, kw_only=True)
 class RefreshToken:
-    """A refresh token. A used token is kept, so that its reuse is detected."""
+    """A refresh token. A used token is kept, so that its reuse is detected. `jkt` is the key that it is bound to."""
 
     grant: Grant
     expires_at: float
     used: bool = False
+    jkt: str | None = None
 
 
 class AccessToken(NamedTuple):

@@ -59,7 +59,8 @@ def _introspect(core: Core, client: Client, token: str) -> dict[str, Any]:
             return dict(INACTIVE)
         # A grant without auth_time has no user: a client got it for itself.
         user = {} if access.grant.auth_time is None else {"username": access.grant.subject}
-        return {"active": True, "token_type": "Bearer", **user, **access.claims}
+        kind = "DPoP" if "jkt" in access.claims.get("cnf", {}) else "Bearer"
+        return {"active": True, "token_type": kind, **user, **access.claims}
     refresh = core.grants.refresh_token(token)
     if refresh is None or refresh.used or core.now >= refresh.expires_at:
         return dict(INACTIVE)

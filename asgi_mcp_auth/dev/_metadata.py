@@ -11,7 +11,9 @@ from asgi_mcp_auth.dev._options import Options
 from asgi_mcp_auth.dev._policy import OFFLINE, OPENID
 from asgi_mcp_auth.dev._switches import Switch
 
-__all__ = ("metadata_paths", "oauth_metadata", "oidc_metadata", "with_faults")
+PROOF_ALGORITHMS: Final = ("ES256", "ES384", "EdDSA", "Ed25519", "RS256", "PS256")
+
+__all__ = ("PROOF_ALGORITHMS", "metadata_paths", "oauth_metadata", "oidc_metadata", "with_faults")
 
 ENDPOINTS: Final = {
     "authorization_endpoint": "/authorize",
@@ -39,6 +41,7 @@ def oauth_metadata(issuer: str, options: Options) -> dict[str, Any]:
         "grant_types_supported": list(GRANT_TYPES),
         "token_endpoint_auth_methods_supported": list(AUTH_METHODS),
         "code_challenge_methods_supported": ["S256"],
+        "dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS),
         **({"client_id_metadata_document_supported": True} if options.documents else {}),
         "authorization_response_iss_parameter_supported": True,
     }

@@ -194,6 +194,7 @@ def _write_state(state: State, issuer: str) -> dict[str, Any]:
                 "grant": index[id(token.grant)],
                 "expires_at": token.expires_at,
                 "used": token.used,
+                **({} if token.jkt is None else {"jkt": token.jkt}),
             }
             for digest, token in refresh
         ],
@@ -295,7 +296,8 @@ def _read_state(members: dict[str, Any], issuer: str, rules: ClientRules) -> Sta
 
     def refresh_token(entry: Mapping[str, Any]) -> tuple[bytes, RefreshToken]:
         expires_at, used = float(_member(entry, "expires_at", int, float)), _member(entry, "used", bool)
-        return _read_digest(entry), RefreshToken(grant=grant_of(entry), expires_at=expires_at, used=used)
+        jkt = _optional(entry, "jkt", str)
+        return _read_digest(entry), RefreshToken(grant=grant_of(entry), expires_at=expires_at, used=used, jkt=jkt)
 
     def access_token(entry: Mapping[str, Any]) -> tuple[bytes, AccessToken]:
         claims = _object(entry.get("claims"), "claims")

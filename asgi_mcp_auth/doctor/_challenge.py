@@ -6,18 +6,20 @@ Pure: an `Answer` in, findings out (RFC 9110 section 11.6.1, RFC 6750 section 3,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from asgi_mcp_auth._oauth.challenge import Challenge, parse_challenges
 from asgi_mcp_auth._oauth.grammar import NQCHAR, NQSCHAR, QUOTED_STRING
 from asgi_mcp_auth._oauth.server_metadata import insecure_url
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, insert_well_known, parse_url
+from asgi_mcp_auth._policy.problems import as_strings
 from asgi_mcp_auth.doctor import _challenge_codes as codes
 from asgi_mcp_auth.doctor._findings import Finding, Severity, found
 from asgi_mcp_auth.doctor._web import Answer
 from asgi_mcp_auth.errors import printable
 
-__all__ = ("bearer_challenge", "check_challenge", "metadata_parameter")
+__all__ = ("bearer_challenge", "check_challenge", "check_dpop", "dpop_challenge", "metadata_parameter")
 
 _QUOTED = re.compile(QUOTED_STRING)
 _NAMED = re.compile(r"[A-Za-z_][\w*-]*\s*=")
@@ -28,16 +30,37 @@ READ_BY_CLIENTS = ("error", "scope", "resource_metadata")
 MAX_LENGTH = 4096  # the regular expressions of this module are slow on longer fields
 
 
+def _challenge_of(answer: Answer, scheme: str) -> Challenge | None:
+    challenges = parse_challenges((answer.field("www-authenticate") or "")[:MAX_LENGTH])
+    return next((challenge for challenge in challenges if challenge.scheme.lower() == scheme), None)
+
+
 def bearer_challenge(answer: Answer) -> Challenge | None:
     """Return the first Bearer challenge, the one that clients read, or None."""
-    challenges = parse_challenges((answer.field("www-authenticate") or "")[:MAX_LENGTH])
-    return next((challenge for challenge in challenges if challenge.scheme.lower() == "bearer"), None)
+    return _challenge_of(answer, "bearer")
+
+
+def dpop_challenge(answer: Answer) -> Challenge | None:
+    """Return the first DPoP challenge, or None."""
+    return _challenge_of(answer, "dpop")
 
 
 def metadata_parameter(answer: Answer) -> str | None:
-    """Return `resource_metadata` of the first Bearer challenge, or None."""
-    bearer = bearer_challenge(answer)
-    return None if bearer is None else bearer.params.get("resource_metadata")
+    """Return `resource_metadata` of the first Bearer challenge, else of the first DPoP challenge, or None."""
+    challenge = bearer_challenge(answer) or dpop_challenge(answer)
+    return None if challenge is None else challenge.params.get("resource_metadata")
+
+
+def check_dpop(answer: Answer, document: Mapping[str, Any], resource: str) -> Iterator[Finding]:
+    """Check that the challenges of a 401 and the metadata document say the same about DPoP."""
+    challenge, is_bearer = dpop_challenge(answer), bearer_challenge(answer) is not None
+    announced = as_strings(document.get("dpop_signing_alg_values_supported")) or []
+    is_required = document.get("dpop_bound_access_tokens_required") is True
+    offered = [] if challenge is None else challenge.params.get("algs", "").split()
+    if sorted(announced) != sorted(offered) or (challenge is not None and is_required == is_bearer):
+        challenges = f"{'Bearer and ' if is_bearer else ''}{'no DPoP' if challenge is None else 'DPoP'}"
+        evidence = f"challenges: {challenges}, algs {offered}; metadata: algorithms {announced}, required {is_required}"
+        yield found(codes.DPOP_INCONSISTENT, resource, evidence)
 
 
 def check_challenge(
@@ -59,10 +82,12 @@ def check_challenge(
     if len(value) > MAX_LENGTH or any('"' in _QUOTED.sub("", line) for line in lines) or not parse_challenges(value):
         yield found(codes.UNREADABLE, resource, value)
         return
-    if bearer is None:
+    if bearer is None and (bearer := dpop_challenge(answer)) is not None:
+        yield found(codes.DPOP_ONLY, resource, value)
+    elif bearer is None:
         yield found(codes.NO_BEARER, resource, value)
         return
-    if not value.lstrip().lower().startswith("bearer"):
+    elif not value.lstrip().lower().startswith("bearer"):
         yield found(codes.BEARER_LATE, resource, value)
     if not bearer.params:
         yield found(codes.BARE_CHALLENGE, resource, value)

@@ -22,6 +22,21 @@ UNREADABLE: Final = Code(
     "challenge_unreadable", ERROR, "a challenge that cannot be parsed", "Quote every value.", "RFC 9110 11.6.1"
 )
 NO_BEARER: Final = Code("no_bearer_challenge", ERROR, "no Bearer challenge", "Send a Bearer challenge.", "RFC 6750 3")
+DPOP_ONLY: Final = Code(
+    "dpop_only",
+    INFO,
+    "only a DPoP challenge: clients without DPoP cannot connect",
+    "Accept Bearer too.",
+    "RFC 9449 7.2",
+)
+DPOP_INCONSISTENT: Final = Code(
+    "dpop_inconsistent",
+    WARNING,
+    "challenges and metadata say different things about DPoP",
+    "Send a DPoP challenge with algs exactly if the metadata has dpop_signing_alg_values_supported, and no Bearer "
+    "challenge if it has dpop_bound_access_tokens_required.",
+    "RFC 9728 2, RFC 9449 7.1",
+)
 BEARER_LATE: Final = Code(
     "bearer_not_first", WARNING, "Bearer is not the first challenge", "Send the Bearer challenge first.", CLIENTS
 )
@@ -94,7 +109,8 @@ STORED: Final = Code(
     "refusal_may_be_stored", INFO, "caches may store the 401", "Send Cache-Control: no-store.", "RFC 9111 3"
 )
 CHALLENGE: Final = (
-    *(NO_CHALLENGE, BARE_CHALLENGE, UNREADABLE, NO_BEARER, BEARER_LATE, NO_METADATA_PARAMETER, METADATA_PARAMETER),
+    *(NO_CHALLENGE, BARE_CHALLENGE, UNREADABLE, NO_BEARER, DPOP_ONLY, DPOP_INCONSISTENT),
+    *(BEARER_LATE, NO_METADATA_PARAMETER, METADATA_PARAMETER),
     *(ERROR_WITHOUT_TOKEN, NO_SCOPE, EMPTY_SCOPE, OFFLINE_ACCESS, UNQUOTED, REPEATED, CHARACTERS, MISREAD, EQUALS),
     STORED,
 )

@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import jwt
 
+from asgi_mcp_auth._oauth.confirmation import DPOP_KEY
 from asgi_mcp_auth._oauth.jws import parse_compact
 from asgi_mcp_auth._policy.compile import CompiledResource
-from asgi_mcp_auth._policy.problems import as_list
+from asgi_mcp_auth._policy.problems import as_list, as_mapping
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import MCPAuth, protection_of
 from asgi_mcp_auth.doctor._hints import hint
-from asgi_mcp_auth.doctor._steps import CREDENTIAL, FORM, REVOCATION, SCOPES, STEPS, TENANT, Step, Token, step_of
+from asgi_mcp_auth.doctor._steps import CREDENTIAL, FORM, PROOF, REVOCATION, SCOPES, STEPS, TENANT, Step, Token, step_of
 from asgi_mcp_auth.errors import ConfigurationError, InsufficientScope, InvalidToken, Problem, Refusal, printable
 
 __all__ = ("Explanation", "Outcome", "StepResult", "explain")
@@ -27,7 +28,8 @@ Outcome = Literal["pass", "fail", "not reached"]
 MAX_LENGTH = 300
 OPAQUE, ENCRYPTED = 1, 5  # the number of parts that dots separate
 VERIFIER = Step(name="your verifier")
-VERIFIER_STEPS = (CREDENTIAL, VERIFIER, SCOPES)
+VERIFIER_STEPS = (CREDENTIAL, VERIFIER, PROOF, SCOPES)
+DPOP = b"DPoP "
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +77,32 @@ class Explanation:
         return {name: getattr(self, name) for name in Explanation.__slots__} | {"steps": steps}
 
 
-async def explain(auth: MCPAuth, token: str, resource: str | None = None) -> Explanation:
+async def explain(
+    auth: MCPAuth, token: str, resource: str | None = None, *, proof: str | None = None, method: str = "POST"
+) -> Explanation:
     """Verify a token as the middleware does, and return the result of every step.
 
-    Path and operation rules are not checked: they need a request.
+    Path and operation rules are not checked: they need a request. A token that is bound to a key is verified like a
+    request with the scheme DPoP, if the resource accepts that.
 
     Args:
         auth: The configuration.
-        token: The access token, without `Bearer`.
+        token: The access token, without `Bearer` or `DPoP`.
         resource: The protected resource. Default: the only resource, or the resource in the token's `aud`.
+        proof: A DPoP proof for a request to the resource. A proof is used up by being verified.
+        method: The method of that request.
 
     Raises:
         ConfigurationError: `resource` is not configured, or is missing and cannot be derived from the token.
     """
     compiled = _resource_for(auth, token, resource)
-    decision = await auth.token_verifier(compiled.identifier).verify_line(b"Bearer " + token.encode("utf-8", "replace"))
+    decoded = _decode(auth, compiled, token)
+    fields = _fields(compiled, token, decoded, proof)
+    decision = await auth.token_verifier(compiled.identifier).verify_fields(fields, method)
     policy = compiled.policy.baseline
     if isinstance(decision, Verified) and not policy.met_by(decision.auth_info.scopes):
         scopes = " ".join(decision.auth_info.scopes)
         decision = InsufficientScope(required=policy.needed, found=scopes or "no scopes")
-    decoded = _decode(auth, compiled, token)
     refusal = decision if isinstance(decision, Refusal) else None
     return Explanation(
         resource=compiled.identifier,
@@ -104,10 +112,20 @@ async def explain(auth: MCPAuth, token: str, resource: str | None = None) -> Exp
         looks_like=_looks_like(token, decoded),
         header=None if decoded is None else dict(decoded.header),
         claims=None if decoded is None else dict(decoded.claims),
-        steps=_results(auth, refusal, decoded),
+        steps=_results(auth, refusal, decoded, is_dpop=fields[0][1].startswith(DPOP)),
         hint="" if refusal is None else hint(refusal, decoded),
         public=compiled.policy.operations.public_names,
     )
+
+
+def _fields(
+    compiled: CompiledResource, token: str, decoded: Token | None, proof: str | None
+) -> list[tuple[bytes, bytes]]:
+    """Return the header fields of a request with the token, with the scheme that fits it."""
+    dpop, cnf = compiled.senders.dpop, None if decoded is None else as_mapping(decoded.claims.get("cnf"))
+    is_dpop = dpop is not None and (dpop.is_required or proof is not None or (cnf is not None and DPOP_KEY in cnf))
+    fields = [(b"authorization", (DPOP if is_dpop else b"Bearer ") + token.encode("utf-8", "replace"))]
+    return fields if proof is None else [*fields, (b"dpop", proof.encode("utf-8", "replace"))]
 
 
 def _decode(auth: MCPAuth, compiled: CompiledResource, token: str) -> Token | None:
@@ -154,14 +172,16 @@ def _looks_like(token: str, decoded: Token | None) -> str:
     return f"{len(token)} characters in {parts} parts, which cannot be read as a signed JWT"
 
 
-def _results(auth: MCPAuth, refusal: Refusal | None, token: Token | None) -> tuple[StepResult, ...]:
+def _results(auth: MCPAuth, refusal: Refusal | None, token: Token | None, *, is_dpop: bool) -> tuple[StepResult, ...]:
     """Return the steps: passed up to the step that caused the refusal, and not reached after it."""
     failed = None if refusal is None else step_of(refusal, token)
-    if _is_decided_elsewhere(auth, token, refusal) and failed not in (None, *VERIFIER_STEPS):
+    if _is_decided_elsewhere(auth, token, refusal) and failed not in (None, PROOF, *VERIFIER_STEPS):
         failed = VERIFIER
     results: list[StepResult] = []
     reached = True
     for step in _steps(auth, token, failed, refusal):
+        if step is PROOF and not is_dpop:
+            continue
         expected, found = (None, None) if token is None else (step.expected(token), step.found(token))
         if step is failed and refusal is not None:
             details = refusal.details()

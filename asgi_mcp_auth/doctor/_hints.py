@@ -38,8 +38,15 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.MALFORMED_CLAIM: "The claim {claim} has another type than RFC 7519 or RFC 9068 requires.",
     Reason.TOKEN_EXPIRED: "Get a new token. If the token is new, compare the clocks of the two machines.",
     Reason.WRONG_TOKEN_KIND: "Send the access token, not the ID, refresh or logout token.",
-    Reason.SENDER_CONSTRAINED: "The token is bound to a key (DPoP, mTLS), which is not supported. Request a bearer "
-    "token.",
+    Reason.SENDER_CONSTRAINED: "The token is bound to a key (DPoP) or a certificate (mTLS), which this resource does "
+    "not verify. Set dpop, or request a bearer token.",
+    Reason.INVALID_DPOP_PROOF: "The token itself is acceptable. Send it with the scheme DPoP and, for each request, a "
+    "new proof in the field DPoP (RFC 9449 section 4); pass --proof to explain one.",
+    Reason.DPOP_KEY_MISMATCH: "Sign the proof with the key that the token was requested with. An unbound token was "
+    "requested without a proof at the token endpoint.",
+    Reason.DPOP_PROOF_REPLAYED: "Make a new proof, with a new jti, for each request.",
+    Reason.DPOP_NONCE_REQUIRED: "The token and the proof are acceptable. Repeat the request with the nonce of the "
+    "field DPoP-Nonce in the proof.",
     Reason.INSUFFICIENT_SCOPE: "Have the client request the missing scopes and the provider grant them. The settings "
     "`scope_claims` and `implies` change which scopes a token has.",
     Reason.REVOKED: "The is_revoked hook did not return False.",

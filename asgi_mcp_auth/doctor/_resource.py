@@ -16,7 +16,13 @@ from asgi_mcp_auth._oauth.urls import is_loopback, parse_url
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import _issuer_codes as issuer_codes
 from asgi_mcp_auth.doctor import _resource_codes as codes
-from asgi_mcp_auth.doctor._challenge import bearer_challenge, check_challenge, metadata_parameter
+from asgi_mcp_auth.doctor._challenge import (
+    bearer_challenge,
+    check_challenge,
+    check_dpop,
+    dpop_challenge,
+    metadata_parameter,
+)
 from asgi_mcp_auth.doctor._challenge_codes import NO_CHALLENGE
 from asgi_mcp_auth.doctor._documents import SUCCESS
 from asgi_mcp_auth.doctor._findings import Finding, Severity, found
@@ -117,6 +123,8 @@ async def _check_resource(
     invalid = await send_initialize(web, url, authorization=f"Bearer {INVALID_TOKEN}")
     for finding in check_invalid_token(invalid, url):
         yield finding
+    for finding in check_dpop(first, metadata.document or {}, url) if first.status == UNAUTHORIZED else ():
+        yield finding
     if first.status == UNAUTHORIZED:  # elsewhere a DELETE might delete something, and no token is needed
         async for finding in _check_protected(web, url, token if secure else None):
             yield finding
@@ -164,7 +172,8 @@ def check_invalid_token(answer: Answer, url: str) -> Iterator[Finding]:
     else:
         wrong = list(check_challenge(answer, url, token_sent=True))
         bearer = bearer_challenge(answer)
-        if bearer is not None and bearer.params.get("error") == "invalid_token":
+        is_no_scheme = bearer is None and dpop_challenge(answer) is not None
+        if is_no_scheme or (bearer is not None and bearer.params.get("error") == "invalid_token"):
             yield found(codes.BAD_TOKEN_REFUSED, url)
         elif not any(finding.code is NO_CHALLENGE for finding in wrong):
             yield found(codes.BAD_TOKEN_ERROR, url, answer.field("www-authenticate"))

@@ -126,6 +126,11 @@ TENANT: Final = _step(
 REVOCATION: Final = _step(
     "revocation", Reason.REVOKED, Reason.HOOK_FAILED, Reason.STORE_UNAVAILABLE, Reason.REJECTED_BY_VERIFIER
 )
+PROOF: Final = _step(
+    "proof",
+    *(Reason.INVALID_DPOP_PROOF, Reason.DPOP_KEY_MISMATCH, Reason.DPOP_PROOF_REPLAYED, Reason.DPOP_NONCE_REQUIRED),
+    expected=lambda _: "a DPoP proof with the key of the token",
+)
 SCOPES: Final = _step(
     "baseline scopes", Reason.INSUFFICIENT_SCOPE, expected=lambda token: " ".join(token.needed), found=_scopes
 )
@@ -154,7 +159,15 @@ STEPS: Final = (
     _step("expiry", Reason.TOKEN_EXPIRED, claims=("exp",), found=_times("exp")),
     _step("not before", Reason.NOT_YET_VALID, claims=("nbf", "iat"), found=_times("nbf", "iat")),
     _step("kind", Reason.WRONG_TOKEN_KIND, claims=("jti",), expected=lambda _: "an access token"),
-    _step("bearer", Reason.SENDER_CONSTRAINED, expected=lambda _: "no cnf"),
+    _step(
+        "binding",
+        Reason.SENDER_CONSTRAINED,
+        claims=("cnf",),
+        expected=_rule(
+            lambda rules: " or ".join(("no cnf", *(f"cnf with {name}" for name in sorted(rules.confirmations))))
+        ),
+        found=_claim("cnf"),
+    ),
     _step("subject", claims=("sub",), found=_claim("sub")),
     _step("client id", claims=CLIENT_ID_CLAIMS, found=_client_id),
     _step("scope claims", claims=("scope",), found=_scopes),  # and all other claims: see step_of
@@ -166,6 +179,7 @@ STEPS: Final = (
         found=_client_id,
     ),
     REVOCATION,
+    PROOF,
     SCOPES,
 )
 """All steps, in the verifier's order."""

@@ -12,6 +12,8 @@
 - `base_url(auth)` is the origin of the protected resource, for `TestClient(app, base_url=base_url(auth))`.
 - `await call_tool(app, url, "add", {"a": 1})` calls a tool of an MCP server in process.
 - `await walk_discovery(app, url, issuer)` follows the MCP authorization flow from the first 401 to a response.
+- `httpx.AsyncClient(auth=DPoPAuth(token, key=issuer.proof_key))` is a client that signs each request (DPoP), and
+  `issuer.prove("POST", url, token)` is one proof.
 - `assert_challenge(response, 403, scopes="notes:write")` checks the challenge of a response.
 - `await check_store(store)` is the contract of a `Store`, for a store of your own.
 - `running(app)` runs the lifespan of an app around a block.
@@ -25,12 +27,14 @@ from asgi_mcp_auth.testing._in_process import base_url, without_network
 from asgi_mcp_auth.testing._issuer import Issuer
 from asgi_mcp_auth.testing._keys import SigningKey
 from asgi_mcp_auth.testing._lifespan import running
+from asgi_mcp_auth.testing._proofs import DPoPAuth
 from asgi_mcp_auth.testing._store import check_store
 from asgi_mcp_auth.testing._tools import ToolCall, call_tool
 from asgi_mcp_auth.testing._walk import Step, Walk, WalkError
 
 __all__ = (
     "Challenge",
+    "DPoPAuth",
     "Issuer",
     "SigningKey",
     "Step",

@@ -6,6 +6,7 @@ The client checks everything that the RFCs require of clients. Most real clients
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +20,7 @@ from asgi_mcp_auth.errors import InvalidServerMetadata, printable
 from asgi_mcp_auth.testing._client import client_of_hosts
 from asgi_mcp_auth.testing._issuer import Issuer
 from asgi_mcp_auth.testing._lifespan import running
+from asgi_mcp_auth.testing._proofs import DPoPAuth
 from asgi_mcp_auth.testing._tools import MCP_FIELDS
 from asgi_mcp_auth.testing._walk import Step, Walk, WalkError
 
@@ -41,12 +43,13 @@ async def walk_discovery(
     message: object = None,
     headers: Mapping[str, str] | None = None,
     token_request: Mapping[str, str] | None = None,
+    dpop: DPoPAuth | None = None,
     lifespan: bool = True,
 ) -> Walk:
     """Follow the MCP authorization flow in process, as a client that knows only the URL of an app.
 
     1. Call without a token. The response must be a 401 with one Bearer challenge (RFC 6750 section 3) that has
-       `resource_metadata`.
+       `resource_metadata`. If it has a DPoP challenge and no Bearer challenge, the walk goes on with DPoP (RFC 9449).
     2. Fetch the resource metadata. Its `resource` must be exactly the called URL (RFC 9728 section 3.3).
     3. Take the first of its `authorization_servers` that is in `issuers`. Fetch its metadata from the URLs that MCP
        names, in order. Its `issuer` must be exactly this server (RFC 8414 section 3.3).
@@ -64,6 +67,7 @@ async def walk_discovery(
         message: A JSON value to POST instead, such as an MCP message.
         headers: Header fields to add to the calls.
         token_request: Parameters to add to the token request. Default: a `client_id`.
+        dpop: The key to go with DPoP, also where Bearer is accepted. Default: a new key, only where Bearer is not.
         lifespan: Run the lifespan of the app around the walk. Pass False if the test runs it.
 
     Returns:
@@ -88,23 +92,30 @@ async def walk_discovery(
     async with AsyncExitStack() as stack:
         started = await stack.enter_async_context(running(app)) if lifespan else app
         client = await stack.enter_async_context(client_of_hosts(issuers, apps={called.origin: started}))
-        return await _Walker(client, calls, resource or url, dict(token_request or {"client_id": "walk"})).walk(issuers)
+        walker = _Walker(client, calls, resource or url, dict(token_request or {"client_id": "walk"}), dpop)
+        return await walker.walk(issuers)
 
 
 class _Walker:
     """One walk, with the steps so far."""
 
     def __init__(
-        self, client: httpx.AsyncClient, calls: Mapping[str, Any], resource: str, token_request: Mapping[str, str]
+        self,
+        client: httpx.AsyncClient,
+        calls: Mapping[str, Any],
+        resource: str,
+        token_request: Mapping[str, str],
+        dpop: DPoPAuth | None,
     ) -> None:
         self._client = client
         self._calls = calls
         self._resource = resource
         self._token_request = token_request
+        self._dpop = dpop
         self._steps: list[Step] = []
 
     async def walk(self, issuers: tuple[Issuer, ...]) -> Walk:
-        challenge = await self._be_challenged()
+        challenge = await self._be_challenged(issuers)
         document = await self._fetch_resource_metadata(challenge)
         server = await self._fetch_server_metadata(self._choose(document, issuers))
         scopes = challenge.params.get("scope") or " ".join(_strings(document.get("scopes_supported")))
@@ -126,14 +137,25 @@ class _Walker:
             steps=tuple(self._steps),
         )
 
-    async def _be_challenged(self) -> Challenge:
+    @property
+    def _scheme(self) -> str:
+        return "Bearer" if self._dpop is None else "DPoP"
+
+    def _challenge(self, response: httpx.Response) -> Challenge | None:
+        return _challenge_of(response, self._scheme)
+
+    async def _be_challenged(self, issuers: tuple[Issuer, ...]) -> Challenge:
         response = await self._send(**self._calls)
-        challenge = _bearer(response)
+        if _challenge_of(response, "Bearer") is None and _challenge_of(response, "DPoP") is not None:
+            self._dpop = self._dpop or DPoPAuth(clock=issuers[0].clock if issuers else time.time)
+        challenge = self._challenge(response)
         self._note(response, _show(challenge) if challenge else "no challenge")
         if response.status_code != UNAUTHORIZED:
             raise self._stopped("without a token, the status has to be 401 (RFC 6750 section 3.1)")
         if challenge is None:
-            raise self._stopped("a 401 needs exactly one Bearer challenge (RFC 6750 section 3)")
+            raise self._stopped(f"a 401 needs exactly one {self._scheme} challenge (RFC 6750 section 3)")
+        if self._dpop is not None and self._dpop.key.alg not in challenge.params.get("algs", "").split():
+            raise self._stopped(f"algs of the challenge does not list {self._dpop.key.alg} (RFC 9449 section 7.1)")
         return challenge
 
     async def _fetch_resource_metadata(self, challenge: Challenge) -> dict[str, Any]:
@@ -179,23 +201,25 @@ class _Walker:
         if endpoint is None or insecure_url(endpoint, allow_http=False):
             raise self._stopped(f"the token_endpoint is {printable(endpoint)}: it has to be an https URL")
         form = {"grant_type": "client_credentials", "resource": self._resource, "scope": scopes, **self._token_request}
-        response = await self._send("POST", endpoint, data={name: value for name, value in form.items() if value})
+        given = {name: value for name, value in form.items() if value}
+        response = await self._send("POST", endpoint, data=given, auth=self._signing(None))
         answer = _document(response)
         if response.status_code != OK or isinstance(answer, str):
             self._note(response, answer if isinstance(answer, str) else printable(answer.get("error")))
             raise self._stopped("no token was granted (RFC 6749 section 5.2)")
         token, kind = answer.get("access_token"), str(answer.get("token_type"))
         self._note(response, f"a {printable(kind)} token with the scopes {printable(answer.get('scope', scopes))}")
-        if not isinstance(token, str) or kind.lower() != "bearer":
-            raise self._stopped("the response has no access_token of the type Bearer (RFC 6749 section 5.1)")
+        if not isinstance(token, str) or kind.lower() != self._scheme.lower():
+            raise self._stopped(f"the response has no access_token of the type {self._scheme} (RFC 6749 section 5.1)")
         return token
 
     async def _call(self, token: str) -> tuple[httpx.Response, str | None]:
         """Return the response, and the scopes of its challenge if it is a 403 `insufficient_scope`."""
         calls = dict(self._calls)
-        calls["headers"] = {**calls["headers"], "authorization": f"Bearer {token}"}
-        response = await self._send(**calls)
-        challenge = _bearer(response)
+        if self._dpop is None:
+            calls["headers"] = {**calls["headers"], "authorization": f"Bearer {token}"}
+        response = await self._send(**calls, auth=self._signing(token))
+        challenge = self._challenge(response)
         self._note(response, "with the token" + (f": {_show(challenge)}" if challenge else ""))
         if response.status_code == UNAUTHORIZED:
             raise self._stopped("the token was rejected")
@@ -203,6 +227,12 @@ class _Walker:
         if response.status_code != FORBIDDEN or challenge is None or not insufficient:
             return response, None
         return response, challenge.params.get("scope", "")
+
+    def _signing(self, token: str | None) -> DPoPAuth | None:
+        """Return what signs a request with this token; None without DPoP."""
+        if self._dpop is not None:
+            self._dpop.token = token
+        return self._dpop
 
     async def _fetch(self, url: str) -> tuple[httpx.Response, dict[str, Any] | None]:
         """Return the response and the JSON object in it. Without an object, note the reason as a step."""
@@ -231,10 +261,10 @@ class _Walker:
         return WalkError(reason, tuple(self._steps))
 
 
-def _bearer(response: httpx.Response) -> Challenge | None:
-    """Return the Bearer challenge of a response if there is exactly one."""
+def _challenge_of(response: httpx.Response, scheme: str) -> Challenge | None:
+    """Return the challenge of a scheme in a response if there is exactly one."""
     found = parse_challenges(response.headers.get("www-authenticate", ""))
-    ours = [challenge for challenge in found if challenge.scheme.lower() == "bearer"]
+    ours = [challenge for challenge in found if challenge.scheme.lower() == scheme.lower()]
     return ours[0] if len(ours) == 1 else None
 
 

@@ -15,29 +15,24 @@ from urllib.parse import parse_qs, unquote_plus, urlsplit
 import anyio
 
 from asgi_mcp_auth._asgi.response import send_response
-from asgi_mcp_auth._oauth.dpop_proof import digest_of
+from asgi_mcp_auth._oauth.dpop_proof import Expected, ProofSettings, check_proof
 from asgi_mcp_auth._oauth.introspection_response import JWT_TYPE
+from asgi_mcp_auth._oauth.jws import ALGORITHMS
 from asgi_mcp_auth._oauth.responses import Response, json_response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.config import ServerMetadataPaths
+from asgi_mcp_auth.errors import Refusal
 from asgi_mcp_auth.testing._client import client_of
 from asgi_mcp_auth.testing._faults import Fault, Faults, send_slowly, stall
 from asgi_mcp_auth.testing._keys import SigningKey
+from asgi_mcp_auth.testing._proofs import present, prove
 
 __all__ = ("Issuer",)
 
 MAX_COUNTED = 1000
 MAX_COUNTED_LENGTH = 1000
 BODY_SECONDS = 30.0
-
-
-def _encode(part: bytes | Mapping[str, Any]) -> bytes:
-    data = part if isinstance(part, bytes) else json.dumps(part, separators=(",", ":")).encode("utf-8")
-    return base64.urlsafe_b64encode(data).rstrip(b"=")
-
-
-def _present(members: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if value is not ...}
+PROOFS = ProofSettings(frozenset(ALGORITHMS), 300.0)
 
 
 class Issuer:
@@ -86,6 +81,7 @@ class Issuer:
             "introspection_endpoint": f"{base}/introspect",
             "response_types_supported": [],
             "grant_types_supported": ["client_credentials"],
+            "dpop_signing_alg_values_supported": list(ALGORITHMS),
         }
         self._opaque: dict[str, dict[str, Any]] = {}
 
@@ -103,9 +99,7 @@ class Issuer:
         self, header: bytes | Mapping[str, Any], payload: bytes | Mapping[str, Any], *, key: SigningKey | None = None
     ) -> str:
         """Return a compact JWS over exactly these parts, without checking them."""
-        signing_input = _encode(header) + b"." + _encode(payload)
-        signature = (key or self.keys[0]).signature(signing_input)
-        return (signing_input + b"." + _encode(signature)).decode("ascii")
+        return (key or self.keys[0]).sign(header, payload)
 
     def claims(self, audience: str | list[str] | None, **changes: Any) -> dict[str, Any]:
         """Return the claims of an RFC 9068 access token (section 2.2), with changes; `...` removes a claim."""
@@ -119,7 +113,7 @@ class Issuer:
             "exp": now + 300,
             "jti": secrets.token_urlsafe(12),
         } | changes
-        return {name: value for name, value in _present(claims).items() if name != "aud" or value is not None}
+        return {name: value for name, value in present(claims).items() if name != "aud" or value is not None}
 
     def mint(
         self,
@@ -170,17 +164,7 @@ class Issuer:
             claims: Claims to add or replace, such as `iat=0`; the value `...` removes a claim.
         """
         signer = key or self.proof_key
-        public = {name: value for name, value in signer.jwk.items() if name not in ("kid", "alg", "use")}
-        members: dict[str, Any] = {"typ": "dpop+jwt", "alg": signer.alg, "jwk": public} | dict(header or {})
-        content: dict[str, Any] = {
-            "jti": secrets.token_urlsafe(12),
-            "htm": method,
-            "htu": url.partition("#")[0].partition("?")[0],
-            "iat": int(self.clock()),
-            "ath": ... if token is None else digest_of(token.encode("ascii")),
-            "nonce": ... if nonce is None else nonce,
-        } | claims
-        return self.sign(_present(members), _present(content), key=signer)
+        return prove(signer, method, url, token, now=self.clock(), nonce=nonce, header=header or {}, claims=claims)
 
     def mint_opaque(self, audience: str | list[str] | None, **claims: Any) -> str:
         """Return an opaque access token, which `/introspect` knows; the arguments are those of `mint`."""
@@ -271,7 +255,7 @@ class Issuer:
             return self.document(self.jwks())
         if path == f"{self._path}/token" and request.method == "POST":
             form = {name: values[0] for name, values in parse_qs(body.decode("ascii", "replace")).items()}
-            return self._token(form)
+            return self._token(form, request.fields.get(b"dpop"))
         if path == f"{self._path}/introspect" and request.method == "POST":
             return self._introspect(request, parse_qs(body.decode("ascii", "replace")))
         return json_response(404, {"error": "not_found"})
@@ -300,15 +284,27 @@ class Issuer:
         held = () if self.cache_control is None else ((b"cache-control", self.cache_control.encode("latin-1")),)
         return json_response(200, content, held, store=True)
 
-    def _token(self, form: dict[str, str]) -> Response:
-        """Grant client credentials (RFC 6749 section 4.4) with a resource indicator (RFC 8707)."""
+    def _token(self, form: dict[str, str], proofs: list[bytes] | None) -> Response:
+        """Grant client credentials (RFC 6749 section 4.4) with a resource indicator (RFC 8707).
+
+        A request with a DPoP proof gets a token that is bound to its key (RFC 9449 section 5).
+        """
         if form.get("grant_type") != "client_credentials":
             return json_response(400, {"error": "unsupported_grant_type"})
         if "resource" not in form:
             return json_response(400, {"error": "invalid_target"})
         client_id, scope = form.get("client_id", "demo"), form.get("scope", "")
-        token = self.mint(form["resource"], sub=client_id, client_id=client_id, scope=scope)
-        answer = {"access_token": token, "token_type": "Bearer", "expires_in": 300, "scope": scope}
+        cnf: Any = ...
+        if proofs is not None:
+            expected = Expected("POST", self.metadata["token_endpoint"], None, None)
+            try:
+                proof = check_proof(proofs, expected, PROOFS, self.clock(), lambda _: None)
+            except Refusal as refused:
+                return json_response(400, {"error": "invalid_dpop_proof", "error_description": str(refused.found)})
+            cnf = {"jkt": proof.key.thumbprint}
+        token = self.mint(form["resource"], sub=client_id, client_id=client_id, scope=scope, cnf=cnf)
+        kind = "Bearer" if proofs is None else "DPoP"
+        answer = {"access_token": token, "token_type": kind, "expires_in": 300, "scope": scope}
         return json_response(200, answer)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
@@ -11,6 +14,11 @@ from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_
 from asgi_mcp_auth._oauth.dpop_proof import thumbprint
 
 __all__ = ("SigningKey",)
+
+
+def _encode(part: bytes | Mapping[str, Any]) -> bytes:
+    data = part if isinstance(part, bytes) else json.dumps(part, separators=(",", ":")).encode("utf-8")
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 class SigningKey:
@@ -51,7 +59,17 @@ class SigningKey:
     @property
     def thumbprint(self) -> str:
         """The SHA-256 thumbprint of the public key (RFC 7638), as `cnf.jkt` of a bound token contains it."""
-        return thumbprint({name: value for name, value in self.jwk.items() if name not in ("kid", "alg", "use")})
+        return thumbprint(self.public)
+
+    @property
+    def public(self) -> dict[str, str]:
+        """The required members of the public JWK, as the header of a DPoP proof contains them."""
+        return {name: value for name, value in self.jwk.items() if name not in ("kid", "alg", "use")}
+
+    def sign(self, header: bytes | Mapping[str, Any], payload: bytes | Mapping[str, Any]) -> str:
+        """Return a compact JWS over exactly these parts, without checking them."""
+        signing_input = _encode(header) + b"." + _encode(payload)
+        return (signing_input + b"." + _encode(self.signature(signing_input))).decode("ascii")
 
     def signature(self, signing_input: bytes) -> bytes:
         """Return the JWS signature of `signing_input`."""
