@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 
 from asgi_mcp_auth._keys.http import ClientFactory
+from asgi_mcp_auth._keys.key_cache import unfit_directory
 from asgi_mcp_auth._policy.compile import MetadataSigner
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
 from asgi_mcp_auth._verify.hooks import Authorize
@@ -256,7 +258,7 @@ class MCPAuthOptions(TypedDict, total=False):
         Option(
             None,
             "A secret of at least 32 characters that all processes of a server share: the nonces of DPoP are made with "
-            "it. In a file, refer to it with `from_env` or `from_file`.",
+            "it, and `key_cache` is signed with it. In a file, refer to it with `from_env` or `from_file`.",
             _a_secret,
         ),
     ]
@@ -319,6 +321,15 @@ class MCPAuthOptions(TypedDict, total=False):
             "Seconds that one operation of the store may take. After three failures, requests that need the store are "
             "answered 503 `store_unavailable` at once, and one a second tries again.",
             seconds(0.001, 10.0),
+        ),
+    ]
+    key_cache: Annotated[
+        str | None,
+        Option(
+            None,
+            "Keep the key sets of the issuers that the configuration names beyond this process, so that a new process "
+            'needs no issuer: a directory with mode 0700 that belongs to the user of the process, or `"store"` for '
+            "`store`. Needs `shared_secret`, which signs the entries.",
         ),
     ]
     session_binding: Annotated[
@@ -501,6 +512,24 @@ class Settings(MiddlewareOptions, total=False):
     ]
 
 
+def _check_key_cache(options: Mapping[str, object], problems: Problems) -> None:
+    """Report a cache of keys whose entries could not be signed, or that other users could write to."""
+    cache = options["key_cache"]
+    if cache is None:
+        return
+    if not isinstance(cache, str) or not cache:
+        problems.add("key_cache", f"{show(cache)} is not a directory.", 'Pass "store", or the path of a directory.')
+    elif cache != IN_STORE and (why := unfit_directory(Path(cache))) is not None:
+        fix = f"Create it for the user that runs the server: install -d -m 700 {cache}"
+        problems.add("key_cache", f"{show(cache)} cannot be used: {why}.", fix)
+    if options["shared_secret"] is None:
+        fix = "Set shared_secret to the same secret in all processes."
+        problems.add("key_cache", "Without shared_secret, its entries cannot be signed.", fix)
+
+
+IN_STORE = "store"
+"""The value of `key_cache` for the store instead of a directory."""
+
 STORE_USERS = ("session_binding",)
 """The options that need `store`. DPoP uses it to remember proofs, and remembers them in the process without one."""
 
@@ -540,6 +569,7 @@ def check_options(options: Mapping[str, object], protected_resources: object, pr
     if getattr(complete["dpop_settings"], "require_nonce", False) is True and complete["shared_secret"] is None:
         fix = "Set shared_secret to the same secret in all processes."
         problems.add("dpop_settings.require_nonce", "Nonces cannot be made without shared_secret.", fix)
+    _check_key_cache(complete, problems)
     _check_store(complete, protected_resources, problems)
     return cast("MCPAuthOptions", complete)
 
@@ -547,6 +577,8 @@ def check_options(options: Mapping[str, object], protected_resources: object, pr
 def _check_store(options: Mapping[str, object], protected_resources: object, problems: Problems) -> None:
     """Report options that need a store, and a store that nothing uses."""
     users = [name for name in STORE_USERS if options[name]]
+    if options["key_cache"] == IN_STORE:
+        users.append("key_cache")
     if options["store"] is None and users:
         fix = "Set store= to a store that all processes share; MemoryStore() is for a single process."
         problems.add("store", f"{' and '.join(users)} cannot be used without a store.", fix)

@@ -15,9 +15,10 @@ from asgi_mcp_auth._asgi.authorizer import Authorizer
 from asgi_mcp_auth._asgi.mount_check import Warnings
 from asgi_mcp_auth._compat.servers import MODULES
 from asgi_mcp_auth._keys.http import Fetcher
+from asgi_mcp_auth._keys.key_cache import KeyCache, KeyDirectory
 from asgi_mcp_auth._keys.registry import Issuers, KeySets
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
-from asgi_mcp_auth._options import MCPAuthOptions
+from asgi_mcp_auth._options import IN_STORE, MCPAuthOptions
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, CompiledIntrospection
@@ -129,6 +130,16 @@ class Protection:
             )
 
 
+def _make_key_cache(options: MCPAuthOptions, store: SharedStore | None) -> KeyCache | None:
+    """Return the cache of keys; None if there is none, or it cannot be made, which `check_options` reports."""
+    path, secret = cast("object", options["key_cache"]), cast("object", options["shared_secret"])
+    if not isinstance(path, str) or not isinstance(secret, str):
+        return None
+    if path != IN_STORE:
+        return KeyCache(secret, KeyDirectory(path))
+    return None if store is None else KeyCache(secret, StoreUse(store, Use.KEYS))
+
+
 @dataclass(frozen=True, slots=True)
 class ProtectionBuilder:
     """Builds protections from configurations that share key sets, the refusal log and warnings.
@@ -158,12 +169,17 @@ class ProtectionBuilder:
     @classmethod
     def of(cls, options: MCPAuthOptions) -> ProtectionBuilder:
         """Return a builder with key sets of its own."""
+        store = None
+        if isinstance(options["store"], Store):  # `check_options` reports another type
+            is_local = type(options["store"]) is MemoryStore
+            store = SharedStore(options["store"], None if is_local else options["store_timeout"])
         key_sets = KeySets(
             Fetcher(options["http_client"]),
             clock=options["clock"],
             allow_http=options["dangerously_allow_http"],
             allow_private=options["dangerously_allow_private_addresses"],
             unproven_fetches_per_minute=options["unproven_fetches_per_minute"],
+            cache=_make_key_cache(options, store),
         )
         hooks = HookCaller(options["hook_timeout"], options["clock"])
         modules = frozenset(MODULES & sys.modules.keys())
@@ -173,10 +189,6 @@ class ProtectionBuilder:
             from asgi_mcp_auth._telemetry.otel import OpenTelemetry  # noqa: PLC0415 - an optional package
 
             observers = (*observers, OpenTelemetry(key_sets.status))
-        store = None
-        if isinstance(options["store"], Store):  # `check_options` reports another type
-            is_local = type(options["store"]) is MemoryStore
-            store = SharedStore(options["store"], None if is_local else options["store_timeout"])
         return cls(
             options=options,
             key_sets=key_sets,

@@ -162,9 +162,7 @@ class MCPAuth:
             ConfigurationError: The resource is not configured.
         """
         index, protection = self._index_of(resource), self._protection
-        return TokenVerifier(
-            protection.config.resources[index], protection.authenticators[index], protection.refusal_log
-        )
+        return TokenVerifier(protection.config.resources[index], protection.authenticators[index], protection.reporter)
 
     def jwt_verifier(self, resource: str | None = None) -> JWTVerifier:
         """Return the verification of JWTs as a verifier, for a verifier of your own to call.

@@ -27,6 +27,8 @@ class Event(StrEnum):
 
     KEYS_FETCHED = "keys_fetched"
     KEYS_CHANGED = "keys_changed"
+    KEYS_LOADED = "keys_loaded"
+    KEYS_CACHE_REJECTED = "keys_cache_rejected"
     KEY_SKIPPED = "key_skipped"
     KEYS_REFRESH_FAILED = "keys_refresh_failed"
     KEYS_STALE = "keys_stale"

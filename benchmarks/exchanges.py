@@ -121,6 +121,7 @@ def make_exchange(
     *,
     path: Callable[[], str] | str = "/mcp",
     body: bytes | None = None,
+    method: str | None = None,
     proof: Callable[[], str] | None = None,
 ) -> Exchange:
     """Return an exchange with an app. Callables return another token, path or DPoP proof for each request."""
@@ -129,7 +130,7 @@ def make_exchange(
     def make() -> dict[str, Any]:
         given = token() if callable(token) else token
         proven = None if proof is None else proof()
-        return make_scope(path() if callable(path) else path, given, length=length, proof=proven)
+        return make_scope(path() if callable(path) else path, given, length=length, method=method, proof=proven)
 
     return Exchange(app, make, body or b"")
 

@@ -54,8 +54,14 @@ BRIDGED = "known token, MCP SDK bridge"
 BELOW = "known token, below the resource's path"
 OBSERVED = "known token, with an observer"
 SAMPLED = "known token, with an observer that wants nothing"
-AUDITED = "known token, audited, with reading the body"
+NOT_AUDITED = "known token, with an audit log that wants nothing"
+AUDITED = "known token, audited"
+AUDITED_CALL = "known token, audited tool call"
 MEASURED = "known token, with telemetry"
+KNOWN = "known token"
+REFUSED = "no token: 401"
+REPORTING = ((SAMPLED, KNOWN, 2.0), (OBSERVED, KNOWN, 10.0), (MEASURED, KNOWN, 10.0), (AUDITED, NOT_AUDITED, 10.0))
+"""What may be added to a known token, in µs: what reports, what it is compared with, and the limit."""
 PROVEN = "known token, with a DPoP proof"
 
 VerifyOnce = Callable[[], None]
@@ -125,25 +131,45 @@ def simple_cases(issuer: Issuer) -> list[Case]:
     """Return the cases with one known token, with no token, and for the metadata."""
     app, known = protected(issuer), issuer.mint(RESOURCE, scope=SCOPE)
     checking, least = protected(issuer, options={"allowed_hosts": ["mcp.example.com"]}), Least(trivial_app, known)
-    observed = protected(issuer, options={"on_decision": [ignore]})
-    sampled = protected(issuer, options={"on_decision": [SampledOut()]})
-    audit: MCPAuthOptions = {"audit": "best_effort", "audit_sink": ignore_line, "audit_operations": ["*"]}
-    audited, measured = protected(issuer, reading_app, options=audit), protected(issuer, options={"telemetry": True})
     revocable = protected(issuer, options={"is_revoked": never_revoked})
     return [
         NOTHING,
         Case(name=BARE, exchange=make_exchange(trivial_app, known)),
         Case(name=LEAST, exchange=make_exchange(least, known), control=BARE),
-        Case(name="known token", exchange=make_exchange(app, known), control=BARE),
+        Case(name=KNOWN, exchange=make_exchange(app, known), control=BARE),
         Case(name=BELOW, exchange=make_exchange(app, known, path="/mcp/notes/1"), control=BARE),
-        Case(name=OBSERVED, exchange=make_exchange(observed, known), control=BARE),
-        Case(name=SAMPLED, exchange=make_exchange(sampled, known), control=BARE),
-        Case(name=AUDITED, exchange=make_exchange(audited, known, body=make_body(200)), control=BARE),
-        Case(name=MEASURED, exchange=make_exchange(measured, known), control=BARE),
         Case(name="known token, revocation hook", exchange=make_exchange(revocable, known), control=BARE),
         Case(name="known token, Host checked", exchange=make_exchange(checking, known), control=BARE),
-        Case(name="no token: 401", exchange=make_exchange(app), expected=401, control=BARE),
+        Case(name=REFUSED, exchange=make_exchange(app), expected=401, control=BARE),
         Case(name="metadata document", exchange=make_exchange(app, path=METADATA_PATH), control=BARE),
+    ]
+
+
+def audited(issuer: Issuer, *operations: str) -> Any:
+    """Return an app whose audit log has these operations."""
+    options: MCPAuthOptions = {
+        "audit": "best_effort",
+        "audit_sink": ignore_line,
+        "audit_operations": [*operations],
+    }
+    return protected(issuer, reading_app, options=options)
+
+
+def reporting_cases(issuer: Issuer) -> list[Case]:
+    """Return the cases with one known token whose decision is reported."""
+    known = issuer.mint(RESOURCE, scope=SCOPE)
+    observed = protected(issuer, options={"on_decision": [ignore]})
+    sampled = protected(issuer, options={"on_decision": [SampledOut()]})
+    measured, every = protected(issuer, options={"telemetry": True}), audited(issuer, "*")
+    no_call = audited(issuer, "tools/call purge*")
+    body = make_body(200)
+    return [
+        Case(name=OBSERVED, exchange=make_exchange(observed, known), control=BARE),
+        Case(name=SAMPLED, exchange=make_exchange(sampled, known), control=BARE),
+        Case(name=MEASURED, exchange=make_exchange(measured, known), control=BARE),
+        Case(name=NOT_AUDITED, exchange=make_exchange(no_call, known, method="GET"), control=BARE),
+        Case(name=AUDITED, exchange=make_exchange(every, known, method="GET"), control=BARE),
+        Case(name=AUDITED_CALL, exchange=make_exchange(every, known, body=body), control=BARE),
     ]
 
 
@@ -281,7 +307,7 @@ def promises(times: Times, algorithms: Table, importing: Spread) -> list[Promise
     by_name = {row[0]: row for row in algorithms.rows}
 
     def beside(case: str, limit: float, control: str = BARE, name: str | None = None) -> Promise:
-        floor = added(times[LEAST], times[BARE]) if case == "known token" else None
+        floor = added(times[LEAST], times[BARE]) if case == KNOWN else None
         measured = added(times[case], times[control])
         return Promise(name=name or case, limit=limit, measured=measured, unit="µs added", floor=floor)
 
@@ -297,11 +323,12 @@ def promises(times: Times, algorithms: Table, importing: Spread) -> list[Promise
         return Promise(name=PROVEN, limit=limit, measured=measured, unit="times the bare ES256 check")
 
     return [
-        beside("known token", 7),
+        beside(KNOWN, 7),
         beside(BELOW, 8),
         beside(OBSERVED, 8),
+        *(beside(case, limit, control, f"{case}, over: {control}") for case, control, limit in REPORTING),
         *([beside(BRIDGED, 10)] if BRIDGED in times else []),
-        beside("no token: 401", 4.5),
+        beside(REFUSED, 4.5),
         beside("metadata document", 4.5),
         proven(1.6),
         checked("RS256", 3, 2.5, "times the bare check"),
@@ -316,7 +343,12 @@ async def measure_all(effort: Effort) -> Report:
     rounds, calls, few = effort.of(25, 2), effort.of(500, 3), effort.of(100, 2)
     issuer = Issuer(algorithms=ALGORITHMS)
     population = (1, 100, 10_000)[: effort.of(3, 2)]
-    simple = [*simple_cases(issuer), proof_case(issuer, few), *await population_cases(population, few)]
+    simple = [
+        *simple_cases(issuer),
+        *reporting_cases(issuer),
+        proof_case(issuer, few),
+        *await population_cases(population, few),
+    ]
     bodies, signed = await body_cases(issuer, effort), algorithm_cases(issuer, few)
     bridged = bridge_cases(issuer)
     times = await measure([*simple, *signed, *bodies, *bridged], rounds=rounds, calls=calls)

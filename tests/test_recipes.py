@@ -28,6 +28,7 @@ import asgi_mcp_auth
 from asgi_mcp_auth import ConfigurationError, MCPAuth
 from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.cli._recipes import recipe_names
+from asgi_mcp_auth.errors import Reason
 
 yaml: Any = importlib.import_module("yaml")
 pytestmark = pytest.mark.full  # a process for each recipe
@@ -334,30 +335,42 @@ SELECTOR = re.compile(r"\b(asgi_mcp_auth_\w+)(?:\{([^}]*)\})?")
 
 @pytest.mark.requirement("AU-4")
 def test_prometheus_has_every_series_that_the_dashboard_asks_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`grafana.json` asks for names and labels that the metrics of `prometheus.py` have."""
-    down = f"http://127.0.0.1:{free_port()}"
+    """Each query of `grafana.json` selects series that `prometheus.py` has after real requests, with the labels used."""
     port = free_port()
     monkeypatch.setenv("METRICS_PORT", str(port))
-    with served(tmp_path, "prometheus.py", down) as (origin, _):
-        assert get(f"{origin}/mcp", "not-a-token").status_code == 401
+    with served(tmp_path, "prometheus.py", issuer.url) as (origin, _):
+        url = f"{origin}/mcp"
+        good = issuer.token(url)
+        for token, status in ((good, 400), (good, 400), ("not-a-token", 401), (issuer.token(url, "notes:write"), 403)):
+            assert get(url, token).status_code == status
         text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
     samples = [one for family in text_string_to_metric_families(text) for one in family.samples]
-    typed = set(re.findall(r"^# TYPE (\S+)", text, flags=re.MULTILINE)) | {one.name for one in samples}
-    labels = {name for one in samples for name in one.labels} | {"issuer"}
     dashboard = json.loads((RECIPES / "grafana.json").read_text("utf-8"))
+    asked: set[str] = set()
     for panel in dashboard["panels"]:
         [target] = panel["targets"]
         [(name, matchers)] = SELECTOR.findall(target["expr"])
-        assert name in typed, target["expr"]
+        asked.add(name)
+        series = [one.labels for one in samples if one.name == name]
+        assert series, target["expr"]
         grouped = re.findall(r"by \(([^)]*)\)", target["expr"])
-        asked = {one.strip() for group in grouped for one in group.split(",")} | set(
-            re.findall(r"(\w+)[=~!]", matchers)
-        )
-        assert asked <= labels, target["expr"]
-    [refused] = [one for one in samples if one.name == "asgi_mcp_auth_decisions_total"]
-    assert (refused.labels["outcome"], refused.labels["reason"], refused.value) == ("refused", "malformed_token", 1)
+        for labels in series:
+            assert {one.strip() for group in grouped for one in group.split(",")} <= labels.keys(), target["expr"]
+        for label, operator, value in re.findall(r'(\w+)(=~|=)"([^"]*)"', matchers):
+            known = {labels[label] for labels in series}
+            assert value in known if operator == "=" else {*value.split("|")} <= {*Reason}, target["expr"]
+    ours = {one.name for one in samples if one.name.startswith("asgi_mcp_auth_")}
+    assert {name.removesuffix("_total").removesuffix("_bucket") for name in asked} == {
+        re.sub(r"_(total|bucket|count|sum|created)$", "", name) for name in ours
+    }
+    counts = {
+        (one.labels["outcome"], one.labels["reason"]): one.value
+        for one in samples
+        if one.name == "asgi_mcp_auth_decisions_total"
+    }
+    assert counts == {("allowed", ""): 2, ("refused", "malformed_token"): 1, ("refused", "insufficient_scope"): 1}
 
 
 def test_audit_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from pydantic import AnyHttpUrl
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from asgi_mcp_auth import ConfigurationError, MCPAuth
+from asgi_mcp_auth import ConfigurationError, Decision, MCPAuth
 from asgi_mcp_auth.errors import Unavailable
 from asgi_mcp_auth.testing import Issuer
 
@@ -43,6 +44,42 @@ async def test_a_token_that_cannot_be_verified_raises_unavailable(issuer: Issuer
     with pytest.raises(Unavailable) as raised:
         await configured(issuer, http_client=broken).token_verifier().verify_token(token(issuer))
     assert token(issuer) not in repr(raised.value)
+
+
+@pytest.mark.requirement("AU-1")
+async def test_every_token_is_a_decision(issuer: Issuer, anyio_backend: str) -> None:
+    seen: list[Decision] = []
+    lines: list[str] = []
+    audit: dict[str, Any] = {"audit": "best_effort", "audit_sink": lines.append, "audit_operations": ["*"]}
+    verifier = configured(issuer, on_decision=[seen.append], **audit).token_verifier()
+    good = token(issuer, jti="j1")
+    for text in (good, good, token(issuer, exp=0)):
+        await verifier.verify_token(text)
+    assert [(one.outcome, one.reason, one.cache_hit) for one in seen] == [
+        ("allowed", None, False),
+        ("allowed", None, True),
+        ("refused", "token_expired", None),
+    ]
+    for decision in seen:
+        assert (decision.resource, decision.path, decision.credential, decision.alg) == (R, "/mcp", "bearer", "RS256")
+        assert (decision.issuer, decision.scopes_needed) == (ISS, ("mcp:read",))
+        assert decision.kid == issuer.keys[0].kid
+        assert (decision.verify_seconds or 0) > 0
+    assert (seen[0].client_id, seen[0].scopes_granted) == ("c1", ("mcp:read",))
+    assert seen[0].jti_hash == sha256(b"j1").hexdigest()
+    assert [json.loads(line)["outcome"] for line in lines] == ["allowed", "allowed", "refused"]
+
+
+@pytest.mark.requirement("AU-5")
+async def test_a_token_that_a_required_audit_log_cannot_record_is_not_accepted(
+    issuer: Issuer, anyio_backend: str
+) -> None:
+    def full(line: str) -> None:
+        raise OSError
+
+    audit: dict[str, Any] = {"audit": "required", "audit_sink": full, "audit_operations": ["*"]}
+    with pytest.raises(Unavailable):
+        await configured(issuer, **audit).token_verifier().verify_token(token(issuer))
 
 
 def test_a_resource_is_compared_exactly(issuer: Issuer) -> None:

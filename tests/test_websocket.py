@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -35,6 +36,7 @@ from harness import (
 from asgi_mcp_auth import (
     AuthInfo,
     AuthServerConfig,
+    Decision,
     MCPAuth,
     ResourceServerConfig,
     ResourceServerMetadata,
@@ -416,8 +418,33 @@ async def test_an_app_that_accepts_too_late_is_refused(issuer: Issuer, clock: Cl
     assert sent == [CLOSED]
 
 
+@pytest.mark.requirement("AU-1", "AU-5")
+@pytest.mark.usefixtures("_awake")
+async def test_a_websocket_that_ends_with_its_token_is_reported_with_its_caller(issuer: Issuer, clock: Clock) -> None:
+    seen: list[Decision] = []
+    lines: list[str] = []
+    audit: dict[str, Any] = {"audit": "best_effort", "audit_sink": lines.append, "audit_operations": ["*"]}
+    guarded, socket = protect(issuer, waiting, on_decision=[seen.append], **audit), Socket()
+    async with anyio.create_task_group() as group:
+        group.start_soon(guarded, socket.scope(token(issuer)), socket.receive, socket.send)
+        await until(lambda: len(socket.sent) == 1)
+        assert [one.outcome for one in seen] == ["allowed"]
+        clock.now += 10_000
+        await until(lambda: CLOSED in socket.sent)
+        socket.gone.set()
+    allowed, expired = seen
+    assert (allowed.outcome, expired.outcome) == ("allowed", "expired")
+    assert expired.auth_info is allowed.auth_info
+    assert expired.time >= allowed.time + 10_000
+    facts = ("resource", "path", "kid", "alg", "credential", "scopes_needed", "verify_seconds")
+    assert [getattr(expired, name) for name in facts] == [getattr(allowed, name) for name in facts]
+    assert [json.loads(line)["outcome"] for line in lines] == ["allowed", "expired"]
+
+
 @pytest.mark.usefixtures("_awake")
 async def test_an_app_that_closed_before_is_closed_once(issuer: Issuer, clock: Clock) -> None:
+    seen: list[Decision] = []
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
@@ -426,8 +453,9 @@ async def test_an_app_that_closed_before_is_closed_once(issuer: Issuer, clock: C
         await anyio.sleep(0.05)
 
     socket = Socket()
-    await protect(issuer, app)(socket.scope(token(issuer)), socket.receive, socket.send)
+    await protect(issuer, app, on_decision=[seen.append])(socket.scope(token(issuer)), socket.receive, socket.send)
     assert socket.sent == [{"type": "websocket.accept"}, {"type": "websocket.close", "code": 4000}]
+    assert [one.outcome for one in seen] == ["allowed"]
 
 
 @pytest.mark.usefixtures("_awake")

@@ -52,6 +52,8 @@ class CachedDocument(Generic[T]):
         fetch: Fetches the document, and the lifetime that its server states; raises `DiscoveryError`.
         clock: Seconds since the epoch.
         settings: The cache settings.
+        load: Returns the document as another process fetched it: with its lifetime, and when that was. It is called
+            before a fetch if no usable document is held; None if there is no such process.
 
     Attributes:
         value: The document; None before the first successful fetch.
@@ -70,6 +72,7 @@ class CachedDocument(Generic[T]):
         *,
         clock: Callable[[], float],
         settings: JWKSCacheSettings,
+        load: Callable[[], Awaitable[tuple[T, float | None, float] | None]] | None = None,
     ) -> None:
         self.value: T | None = None
         self.state = State()
@@ -79,6 +82,7 @@ class CachedDocument(Generic[T]):
         self._what = what
         self._issuer = issuer
         self._fetch = fetch
+        self._load = load
         self._clock = clock
         self._settings = settings
         self._reported: str | None = None  # the last event since the last success that was logged
@@ -146,7 +150,9 @@ class CachedDocument(Generic[T]):
             self.state = replace(self.state, refresh_from=float("-inf"), fresh_until=float("-inf"))
 
     async def _attempt(self) -> bool:
-        """Fetch once, within a time limit; every failure counts for the back-off."""
+        """Load or fetch once, within a time limit; every failure counts for the back-off."""
+        if self._load is not None and await self._load_from(self._load):
+            return True
         self.started += 1
         number, started_at = self.started, self._clock()  # the document is at least as new as this
         received, error = None, TIMED_OUT
@@ -168,6 +174,27 @@ class CachedDocument(Generic[T]):
         value, lifetime = received
         self._succeeded(value, lifetime, started_at)
         self.answered = max(self.answered, number)
+        return True
+
+    async def _load_from(self, load: Callable[[], Awaitable[tuple[T, float | None, float] | None]]) -> bool:
+        """Take over what another process fetched, if this one holds nothing that may be used. Return whether it did."""
+        if stage(self.state, self._clock()) is not Freshness.UNUSABLE:
+            return False
+        loaded = await load()
+        if loaded is None:
+            return False
+        value, lifetime, fetched_at = loaded
+        jitter = random.random()  # noqa: S311 - spreads load
+        state = State().succeeded(fetched_at, lifetime, jitter, self._settings)
+        if stage(state, self._clock()) is Freshness.UNUSABLE:
+            return False
+        self.value, self.state = value, state
+        self._log(
+            logging.INFO,
+            "loaded",
+            "Using the %s of %s that another process fetched %.0f s ago",
+            self._clock() - fetched_at,
+        )
         return True
 
     def _succeeded(self, value: T, lifetime: float | None, started_at: float) -> None:

@@ -20,6 +20,7 @@ import anyio
 from asgi_mcp_auth._keys.background import SingleFlight
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
+from asgi_mcp_auth._keys.key_cache import KeyCache
 from asgi_mcp_auth._keys.probation import Probation
 from asgi_mcp_auth._keys.remote_jwks import MAX_FETCHES_AT_ONCE, RemoteJWKS
 from asgi_mcp_auth._oauth.access_token import TokenRules
@@ -68,6 +69,7 @@ class KeySets:
         allow_http: Whether plain http beyond loopback was dangerously allowed.
         allow_private: Whether addresses that are not public were dangerously allowed everywhere.
         unproven_fetches_per_minute: The budget for issuers that match a pattern and were never fetched, in total.
+        cache: Keeps the keys of issuers that the configuration names beyond this process; None for no such cache.
     """
 
     def __init__(
@@ -78,15 +80,17 @@ class KeySets:
         allow_http: bool,
         allow_private: bool,
         unproven_fetches_per_minute: int,
+        cache: KeyCache | None = None,
     ) -> None:
         self._fetcher = fetcher
+        self._cache = cache
         self._clock = clock
         self._allow_http = allow_http
         self._allow_private = allow_private
         self._named: set[RemoteJWKS] = set()
         self._preloaded: set[RemoteJWKS] = set()
         # A pool, or a token that was verified with it, keeps the key set of another issuer alive.
-        self._all: WeakValueDictionary[Hashable, RemoteJWKS] = WeakValueDictionary()
+        self._all: WeakValueDictionary[tuple[Hashable, bool], RemoteJWKS] = WeakValueDictionary()
         self._probation = Probation(self._admitted, clock=clock, fetches_per_minute=unproven_fetches_per_minute)
 
     def named(self, trusted: TrustedIssuer) -> RemoteJWKS:
@@ -139,6 +143,7 @@ class KeySets:
                 operator_named=named,
                 allow_private=self._allow_private,
                 proven=proven,
+                cache=self._cache if named else None,
             )
         keys.resources.add(trusted.rules.resource)
         return keys
@@ -174,18 +179,18 @@ class KeySets:
     @contextmanager
     def fetching_with(self, new_client: ClientFactory) -> Generator[None]:
         """For tests: fetch with other clients within the block. What was fetched before is dropped at both ends."""
-        before = self._fetcher
-        self._reset(Fetcher(new_client))
+        before, cache = self._fetcher, self._cache
+        self._reset(Fetcher(new_client), None)
         try:
             yield
         finally:
-            self._reset(before)
+            self._reset(before, cache)
 
-    def _reset(self, fetcher: Fetcher) -> None:
-        self._fetcher = fetcher
+    def _reset(self, fetcher: Fetcher, cache: KeyCache | None) -> None:
+        self._fetcher, self._cache = fetcher, cache
         self._probation.reset()
-        for keys in tuple(self._all.values()):
-            keys.reset(fetcher)
+        for (_, named), keys in tuple(self._all.items()):
+            keys.reset(fetcher, cache if named else None)
 
     def unusable(self) -> tuple[str, ...]:
         """Return the named issuers whose keys cannot be used now."""

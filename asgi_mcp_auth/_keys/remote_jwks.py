@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
 
+from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.cached_document import CachedDocument
 from asgi_mcp_auth._keys.discovery import discover
 from asgi_mcp_auth._keys.http import Fetcher
+from asgi_mcp_auth._keys.key_cache import CachedKeys, KeyCache
 from asgi_mcp_auth._oauth.http_cache import (
     Freshness,
+    State,
     TokenBucket,
     seconds_until_fetch_allowed,
     stage,
@@ -105,6 +110,7 @@ class RemoteJWKS:
         operator_named: Whether the configuration names the issuer.
         allow_private: Whether URLs that the configuration does not name may have addresses that are not public.
         proven: Whether the issuer is known to exist: the configuration or a resolver names it. True after a fetch.
+        cache: Keeps the keys beyond this process; None to keep them here only.
     """
 
     def __init__(
@@ -119,6 +125,7 @@ class RemoteJWKS:
         operator_named: bool = True,
         allow_private: bool = False,
         proven: bool = True,
+        cache: KeyCache | None = None,
     ) -> None:
         self.issuer = issuer
         self.proven = proven
@@ -136,11 +143,13 @@ class RemoteJWKS:
         self._unknown_kid_fetches = TokenBucket(UNKNOWN_KID_FETCHES_PER_MINUTE)
         self._reported_unfit: set[str] = set()
         self._static_keys = static_keys
-        self.reset(fetcher)
+        self._source = json.dumps([issuer, config.metadata_url, config.jwks_uri, _jwks_uri(config)])
+        self.reset(fetcher, cache)
 
-    def reset(self, fetcher: Fetcher) -> None:
+    def reset(self, fetcher: Fetcher, cache: KeyCache | None) -> None:
         """Drop everything that was fetched, fetches under way included."""
         self._fetcher = fetcher
+        self._cache = cache
         config, clock = self._config, self._clock
         self._unknown_kids.clear()
         self._unknown_kid_fetches = TokenBucket(UNKNOWN_KID_FETCHES_PER_MINUTE)
@@ -148,7 +157,14 @@ class RemoteJWKS:
             "metadata", self.issuer, self._fetch_metadata, clock=clock, settings=METADATA_CACHE
         )
         self._metadata.reports_failures = False  # the record of the key set's failure has the same text
-        self.document = CachedDocument("keys", self.issuer, self._fetch_keys, clock=clock, settings=config.jwks_cache)
+        self.document = CachedDocument(
+            "keys",
+            self.issuer,
+            self._fetch_keys,
+            clock=clock,
+            settings=config.jwks_cache,
+            load=None if cache is None else partial(self._load_keys, cache),
+        )
         """The key set; another object after `reset`."""
         self.document.reports_failures = self.proven  # else anyone could fill the log
         if config.metadata is not None and config.metadata.jwks_uri is not None:
@@ -344,8 +360,8 @@ class RemoteJWKS:
         return found
 
     async def _fetch_keys(self) -> tuple[Snapshot, float | None]:
-        config = self._config
-        url = config.jwks_uri or (config.metadata.jwks_uri if config.metadata is not None else None)
+        config, began = self._config, self._clock()
+        url = config.jwks_uri or _jwks_uri(config)
         discovered = url is None
         if url is None:
             url = await self._discovered_jwks_uri()
@@ -363,7 +379,22 @@ class RemoteJWKS:
             self._metadata.report_failure()  # else the record of the key set's failure reports it
         self.proven = self.document.reports_failures = True
         self._unknown_kids.clear()
+        if self._cache is not None:
+            usable = State().succeeded(began, fetched.lifetime, 0.0, config.jwks_cache).usable_until - began
+            cached = CachedKeys(fetched.document, fetched.lifetime, began)
+            spawn(partial(self._cache.save, self._source, cached, usable))
         return self._snapshot(keys), fetched.lifetime
+
+    async def _load_keys(self, cache: KeyCache) -> tuple[Snapshot, float | None, float] | None:
+        """Return the keys that another process fetched. They are parsed again: an unfit key is skipped again."""
+        cached = await cache.load(self.issuer, self._source, self._clock())
+        if cached is None:
+            return None
+        try:
+            keys = await _parse(cached.document)
+        except DiscoveryError:
+            return None
+        return self._snapshot(keys), cached.lifetime, cached.fetched_at
 
     async def _discovered_jwks_uri(self) -> str:
         """Return `jwks_uri` of metadata that is fresh, or cannot be refreshed now. The key set's back-off applies."""
@@ -409,6 +440,11 @@ class RemoteJWKS:
             unknown_kids=len(self._unknown_kids),
             refusals=dict(self.refusals),
         )
+
+
+def _jwks_uri(config: AuthServerConfig) -> str | None:
+    """Return the URL of the keys if the configuration has the metadata."""
+    return None if config.metadata is None else config.metadata.jwks_uri
 
 
 async def _parse(document: dict[str, Any]) -> KeySet:

@@ -147,10 +147,10 @@ class AuditLog:
             return False
         if outcome in {"refused", "expired"} or self._writes_all:
             return True
-        return any(
-            self._matches(method) or (name is not None and self._matches(f"{method} {name}"))
-            for method, _, name, _ in operations
-        )
+        for method, _, name, _ in operations:
+            if self._matches(method) or (name is not None and self._matches(f"{method} {name}")):
+                return True
+        return False
 
     def __call__(self, decision: Decision) -> None:
         """Write one line. What the sink raises passes through."""
