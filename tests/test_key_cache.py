@@ -61,6 +61,8 @@ async def worker(issuer: Issuer, cache: Path | MemoryStore, secret: str = SECRET
 
 def make_worker(issuer: Issuer, cache: Path | MemoryStore, secret: str = SECRET) -> MCPAuthMiddleware:
     where: dict[str, Any] = {"key_cache": "store", "store": cache}
+    if isinstance(cache, Path):
+        where = {"key_cache": str(cache)}
     return MCPAuthMiddleware(
         RecordingApp(),
         resource=R,
@@ -68,7 +70,7 @@ def make_worker(issuer: Issuer, cache: Path | MemoryStore, secret: str = SECRET)
         http_client=issuer.http_client,
         clock=issuer.clock,
         shared_secret=secret,
-        **({"key_cache": str(cache)} if isinstance(cache, Path) else where),
+        **where,
     )
 
 
@@ -372,7 +374,7 @@ def gunicorn(site: Path, lines: str, workers: int) -> Generator[tuple[Upstream, 
 
 def ask(resource: str, raw: str, **fields: str) -> httpx.Response:
     headers = {"authorization": f"Bearer {raw}", "mcp-protocol-version": "2025-11-25"} | fields
-    body = {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {}}
+    body: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {}}
     return httpx.post(resource, headers=headers, json=body, trust_env=False)
 
 

@@ -23,6 +23,7 @@ from fastmcp import Client
 from processes import Process, free_port, importing_from, running
 from prometheus_client.parser import text_string_to_metric_families
 from proxies import TEMPORARY, certificates, require_program
+from redis_servers import redis
 
 import asgi_mcp_auth
 from asgi_mcp_auth import ConfigurationError, MCPAuth
@@ -186,6 +187,23 @@ def test_toml_and_gunicorn(issuer: Issuer, tmp_path: Path, monkeypatch: pytest.M
     with running(argv, ready_port=port, cwd=tmp_path, env=importing_from(tmp_path, env)):
         assert get(resource).status_code == 401
         assert tool(resource, issuer.token(resource), "whoami") == "curl"
+
+
+def test_workers_that_share_state_in_redis(issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("server.py", "fleet.toml", "fleet.conf.py"):
+        shutil.copy(RECIPES / name, tmp_path)
+    port = free_port()
+    resource = f"http://127.0.0.1:{port}/mcp"
+    with redis(tmp_path) as server:
+        env = {"RESOURCE": resource, "ISSUER": issuer.url, "REDIS_URL": server.url, "SHARED_SECRET": "s" * 64}
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        assert main(["check-config", str(tmp_path / "fleet.toml")]) == 0
+        argv = [str(BIN / "gunicorn"), "-c", "fleet.conf.py", f"--bind=127.0.0.1:{port}", "--no-control-socket"]
+        with running(argv, ready_port=port, cwd=tmp_path, env=importing_from(tmp_path, env)):
+            assert get(resource).status_code == 401
+            assert tool(resource, issuer.token(resource), "whoami") == "curl"
+            assert b"asgi-mcp-auth:keys:" in server.ask("KEYS", "*")
 
 
 def test_compose_with_an_internal_and_a_public_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

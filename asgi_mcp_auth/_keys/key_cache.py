@@ -26,7 +26,6 @@ import anyio.to_thread
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, is_valid, load_tolerant
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import printable
-from asgi_mcp_auth.stores._shared import StoreUse
 
 __all__ = ("CachedKeys", "KeyCache", "KeyDirectory", "unfit_directory")
 
@@ -54,13 +53,17 @@ class CachedKeys(NamedTuple):
 
 
 class Entries(Protocol):
-    """Where entries are kept, by a name of any form."""
+    """Where entries are kept: a `KeyDirectory`, or a `StoreUse`."""
 
-    async def get(self, name: str) -> bytes | None:
+    def key(self, *parts: str) -> str:
+        """Return the key of the entry of a source."""
+        ...
+
+    async def get(self, key: str) -> bytes | None:
         """Return an entry; None if there is none or it cannot be read."""
         ...
 
-    async def put(self, name: str, value: bytes, ttl: float) -> None:
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
         """Keep an entry for `ttl` seconds. Failures are ignored or logged."""
         ...
 
@@ -73,14 +76,13 @@ class KeyCache:
         entries: A directory, or the shared store.
     """
 
-    def __init__(self, secret: str, entries: KeyDirectory | StoreUse) -> None:
+    def __init__(self, secret: str, entries: Entries) -> None:
         self._secret = hmac.digest(secret.encode("utf-8"), LABEL, "sha256")
-        self._entries: Entries = entries
-        self._name: Callable[[str], str] = entries.key
+        self._entries = entries
 
     async def load(self, issuer: str, source: str, now: float) -> CachedKeys | None:
         """Return the key set of a source; None if there is none, or if it must not be used, which is logged."""
-        entry = await self._entries.get(self._name(source))
+        entry = await self._entries.get(self._entries.key(source))
         if entry is None:
             return None
         keys = self._verified(source, entry, now)
@@ -110,7 +112,7 @@ class KeyCache:
         content = {"keys": valid, "lifetime": keys.lifetime, "fetched_at": keys.fetched_at}
         payload = json.dumps(content, separators=(",", ":")).encode()
         if len(payload) < MAX_ENTRY - MAC_BYTES:
-            await self._entries.put(self._name(source), self._sign(source, payload) + payload, ttl)
+            await self._entries.put(self._entries.key(source), self._sign(source, payload) + payload, ttl)
 
     def _sign(self, source: str, payload: bytes) -> bytes:
         name = source.encode("utf-8", "surrogatepass")
@@ -136,20 +138,20 @@ class KeyDirectory:
         self._path = Path(path)
         self._reported: str | None = None
 
-    def key(self, source: str) -> str:
+    def key(self, *parts: str) -> str:
         """Return the name of the file of a source."""
-        return f"{sha256(source.encode('utf-8', 'surrogatepass')).hexdigest()}.keys"
+        return f"{sha256(json.dumps(parts).encode()).hexdigest()}.keys"
 
-    async def get(self, name: str) -> bytes | None:
+    async def get(self, key: str) -> bytes | None:
         """See `Entries.get`."""
         found: list[bytes] = []
-        await self._on_thread(partial(self._read, name, found))
+        await self._on_thread(partial(self._read, key, found))
         return found[0] if found else None
 
-    async def put(self, name: str, value: bytes, ttl: float) -> None:
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
         """See `Entries.put`. An entry that is too old is replaced or ignored, and never removed."""
         del ttl
-        await self._on_thread(partial(self._write, name, value))
+        await self._on_thread(partial(self._write, key, value))
 
     def _read(self, name: str, found: list[bytes]) -> None:
         with suppress(FileNotFoundError), (self._path / name).open("rb") as file:

@@ -8,7 +8,8 @@ records of key sets and metadata have `event`. Alert on these lines:
     event = "keys_unavailable"      no keys of an issuer: its tokens get 503
     event = "keys_stale"            expired keys are used while their refresh fails
     event = "metadata_unfit"        MCP clients will fail with this issuer
-    reason = "hook_failed"          a hook, a verifier or a store failed: requests get 503
+    reason = "hook_failed"          a hook or a verifier failed: requests get 503
+    reason = "store_unavailable"    the shared store failed or is full: requests get 503
     reason = "bad_signature"        many: an attack, or a key set that does not match the tokens
     reason = "insufficient_scope"   many: clients do not ask for the scopes that a rule needs
 """
