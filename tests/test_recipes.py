@@ -151,6 +151,31 @@ def test_mixed_auth(issuer: Issuer, tmp_path: Path) -> None:
         assert refused(url, "x", "greet").status_code == 401
 
 
+def test_opaque_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIENT_SECRET", SECRET)
+    with dev_server("--dialect=google") as server, served(tmp_path, "opaque_tokens.py", server.url) as (origin, _):
+        token = server.token(f"{origin}/mcp")
+        assert token.count(".") != 2
+        assert tool(f"{origin}/mcp", token, "whoami") == "curl"
+        assert refused(f"{origin}/mcp", "unknown", "whoami").status_code == 401
+        assert refused(f"{origin}/mcp", server.token(f"{origin}/other"), "whoami").status_code == 401
+
+
+def test_api_keys(issuer: Issuer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = "api-key new --subject nightly-job --scope notes:read --file"
+    assert command in (RECIPES / "api_keys.py").read_text("utf-8")
+    assert main([*command.split(), str(tmp_path / "api-keys")]) == 0
+    [key] = re.findall(r"pat_[\w-]{40,}", capsys.readouterr().out)
+    with served(tmp_path, "api_keys.py", issuer.url) as (origin, _):
+        assert tool(f"{origin}/mcp", key, "whoami") == "nightly-job of urn:asgi-mcp-auth:api-key"
+        assert tool(f"{origin}/mcp", issuer.token(f"{origin}/mcp"), "whoami") == f"curl of {issuer.url}"
+        challenge = refused(f"{origin}/mcp", f"{key}x", "whoami")
+        assert (challenge.status_code, "oauth-protected-resource" in challenge.headers["www-authenticate"]) == (
+            401,
+            True,
+        )
+
+
 def test_mcp_sdk(issuer: Issuer, tmp_path: Path) -> None:
     with served(tmp_path, "mcp_sdk.py", issuer.url) as (origin, _):
         url = f"{origin}/mcp"

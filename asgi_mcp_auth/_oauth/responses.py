@@ -130,7 +130,7 @@ def _scope(refusal: Refusal, source: ChallengeSource) -> tuple[str, ...]:
 
 
 def _tool_result(refusal: Refusal, source: ChallengeSource, used: bytes | None) -> Response:
-    """Return a tool result with the challenge in `_meta`, as ChatGPT reads it (OpenAI Apps SDK).
+    """Return a tool result with the challenge in `_meta`, as ChatGPT reads it (OpenAI Apps SDK, MCP SEP-1489).
 
     The challenge names an error also if there is no token: ChatGPT ignores a challenge without error.
     """
