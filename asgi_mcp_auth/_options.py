@@ -257,8 +257,8 @@ class MCPAuthOptions(TypedDict, total=False):
         str | None,
         Option(
             None,
-            "A secret of at least 32 characters that all processes of a server share: the nonces of DPoP are made with "
-            "it, and `key_cache` is signed with it. In a file, refer to it with `from_env` or `from_file`.",
+            "A secret of at least 32 characters that all processes of a server share. It makes the nonces of DPoP, "
+            "signs `key_cache`, and encrypts `shared_cache`. In a file, refer to it with `from_env` or `from_file`.",
             _a_secret,
         ),
     ]
@@ -579,10 +579,16 @@ def _check_store(options: Mapping[str, object], protected_resources: object, pro
     users = [name for name in STORE_USERS if options[name]]
     if options["key_cache"] == IN_STORE:
         users.append("key_cache")
+    resources = as_list(protected_resources) or [protected_resources]
+    verifiers = [options["verifier"], *(getattr(resource, "verifier", None) for resource in resources)]
+    if any(getattr(getattr(verifier, "opaque", None), "shared_cache", False) is True for verifier in verifiers):
+        users.append("shared_cache")
+        if options["shared_secret"] is None:
+            fix = "Set shared_secret to the same secret in all processes."
+            problems.add("verifier.opaque.shared_cache", "Without shared_secret, answers cannot be encrypted.", fix)
     if options["store"] is None and users:
         fix = "Set store= to a store that all processes share; MemoryStore() is for a single process."
         problems.add("store", f"{' and '.join(users)} cannot be used without a store.", fix)
-    resources = as_list(protected_resources) or [protected_resources]
     modes = [options["dpop"], *(getattr(resource, "dpop", None) for resource in resources)]
     if options["store"] is not None and not users and all(mode in (None, "off") for mode in modes):
         problems.add("store", "Nothing uses the store.", f"Set {' or '.join(STORE_USERS)} or dpop, or remove it.")

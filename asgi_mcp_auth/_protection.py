@@ -33,6 +33,7 @@ from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.sender_constraint import SenderConstraint
+from asgi_mcp_auth._verify.shared_answers import SharedAnswers
 from asgi_mcp_auth._verify.verifier import Verifier
 from asgi_mcp_auth.decisions import Observer, RefusalLog
 from asgi_mcp_auth.stores import MemoryStore, Store
@@ -298,8 +299,17 @@ class ProtectionBuilder:
             cache_bytes=options["token_cache_bytes"],
             expose_token=options["expose_token"],
             hooks=self.hooks,
+            shared=self._make_shared_answers(compiled, resource),
         )
         return Choice(jwt, introspection, keys, asks_always=compiled.settings.always)
+
+    def _make_shared_answers(self, compiled: CompiledIntrospection, resource: CompiledResource) -> SharedAnswers | None:
+        secret = cast("object", self.options["shared_secret"])
+        if not compiled.settings.shared_cache or self.store is None or not isinstance(secret, str):
+            return None
+        client_id = compiled.authentication.client_id
+        entries = StoreUse(self.store, Use.INTROSPECTION)
+        return SharedAnswers(secret, entries, compiled.trusted.identifier, client_id, resource.identifier)
 
     def make_jwt_verifier(self, resource: CompiledResource) -> JWTVerifier:
         """Return a new verifier of the JWTs that the resource's issuers sign."""

@@ -545,6 +545,8 @@ class Introspection:
             is rejected within `ttl`. Default: False.
         ttl: Seconds for which an active answer is cached, at most until `exp`; 0 to 300. Default: 60.
         inactive_ttl: Seconds for which an inactive answer is cached; 0 to 60. Default: 10.
+        shared_cache: Whether active answers are kept in `store` too, encrypted with `shared_secret`, so that the
+            processes of a fleet ask once about a token. If the store fails, each process asks. Default: False.
         cache_size: The largest number of cached active answers; as many inactive ones are cached in addition.
             Default: 10,000.
         timeout: Seconds that one call may take, from 0.1 to 10. Default: 5.
@@ -566,6 +568,7 @@ class Introspection:
     always: bool = False
     ttl: float = 60.0
     inactive_ttl: float = 10.0
+    shared_cache: bool = False
     cache_size: int = 10_000
     timeout: float = 5.0
     max_concurrency: int = 64

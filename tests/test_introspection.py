@@ -23,6 +23,7 @@ from asgi_mcp_auth import (
     Introspection,
     MCPAuth,
     MCPAuthMiddleware,
+    MemoryStore,
     Reason,
     ResourceServerConfig,
     ResourceServerMetadata,
@@ -32,6 +33,7 @@ from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
 from asgi_mcp_auth.auth import protection_of
 from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.doctor import explain
+from asgi_mcp_auth.stores._shared import SharedStore, StoreUse, Use
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
@@ -697,3 +699,130 @@ def test_check_config_shows_what_is_accepted_without_secrets(
     assert "opaque tokens are introspected at introspection_endpoint of the metadata (client_secret, ttl 60 s)" in shown
     assert f"API keys of {keys}, sent as bearer pat_… or x-api-key" in shown
     assert SECRET not in shown
+
+
+# --- answers that a fleet shares --------------------------------------------------------------------------------------
+
+FLEET_SECRET = "the secret of a fleet, at least 32 long"
+
+
+def worker(issuer: Issuer, store: Any, *, clock: Any = None, secret: str = FLEET_SECRET, **changes: Any) -> Any:
+    verifier = ask_server(shared_cache=True, **changes)
+    return protect(issuer, RecordingApp(), clock=clock, verifier=verifier, store=store, shared_secret=secret)
+
+
+async def kept(store: MemoryStore, raw: str) -> tuple[str, bytes | None]:
+    """Return the key of the shared answer about a token, and its value, as soon as the background task has put it."""
+    use = StoreUse(SharedStore(store, None), Use.INTROSPECTION)
+    key = use.key(ISS, "rs", R, raw.encode())
+    await anyio.wait_all_tasks_blocked()
+    return key, await use.get(key)
+
+
+@pytest.mark.requirement("IN-9")
+async def test_workers_with_a_shared_cache_ask_once_about_a_token(issuer: Issuer) -> None:
+    store, raw = MemoryStore(), opaque(issuer)
+    for _ in range(3):
+        assert await outcome(worker(issuer, store), raw) == (200, None)
+        await anyio.wait_all_tasks_blocked()
+    assert issuer.requests[PATH] == 1
+    key, value = await kept(store, raw)
+    assert value is not None
+    assert not any(text in key.encode() + value for text in (raw.encode(), b"alice", b"mcp:read"))
+
+
+@pytest.mark.requirement("IN-9", "IN-3")
+async def test_a_shared_answer_lives_for_ttl_in_all_workers_together(issuer: Issuer) -> None:
+    clock = Clock()
+    store, raw = MemoryStore(clock=clock), opaque(issuer, exp=clock.now + 3600)
+    first, second = (worker(issuer, store, clock=clock, ttl=60) for _ in range(2))
+    assert await outcome(first, raw) == (200, None)
+    await anyio.wait_all_tasks_blocked()
+    clock.now += 50
+    assert await outcome(second, raw) == (200, None)
+    assert issuer.requests[PATH] == 1
+    clock.now += 10
+    assert await outcome(second, raw) == (200, None)
+    assert issuer.requests[PATH] == 2
+
+
+@pytest.mark.requirement("IN-9")
+async def test_an_inactive_answer_is_not_shared(issuer: Issuer) -> None:
+    store = MemoryStore()
+    for _ in range(2):
+        assert await outcome(worker(issuer, store), "unknown") == REFUSED
+    assert issuer.requests[PATH] == 2
+    assert (await kept(store, "unknown"))[1] is None
+
+
+def flip_last(value: bytes) -> bytes:
+    return value[:-1] + bytes([value[-1] ^ 1])
+
+
+def cut(value: bytes) -> bytes:
+    return value[:5]
+
+
+@pytest.mark.requirement("IN-9")
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(flip_last, id="changed"),
+        pytest.param(cut, id="cut"),
+        pytest.param(lambda _: b"", id="empty"),
+        pytest.param(lambda _: b'{"active": true, "sub": "root"}', id="not encrypted"),
+    ],
+)
+async def test_a_changed_shared_answer_is_ignored(
+    issuer: Issuer, change: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    store, raw = MemoryStore(), opaque(issuer)
+    assert await outcome(worker(issuer, store), raw) == (200, None)
+    key, value = await kept(store, raw)
+    assert value is not None
+    await store.put(key, change(value), 60)
+    assert await outcome(worker(issuer, store), raw) == (200, None)
+    assert issuer.requests[PATH] == 2
+    assert "An entry of shared_cache is ignored" in caplog.text
+
+
+@pytest.mark.requirement("IN-9", "IN-1")
+async def test_a_shared_answer_about_another_token_or_of_another_fleet_is_ignored(issuer: Issuer) -> None:
+    store, raw, other = MemoryStore(), opaque(issuer), opaque(issuer, sub="mallory")
+    assert await outcome(worker(issuer, store), raw) == (200, None)
+    _, value = await kept(store, raw)
+    key, _ = await kept(store, other)
+    assert value is not None
+    await store.put(key, value, 60)
+    app = worker(issuer, store)
+    assert await outcome(app, other) == (200, None)
+    assert app.app.scopes[0]["state"]["claims"]["sub"] == "mallory"
+    assert await outcome(worker(issuer, store, secret="another secret" * 3), raw) == (200, None)
+    assert issuer.requests[PATH] == 3
+
+
+@pytest.mark.requirement("IN-9", "FS-4")
+async def test_without_the_store_each_worker_asks(issuer: Issuer) -> None:
+    class Broken(MemoryStore):
+        async def get_many(self, keys: Any) -> Any:
+            raise ConnectionError
+
+    raw = opaque(issuer)
+    for _ in range(2):
+        assert await outcome(worker(issuer, Broken()), raw) == (200, None)
+    assert issuer.requests[PATH] == 2
+
+
+@pytest.mark.requirement("IN-9")
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        pytest.param({"shared_secret": FLEET_SECRET}, ["store"], id="no store"),
+        pytest.param({"store": MemoryStore()}, ["verifier.opaque.shared_cache"], id="no secret"),
+        pytest.param({}, ["verifier.opaque.shared_cache", "store"], id="neither"),
+    ],
+)
+def test_a_shared_cache_needs_a_store_and_a_secret(issuer: Issuer, options: dict[str, Any], where: list[str]) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        protect(issuer, RecordingApp(), verifier=ask_server(shared_cache=True), **options)
+    assert [problem.where for problem in raised.value.problems] == where

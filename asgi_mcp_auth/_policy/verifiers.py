@@ -24,7 +24,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "inactive_ttl": (0.0, 60.0),
     **ENDPOINT_RANGES,
 }
-FLAGS = ("signed", "issuer_checks_audience", "always")
+FLAGS = ("signed", "issuer_checks_audience", "always", "shared_cache")
 SECRETS = ("client_secret", "private_key", "bearer_token")
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from typing import Any, NamedTuple
 
+from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.endpoint import Answer, Endpoint, EndpointTexts, Limits, Unanswered
 from asgi_mcp_auth._keys.http import JSON_TYPE
@@ -33,6 +33,7 @@ from asgi_mcp_auth._oauth.introspection_response import (
 from asgi_mcp_auth._policy.verifiers import CompiledIntrospection
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.hooks import HookCaller
+from asgi_mcp_auth._verify.shared_answers import SharedAnswer, SharedAnswers
 from asgi_mcp_auth._verify.token_cache import CONFIRMATION_BYTES, Entry, TokenCache, estimate_size
 from asgi_mcp_auth._verify.verifier import Verified, copy_with_token
 from asgi_mcp_auth.decisions import Event
@@ -88,6 +89,7 @@ class IntrospectionVerifier:
         cache_bytes: The largest memory of the cached active answers, in bytes.
         expose_token: Whether `AuthInfo.token` contains the raw token.
         hooks: Logs failures at a limited rate.
+        shared: The answers that the processes of a fleet share; None if they share none.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class IntrospectionVerifier:
         cache_bytes: int,
         expose_token: bool,
         hooks: HookCaller,
+        shared: SharedAnswers | None = None,
     ) -> None:
         self.rules = compiled.trusted.rules
         self._settings = compiled.settings
@@ -108,6 +111,7 @@ class IntrospectionVerifier:
         self._clock = clock
         self._expose_token = expose_token
         self._hooks = hooks
+        self._shared = shared
         self._active = TokenCache(self._settings.cache_size, cache_bytes, clock)
         # Apart from active answers, so that invented tokens cannot evict those of callers.
         self._inactive: BoundedMap[bytes, _Rejected] = BoundedMap(self._settings.cache_size)
@@ -170,7 +174,10 @@ class IntrospectionVerifier:
             return self._hooks.failed("The introspection", error, token)
 
     async def _ask(self, token: bytes, digest: bytes, local: Verified | None) -> Verified | Refusal:
-        """Send the request (RFC 7662 section 2.1), and cache the decision."""
+        """Send the request (RFC 7662 section 2.1), and cache the decision. Another process may have asked before."""
+        shared = None if self._shared is None else await self._shared.load(token, self._clock())
+        if shared is not None and self._clock() < shared.fetched_at + self._settings.ttl:
+            return self._decide(shared, token, digest, local)
         form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
         answer = await self._endpoint.call(form, JWT_TYPE if self._settings.signed else "application/json")
         if isinstance(answer, Unanswered):
@@ -180,7 +187,11 @@ class IntrospectionVerifier:
         except AnswerRefusedError as refused:
             error = self._endpoint.last_error = f"The introspection endpoint answered with {refused}"
             return self._unavailable(self._endpoint.unanswered(error))
-        return self._decide(content, text, token, digest, local)
+        fresh = SharedAnswer(content, text, self._clock())
+        decided = self._decide(fresh, token, digest, local)
+        if self._shared is not None and isinstance(decided, Verified) and self._settings.ttl:
+            spawn(functools.partial(self._shared.save, token, content, fresh.fetched_at, self._settings.ttl))
+        return decided
 
     async def _read(self, answer: Answer) -> tuple[dict[str, Any], bytes]:
         """Return the members of an answer and its JSON text.
@@ -218,11 +229,9 @@ class IntrospectionVerifier:
         content = read_signed(jws.claims, issuer=issuer, audiences=audiences, leeway=rules.leeway, now=now)
         return content, jws.payload
 
-    def _decide(
-        self, content: dict[str, Any], text: bytes, token: bytes, digest: bytes, local: Verified | None
-    ) -> Verified | Refusal:
+    def _decide(self, answer: SharedAnswer, token: bytes, digest: bytes, local: Verified | None) -> Verified | Refusal:
         """Return the decision, and cache it."""
-        now = self._clock()
+        now, content = self._clock(), answer.content
         try:
             verified = self._confirm(content, local) if local is not None else self._accept(content, token, now)
         except InvalidToken as refusal:
@@ -230,9 +239,10 @@ class IntrospectionVerifier:
             until = now + self._settings.inactive_ttl
             self._inactive.put(digest, _Rejected(until, refusal.reason, refusal.description, refusal.details()))
             return refusal.without_traceback()
-        until = min(now + self._settings.ttl, math.inf if verified.valid_until is None else verified.valid_until)
+        until = answer.fetched_at + self._settings.ttl
+        until = until if verified.valid_until is None else min(until, verified.valid_until)
         if until > now:
-            weight = estimate_size(text, content, verified.auth_info)
+            weight = estimate_size(answer.text, content, verified.auth_info)
             weight += 0 if verified.confirmation is None else CONFIRMATION_BYTES
             self._active.put(digest, Entry(verified, now, until, UNCHANGING, None, weight))
         return verified

@@ -2,8 +2,8 @@
 
     uvicorn api_keys:app
 
-Make a key first: `asgi-mcp-auth api-key new --subject nightly-job --scope notes:read --file api-keys`. A client sends the
-key as a bearer token or in the field `x-api-key`. Needs fastmcp and uvicorn.
+Make a key first: `asgi-mcp-auth api-key new --subject nightly-job --scope notes:read --file api-keys`. A client sends
+the key as a bearer token or in the field `x-api-key`. Needs fastmcp and uvicorn.
 """
 
 import os
