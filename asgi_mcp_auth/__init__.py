@@ -1,38 +1,43 @@
 """Make any ASGI app an OAuth 2.1 protected resource for the Model Context Protocol (MCP)."""
 
-from asgi_mcp_auth._keys.discovery import (
-    fetch_server_config,
-    fetch_server_config_async,
-    fetch_server_config_by_well_known_url,
-    fetch_server_config_by_well_known_url_async,
-)
-from asgi_mcp_auth._oauth.credentials import Credential
-from asgi_mcp_auth._oauth.responses import in_band_denied
-from asgi_mcp_auth._oauth.server_metadata import validate_server_config
-from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth._verify.verifier import Verified, Verifier
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from asgi_mcp_auth._version import __version__
-from asgi_mcp_auth.auth import MCPAuth, MCPAuthMiddleware
-from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
-from asgi_mcp_auth.config import (
-    ApiKeys,
-    AuthorizationServerMetadata,
-    AuthServerConfig,
-    AuthServerType,
-    Choose,
-    DPoPSettings,
-    Introspection,
-    ResourceServerConfig,
-    ResourceServerMetadata,
-    ScopePolicy,
-    ScopeRule,
-    TrustedTokenHeader,
-)
-from asgi_mcp_auth.context import Actor, ActorChain, AuthInfo, Principal, current_auth
-from asgi_mcp_auth.decisions import Decision
-from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, MCPAuthError, Reason, Refusal
-from asgi_mcp_auth.loading import load_app
-from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
+
+if TYPE_CHECKING:  # what `_PUBLIC` says, for type checkers
+    from asgi_mcp_auth._keys.discovery import (
+        fetch_server_config,
+        fetch_server_config_async,
+        fetch_server_config_by_well_known_url,
+        fetch_server_config_by_well_known_url_async,
+    )
+    from asgi_mcp_auth._oauth.credentials import Credential
+    from asgi_mcp_auth._oauth.responses import in_band_denied
+    from asgi_mcp_auth._oauth.server_metadata import validate_server_config
+    from asgi_mcp_auth._request import RequestInfo
+    from asgi_mcp_auth._verify.verifier import Verified, Verifier
+    from asgi_mcp_auth.auth import MCPAuth, MCPAuthMiddleware
+    from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
+    from asgi_mcp_auth.config import (
+        ApiKeys,
+        AuthorizationServerMetadata,
+        AuthServerConfig,
+        AuthServerType,
+        Choose,
+        DPoPSettings,
+        Introspection,
+        ResourceServerConfig,
+        ResourceServerMetadata,
+        ScopePolicy,
+        ScopeRule,
+        TrustedTokenHeader,
+    )
+    from asgi_mcp_auth.context import Actor, ActorChain, AuthInfo, Principal, current_auth
+    from asgi_mcp_auth.decisions import Decision
+    from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, MCPAuthError, Reason, Refusal
+    from asgi_mcp_auth.loading import load_app
+    from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
 
 __all__ = (
     "Actor",
@@ -80,3 +85,54 @@ __all__ = (
     "load_app",
     "validate_server_config",
 )
+
+_PUBLIC = {
+    "_keys.discovery": (
+        "fetch_server_config",
+        "fetch_server_config_async",
+        "fetch_server_config_by_well_known_url",
+        "fetch_server_config_by_well_known_url_async",
+    ),
+    "_oauth.credentials": ("Credential",),
+    "_oauth.responses": ("in_band_denied",),
+    "_oauth.server_metadata": ("validate_server_config",),
+    "_request": ("RequestInfo",),
+    "_verify.verifier": ("Verified", "Verifier"),
+    "auth": ("MCPAuth", "MCPAuthMiddleware"),
+    "authorization": ("Allow", "Deny", "NeedScopes", "Operation"),
+    "config": (
+        "ApiKeys",
+        "AuthorizationServerMetadata",
+        "AuthServerConfig",
+        "AuthServerType",
+        "Choose",
+        "DPoPSettings",
+        "Introspection",
+        "ResourceServerConfig",
+        "ResourceServerMetadata",
+        "ScopePolicy",
+        "ScopeRule",
+        "TrustedTokenHeader",
+    ),
+    "context": ("Actor", "ActorChain", "AuthInfo", "Principal", "current_auth"),
+    "decisions": ("Decision",),
+    "errors": ("ConfigurationError", "DiscoveryError", "MCPAuthError", "Reason", "Refusal"),
+    "loading": ("load_app",),
+    "stores": ("MemoryStore", "RevocationList", "Store"),
+}
+"""The public names by the module that has them, which is imported when a name is used: most programs need few."""
+
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value  # the next use does not come here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
