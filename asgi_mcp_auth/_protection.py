@@ -37,7 +37,8 @@ from asgi_mcp_auth._verify.shared_answers import SharedAnswers
 from asgi_mcp_auth._verify.verifier import Verifier
 from asgi_mcp_auth.decisions import Observer, RefusalLog
 from asgi_mcp_auth.stores import MemoryStore, Store
-from asgi_mcp_auth.stores._shared import SharedStore, StoreUse, Use
+from asgi_mcp_auth.stores._contract import Use
+from asgi_mcp_auth.stores._shared import SharedStore, StoreUse
 
 __all__ = ("MakeVerifier", "Protection", "ProtectionBuilder")
 

@@ -132,29 +132,38 @@ async def measure_all(url: str, effort: Effort) -> Report:
     bound = issuer.mint(RESOURCE, scope=SCOPE, cnf={"jkt": issuer.proof_key.thumbprint})
     store = Counted(RedisStore(url))
     options: MCPAuthOptions = {"store": store, "session_binding": True, "dpop": "allowed"}
+    without = protected(issuer, naming_app)
     first, second = (protected(issuer, naming_app, options=options) for _ in range(2))
+
+    def plain(count: int) -> list[dict[str, Any]]:
+        return [make_scope("/mcp", token)] * count
+
+    def one_session(count: int) -> list[dict[str, Any]]:
+        return [in_session(token, 0)] * count
+
+    def sessions(count: int) -> list[dict[str, Any]]:
+        return [in_session(token, number) for number in range(count)]
+
+    def new_sessions(count: int) -> list[dict[str, Any]]:
+        return [starting(token, number) for number in range(count)]
+
+    def proofs(count: int) -> list[dict[str, Any]]:
+        return [make_scope("/mcp", bound, proof=issuer.prove("POST", RESOURCE, bound)) for _ in range(count)]
+
     situations = [
-        Situation("without a store", lambda n: [make_scope("/mcp", token)] * n, protected(issuer, naming_app)),
-        Situation("no session", lambda n: [make_scope("/mcp", token)] * n, first),
-        Situation("new sessions", lambda n: [starting(token, number) for number in range(n)], first),
-        Situation("a session in use", lambda n: [in_session(token, 0)] * n, first),
-        Situation(
-            "sessions that another process began", lambda n: [in_session(token, number) for number in range(n)], second
-        ),
-        Situation(
-            "the same again, within a minute", lambda n: [in_session(token, number) for number in range(n)], second
-        ),
-        Situation(
-            "DPoP proofs",
-            lambda n: [make_scope("/mcp", bound, proof=issuer.prove("POST", RESOURCE, bound)) for _ in range(n)],
-            first,
-        ),
+        Situation("without a store", plain, without),
+        Situation("no session", plain, first),
+        Situation("new sessions", new_sessions, first),
+        Situation("a session in use", one_session, first),
+        Situation("sessions that another process began", sessions, second),
+        Situation("the same again, within a minute", sessions, second),
+        Situation("DPoP proofs", proofs, first),
     ]
+    await seconds_of(first, [*plain(1), *proofs(1)])  # the tokens are known then
+    for app in (second, without):
+        await seconds_of(app, plain(1))
     rows: list[tuple[Cell, ...]] = []
     for situation in situations:
-        raw = bound if situation.name == "DPoP proofs" else token
-        proof = issuer.prove("POST", RESOURCE, raw) if raw is bound else None
-        await seconds_of(situation.app, [make_scope("/mcp", raw, proof=proof)])  # the token is known then
         scopes = situation.scopes(count)
         store.calls.clear()
         took = await seconds_of(situation.app, scopes)

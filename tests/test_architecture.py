@@ -53,7 +53,7 @@ LAYERS = (
     ),
     ("_oauth", "_mcp", "_compat.servers", "_compat"),
     ("_policy",),
-    ("_settings", "_keys", "stores.redis", "stores._redis_py", "stores._coredis"),
+    ("_settings", "_keys", "stores._shared", "stores.redis", "stores._redis_py", "stores._coredis"),
     ("_verify",),
     ("_asgi", "_telemetry"),
     ("_options", "_protection", "middleware"),

@@ -28,7 +28,8 @@ from upstream import Upstream
 from asgi_mcp_auth import ConfigurationError, MCPAuthMiddleware, MemoryStore
 from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.key_cache import CachedKeys, KeyCache, KeyDirectory
-from asgi_mcp_auth.stores._shared import SharedStore, StoreUse, Use
+from asgi_mcp_auth.stores._contract import Use
+from asgi_mcp_auth.stores._shared import SharedStore, StoreUse
 from asgi_mcp_auth.testing import Issuer, without_network
 
 pytestmark = [pytest.mark.anyio]

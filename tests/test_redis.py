@@ -26,8 +26,9 @@ from redis_servers import RedisServer, cluster, redis, sentinel, slow_network
 from asgi_mcp_auth import ConfigurationError, MCPAuth, MCPAuthMiddleware
 from asgi_mcp_auth.errors import Unavailable
 from asgi_mcp_auth.stores import LogStore, StoreFullError
+from asgi_mcp_auth.stores._contract import Use
 from asgi_mcp_auth.stores._redis_address import RedisAddress, is_redis_url, parse_redis_url
-from asgi_mcp_auth.stores._shared import SharedStore, StoreUse, Use
+from asgi_mcp_auth.stores._shared import SharedStore, StoreUse
 from asgi_mcp_auth.stores.redis import RedisStore
 from asgi_mcp_auth.testing import Issuer, check_store
 

@@ -17,7 +17,8 @@ from asgi_mcp_auth import ConfigurationError, MCPAuthMiddleware, MemoryStore, St
 from asgi_mcp_auth._asgi.sessions import IDLE_LIFETIME
 from asgi_mcp_auth.errors import Reason, Unavailable
 from asgi_mcp_auth.stores import LogPage, StoreFullError
-from asgi_mcp_auth.stores._shared import SharedStore, StoreUse, Use
+from asgi_mcp_auth.stores._contract import Use
+from asgi_mcp_auth.stores._shared import SharedStore, StoreUse
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = [pytest.mark.anyio]

@@ -109,14 +109,18 @@ MAX_PAUSE = 30.0
 class CircuitBreaker:
     """A circuit breaker. It opens after three failures in a row, for 1, 2, 4 … 30 seconds, until a call succeeds.
 
+    Args:
+        max_pause: The longest time in seconds for which it opens.
+
     Attributes:
         failures: The number of failures since the last success; calls that end while the breaker is open do not count.
     """
 
-    __slots__ = ("_opened_at", "_pause", "_probing", "failures")
+    __slots__ = ("_max_pause", "_opened_at", "_pause", "_probing", "failures")
 
-    def __init__(self) -> None:
+    def __init__(self, max_pause: float = MAX_PAUSE) -> None:
         self.failures = 0
+        self._max_pause = max_pause
         self._opened_at = self._pause = 0.0
         self._probing = False
 
@@ -144,7 +148,7 @@ class CircuitBreaker:
         self.failures += 1
         self._probing = False
         if self.failures >= MAX_FAILURES:
-            self._opened_at, self._pause = now, min(2.0 ** min(self.failures - MAX_FAILURES, 16), MAX_PAUSE)
+            self._opened_at, self._pause = now, min(2.0 ** min(self.failures - MAX_FAILURES, 16), self._max_pause)
 
 
 def stage(state: State, now: float) -> Freshness:

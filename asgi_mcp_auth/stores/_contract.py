@@ -6,9 +6,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ("CheckedStore", "LogPage", "LogStore", "Store", "StoreFullError")
+__all__ = ("DROPPABLE", "CheckedStore", "LogPage", "LogStore", "Store", "StoreFullError", "Use")
+
+
+class Use(StrEnum):
+    """What an entry is for: the first part of its key."""
+
+    SESSION = "session"
+    REPLAY = "replay"
+    REVOCATION = "revoked"
+    INTROSPECTION = "introspection"
+    KEYS = "keys"
+    RATE = "rate"
+
+
+DROPPABLE = frozenset((Use.SESSION, Use.INTROSPECTION, Use.KEYS, Use.RATE))
+"""The uses whose entries a full store may drop."""
 
 
 class StoreFullError(Exception):

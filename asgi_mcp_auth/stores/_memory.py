@@ -12,8 +12,7 @@ from typing import NamedTuple, cast
 
 import anyio
 
-from asgi_mcp_auth.stores._contract import LogPage, StoreFullError
-from asgi_mcp_auth.stores._shared import DROPPABLE, Use
+from asgi_mcp_auth.stores._contract import DROPPABLE, LogPage, StoreFullError, Use
 
 __all__ = ("MemoryStore",)
 

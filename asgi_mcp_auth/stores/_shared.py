@@ -9,41 +9,25 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from enum import StrEnum
 from hashlib import sha256
 from typing import TypeVar, cast
 
 import anyio
 
+from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
 from asgi_mcp_auth.decisions import RecordBudget
 from asgi_mcp_auth.errors import Reason, Unavailable, printable
 from asgi_mcp_auth.status import StoreStatus
-from asgi_mcp_auth.stores._contract import CheckedStore, LogPage, LogStore, Store, StoreFullError
+from asgi_mcp_auth.stores._contract import CheckedStore, LogPage, LogStore, Store, StoreFullError, Use
 
-__all__ = ("DROPPABLE", "IGNORED", "SharedStore", "StoreUse", "Use")
+__all__ = ("IGNORED", "SharedStore", "StoreUse")
 
 logger = logging.getLogger("asgi_mcp_auth.stores")
 
 T = TypeVar("T")
 
-FAILURES_BEFORE_PAUSE = 3  # consecutive failures, after which calls fail at once
-PAUSE_SECONDS = 1.0  # between two attempts then
+PAUSE_SECONDS = 1.0  # between two attempts on a store that fails
 PROBE_SECONDS = 1.0  # after which an answer no longer shows that the store works
-
-
-class Use(StrEnum):
-    """What an entry is for: the first part of its key."""
-
-    SESSION = "session"
-    REPLAY = "replay"
-    REVOCATION = "revoked"
-    INTROSPECTION = "introspection"
-    KEYS = "keys"
-    RATE = "rate"
-
-
-DROPPABLE = frozenset((Use.SESSION, Use.INTROSPECTION, Use.KEYS, Use.RATE))
-"""The uses whose entries a full store may drop."""
 
 IGNORED = frozenset((Use.INTROSPECTION, Use.KEYS, Use.RATE))
 """The uses that go on without the store if it fails, as if nothing were stored; the others raise `Unavailable`."""
@@ -70,9 +54,8 @@ class SharedStore:
         self._timeout = timeout
         self._clock = clock
         self._budget = RecordBudget(clock, most=1)
-        self._failures = 0
+        self._breaker = CircuitBreaker(PAUSE_SECONDS)
         self._failing_since = 0.0
-        self._retry_at = 0.0
         self._last_error: str | None = None
         self._warning: str | None = None
         self._answered_at: float | None = None
@@ -88,7 +71,7 @@ class SharedStore:
     @property
     def is_available(self) -> bool:
         """Whether the last call succeeded; True before the first one."""
-        return self._failures == 0
+        return self._breaker.failures == 0
 
     @property
     def is_ready(self) -> bool:
@@ -100,7 +83,7 @@ class SharedStore:
     async def probe(self) -> None:
         """Find out whether the store works, unless a call has just shown that. A failure is logged, not raised."""
         now = self._clock()
-        if not self._failures and self._answered_at is not None and 0 <= now - self._answered_at < PROBE_SECONDS:
+        if self.is_available and self._answered_at is not None and 0 <= now - self._answered_at < PROBE_SECONDS:
             return
         with suppress(Unavailable):
             if not isinstance(self.store, CheckedStore):
@@ -113,12 +96,12 @@ class SharedStore:
 
     def status(self) -> StoreStatus:
         """Return the status of the store as this process sees it."""
-        since = self._clock() - self._failing_since if self._failures else None
+        since = None if self.is_available else self._clock() - self._failing_since
         return StoreStatus(
             store=type(self.store).__name__,
-            state="failing" if self._failures else "unused" if self._answered_at is None else "working",
+            state="failing" if since is not None else "unused" if self._answered_at is None else "working",
             calls=self._calls,
-            failures=self._failures,
+            failures=self._breaker.failures,
             failing_for=since,
             last_error=self._last_error,
             warning=self._warning,
@@ -131,10 +114,9 @@ class SharedStore:
             Unavailable: With `store_unavailable`: the store raised, took too long, or failed just before.
         """
         now = self._clock()
-        if self._failures >= FAILURES_BEFORE_PAUSE:
-            if 0 <= self._retry_at - now <= PAUSE_SECONDS:
-                raise self._unavailable((self._last_error or "").partition(":")[0])
-            self._retry_at = now + PAUSE_SECONDS
+        if self._breaker.seconds_until_allowed(now):
+            raise self._unavailable((self._last_error or "").partition(":")[0])
+        self._breaker.start(now, (self._timeout or 0.0) + wait)
         self._calls += 1
         try:
             if self._timeout is None:
@@ -155,22 +137,21 @@ class SharedStore:
 
     def _succeeded(self) -> None:
         self._answered_at = self._clock()
-        if self._failures:
+        if not self.is_available:
             seconds = self._clock() - self._failing_since
             logger.warning("%s answers again after %.1f s", type(self.store).__name__, seconds)
-            self._failures, self._last_error = 0, None
+            self._breaker.succeeded()
+            self._last_error = None
 
     def _failed(self, error: Exception) -> Unavailable:
         kind = type(error).__name__
         text = printable(str(error), 256) or f"no answer within {self._timeout or 0.0:g} s"
         self._last_error = f"{kind}: {text}"
-        self._failures += 1
-        if self._failures == 1:
+        if self.is_available:
             self._failing_since = self._clock()
             if (grant := self._budget.take("failing")) is not None:  # an outage is one record
                 logger.error("%s fails%s: %s", type(self.store).__name__, grant.note, self._last_error)
-        if self._failures == FAILURES_BEFORE_PAUSE:
-            self._retry_at = self._clock() + PAUSE_SECONDS
+        self._breaker.failed(self._clock())
         return self._unavailable(kind)
 
     def _unavailable(self, found: str) -> Unavailable:
