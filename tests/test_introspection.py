@@ -33,7 +33,8 @@ from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
 from asgi_mcp_auth.auth import protection_of
 from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.doctor import explain
-from asgi_mcp_auth.stores._shared import SharedStore, StoreUse, Use
+from asgi_mcp_auth.stores._contract import Use
+from asgi_mcp_auth.stores._shared import SharedStore, StoreUse
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio

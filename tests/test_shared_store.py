@@ -190,6 +190,19 @@ async def test_an_outage_is_one_record_and_its_end_another(
     ]
 
 
+@pytest.mark.requirement("FS-5")
+async def test_a_store_that_fails_now_and_then_is_few_records(
+    store: Counting, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "asgi_mcp_auth.stores")
+    entries = StoreUse(shared(store, clock), Use.RATE)
+    for number in range(1000):
+        clock.now += 0.1
+        store.error = ConnectionError("away") if number % 2 else None
+        await entries.get("k")
+    assert len(caplog.records) == 4  # two windows of a minute, each with a failure and its end
+
+
 @pytest.mark.requirement("FS-4")
 async def test_a_full_store_can_be_read(store: Counting, clock: Clock) -> None:
     entries = StoreUse(shared(store, clock), Use.REPLAY)

@@ -56,6 +56,7 @@ class SharedStore:
         self._budget = RecordBudget(clock, most=1)
         self._breaker = CircuitBreaker(PAUSE_SECONDS)
         self._failing_since = 0.0
+        self._is_reported = False
         self._last_error: str | None = None
         self._warning: str | None = None
         self._answered_at: float | None = None
@@ -138,8 +139,9 @@ class SharedStore:
     def _succeeded(self) -> None:
         self._answered_at = self._clock()
         if not self.is_available:
-            seconds = self._clock() - self._failing_since
-            logger.warning("%s answers again after %.1f s", type(self.store).__name__, seconds)
+            if self._is_reported:
+                seconds = self._clock() - self._failing_since
+                logger.warning("%s answers again after %.1f s", type(self.store).__name__, seconds)
             self._breaker.succeeded()
             self._last_error = None
 
@@ -149,7 +151,9 @@ class SharedStore:
         self._last_error = f"{kind}: {text}"
         if self.is_available:
             self._failing_since = self._clock()
-            if (grant := self._budget.take("failing")) is not None:  # an outage is one record
+            grant = self._budget.take("failing")
+            self._is_reported = grant is not None  # an outage is one record, and its end another
+            if grant is not None:
                 logger.error("%s fails%s: %s", type(self.store).__name__, grant.note, self._last_error)
         self._breaker.failed(self._clock())
         return self._unavailable(kind)
