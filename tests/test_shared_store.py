@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from harness import Clock, token
+from harness import Clock, http_scope, send_scope, token
 from hypothesis import given
 from hypothesis import strategies as st
 from operations import LEGACY, Replies, guarded, post, rpc
@@ -307,6 +307,16 @@ async def test_without_the_store_a_session_is_503_and_a_new_one_starts(issuer: I
     assert (await post(guard, token(issuer), rpc("initialize"))).status == 200
     answer = await post(guard, token(issuer), rpc("ping"), LEGACY, SESSION)
     assert (answer.status, dict(answer.headers)[b"retry-after"]) == (503, b"1")
+
+
+async def test_the_status_page_shows_the_store(issuer: Issuer, store: Counting) -> None:
+    guard = worker(issuer, store)
+    store.error = ConnectionError("<away>")
+    await guard.auth._protection.probe_store()
+    page = await send_scope(guard.auth.status_app(), http_scope("GET", "/status", []), b"")
+    assert b"<h2>Shared store</h2>" in page.body
+    assert b"ConnectionError: &lt;away&gt;" in page.body
+    assert guard.auth.status().to_dict()["store"]["state"] == "failing"
 
 
 # --- the options ----------------------------------------------------------------------------------------------------

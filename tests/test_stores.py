@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from asgi_mcp_auth import AuthInfo, MemoryStore, Principal, RevocationList, Store
 from asgi_mcp_auth.stores import StoreFullError
+from asgi_mcp_auth.stores._contract import DROPPABLE, Use
 from asgi_mcp_auth.testing import check_store
 
 pytestmark = [pytest.mark.anyio, pytest.mark.every_loop]
@@ -127,6 +129,56 @@ async def test_a_full_store_drops_the_session_that_was_not_used_for_longest(cloc
     for number in range(1000):
         await store.add(f"session:{number}", b"", 10)
     assert sum([await get(store, f"session:{number}") is not None for number in range(1000)]) == 3
+
+
+@pytest.mark.requirement("FS-4")
+@pytest.mark.parametrize("use", Use)
+async def test_each_use_has_room_of_its_own(use: Use, clock: Clock) -> None:
+    store = MemoryStore(2, clock=clock)
+    for other in Use:
+        await store.put(f"{other}:first", b"1", 60)
+    for number in range(10):
+        with suppress(StoreFullError):
+            await store.add(f"{use}:{number}", b"", 60)
+    kept = [other for other in Use if await get(store, f"{other}:first") is not None]
+    assert kept == [other for other in Use if other != use or use not in DROPPABLE]
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("append"), st.floats(1, 20)),
+            st.tuples(st.just("wait"), st.floats(0, 10)),
+            st.tuples(st.just("read"), st.integers(1, 4)),
+        ),
+        max_size=60,
+    )
+)
+def test_a_reader_of_a_log_misses_no_entry_that_is_not_over(steps: list[tuple[str, float]]) -> None:
+    clock = Clock(0.0)
+    store = MemoryStore(1000, clock=clock)
+    until: dict[bytes, float] = {}
+    seen: list[bytes] = []
+
+    async def run() -> None:
+        position = ""
+        for number, (step, amount) in enumerate([*steps, ("read", 1000)]):
+            if step == "wait":
+                clock.now += amount
+            elif step == "append":
+                until[str(number).encode()] = clock() + 20  # a log has one time to live
+                await store.append("log", str(number).encode(), 20)
+            else:
+                page = await store.read_from("log", position, limit=int(amount))
+                seen.extend(page.entries)
+                position = page.position
+        while (page := await store.read_from("log", position)).entries:
+            seen.extend(page.entries)
+            position = page.position
+
+    asyncio.run(run())
+    assert {entry for entry, over in until.items() if clock() < over} <= set(seen)
+    assert sorted(set(seen), key=int) == [entry for entry in until if entry in seen]
 
 
 @pytest.mark.parametrize("use", ["revoked:", "replay:", ""], ids=["revocations", "another use", "no use"])
