@@ -27,6 +27,7 @@ from asgi_mcp_auth import (
 from asgi_mcp_auth._options import MCPAuthOptions, ShorthandOptions, declared
 from asgi_mcp_auth.config import DEFAULT_ALGORITHMS, JWKSCacheSettings, ScopeRule
 from asgi_mcp_auth.dev import DevServer, Switch
+from asgi_mcp_auth.doctor import CODES
 
 __all__ = ("DEV_FLAGS", "PACKAGE", "TABLES", "arguments", "filled")
 
@@ -118,6 +119,11 @@ def _faults() -> str:
     return _table(("fault", "what is wrong"), ((f"`{switch.value}`", switch.meaning) for switch in Switch))
 
 
+def _codes() -> str:
+    rows = ((f"`{code.name}`", code.severity, code.means, code.fix) for code in CODES)
+    return _table(("code", "severity", "what was found", "how to fix it"), rows)
+
+
 TABLES: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "options": (PACKAGE / "README.md", lambda: _declared(MCPAuthOptions)),
     "shorthand": (PACKAGE / "README.md", lambda: _declared(ShorthandOptions)),
@@ -131,6 +137,7 @@ TABLES: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "TrustedTokenHeader": (PACKAGE / "README.md", lambda: _fields(TrustedTokenHeader)),
     "ApiKeys": (PACKAGE / "README.md", lambda: _fields(ApiKeys)),
     "DPoPSettings": (PACKAGE / "README.md", lambda: _fields(DPoPSettings)),
+    "doctor-codes": (PACKAGE / "doctor" / "README.md", _codes),
     "dev-options": (PACKAGE / "dev" / "README.md", _dev_options),
     "dev-faults": (PACKAGE / "dev" / "README.md", _faults),
 }

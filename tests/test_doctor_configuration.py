@@ -6,10 +6,11 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
-from clinic import OAUTH, PRM, Clinic, answering, diagnose, names, problems
+from clinic import OAUTH, PRM, Clinic, answering, diagnose, for_browsers, names, problems
 from processes import free_port
 
 from asgi_mcp_auth import MCPAuth, MCPAuthMiddleware, MemoryStore
@@ -219,3 +220,46 @@ def test_the_shared_store_is_checked(  # noqa: PLR0917
     assert evidence in finding.evidence
     assert "hunter2" not in json.dumps(report.to_dict()) + caplog.text
     assert not [record for record in caplog.records if record.name == "asgi_mcp_auth.stores"]
+
+
+ANSWERS = {
+    "junk is active": answering(200, [("content-type", "application/json")], b'{"active":true}'),
+    "wrong credentials": answering(401, [("content-type", "application/json")], b'{"error":"invalid_client"}'),
+    "no JSON": answering(200, [("content-type", "text/html")], b"<html>"),
+}
+
+
+@pytest.mark.requirement("RS-160")
+@pytest.mark.parametrize(
+    ("answer", "expected", "evidence"),
+    [
+        pytest.param(None, ("introspection_good", OK), "", id="an unknown token is inactive"),
+        pytest.param("junk is active", ("introspection_accepts_unknown_token", ERROR), "", id="any token is active"),
+        pytest.param("wrong credentials", ("introspection_fails", ERROR), "refused the credentials", id="credentials"),
+        pytest.param("no JSON", ("introspection_fails", ERROR), "media type", id="no JSON"),
+    ],
+)
+def test_the_introspection_endpoint_is_asked_about_an_unknown_token(  # noqa: PLR0917
+    answer: str | None,
+    expected: tuple[str, Severity],
+    evidence: str,
+    clinic: Clinic,
+    file: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    if answer is not None:
+        issuer, other = for_browsers(clinic.issuer), ANSWERS[answer]
+
+        async def authority(scope: Any, receive: Any, send: Any) -> None:
+            await (other if scope["path"] == "/introspect" else issuer)(scope, receive, send)
+
+        clinic.authority.app = authority
+    file.write_text(
+        shorthand(clinic, more='[verifier.opaque]\nclient_id = "rs"\nclient_secret = "hunter2"\nalways = true\n')
+    )
+    report = diagnose(str(file))
+    [finding] = [finding for finding in report.findings if finding.code.name.startswith("introspection_")]
+    assert (finding.code.name, finding.severity) == expected
+    assert evidence in finding.evidence
+    assert "hunter2" not in json.dumps(report.to_dict()) + caplog.text
+    assert not [record for record in caplog.records if record.name == "asgi_mcp_auth.introspection"]

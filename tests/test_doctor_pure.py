@@ -182,12 +182,6 @@ def test_codes_are_unique_and_complete() -> None:
         assert (code.severity in (Severity.OK, Severity.INFO)) or code.fix
 
 
-def test_the_readme_lists_every_code() -> None:
-    head = ["| code | severity | what was found | how to fix it |", "|---|---|---|---|"]
-    table = "\n".join([*head, *(f"| `{code.name}` | {code.severity} | {code.means} | {code.fix} |" for code in CODES)])
-    assert table in (SOURCES / "README.md").read_text("utf-8"), f"write this table into the README:\n{table}"
-
-
 def test_every_code_is_listed_and_used_by_a_check() -> None:
     checks = "".join(path.read_text("utf-8") for path in SOURCES.glob("*.py") if not path.name.endswith("_codes.py"))
     for module in ("_issuer_codes", "_key_codes", "_resource_codes", "_challenge_codes"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
@@ -13,6 +15,8 @@ import anyio.to_thread
 
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.problems import Referenced, as_strings
+from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
+from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import MCPAuth, protection_of
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import _resource_codes as codes
@@ -21,7 +25,7 @@ from asgi_mcp_auth.doctor._issuer import check_issuer, check_template
 from asgi_mcp_auth.doctor._resource import check_resource, send_initialize
 from asgi_mcp_auth.doctor._resource_metadata import check_resource_metadata
 from asgi_mcp_auth.doctor._web import Web
-from asgi_mcp_auth.errors import ConfigurationError, printable
+from asgi_mcp_auth.errors import ConfigurationError, Reason, Refusal, Unavailable, printable
 from asgi_mcp_auth.stores._shared import SharedStore
 
 __all__ = ("check_configuration", "load_configuration")
@@ -36,12 +40,8 @@ def load_configuration(file: str | None) -> MCPAuth:
     Raises:
         ConfigurationError: The configuration has problems; the error lists all of them.
     """
-    logger = logging.getLogger("asgi_mcp_auth.config")
-    silent, logger.disabled = logger.disabled, True
-    try:
+    with _silent("asgi_mcp_auth.config"):
         return MCPAuth.from_env() if file is None else MCPAuth.from_toml(file)
-    finally:
-        logger.disabled = silent
 
 
 async def check_configuration(web: Web, file: str, token: str | None = None) -> AsyncIterator[Finding]:
@@ -62,9 +62,9 @@ async def check_configuration(web: Web, file: str, token: str | None = None) -> 
             fix = printable(_ascii(problem.fix), 400) + hint
             yield found(codes.CONFIG_INVALID, file, _ascii(f"{problem.where}: {problem.what}"), fix=fix)
         return
-    secrets = dict(_references(auth))
+    references = dict(_references(auth))
     async for finding in _check(web, auth, file, token):
-        yield _hide(finding.with_setting(), secrets)
+        yield _hide(finding.with_setting(), references)
 
 
 def _ascii(text: str) -> str:
@@ -80,6 +80,9 @@ async def _check(web: Web, auth: MCPAuth, file: str, token: str | None) -> Async
     store = protection_of(auth).store
     if store is not None:
         yield await _check_store(store)
+    for authenticator in protection_of(auth).authenticators:
+        if authenticator.introspection is not None:
+            yield await _check_introspection(authenticator.introspection)
     trusted = _trusted(resources)
     for url in trusted.named:
         web.allow_any_address(url)
@@ -128,18 +131,39 @@ def _trusted(resources: Iterable[CompiledResource]) -> _Trusted:
 
 
 async def _check_store(shared: SharedStore) -> Finding:
-    logger = logging.getLogger("asgi_mcp_auth.stores")
-    silent, logger.disabled = logger.disabled, True
-    try:
+    with _silent("asgi_mcp_auth.stores"):
         await shared.probe()
-    finally:
-        logger.disabled = silent
     status, subject = shared.status(), printable(str(shared.store))
     if status.last_error is not None:
         return found(codes.STORE_FAILS, subject, status.last_error)
     if status.warning is not None:
         return found(codes.STORE_EVICTS, subject, status.warning)
     return found(codes.STORE_GOOD, subject)
+
+
+async def _check_introspection(verifier: IntrospectionVerifier) -> Finding:
+    """Ask about a token that was never issued, with the credentials of the configuration."""
+    token = f"doctor-{secrets.token_urlsafe(24)}".encode("ascii")
+    with _silent("asgi_mcp_auth.introspection"):
+        decided = verifier.check(token, token)
+        decided = decided if isinstance(decided, (Verified, Refusal)) else await decided
+    issuer = verifier.rules.issuer
+    if isinstance(decided, Unavailable):
+        return found(codes.INTROSPECTION_FAILS, issuer, decided.found)
+    if isinstance(decided, Refusal) and decided.reason is Reason.INACTIVE_TOKEN:
+        return found(codes.INTROSPECTION_GOOD, issuer)
+    return found(codes.INTROSPECTION_ACCEPTS, issuer)
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Generator[None]:
+    """Switch a logger off, because its records become findings."""
+    logger = logging.getLogger(name)
+    silent, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = silent
 
 
 async def _check_live(web: Web, resource: CompiledResource, token: str | None) -> AsyncIterator[Finding]:
@@ -174,9 +198,9 @@ def _references(auth: MCPAuth) -> Iterator[tuple[str, str]]:
     yield from ((str(value), f"({value.origin})") for value in values if isinstance(value, Referenced))
 
 
-def _hide(finding: Finding, secrets: Mapping[str, str]) -> Finding:
-    """Return the finding with the origin of each secret instead of the secret."""
+def _hide(finding: Finding, references: Mapping[str, str]) -> Finding:
+    """Return the finding with the origin of each reference instead of the value."""
     shown = [finding.subject, finding.evidence, finding.fix]
-    for secret, origin in secrets.items():
-        shown = [text.replace(printable(secret, 500), origin) for text in shown]
-    return replace(finding, subject=shown[0], evidence=shown[1], fix=shown[2]) if secrets else finding
+    for value, origin in references.items():
+        shown = [text.replace(printable(value, 500), origin) for text in shown]
+    return replace(finding, subject=shown[0], evidence=shown[1], fix=shown[2]) if references else finding

@@ -239,7 +239,25 @@ STORE_EVICTS: Final = Code(
     "Set maxmemory-policy noeviction in the database.",
     "asgi_mcp_auth/README.md, More than one process",
 )
+INTROSPECTION_GOOD: Final = Code(
+    "introspection_good", OK, "the introspection endpoint calls an unknown token inactive", "", "RFC 7662 2.2"
+)
+INTROSPECTION_FAILS: Final = Code(
+    "introspection_fails",
+    ERROR,
+    "the introspection endpoint gives no answer that can be used",
+    "Fix client_id and the secret of Introspection(...), or the endpoint.",
+    "RFC 7662 2.1",
+)
+INTROSPECTION_ACCEPTS: Final = Code(
+    "introspection_accepts_unknown_token",
+    ERROR,
+    "the introspection endpoint calls a token active that was never issued",
+    "Do not use this endpoint. Set endpoint= to the introspection endpoint of the issuer.",
+    "RFC 7662 2.2",
+)
 CONFIG: Final = (
     *(CONFIG_GOOD, CONFIG_INVALID, CONFIG_WARNING, NOT_DEPLOYED, DIFFERS, NOT_RECOGNISED),
     *(STORE_GOOD, STORE_FAILS, STORE_EVICTS),
+    *(INTROSPECTION_GOOD, INTROSPECTION_FAILS, INTROSPECTION_ACCEPTS),
 )
