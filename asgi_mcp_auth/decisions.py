@@ -78,7 +78,7 @@ class Decision(NamedTuple):
         scopes_needed: The scopes that the request needs, as a client requests them.
         kid: The key id in the token's header; unverified in a refusal.
         alg: The algorithm in the token's header; unverified in a refusal.
-        credential: The scheme of the credential, such as `bearer`.
+        credential: The scheme of the credential, such as `bearer`; `api_key` for a key in its own header field.
         cache_hit: Whether an accepted token was in the token cache.
         verify_seconds: The seconds that the verification took; None if only the refusal log consumes the decision.
         request_id: `X-Request-Id`, escaped and cut.

@@ -228,18 +228,21 @@ class ProtectedApp:
     async def _serve_public(self, route: Route, request: RequestInfo, receive: Receive, send: Send) -> None:
         """Run the app for a public path, with the caller's identity if `identify_public` is set and there is one."""
         index = self._routes.owner_of(request) if self._protection.identify_public else None
+        started = perf_counter()
         identity = None if index is None else await self._authenticators[index].verify(request)
+        seconds = perf_counter() - started if self._is_observed else None
         if index is None or identity is None or _is_missing(identity):
             self._report("public", request)
             await run_public(self._context, None, request.scope, receive, send)
             return
         if isinstance(identity, Refusal):
-            await self._refuse(identity, request, receive, send, Findings(self._resources[index], route))
+            await self._refuse(identity, request, receive, send, Findings(self._resources[index], route, None, seconds))
             return
-        findings = Findings(self._resources[index], route, identity)
+        findings = Findings(self._resources[index], route, identity, seconds)
         unrecorded = self._report("public", request, findings)
         if unrecorded is None:
-            await run_app(self._context, identity, None, request, receive, send)
+            on_expiry = partial(self._report, "expired", request, findings) if self._is_observed else None
+            await run_app(self._context, identity, None, request, receive, send, on_expiry=on_expiry)
         else:
             await self._refuse(unrecorded, request, receive, send, findings)
 

@@ -84,12 +84,13 @@ def field(key: str = KEY, name: str = "x-api-key") -> list[tuple[str, str | byte
     return [(name, key)]
 
 
-@pytest.mark.requirement("CK-1", "CK-3")
+@pytest.mark.requirement("AU-1", "CK-1", "CK-3")
 async def test_api_keys_stand_beside_oauth_on_one_resource(issuer: Issuer, file: Path) -> None:
-    app = RecordingApp()
-    guarded = guard(issuer, file, app=app)
+    app, seen = RecordingApp(), list[Decision]()
+    guarded = guard(issuer, file, app=app, options={"on_decision": [seen.append]})
     assert await outcome(guarded, bearer(KEY)) == PASSED
     assert await outcome(guarded, field()) == PASSED
+    assert [(one.outcome, one.credential) for one in seen] == [("allowed", "bearer"), ("allowed", "api_key")]
     assert issuer.requests == {}  # neither metadata nor introspection
     assert await outcome(guarded, bearer(token(issuer))) == PASSED
     assert await outcome(guarded, bearer(issuer.mint_opaque(R, scope="mcp:read"))) == PASSED

@@ -7,8 +7,9 @@ import sys
 from hashlib import sha256
 from typing import Any
 
+import anyio
 import pytest
-from harness import R, RecordingApp, bearer, call, protect, token
+from harness import Clock, R, RecordingApp, bearer, call, protect, token
 from in_process import BARE, BELOW, KNOWN, LEAST, REFUSED, REPORTING, reporting_cases, simple_cases
 from measuring import measure
 
@@ -62,6 +63,37 @@ async def test_a_decision_has_every_fact_whatever_the_outcome(
         assert 0 < decision.verify_seconds < 10
         assert decision.time > 0
         assert text not in repr(decision)
+
+
+@pytest.mark.requirement("AU-1")
+async def test_an_identified_caller_of_a_public_path_is_reported_with_every_fact(issuer: Issuer, clock: Clock) -> None:
+    seen: list[Decision] = []
+    ended = anyio.Event()
+
+    def observe(decision: Decision) -> None:
+        seen.append(decision)
+        if decision.outcome == "expired":
+            ended.set()
+
+    async def stream(scope: Any, receive: Any, send: Any) -> None:
+        clock.now += 10_000
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        with anyio.fail_after(5):
+            await ended.wait()
+
+    app = protect(issuer, stream, on_decision=[observe], public_paths=["/open"], identify_public=True)
+    headers = bearer(token(issuer))
+    await call(app, "GET", "/open", headers)
+    await call(app, "GET", "/open", bearer("garbage"))
+    assert [(one.outcome, one.reason) for one in seen] == [
+        ("public", None),
+        ("expired", None),
+        ("refused", "malformed_token"),
+    ]
+    for decision in seen:
+        assert (decision.resource, decision.path, decision.credential) == (R, "/open", "bearer")
+        assert (decision.verify_seconds or 0) > 0
+    assert (seen[0].alg, seen[0].cache_hit, seen[1].auth_info) == ("RS256", False, seen[0].auth_info)
 
 
 @pytest.mark.requirement("AU-1")

@@ -231,6 +231,7 @@ SCENARIOS: list[tuple[Callable[[Stage], Awaitable[None]], list[str]]] = [
 ]
 
 
+@pytest.mark.requirement("AU-7")
 @pytest.mark.parametrize(
     ("play", "expected"), [pytest.param(*scenario, id=scenario[0].__name__) for scenario in SCENARIOS]
 )
@@ -630,6 +631,7 @@ async def test_start_up(options: dict[str, Any], down: bool, expected: list[Any]
     assert (await call(guarded.auth.readiness_app(), "GET", "/")).status == (503 if down else 200)
 
 
+@pytest.mark.requirement("AU-7")
 @pytest.mark.every_loop
 async def test_warm_up_tries_again_until_the_keys_are_there(
     issuer: Issuer, internet: Internet, clock: Clock, caplog: pytest.LogCaptureFixture

@@ -15,7 +15,7 @@ from asgi_mcp_auth._oauth.credentials import scheme_of
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import Route
 from asgi_mcp_auth._policy.scopes import Requirement
-from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._request import API_KEY_FIELD, RequestInfo
 from asgi_mcp_auth._telemetry.audit import AuditLog
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.verifier import Verified
@@ -152,7 +152,7 @@ def _decision(  # noqa: PLR0917 - everything that is known about a request
         _needed(findings, refusal),
         None if header is None else header.kid,
         None if header is None else header.alg,
-        scheme_of(get(b"authorization")),
+        scheme_of(get(b"authorization")) or ("api_key" if API_KEY_FIELD in request.fields else None),
         None if verified is None else verified.is_cached,
         seconds,
         None if request_id is None else printable(request_id[-1].decode("latin-1")),
