@@ -50,13 +50,14 @@ class RedisStore:
             may have `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile` (paths), and for Sentinels `sentinel_username` and
             `sentinel_password`.
         prefix: The beginning of every key.
-        max_connections: Commands at once on each event loop; further ones wait.
+        max_connections: Commands at once on each event loop; further ones wait. A server accepts 10,000
+            connections of all processes together (`maxclients`).
 
     Raises:
         ValueError: The URL cannot be used, or the client library is not installed.
     """
 
-    def __init__(self, url: str, *, prefix: str = "asgi-mcp-auth:", max_connections: int = 32) -> None:
+    def __init__(self, url: str, *, prefix: str = "asgi-mcp-auth:", max_connections: int = 8) -> None:
         has_redis_py, has_coredis = find_spec("redis") is not None, find_spec("coredis") is not None
         if not (has_redis_py or has_coredis):
             raise ValueError("RedisStore: no client library is installed; pip install '.[redis]'")
