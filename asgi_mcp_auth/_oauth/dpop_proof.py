@@ -228,7 +228,10 @@ def _check_claims(
     if texts["htu"] != expected.url and not _same_url(texts["htu"], expected.url):
         raise _refused("another htu", f"htu {expected.url}")
     if not abs(now - issued_at) <= window:
-        raise _refused(f"iat {abs(now - issued_at):.0f} s {'ago' if issued_at < now else 'ahead'}", f"{window:g} s")
+        raise _refused(
+            f"iat {abs(now - issued_at):.0f} s {'ago' if issued_at < now else 'ahead'}",
+            f"iat within {window:g} s of the clock",
+        )
     if expected.ath is not None and not _equal(texts["ath"], expected.ath):
         raise _refused("the ath of another token", "the ath of the token")
     return texts["jti"], issued_at, texts.get("nonce")

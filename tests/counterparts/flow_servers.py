@@ -2,7 +2,8 @@
 
 `protected` is an app factory: the MCP SDK's server with the tools `read`, which needs mcp:read, and `write`, which
 needs mcp:write as well; with PUBLIC=1 `read` needs no token, and mcp:read of callers with one. RESOURCE, ISSUER, JOURNAL and CLOCK say what is meant; REPUBLISH=1 serves the issuer's
-metadata at the resource's own origin too (MCP 2025-03-26), CHALLENGE is what a first 401 asks for.
+metadata at the resource's own origin too (MCP 2025-03-26), CHALLENGE is what a first 401 asks for. DPOP is the mode of
+DPoP, with nonces.
 """
 
 import json
@@ -12,7 +13,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from asgi_mcp_auth import AuthServerConfig, MCPAuth, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth import (
+    AuthServerConfig,
+    DPoPSettings,
+    MCPAuth,
+    ResourceServerConfig,
+    ResourceServerMetadata,
+    ScopePolicy,
+)
 from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange, record_exchanges
 from asgi_mcp_auth.stores import MemoryStore
 
@@ -55,6 +63,17 @@ def write() -> str:
     return "written"
 
 
+def dpop() -> dict[str, Any]:
+    if "DPOP" not in os.environ:
+        return {}
+    secret = "a secret that all workers share, long enough"
+    return {
+        "dpop": os.environ["DPOP"],
+        "dpop_settings": DPoPSettings(require_nonce=True),
+        "shared_secret": secret,
+    }
+
+
 def protected() -> Any:
     from mcp.server.mcpserver import MCPServer
 
@@ -79,6 +98,7 @@ def protected() -> Any:
         clock=clock,
         store=MemoryStore() if public else None,
         session_binding=public,
+        **dpop(),
         republish_server_metadata=os.environ.get("REPUBLISH") == "1",
     )
     app = server.streamable_http_app(streamable_http_path=urlsplit(resource).path or "/")
@@ -86,7 +106,7 @@ def protected() -> Any:
 
 
 def authority() -> Any:
-    """The development authorization server for it, as an app factory; AUTO_APPROVE=1 shows no consent page, CLIENTS is JSON."""
+    """The development authorization server for it, as an app factory; AUTO_APPROVE=1 shows no consent page, CLIENTS is JSON, LIFETIME that of tokens."""
     from asgi_mcp_auth.dev import DevServer
 
     return journaled(
@@ -94,6 +114,7 @@ def authority() -> Any:
             issuer=os.environ["ISSUER"],
             resources=[os.environ["RESOURCE"]],
             scopes={"mcp:read": "Read notes", "mcp:write": "Write notes"},
+            token_lifetime=int(os.environ.get("LIFETIME", "600")),
             auto_approve=os.environ.get("AUTO_APPROVE") == "1",
             clients=json.loads(os.environ.get("CLIENTS", "[]")),
             clock=clock,

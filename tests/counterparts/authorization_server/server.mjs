@@ -113,6 +113,7 @@ function newProvider() {
     features: {
       devInteractions: { enabled: false }, // HTML forms; see interact()
       clientCredentials: { enabled: true },
+      dPoP: { enabled: true }, // a token request with a proof gets a bound token
       introspection: { enabled: true },
       jwtIntrospection: { enabled: true },
       revocation: { enabled: true },

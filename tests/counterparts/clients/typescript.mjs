@@ -5,6 +5,7 @@
 //     redirectUri            where the authorization server sends the browser; nothing listens there
 //     clientMetadataUrl      the client's id metadata document, if it has one
 //     grants                 grant types to register (authorization_code, refresh_token)
+//     dpop                   of v2: whether to request tokens that are bound to a key (RFC 9449)
 //     mode                   of v2: "auto" speaks the newest protocol the server knows
 //
 // In: {"do": "connect"}, {"do": "call", "tool": …}, {"do": "close"}, and {"callback": URL} after an
@@ -14,7 +15,7 @@ import readline from 'node:readline';
 const options = JSON.parse(process.argv[2]);
 const names = { v1: '@modelcontextprotocol/sdk', '2025-03': 'sdk-2025-03', '2025-06': 'sdk-2025-06' };
 const load = async (...modules) => Object.assign({}, ...(await Promise.all(modules.map((name) => import(name)))));
-const { Client, StreamableHTTPClientTransport, UnauthorizedError } = options.sdk === 'v2'
+const { Client, DpopSession, StreamableHTTPClientTransport, UnauthorizedError } = options.sdk === 'v2'
   ? await load('@modelcontextprotocol/client')
   : await load(...['index', 'streamableHttp', 'auth'].map((name) => `${names[options.sdk]}/client/${name}.js`));
 
@@ -52,6 +53,11 @@ const provider = {
     callback = new URL((await hear()).callback);
   },
 };
+
+if (options.dpop) {
+  const session = await DpopSession.create();
+  provider.dpop = () => session;
+}
 
 let transport;
 const client = new Client(
