@@ -77,7 +77,7 @@ def test_workers_with_one_store_accept_a_proof_once(authority: AuthorizationServ
             served: Counter[str] = Counter()
             statuses: list[list[int]] = []
             while len(statuses) < 20 or (len(served) < 2 and len(statuses) < 100):
-                signed = next(auth.auth_flow(httpx.Request("POST", resource)))
+                signed = next(auth.sync_auth_flow(httpx.Request("POST", resource)))
                 found: list[httpx.Response] = []
 
                 def send(signed: httpx.Request = signed, found: list[httpx.Response] = found) -> None:

@@ -137,6 +137,18 @@ def test_fastmcp_scopes_and_the_client(issuer: Issuer, tmp_path: Path) -> None:
             assert (done.stdout[-len(printed) :], done.returncode) == (printed, 0), done.stderr
 
 
+def test_dpop(issuer: Issuer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHARED_SECRET", "s" * 32)
+    with served(tmp_path, "dpop_server.py", issuer.url) as (origin, _):
+        url = f"{origin}/mcp"
+        plain = httpx.post(url, headers={"authorization": f"Bearer {issuer.token(url)}"}, trust_env=False)
+        assert (plain.status_code, plain.headers["www-authenticate"][:4]) == (401, "DPoP")
+        argv = [sys.executable, str(RECIPES / "dpop_client.py"), url, issuer.url]
+        env = {**os.environ, "CLIENT_SECRET": SECRET}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=30, check=True)
+        assert done.stdout.splitlines() == ["curl", "A thief without the key gets 401."]
+
+
 def test_mixed_auth(issuer: Issuer, tmp_path: Path) -> None:
     with served(tmp_path, "mixed_auth.py", issuer.url) as (origin, _):
         url = f"{origin}/mcp"

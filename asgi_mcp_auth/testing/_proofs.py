@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from typing import Any, TypeVar
 
 import httpx
@@ -75,13 +75,23 @@ class DPoPAuth(httpx.Auth):
         self.nonces: dict[str, str] = {}
         self._clock = clock
 
-    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Sign a request, and sign it once more with the nonce that the server asks for."""
         response = yield self._signed(request)
-        if self._keep_nonce(response) and _asks_for_nonce(response):
-            self._keep_nonce((yield self._signed(request)))
+        if self._keep_nonce(response):
+            if response.status_code == httpx.codes.BAD_REQUEST:  # no other body is read: event streams have no end
+                response.read()
+            if _asks_for_nonce(response):
+                self._keep_nonce((yield self._signed(request)))
 
-    requires_response_body = True  # a token endpoint says so in its body
+    async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Do the same for an async client."""
+        response = yield self._signed(request)
+        if self._keep_nonce(response):
+            if response.status_code == httpx.codes.BAD_REQUEST:
+                await response.aread()
+            if _asks_for_nonce(response):
+                self._keep_nonce((yield self._signed(request)))
 
     def _signed(self, request: httpx.Request) -> httpx.Request:
         url, nonce = str(request.url), self.nonces.get(_origin(request))

@@ -27,7 +27,7 @@ app = MCPAuthMiddleware(
     resource=os.environ["RESOURCE"],
     authorization_servers=[os.environ["ISSUER"]],
     required_scopes=["mcp:read"],
-    dpop=os.environ["MODE"],  # type: ignore[typeddict-item]
+    dpop=os.environ["MODE"],  # type: ignore[arg-type]
     dpop_settings=DPoPSettings(require_nonce=os.environ.get("NONCES") == "1"),
     shared_secret=SECRET,
     store=RedisStore(os.environ["STORE"]) if "STORE" in os.environ else None,
