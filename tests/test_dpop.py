@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import anyio
@@ -115,74 +115,73 @@ async def test_a_cached_token_needs_its_proof_too(issuer: Issuer, app: Recording
 
 
 def enabled(issuer: Issuer, app: Any, **options: Any) -> MCPAuthMiddleware:
-    return protect(issuer, app, **({"dpop": "allowed"} | options))
+    settings: dict[str, Any] = {"dpop": "allowed", **options}
+    return protect(issuer, app, **settings)
+
+
+def case(fields: Callable[[Issuer], Fields], status: int, expected: list[str], *, id: str) -> Any:  # noqa: A002
+    return pytest.param(fields, status, expected, id=id)
 
 
 @pytest.mark.requirement("RS-131", "RS-139", "RS-141", "RS-38", "DP-2")
 @pytest.mark.parametrize(
     ("fields", "status", "expected"),
     [
-        pytest.param(lambda _: [], 401, [CH0, DPOP], id="1 no credential"),
-        pytest.param(lambda _: [("authorization", "")], 401, [CH0, DPOP], id="1 empty"),
-        pytest.param(lambda _: [("authorization", "Basic x")], 401, [CH0, DPOP], id="1 another scheme"),
-        pytest.param(lambda _: [("authorization", "Bearer")], 400, [chr_(), DPOP], id="2 nothing after Bearer"),
-        pytest.param(lambda _: [("authorization", "Bearer a b")], 400, [chr_(), DPOP], id="3 malformed"),
-        pytest.param(
+        case(lambda _: [], 401, [CH0, DPOP], id="1 no credential"),
+        case(lambda _: [("authorization", "")], 401, [CH0, DPOP], id="1 empty"),
+        case(lambda _: [("authorization", "Basic x")], 401, [CH0, DPOP], id="1 another scheme"),
+        case(lambda _: [("authorization", "Bearer")], 400, [chr_(), DPOP], id="2 nothing after Bearer"),
+        case(lambda _: [("authorization", "Bearer a b")], 400, [chr_(), DPOP], id="3 malformed"),
+        case(
             lambda _: [("authorization", "DPoP a b")],
             400,
             [CH0, dpop("invalid_request", "Malformed Authorization header")],
             id="3 malformed under DPoP",
         ),
-        pytest.param(
+        case(
             lambda i: lines(bearer(token(i)), proven(i, bound(i))),
             400,
             [chr_("Multiple Authorization headers"), dpop("invalid_request", "Multiple Authorization headers")],
             id="4 DP-2 two field lines",
         ),
-        pytest.param(lambda _: bearer("x.y"), 401, [cht(), DPOP], id="5 garbage"),
-        pytest.param(lambda i: bearer(token(i, exp=1)), 401, [cht(EXPIRED), DPOP], id="7 expired"),
-        pytest.param(lambda i: bearer(bound(i)), 401, [cht(), DPOP], id="8 RS-131 downgrade to Bearer"),
-        pytest.param(
-            lambda i: lines(bearer(bound(i)), proven(i, bound(i))[1:]), 401, [cht(), DPOP], id="8 with a proof"
-        ),
-        pytest.param(
-            lambda i: proven(i, token(i)), 401, [CH0, dpop("invalid_token", BINDING)], id="RS-131 an unbound token"
-        ),
-        pytest.param(lambda i: sent(bound(i)), 401, [CH0, dpop("invalid_dpop_proof", PROOF)], id="9 RS-130 no proof"),
-        pytest.param(
-            lambda i: proven(i, bound(i, exp=1)), 401, [CH0, dpop("invalid_token", EXPIRED)], id="DP-2 expired"
-        ),
-        pytest.param(
+        case(lambda _: lines(bearer("x.y")), 401, [cht(), DPOP], id="5 garbage"),
+        case(lambda i: lines(bearer(token(i, exp=1))), 401, [cht(EXPIRED), DPOP], id="7 expired"),
+        case(lambda i: lines(bearer(bound(i))), 401, [cht(), DPOP], id="8 RS-131 downgrade to Bearer"),
+        case(lambda i: lines(bearer(bound(i)), proven(i, bound(i))[1:]), 401, [cht(), DPOP], id="8 with a proof"),
+        case(lambda i: proven(i, token(i)), 401, [CH0, dpop("invalid_token", BINDING)], id="RS-131 an unbound token"),
+        case(lambda i: sent(bound(i)), 401, [CH0, dpop("invalid_dpop_proof", PROOF)], id="9 RS-130 no proof"),
+        case(lambda i: proven(i, bound(i, exp=1)), 401, [CH0, dpop("invalid_token", EXPIRED)], id="DP-2 expired"),
+        case(
             lambda i: proven(i, bound(i, aud="https://x.example")),
             401,
             [CH0, dpop("invalid_token", INVALID)],
             id="RS-140 DP-2 another audience",
         ),
-        pytest.param(
+        case(
             lambda i: proven(i, bound(i, iss="https://x.example")),
             401,
             [CH0, dpop("invalid_token", INVALID)],
             id="RS-140 another issuer",
         ),
-        pytest.param(
+        case(
             lambda i: proven(i, bound(i, scope="other")),
             403,
             [CH0, dpop("insufficient_scope", "Additional scope required")],
             id="RS-140 DP-2 a missing scope",
         ),
-        pytest.param(
+        case(
             lambda i: proven(i, token(i, cnf={"x5t#S256": i.proof_key.thumbprint})),
             401,
             [CH0, dpop("invalid_token", INVALID)],
             id="RS-85 bound to a certificate",
         ),
-        pytest.param(
+        case(
             lambda i: proven(i, token(i, cnf={"jkt": [i.proof_key.thumbprint]})),
             401,
             [CH0, dpop("invalid_token", INVALID)],
             id="RS-85 cnf.jkt an array",
         ),
-        pytest.param(lambda i: proven(i, "abc"), 401, [CH0, dpop("invalid_token", INVALID)], id="DP-2 no JWT at all"),
+        case(lambda i: proven(i, "abc"), 401, [CH0, dpop("invalid_token", INVALID)], id="DP-2 no JWT at all"),
     ],
 )
 async def test_refusals_with_both_schemes(
@@ -339,7 +338,8 @@ async def test_two_workers_with_one_store_accept_a_proof_once(issuer: Issuer) ->
 @pytest.mark.requirement("DP-4")
 async def test_a_bad_proof_uses_up_no_identifier(issuer: Issuer, app: RecordingApp) -> None:
     protected, access = enabled(issuer, app), bound(issuer)
-    for wrong in ({"iat": 0}, {"htm": "GET"}, {"ath": "x"}, {"key": SigningKey("ES256")}):
+    bad: list[dict[str, Any]] = [{"iat": 0}, {"htm": "GET"}, {"ath": "x"}, {"key": SigningKey("ES256")}]
+    for wrong in bad:
         assert (await call(protected, headers=proven(issuer, access, **({"jti": "j"} | wrong)))).status == 401
     forged = issuer.prove("POST", R, access, jti="j")
     forged = forged[:-6] + ("AAAAAA" if not forged.endswith("AAAAAA") else "BBBBBB")

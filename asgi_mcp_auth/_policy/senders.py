@@ -95,7 +95,7 @@ def compile_senders(
         problems.add("dpop_settings", f"{show(settings)} is not a DPoPSettings.", "Pass DPoPSettings(...).")
         return CompiledSenders()
     algorithms = _algorithms(settings, problems)
-    window = _window(settings, problems)
+    window = _window(settings.window, problems)
     if settings.on_store_failure not in ("refuse", "accept"):
         what = f"{show(settings.on_store_failure)} is not a policy for failures."
         problems.add("dpop_settings.on_store_failure", what, 'Set "refuse" or "accept".')
@@ -126,8 +126,7 @@ def _algorithms(settings: DPoPSettings, problems: Problems) -> tuple[str, ...]:
     return tuple(dict.fromkeys(listed))
 
 
-def _window(settings: DPoPSettings, problems: Problems) -> float:
-    window: object = settings.window
+def _window(window: object, problems: Problems) -> float:
     if isinstance(window, bool) or not isinstance(window, (int, float)) or not 1 <= window <= MAX_WINDOW:
         fix = f"Set a number of seconds from 1 to {MAX_WINDOW:g}."
         problems.add("dpop_settings.window", f"{show(window)} is not a window for iat.", fix)

@@ -18,6 +18,7 @@ __all__ = ("DPoPAuth", "present", "prove")
 T = TypeVar("T")
 
 USE_NONCE = "use_dpop_nonce"
+BAD_REQUEST, UNAUTHORIZED = 400, 401
 
 
 def present(members: Mapping[str, T]) -> dict[str, T]:
@@ -79,7 +80,7 @@ class DPoPAuth(httpx.Auth):
         """Sign a request, and sign it once more with the nonce that the server asks for."""
         response = yield self._signed(request)
         if self._keep_nonce(response):
-            if response.status_code == httpx.codes.BAD_REQUEST:  # no other body is read: event streams have no end
+            if response.status_code == BAD_REQUEST:  # no other body is read: event streams have no end
                 response.read()
             if _asks_for_nonce(response):
                 self._keep_nonce((yield self._signed(request)))
@@ -88,7 +89,7 @@ class DPoPAuth(httpx.Auth):
         """Do the same for an async client."""
         response = yield self._signed(request)
         if self._keep_nonce(response):
-            if response.status_code == httpx.codes.BAD_REQUEST:
+            if response.status_code == BAD_REQUEST:
                 await response.aread()
             if _asks_for_nonce(response):
                 self._keep_nonce((yield self._signed(request)))
@@ -115,7 +116,7 @@ def _origin(request: httpx.Request) -> str:
 
 
 def _asks_for_nonce(response: httpx.Response) -> bool:
-    if response.status_code == httpx.codes.UNAUTHORIZED:
+    if response.status_code == UNAUTHORIZED:
         found = parse_challenges(response.headers.get("www-authenticate", ""))
         return any(challenge.params.get("error") == USE_NONCE for challenge in found)
-    return response.status_code == httpx.codes.BAD_REQUEST and f'"{USE_NONCE}"' in response.text
+    return response.status_code == BAD_REQUEST and f'"{USE_NONCE}"' in response.text
