@@ -193,5 +193,5 @@ def protected(
 ) -> MCPAuthMiddleware:
     """Return a protected app with an in-process issuer whose keys stay fresh during the benchmark."""
     issuer.cache_control = LASTING
-    given: MCPAuthOptions = {**(options or {}), "http_client": issuer.http_client}
+    given: MCPAuthOptions = {"http_client": issuer.http_client, **(options or {})}
     return MCPAuth(resource_config([issuer.url], **policy), **given).wrap(app)

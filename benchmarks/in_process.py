@@ -15,9 +15,11 @@ import asyncio
 import base64
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+import httpx
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -38,7 +40,7 @@ from least import Least
 from measuring import NOTHING, Case, Effort, Spread, Times, WrongAnswerError, added, measure, spread
 from reporting import Cell, Promise, Report, Table
 
-from asgi_mcp_auth import AuthInfo, AuthServerConfig, Decision, MCPAuth
+from asgi_mcp_auth import AuthInfo, AuthServerConfig, Choose, Decision, Introspection, MCPAuth
 from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
@@ -63,6 +65,8 @@ REFUSED = "no token: 401"
 REPORTING = ((SAMPLED, KNOWN, 2.0), (OBSERVED, KNOWN, 10.0), (MEASURED, KNOWN, 10.0), (AUDITED, NOT_AUDITED, 10.0))
 """What may be added to a known token, in µs: what reports, what it is compared with, and the limit."""
 PROVEN = "known token, with a DPoP proof"
+OPAQUE = "known opaque token"
+FLOOD = 2000
 
 VerifyOnce = Callable[[], None]
 
@@ -226,6 +230,48 @@ async def population_cases(sizes: Sequence[int], calls: int) -> list[Case]:
     return cases
 
 
+def introspecting(issuer: Issuer, http_client: Callable[[], httpx.AsyncClient] | None = None) -> Any:
+    """Return an app that introspects opaque tokens."""
+    introspection = Introspection(client_id="rs", client_secret="rs", ttl=300, inactive_ttl=60)  # noqa: S106
+    given: MCPAuthOptions = {"verifier": Choose(opaque=introspection)}
+    if http_client is not None:
+        given["http_client"] = http_client
+    return protected(issuer, options=given)
+
+
+async def opaque_cases(issuer: Issuer, calls: int) -> list[Case]:
+    """Return the cases with opaque tokens. A new one includes an exchange of httpx with an issuer in process."""
+    app = introspecting(issuer)
+    known = issuer.mint_opaque(RESOURCE, scope=SCOPE)
+    tokens = FreshTokens(lambda: issuer.mint_opaque(RESOURCE, scope=SCOPE), calls)
+    new, unknown = make_exchange(app, tokens.next), make_exchange(app, "unknown")
+    return [
+        Case(name=OPAQUE, exchange=await seasoned(app, [known]), control=BARE),
+        Case(name="unknown opaque token, asked before", exchange=unknown, expected=401, control=BARE),
+        Case(name="new opaque token", exchange=new, control=BARE, prepare=tokens.prepare, calls=calls),
+    ]
+
+
+async def opaque_flood(issuer: Issuer) -> Table:
+    """Send unknown opaque tokens at once, and count the calls of an introspection endpoint that takes 5 ms."""
+    running, most, asked = 0, 0, 0
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal running, most, asked
+        if scope["path"] == "/introspect":
+            running, asked = running + 1, asked + 1
+            most = max(most, running)
+            await asyncio.sleep(0.005)
+            running -= 1
+        await issuer(scope, receive, send)
+
+    app = introspecting(issuer, http_client=lambda: httpx.AsyncClient(transport=httpx.ASGITransport(slow)))
+    statuses = Counter(await asyncio.gather(*(make_exchange(app, f"unknown-{number}")() for number in range(FLOOD))))
+    columns = ("unknown tokens at once", "calls at once", "calls", "answered 401", "answered 503")
+    row = (f"{FLOOD:,}", str(most), str(asked), str(statuses[401]), str(statuses[503]))
+    return Table(title="A flood of unknown opaque tokens", columns=columns, rows=[row])
+
+
 async def body_cases(issuer: Issuer, effort: Effort) -> list[Case]:
     """Return the cases with bodies under tool rules, and the same without rules."""
     cases, token = list[Case](), issuer.mint(RESOURCE, scope=SCOPE)
@@ -323,12 +369,21 @@ def promises(times: Times, algorithms: Table, importing: Spread) -> list[Promise
         measured = spread(one / other for one, other in zip(over, bare, strict=True))
         return Promise(name=PROVEN, limit=limit, measured=measured, unit="times the bare ES256 check")
 
+    def opaque(limit: float) -> Promise:
+        pairs = zip(added_each(OPAQUE), added_each(KNOWN), strict=True)
+        measured = spread(own / known for own, known in pairs)
+        return Promise(name=OPAQUE, limit=limit, measured=measured, unit="times a known JWT")
+
+    def added_each(case: str) -> list[float]:
+        return [own - bare for own, bare in zip(times[case], times[BARE], strict=True)]
+
     return [
         beside(KNOWN, 7),
         beside(BELOW, 8),
         beside(OBSERVED, 8),
         *(beside(case, limit, control, f"{case}, over: {control}") for case, control, limit in REPORTING),
         *([beside(BRIDGED, 10)] if BRIDGED in times else []),
+        opaque(1.5),
         beside(REFUSED, 4.5),
         beside("metadata document", 4.5),
         proven(1.6),
@@ -348,6 +403,7 @@ async def measure_all(effort: Effort) -> Report:
         *simple_cases(issuer),
         *reporting_cases(issuer),
         proof_case(issuer, few),
+        *await opaque_cases(issuer, few),
         *await population_cases(population, few),
     ]
     bodies, signed = await body_cases(issuer, effort), algorithm_cases(issuer, few)
@@ -361,6 +417,7 @@ async def measure_all(effort: Effort) -> Report:
             case_table("One request", [*simple, *bridged], times),
             algorithms,
             case_table("A JSON-RPC body", bodies, times),
+            await opaque_flood(issuer),
             importing,
         ],
         promises=promises(times, algorithms, over_jwt),
