@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import CH0, RecordingApp, bearer, call, cht, protect, token, websocket
+from harness import CH0, ISS, R, RecordingApp, bearer, call, cht, protect, token, websocket
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asgi_mcp_auth import ApiKeys, Choose, ConfigurationError, TrustedTokenHeader
+from asgi_mcp_auth import ApiKeys, Choose, ConfigurationError, MCPAuth, TrustedTokenHeader
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_peers, compile_transports
+from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
@@ -242,3 +244,28 @@ def test_no_subprotocol_token_stays_in_the_header(first: list[bytes], second: li
     tokens = [value for name, value in moved["headers"] if name == b"authorization"]
     assert len(tokens) == sum(part.strip(b" \t").startswith(b"bearer.") for _, v in lines for part in v.split(b","))
     assert not any(offer.startswith("bearer.") for offer in moved["subprotocols"])
+
+
+@pytest.mark.requirement("CK-6")
+async def test_a_file_and_the_environment_switch_the_transports_on(
+    issuer: Issuer, tmp_path: Path, capsys: pytest.CaptureFixture[str], blocking_calls: None
+) -> None:
+    file = tmp_path / "auth.toml"
+    file.write_text(
+        f'resource = "{R}"\nauthorization_servers = ["{ISS}"]\nwebsocket_subprotocol_tokens = true\n'
+        f'[trusted_token_header]\nname = "{FIELD}"\nproxies = ["10.0.0.0/8"]\n'
+    )
+    variables = {
+        "MCP_AUTH_RESOURCE": R,
+        "MCP_AUTH_AUTHORIZATION_SERVERS": ISS,
+        "MCP_AUTH_TRUSTED_TOKEN_HEADER": f'{{"name": "{FIELD}", "proxies": ["10.0.0.0/8"]}}',
+    }
+    options: dict[str, Any] = {"http_client": issuer.http_client, "clock": issuer.clock}
+    for auth in (MCPAuth.from_toml(file, **options), MCPAuth.from_env(variables, **options)):
+        app = auth.wrap(RecordingApp())
+        for client, status in ((PROXY, 200), (CLIENT, 401)):
+            assert (await call(app, headers=[(FIELD, token(issuer))], client=client)).status == status
+    assert main(["check-config", str(file)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "trusted_token_header" in shown
+    assert "websocket_subprotocol_tokens = true" in shown
