@@ -329,7 +329,8 @@ class ProtectionBuilder:
         if compiled is None:
             return None
         replays = StoreUse(self.local_store, Use.REPLAY)
-        return SenderConstraint(DPoP(compiled, resource.url.origin, clock=options["clock"], replays=replays))
+        dpop = DPoP(compiled, resource.url.origin, clock=options["clock"], replays=replays)
+        return SenderConstraint(resource.senders.methods, dpop=dpop)
 
     def _make_authorizer(self, resource: CompiledResource) -> Authorizer:
         options, sessions = self.options, None

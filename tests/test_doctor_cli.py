@@ -246,6 +246,16 @@ def test_a_token_that_cannot_be_sent_is_a_usage_error(
     assert token not in err
 
 
+def test_explained_with_a_dpop_proof(clinic: Clinic, capsys: Captured) -> None:
+    issuer = clinic.issuer
+    text = mint(clinic, cnf={"jkt": issuer.proof_key.thumbprint})
+    arguments = ("explain", "--resource", clinic.resource, "--issuer", issuer.url, "--json")
+    for method, accepted in (("GET", True), ("POST", False)):
+        proof = issuer.prove("GET", clinic.resource, text)
+        _, out, err = run(capsys, *arguments, "--proof", proof, "--method", method, token=f"DPoP {text}")
+        assert (json.loads(out)["accepted"], err) == (accepted, "")
+
+
 def test_explained_as_json(clinic: Clinic, capsys: Captured, tmp_path: Path) -> None:
     text = mint(clinic, exp=0)
     for arguments in against(clinic, tmp_path):

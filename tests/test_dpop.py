@@ -14,6 +14,7 @@ from harness import (
     CORS,
     EXPIRED,
     INVALID,
+    ISS,
     PRM,
     PRM_PATH,
     Answer,
@@ -31,15 +32,19 @@ from harness import (
 )
 
 from asgi_mcp_auth import (
+    AuthInfo,
     Choose,
     ConfigurationError,
+    Credential,
     DPoPSettings,
     Introspection,
     MCPAuth,
     MCPAuthMiddleware,
     Reason,
+    RequestInfo,
     ResourceServerConfig,
     ResourceServerMetadata,
+    Verified,
 )
 from asgi_mcp_auth._oauth.dpop_proof import NONCE_SECONDS
 from asgi_mcp_auth.stores import MemoryStore
@@ -560,3 +565,45 @@ def test_settings_that_cannot_be_used_are_reported(
         MCPAuth(resources(issuer, modes), **options)
     assert [problem.where for problem in refused.value.problems] == wrong
     assert json.dumps(options.get("shared_secret", "-")) not in str(refused.value)
+
+
+class OwnVerifier:
+    """A verifier of opaque tokens, whose claims say what they are bound to."""
+
+    def __init__(self, **claims: Any) -> None:
+        self._claims = claims
+
+    async def verify(self, credential: Credential, request: RequestInfo) -> Verified:
+        del credential, request
+        return Verified(AuthInfo(issuer=ISS, subject="alice", scopes=["mcp:read"], claims=self._claims))
+
+
+@pytest.mark.requirement("RS-85", "RS-131")
+async def test_the_claim_cnf_of_a_verifier_of_the_users_own_decides(issuer: Issuer, app: RecordingApp) -> None:
+    for cnf, under_bearer, under_dpop in (
+        ({"jkt": issuer.proof_key.thumbprint}, 401, 200),
+        ({"jkt": "x"}, 401, 401),
+        ({"other": "x"}, 401, 401),
+        (None, 200, 401),
+    ):
+        protected = enabled(issuer, app, verifier=OwnVerifier(cnf=cnf))
+        assert (await call(protected, headers=bearer("opaque"))).status == under_bearer
+        assert (await call(protected, headers=proven(issuer, "opaque"))).status == under_dpop
+
+
+async def test_a_configuration_from_plain_values(issuer: Issuer, app: RecordingApp) -> None:
+    settings = {
+        "resource": R,
+        "authorization_servers": [issuer.url],
+        "dpop": "required",
+        "dpop_settings": {"algorithms": ["ES256", "EdDSA"], "window": 60, "require_nonce": True},
+        "shared_secret": SECRET,
+    }
+    auth = MCPAuth.from_mapping(settings, http_client=issuer.http_client, clock=issuer.clock)
+    (challenge,) = challenges(await call(auth.wrap(app)))
+    assert challenge == f'DPoP algs="ES256 EdDSA", resource_metadata="{PRM}"'
+
+
+async def test_a_token_verifier_refuses_bound_tokens(issuer: Issuer, app: RecordingApp) -> None:
+    verifier = enabled(issuer, app).auth.token_verifier()
+    assert await verifier.verify_token(bound(issuer)) is None

@@ -147,7 +147,9 @@ class Authenticator:
             identity = await self._hooks.call(verify, credential, request, name=name, token=token)
         except Refusal as refusal:
             return refusal.without_traceback()
-        if isinstance(identity, (Verified, Refusal)):
+        if isinstance(identity, Verified):
+            return identity if self._sender_constraint is None else self._sender_constraint.bind(identity)
+        if isinstance(identity, Refusal):
             return identity
         return self._hooks.wrong_answer(name, identity, "Verified or a Refusal")
 

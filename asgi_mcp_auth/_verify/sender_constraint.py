@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Protocol
 
+from asgi_mcp_auth._oauth.confirmation import read_confirmation
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
@@ -30,13 +31,27 @@ class SenderConstraint:
     """The proofs of possession that one resource verifies.
 
     Args:
+        methods: The members of `cnf` that are verified.
         dpop: Verifies DPoP proofs; None if the resource does not accept the scheme DPoP.
         certificates: Verifies client certificates; None if the resource does not.
     """
 
-    def __init__(self, dpop: Mechanism | None = None, certificates: Mechanism | None = None) -> None:
+    def __init__(
+        self, methods: frozenset[str], *, dpop: Mechanism | None = None, certificates: Mechanism | None = None
+    ) -> None:
+        self._methods = methods
         self._dpop = dpop
         self._certificates = certificates
+
+    def bind(self, verified: Verified) -> Verified | Refusal:
+        """Return the answer of a verifier of the user's own, with what its claim `cnf` binds the credential to."""
+        if verified.confirmation is not None:
+            return verified
+        try:
+            bound = read_confirmation(verified.auth_info.claims.get("cnf"), self._methods)
+        except InvalidToken as refusal:
+            return refusal.without_traceback()
+        return verified if bound is None else verified._replace(confirmation=bound)
 
     def check(self, verified: Verified, request: RequestInfo) -> Verified | Refusal | Awaitable[Verified | Refusal]:
         """Return the identity if its token is bound to nothing, or to what the request proves possession of.

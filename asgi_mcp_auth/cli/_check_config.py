@@ -81,6 +81,10 @@ def _resource(config: ResourceServerConfig, compiled: CompiledResource) -> Itera
         yield "policy", f"{name} = {text}"
     if public := compiled.policy.operations.public_names:
         yield "public", ", ".join(public)
+    if (dpop := compiled.senders.dpop) is not None:
+        nonces = "without nonces" if dpop.nonce_key is None else "with nonces"
+        mode = "required" if dpop.is_required else "allowed"
+        yield "dpop", f"{mode}, {' '.join(dpop.algorithms)}, {nonces}, window {dpop.proofs.window:g} s"
     if isinstance(compiled.verifier, CompiledChoice):
         yield from _credentials(compiled.verifier)
 
