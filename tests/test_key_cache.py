@@ -394,15 +394,10 @@ def pids_of(resource: str, raw: str, count: int, other_than: frozenset[int] = fr
 
 @pytest.mark.full
 @pytest.mark.requirement("FS-8")
-@pytest.mark.parametrize("where", ["directory", "store"])
-def test_good_requests_survive_hup_and_kills_while_the_issuer_is_away(where: str, tmp_path: Path) -> None:
+def test_good_requests_survive_hup_and_kills_while_the_issuer_is_away(tmp_path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        if where == "store":
-            server = stack.enter_context(redis(tmp_path))
-            lines = f'key_cache = "store"\nstore = "{server.url}"\n'
-        else:
-            (tmp_path / "keys").mkdir(mode=0o700)
-            lines = f'key_cache = "{tmp_path / "keys"}"\n'
+        server = stack.enter_context(redis(tmp_path))
+        lines = f'key_cache = "store"\nstore = "{server.url}"\n'
         upstream, resource, master = stack.enter_context(gunicorn(tmp_path, lines, 2))
         raw = upstream.issuer.mint(resource)
         before = pids_of(resource, raw, 2)
