@@ -366,6 +366,30 @@ async def test_advertised_scopes_that_the_server_does_not_list_are_a_warning(
     assert all(f"advertises {missing};" in f.evidence and "required_scopes=" in f.fix for f in unlisted)
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("mode", "listed", "found"),
+    [
+        pytest.param("required", ["ES256"], False, id="RS-139 an algorithm in common"),
+        pytest.param("allowed", ["RS256"], True, id="RS-139 no algorithm in common"),
+        pytest.param("allowed", None, True, id="RS-139 no DPoP"),
+        pytest.param("off", None, False, id="RS-139 off"),
+    ],
+)
+async def test_a_server_without_dpop_is_a_warning_where_the_resource_accepts_it(
+    tmp_path: Any, mode: str, listed: list[str] | None, found: bool
+) -> None:
+    issuer = Issuer()
+    issuer.metadata["dpop_signing_alg_values_supported"] = listed
+    file = tmp_path / "mcp-auth.toml"
+    file.write_text(
+        f'resource = "https://mcp.example.com/mcp"\nauthorization_servers = ["{issuer.url}"]\ndpop = "{mode}"\n'
+    )
+    (report,) = await examine([str(file)], http_client=issuer.http_client)
+    names = [finding.code.name for finding in report.findings if finding.severity is WARNING]
+    assert ("issuer_without_dpop" in names) is found
+
+
 def test_a_real_authorization_server() -> None:
     """oidc-provider has no CORS by default; nothing else is wrong."""
     require_authorization_server()

@@ -17,7 +17,7 @@ __all__ = ("DPoP",)
 
 MAX_KEYS = 4096
 MAX_KEPT_HEADER = 2048  # bytes; the header with an RSA key of 8,192 bits has 1,900
-MIN_TTL = 1.0
+SKEW_SECONDS = 10.0  # a process whose clock is slow accepts a proof for longer
 
 
 class DPoP:
@@ -89,7 +89,7 @@ class DPoP:
     async def _record(self, proof: Proof, url: str, verified: Verified, now: float) -> Verified | Refusal:
         """Record the proof for as long as it would be accepted (RFC 9449 section 11.1), or refuse a repeated one."""
         key = self._replays.key(proof.key.thumbprint, proof.jti, url)
-        ttl = max(MIN_TTL, proof.issued_at + self._compiled.proofs.window - now + MIN_TTL)
+        ttl = proof.issued_at + self._compiled.proofs.window - now + SKEW_SECONDS
         try:
             known = await self._replays.add(key, b"1", ttl)
         except Unavailable as unavailable:

@@ -84,13 +84,15 @@ async def _check(web: Web, auth: MCPAuth, file: str, token: str | None) -> Async
         if authenticator.introspection is not None:
             yield await _check_introspection(authenticator.introspection)
     trusted = _trusted(resources)
+    accepted = {one.identifier: one.senders.dpop.algorithms for one in resources if one.senders.dpop is not None}
     for url in trusted.named:
         web.allow_any_address(url)
     for template, config in trusted.templates.items():
         async for finding in check_template(web, config, template):
             yield finding
     for config, advertised in trusted.issuers.values():
-        async for finding in check_issuer(web, config, advertised):
+        proofs = {name: algorithms for name, algorithms in accepted.items() if name in advertised}
+        async for finding in check_issuer(web, config, advertised, proofs):
             yield finding
     for resource in resources:
         async for finding in _check_live(web, resource, token if len(resources) == 1 else None):

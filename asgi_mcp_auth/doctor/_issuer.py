@@ -27,6 +27,7 @@ from asgi_mcp_auth.doctor._keys import check_keys, check_lifetime
 from asgi_mcp_auth.doctor._resource_codes import SERVER_INVALID
 from asgi_mcp_auth.doctor._server_metadata import (
     NOTHING,
+    check_dpop_support,
     check_issuer_member,
     check_provider,
     check_server,
@@ -81,7 +82,10 @@ async def find_metadata(web: Web, issuer: str, metadata_url: str | None = None) 
 
 
 async def check_issuer(
-    web: Web, config: AuthServerConfig, advertised: Mapping[str, Collection[str]] = NOTHING
+    web: Web,
+    config: AuthServerConfig,
+    advertised: Mapping[str, Collection[str]] = NOTHING,
+    proofs: Mapping[str, Collection[str]] = NOTHING,
 ) -> AsyncIterator[Finding]:
     """Check one authorization server.
 
@@ -89,6 +93,7 @@ async def check_issuer(
         web: The HTTP client.
         config: The issuer, and the URLs of its metadata and its keys if the configuration names them.
         advertised: The protected resources that trust the server, each with the scopes that it advertises.
+        proofs: The resources that accept DPoP, each with the algorithms that it accepts.
     """
     issuer = config.issuer or ("" if config.metadata is None else config.metadata.issuer)
     why = insecure_url(issuer, allow_http=False)
@@ -111,7 +116,10 @@ async def check_issuer(
         for finding in findings:
             yield finding
         if metadata is not None:
-            for finding in check_server(metadata, subject, advertised):
+            for finding in (
+                *check_server(metadata, subject, advertised),
+                *check_dpop_support(metadata, subject, proofs),
+            ):
                 yield finding
             async for finding in _browsers(web, metadata, search.fetched):
                 yield finding

@@ -244,6 +244,14 @@ SCOPES_NOT_LISTED: Final = Code(
     "RFC 8414 2",
     "Define the scopes at the authorization server, or fix required_scopes= and the scopes of the policy.",
 )
+NO_DPOP: Final = Code(
+    "issuer_without_dpop",
+    WARNING,
+    "the metadata lists no DPoP algorithm that the resource accepts",
+    "Enable DPoP at the authorization server, or have the resource accept one of its algorithms.",
+    "RFC 9449 5.1",
+    "Enable DPoP at the authorization server, or list its algorithms in DPoPSettings(algorithms=...).",
+)
 NO_ISS: Final = Code(
     "iss_parameter_not_supported",
     INFO,
@@ -264,5 +272,5 @@ ISSUER: Final = (
     *(ISSUER_MISMATCH, TRAILING_SLASH, PKCE, NO_PKCE, NO_S256, NO_CODE, NO_CODE_GRANT, MACHINES_ONLY),
     *(NO_TOKEN_ENDPOINT, REGISTRATION, NO_REGISTRATION, NO_CIMD, NO_DCR, CIMD_WITHOUT_NONE),
     *(RESOURCE_UNKNOWN, RESOURCE_SUPPORTED, RESOURCE_SETTING, RESOURCE_NOT_SUPPORTED, NOT_LISTED),
-    *(SCOPES_NOT_LISTED, NO_ISS, PROVIDER, UNUSABLE_PROVIDER),
+    *(SCOPES_NOT_LISTED, NO_DPOP, NO_ISS, PROVIDER, UNUSABLE_PROVIDER),
 )

@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._oauth.urls import is_loopback, parse_url
+from asgi_mcp_auth._policy.problems import as_strings
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.doctor import _issuer_codes as issuer_codes
 from asgi_mcp_auth.doctor import _resource_codes as codes
@@ -132,8 +133,10 @@ async def _check_resource(
         yield finding
     bearer = bearer_challenge(first)
     scopes = (*metadata.scopes, *("" if bearer is None else bearer.params.get("scope", "")).split())
+    algorithms = as_strings((metadata.document or {}).get("dpop_signing_alg_values_supported"))
+    proofs = {url: algorithms} if algorithms else {}
     for issuer in metadata.servers[:MAX_SERVERS] if follow else ():
-        async for finding in check_issuer(web, AuthServerConfig(issuer=issuer), {url: scopes}):
+        async for finding in check_issuer(web, AuthServerConfig(issuer=issuer), {url: scopes}, proofs):
             yield finding
 
 

@@ -11,13 +11,14 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from asgi_mcp_auth._oauth.server_metadata import insecure_url, validate_server_config
+from asgi_mcp_auth._policy.problems import as_strings
 from asgi_mcp_auth.config import AuthorizationServerMetadata, AuthServerConfig
 from asgi_mcp_auth.doctor import _issuer_codes as codes
 from asgi_mcp_auth.doctor._findings import Code, Finding, Severity, cut, found
 from asgi_mcp_auth.errors import InvalidServerMetadata, printable
 from asgi_mcp_auth.providers import Provider, ResourceSupport, recognise
 
-__all__ = ("check_issuer_member", "check_provider", "check_server", "read_metadata")
+__all__ = ("check_dpop_support", "check_issuer_member", "check_provider", "check_server", "read_metadata")
 
 ENDPOINTS = ("authorization_endpoint", "token_endpoint", "registration_endpoint", "jwks_uri")
 NOTHING: Final[Mapping[str, Collection[str]]] = MappingProxyType({})
@@ -88,6 +89,17 @@ def check_server(
         if listed is not None and resource not in listed:
             yield found(codes.NOT_LISTED, subject, resource)
         yield from _scopes(metadata.scopes_supported, scopes, resource, subject)
+
+
+def check_dpop_support(
+    metadata: AuthorizationServerMetadata, subject: str, accepted: Mapping[str, Collection[str]]
+) -> Iterator[Finding]:
+    """Check that the server binds tokens with DPoP, for resources that accept proofs with these algorithms."""
+    listed = as_strings(metadata.to_dict().get("dpop_signing_alg_values_supported")) or []
+    for resource, algorithms in accepted.items():
+        if set(algorithms).isdisjoint(listed):
+            evidence = f"{cut(resource)} accepts {cut(' '.join(algorithms))}; the metadata lists {cut(listed)}"
+            yield found(codes.NO_DPOP, subject, evidence)
 
 
 def _scopes(
