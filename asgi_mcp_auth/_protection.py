@@ -118,6 +118,11 @@ class Protection:
         if self.store is not None:
             await self.store.probe()
 
+    async def close_store(self) -> None:
+        """Close the connections of the shared store."""
+        if self.store is not None:
+            await self.store.close()
+
     def log_start(self) -> None:
         """Log what is protected, with which keys, and what is public: one line, however many apps there are."""
         if self.warnings.is_first("start"):

@@ -329,7 +329,10 @@ class ProtectedApp:
                 return
         else:
             spawn(self._warm_up)
-        await self.app(scope, receive, send)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            await self._protection.close_store()
 
     async def _warm_up(self) -> None:
         await self._protection.key_sets.warm_up()

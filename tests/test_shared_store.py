@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from operations import LEGACY, Replies, guarded, post, rpc
 
 from asgi_mcp_auth import ConfigurationError, MCPAuthMiddleware, MemoryStore, Store
+from asgi_mcp_auth._asgi.response import complete_lifespan
 from asgi_mcp_auth._asgi.sessions import IDLE_LIFETIME
 from asgi_mcp_auth.errors import Reason, Unavailable
 from asgi_mcp_auth.stores import LogPage, StoreFullError
 from asgi_mcp_auth.stores._contract import Use
 from asgi_mcp_auth.stores._shared import SharedStore, StoreUse
-from asgi_mcp_auth.testing import Issuer
+from asgi_mcp_auth.testing import Issuer, running
 
 pytestmark = [pytest.mark.anyio]
 
@@ -317,6 +318,37 @@ async def test_the_status_page_shows_the_store(issuer: Issuer, store: Counting) 
     assert b"<h2>Shared store</h2>" in page.body
     assert b"ConnectionError: &lt;away&gt;" in page.body
     assert guard.auth.status().to_dict()["store"]["state"] == "failing"
+
+
+class Closable(MemoryStore):
+    def __init__(self, error: Exception | None, *, hangs: bool = False) -> None:
+        super().__init__()
+        self.error, self.hangs, self.closed = error, hangs, 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+        if self.hangs:
+            await anyio.sleep_forever()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize(
+    "store", [Closable(None), Closable(OSError()), Closable(None, hangs=True)], ids=["closes", "fails", "hangs"]
+)
+async def test_connections_are_closed_at_the_end_of_the_lifespan(
+    store: Closable, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth.stores._shared.CLOSE_SECONDS", 0.01)
+    before = store.closed
+    async with running(worker(issuer, store, lifespan_app)):
+        assert store.closed == before
+    assert store.closed == before + 1
+
+
+async def lifespan_app(scope: Any, receive: Any, send: Any) -> None:
+    await complete_lifespan(receive, send)
 
 
 # --- the options ----------------------------------------------------------------------------------------------------

@@ -1,7 +1,16 @@
 """State that processes share: the contract of a store, and a store in memory. `stores.redis` has a store in Redis."""
 
-from asgi_mcp_auth.stores._contract import CheckedStore, LogPage, LogStore, Store, StoreFullError
+from asgi_mcp_auth.stores._contract import CheckedStore, ClosableStore, LogPage, LogStore, Store, StoreFullError
 from asgi_mcp_auth.stores._memory import MemoryStore
 from asgi_mcp_auth.stores._revocations import RevocationList
 
-__all__ = ("CheckedStore", "LogPage", "LogStore", "MemoryStore", "RevocationList", "Store", "StoreFullError")
+__all__ = (
+    "CheckedStore",
+    "ClosableStore",
+    "LogPage",
+    "LogStore",
+    "MemoryStore",
+    "RevocationList",
+    "Store",
+    "StoreFullError",
+)

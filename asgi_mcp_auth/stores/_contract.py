@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ("DROPPABLE", "CheckedStore", "LogPage", "LogStore", "Store", "StoreFullError", "Use")
+__all__ = ("DROPPABLE", "CheckedStore", "ClosableStore", "LogPage", "LogStore", "Store", "StoreFullError", "Use")
 
 
 class Use(StrEnum):
@@ -120,4 +120,13 @@ class CheckedStore(Store, Protocol):
 
     async def check(self) -> str | None:
         """Return why the database may drop entries, if it may. Raise if the database cannot be used."""
+        ...
+
+
+@runtime_checkable
+class ClosableStore(Store, Protocol):
+    """A store that holds connections."""
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop, at the end of the app's lifespan. Later calls open them again."""
         ...

@@ -36,6 +36,7 @@ class _Opened:
         self._address = address
         self.done = anyio.Event()
         self.closed = anyio.Event()
+        self.ended = False
         self.client: Any = None
         self.error: Exception | None = None
 
@@ -48,6 +49,7 @@ class _Opened:
         except Exception as error:  # noqa: BLE001 - raised where the client is needed
             self.error = error
         finally:
+            self.ended = True
             self.done.set()
 
 
@@ -81,6 +83,10 @@ class _Coredis:
     def __init__(self, opened: _Opened) -> None:
         self._opened = opened
         self._client = opened.client
+
+    @property
+    def is_closed(self) -> bool:
+        return self._opened.ended
 
     async def get_many(self, keys: list[str]) -> list[bytes | None]:
         return list(await self._client.mget(keys))

@@ -63,6 +63,11 @@ class RedisClient(Protocol):
     A client raises the exceptions of its library, and tries nothing twice.
     """
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client cannot be used any more, and another one has to be made."""
+        ...
+
     async def get_many(self, keys: list[str]) -> list[bytes | None]:
         """Return the values: MGET, or one GET for each key in a Cluster."""
         ...

@@ -75,6 +75,10 @@ class _RedisPy:
         self._sentinels = sentinels
         self._is_cluster = is_cluster
 
+    @property
+    def is_closed(self) -> bool:
+        return False  # it connects again when it is used
+
     async def get_many(self, keys: list[str]) -> list[bytes | None]:
         get_many = self._client.mget_nonatomic if self._is_cluster else self._client.mget
         return list(await get_many(keys))

@@ -18,7 +18,7 @@ from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
 from asgi_mcp_auth.decisions import RecordBudget
 from asgi_mcp_auth.errors import Reason, Unavailable, printable
 from asgi_mcp_auth.status import StoreStatus
-from asgi_mcp_auth.stores._contract import CheckedStore, LogPage, LogStore, Store, StoreFullError, Use
+from asgi_mcp_auth.stores._contract import CheckedStore, ClosableStore, LogPage, LogStore, Store, StoreFullError, Use
 
 __all__ = ("IGNORED", "SharedStore", "StoreUse")
 
@@ -27,6 +27,7 @@ logger = logging.getLogger("asgi_mcp_auth.stores")
 T = TypeVar("T")
 
 PAUSE_SECONDS = 1.0  # between two attempts on a store that fails
+CLOSE_SECONDS = 1.0
 PROBE_SECONDS = 1.0  # after which an answer no longer shows that the store works
 
 IGNORED = frozenset((Use.INTROSPECTION, Use.KEYS, Use.RATE))
@@ -94,6 +95,12 @@ class SharedStore:
             if warning is not None and self._warning is None:
                 logger.warning("%s: %s", self.store, warning)
             self._warning = warning
+
+    async def close(self) -> None:
+        """Close connections, within a second. A failure is ignored, because the process is about to end."""
+        if isinstance(self.store, ClosableStore):
+            with suppress(Exception), anyio.move_on_after(CLOSE_SECONDS):
+                await self.store.aclose()
 
     def status(self) -> StoreStatus:
         """Return the status of the store as this process sees it."""

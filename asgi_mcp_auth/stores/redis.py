@@ -172,9 +172,9 @@ class RedisStore:
         if opened is None:
             opened = _Opened(self._max_connections)
             self._opened.set(opened)
-        if opened.client is None:
+        if opened.client is None or opened.client.is_closed:
             async with opened.opening:
-                if opened.client is None:
+                if opened.client is None or opened.client.is_closed:
                     opened.client = await self._make_client()
         return opened
 
