@@ -309,7 +309,7 @@ def milliseconds_to_run(statement: str) -> float:
     return float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout)
 
 
-def imports(rounds: int) -> tuple[Table, Spread]:
+def imports(rounds: int) -> tuple[Table, list[Promise]]:
     """Return the import times, and the time that the package adds to the import of `jwt`.
 
     The package imports a public name when it is used; the last row is what a program needs that uses the middleware.
@@ -325,7 +325,9 @@ def imports(rounds: int) -> tuple[Table, Spread]:
             times[name].append(milliseconds_to_run(statement))
     over = {name: added(times[name], times[jwt]) for name in (package, use)}
     rows: list[tuple[Cell, ...]] = [(name, spread(times[name]), over.get(name)) for name in statements]
-    return Table(title="Importing", columns=("program", "ms", "ms over import jwt"), rows=rows), over[package]
+    table = Table(title="Importing", columns=("program", "ms", "ms over import jwt"), rows=rows)
+    promised = [Promise(name=name, limit=60, measured=over[name], unit="ms over import jwt") for name in over]
+    return table, promised
 
 
 def case_table(title: str, cases: Sequence[Case], times: Times) -> Table:
@@ -349,7 +351,7 @@ def algorithm_table(times: Times) -> Table:
     return Table(title="A new token and the bare check of cryptography", columns=columns, rows=rows, plotted=2)
 
 
-def promises(times: Times, algorithms: Table, importing: Spread) -> list[Promise]:
+def promises(times: Times, algorithms: Table, importing: Sequence[Promise]) -> list[Promise]:
     """Return the targets with their measured values."""
     by_name = {row[0]: row for row in algorithms.rows}
 
@@ -391,7 +393,7 @@ def promises(times: Times, algorithms: Table, importing: Spread) -> list[Promise
         checked("ES256", 4, 40, "µs over the bare check"),
         checked("Ed25519", 4, 40, "µs over the bare check"),
         beside("200 B", 16, UNRULED.format("200 B"), "policy decision on a 200 B POST"),
-        Promise(name="import", limit=60, measured=importing, unit="ms over import jwt"),
+        *importing,
     ]
 
 
