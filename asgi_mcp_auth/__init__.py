@@ -15,7 +15,9 @@ if TYPE_CHECKING:  # what `_PUBLIC` says, for type checkers
     from asgi_mcp_auth._oauth.credentials import Credential
     from asgi_mcp_auth._oauth.responses import in_band_denied
     from asgi_mcp_auth._oauth.server_metadata import validate_server_config
+    from asgi_mcp_auth._oauth.token_exchange import ExchangedToken
     from asgi_mcp_auth._request import RequestInfo
+    from asgi_mcp_auth._upstream.exchange import Caller
     from asgi_mcp_auth._verify.verifier import Verified, Verifier
     from asgi_mcp_auth.auth import MCPAuth, MCPAuthMiddleware
     from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
@@ -31,11 +33,20 @@ if TYPE_CHECKING:  # what `_PUBLIC` says, for type checkers
         ResourceServerMetadata,
         ScopePolicy,
         ScopeRule,
+        TokenExchange,
         TrustedTokenHeader,
     )
     from asgi_mcp_auth.context import Actor, ActorChain, AuthInfo, Principal, current_auth
     from asgi_mcp_auth.decisions import Decision
-    from asgi_mcp_auth.errors import ConfigurationError, DiscoveryError, MCPAuthError, Reason, Refusal
+    from asgi_mcp_auth.errors import (
+        ConfigurationError,
+        DiscoveryError,
+        ExchangeError,
+        ExchangeReason,
+        MCPAuthError,
+        Reason,
+        Refusal,
+    )
     from asgi_mcp_auth.loading import load_app
     from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
 
@@ -48,6 +59,7 @@ __all__ = (
     "AuthServerConfig",
     "AuthServerType",
     "AuthorizationServerMetadata",
+    "Caller",
     "Choose",
     "ConfigurationError",
     "Credential",
@@ -55,6 +67,9 @@ __all__ = (
     "Decision",
     "Deny",
     "DiscoveryError",
+    "ExchangeError",
+    "ExchangeReason",
+    "ExchangedToken",
     "Introspection",
     "MCPAuth",
     "MCPAuthError",
@@ -72,6 +87,7 @@ __all__ = (
     "ScopePolicy",
     "ScopeRule",
     "Store",
+    "TokenExchange",
     "TrustedTokenHeader",
     "Verified",
     "Verifier",
@@ -96,7 +112,9 @@ _PUBLIC = {
     "_oauth.credentials": ("Credential",),
     "_oauth.responses": ("in_band_denied",),
     "_oauth.server_metadata": ("validate_server_config",),
+    "_oauth.token_exchange": ("ExchangedToken",),
     "_request": ("RequestInfo",),
+    "_upstream.exchange": ("Caller",),
     "_verify.verifier": ("Verified", "Verifier"),
     "auth": ("MCPAuth", "MCPAuthMiddleware"),
     "authorization": ("Allow", "Deny", "NeedScopes", "Operation"),
@@ -112,11 +130,20 @@ _PUBLIC = {
         "ResourceServerMetadata",
         "ScopePolicy",
         "ScopeRule",
+        "TokenExchange",
         "TrustedTokenHeader",
     ),
     "context": ("Actor", "ActorChain", "AuthInfo", "Principal", "current_auth"),
     "decisions": ("Decision",),
-    "errors": ("ConfigurationError", "DiscoveryError", "MCPAuthError", "Reason", "Refusal"),
+    "errors": (
+        "ConfigurationError",
+        "DiscoveryError",
+        "ExchangeError",
+        "ExchangeReason",
+        "MCPAuthError",
+        "Reason",
+        "Refusal",
+    ),
     "loading": ("load_app",),
     "stores": ("MemoryStore", "RevocationList", "Store"),
 }

@@ -28,6 +28,7 @@ from asgi_mcp_auth.config import (
     ResourceServerConfig,
     Rules,
     ScopePolicy,
+    TokenExchange,
     TrustedTokenHeader,
 )
 from asgi_mcp_auth.decisions import Observer
@@ -277,6 +278,14 @@ class MCPAuthOptions(TypedDict, total=False):
             "Accept an access token as the websocket subprotocol `bearer.<token>`: browsers cannot set `Authorization` "
             "for a websocket. The app does not see the token. Access logs of proxies may contain it.",
             a_bool,
+        ),
+    ]
+    token_exchange: Annotated[
+        Sequence[TokenExchange],
+        Option(
+            (),
+            "Token exchange for calls of upstream APIs, one `TokenExchange` for each issuer. `auth.exchange(...)` and "
+            "`auth.exchange_auth(...)` use it.",
         ),
     ]
     is_revoked: Annotated[

@@ -25,6 +25,7 @@ from asgi_mcp_auth._policy.verifiers import CompiledChoice, CompiledIntrospectio
 from asgi_mcp_auth._telemetry.audit import AuditLog
 from asgi_mcp_auth._telemetry.mistakes import MistakeLog
 from asgi_mcp_auth._telemetry.reporting import Reporter
+from asgi_mcp_auth._upstream.exchange import Exchanger
 from asgi_mcp_auth._verify.api_keys import ApiKeyVerifier
 from asgi_mcp_auth._verify.authenticator import Authenticator
 from asgi_mcp_auth._verify.choice import Choice
@@ -67,6 +68,7 @@ class Protection:
         hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
         store: The store that processes share; None if there is none.
+        exchanger: Exchanges callers' tokens; None without `token_exchange`.
         post_stream_grace: Seconds that an event stream which answers a POST may outlive its token.
         identify_public: Whether a token that is sent to a public path is verified.
         websockets: Whether websockets are accepted.
@@ -89,6 +91,7 @@ class Protection:
     hooks: HookCaller
     warnings: Warnings
     store: SharedStore | None
+    exchanger: Exchanger | None
     post_stream_grace: float
     identify_public: bool
     websockets: bool
@@ -215,7 +218,8 @@ class ProtectionBuilder:
 
     def narrowed(self) -> ProtectionBuilder:
         """Return a builder for a single mounted app, which keeps the token and serves no metadata documents."""
-        return replace(self, options={**self.options, "expose_token": True, "republish_server_metadata": False})
+        changed: MCPAuthOptions = {"expose_token": True, "republish_server_metadata": False, "token_exchange": ()}
+        return replace(self, options={**self.options, **changed})
 
     def compile(self, protected_resources: object, problems: Problems) -> CompiledConfig:
         """Compile a configuration. Pure.
@@ -242,6 +246,7 @@ class ProtectionBuilder:
             dpop=options["dpop"],
             dpop_settings=options["dpop_settings"],
             shared_secret=options["shared_secret"],
+            token_exchange=options["token_exchange"],
         )
 
     def build(
@@ -274,6 +279,7 @@ class ProtectionBuilder:
             hooks=self.hooks,
             warnings=self.warnings,
             store=self.store,
+            exchanger=self._make_exchanger(config),
             post_stream_grace=options["post_stream_grace"],
             identify_public=options["identify_public"],
             websockets=options["websockets"],
@@ -336,6 +342,17 @@ class ProtectionBuilder:
         replays = StoreUse(self.local_store, Use.REPLAY)
         dpop = DPoP(compiled, resource.url.origin, clock=options["clock"], replays=replays)
         return SenderConstraint(resource.senders.methods, dpop=dpop)
+
+    def _make_exchanger(self, config: CompiledConfig) -> Exchanger | None:
+        if not config.exchanges:
+            return None
+        return Exchanger(
+            config.exchanges,
+            lambda one: self.key_sets.asked(one.trusted, needs_keys=False),
+            clock=self.clock,
+            hooks=self.hooks,
+            is_revoked=self.options["is_revoked"],
+        )
 
     def _make_authorizer(self, resource: CompiledResource) -> Authorizer:
         options, sessions = self.options, None

@@ -16,12 +16,15 @@ from asgi_mcp_auth._asgi.small_apps import MetadataApp, ReadinessApp
 from asgi_mcp_auth._asgi.status_app import StatusApp
 from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
 from asgi_mcp_auth._compat.mcpauth import bearer_auth_middleware, resource_metadata_router
+from asgi_mcp_auth._oauth.token_exchange import ACCESS_TOKEN, ExchangedToken, make_request
 from asgi_mcp_auth._oauth.urls import is_loopback
 from asgi_mcp_auth._options import MCPAuthOptions, MiddlewareOptions, Settings, check_options, documentation
+from asgi_mcp_auth._policy.exchange_settings import compile_destinations
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._protection import Protection, ProtectionBuilder
 from asgi_mcp_auth._settings.loader import from_env, from_mapping, from_toml
 from asgi_mcp_auth._settings.shorthand import from_shorthand
+from asgi_mcp_auth._upstream.exchange import Caller, Exchanger
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import VerifyFunction
 from asgi_mcp_auth.config import ResourceServerConfig
@@ -32,6 +35,8 @@ from asgi_mcp_auth.status import Status
 
 if TYPE_CHECKING:
     from starlette.routing import Router
+
+    from asgi_mcp_auth._upstream.httpx_auth import ExchangeAuth
 
 
 __all__ = ("MCPAuth", "MCPAuthMiddleware", "MCPAuthOptions", "options_of", "protection_of")
@@ -178,6 +183,96 @@ class MCPAuth:
         index = self._index_of(resource)
         known = self._protection.authenticators[index].jwt
         return known or self._builder.make_jwt_verifier(self._protection.config.resources[index])
+
+    async def exchange(
+        self,
+        *,
+        audience: str | Sequence[str] = (),
+        resource: str | Sequence[str] = (),
+        scopes: Sequence[str] = (),
+        requested_token_type: str = ACCESS_TOKEN,
+        actor_token: str | None = None,
+        caller: Caller | None = None,
+    ) -> ExchangedToken:
+        """Return a token with which the app may call an upstream API for the caller (RFC 8693 section 2).
+
+        The caller's own token must not be sent to other servers (MCP: no token passthrough). It goes to the token
+        endpoint of its own issuer, and the answer is cached as long as both tokens are valid.
+
+        Args:
+            audience: The logical names of the API.
+            resource: The URLs of the API.
+            scopes: The scopes at the API.
+            requested_token_type: The type of the token.
+            actor_token: An access token of this server, for an issuer that requires one.
+            caller: The caller, from `caller()`; None for the caller of the request that is being handled.
+
+        Raises:
+            ExchangeError: There is no token; `reason` says why.
+            ValueError: An argument cannot be sent.
+        """
+        request = make_request(
+            audience=audience,
+            resource=resource,
+            scopes=scopes,
+            requested_token_type=requested_token_type,
+            actor_token=actor_token,
+        )
+        return await self._exchanger().exchange(request, caller)
+
+    def exchange_auth(
+        self,
+        *,
+        allow: str | Sequence[str],
+        audience: str | Sequence[str] = (),
+        resource: str | Sequence[str] = (),
+        scopes: Sequence[str] = (),
+        actor_token: str | None = None,
+        caller: Caller | None = None,
+    ) -> ExchangeAuth:
+        """Return an `httpx.Auth` that sends what `exchange` returns; one object may serve all requests.
+
+        Args:
+            allow: The origins that may receive the token: `"https://api.example.com"`, or a domain suffix such as
+                `".example.com"`. A request to another origin, redirected ones included, raises `ExchangeError`.
+            audience: As for `exchange`, like the arguments that follow.
+            resource: The URLs of the API.
+            scopes: The scopes at the API.
+            actor_token: An access token of this server.
+            caller: The caller, from `caller()`.
+
+        Raises:
+            ConfigurationError: An entry of `allow` is wrong, or `token_exchange` is not set.
+            ValueError: An argument cannot be sent.
+        """
+        from asgi_mcp_auth._upstream.httpx_auth import ExchangeAuth  # noqa: PLC0415 - imports httpx
+
+        request = make_request(
+            audience=audience,
+            resource=resource,
+            scopes=scopes,
+            requested_token_type=ACCESS_TOKEN,
+            actor_token=actor_token,
+        )
+        allow_http = self._builder.options.get("dangerously_allow_http", False)
+        destinations = compile_destinations(allow, allow_http=allow_http)
+        return ExchangeAuth(self._exchanger(), request, destinations, caller)
+
+    def caller(self) -> Caller:
+        """Return the caller of the request that is being handled, to pass to a task that does not inherit its context.
+
+        Raises:
+            ExchangeError: There is no authenticated caller.
+            ConfigurationError: `token_exchange` is not set.
+        """
+        return self._exchanger().current()
+
+    def _exchanger(self) -> Exchanger:
+        exchanger = self._protection.exchanger
+        if exchanger is None:
+            fix = "Set token_exchange=[TokenExchange(client_id=..., client_secret=...)]."
+            raise ConfigurationError([Problem("token_exchange", "No token can be exchanged.", fix)])
+        return exchanger
 
     async def warm_up(self) -> tuple[str, ...]:
         """Fetch the key sets of all named and preloaded issuers now instead of at the first token.

@@ -38,6 +38,7 @@ __all__ = (
     "ScopePolicy",
     "ScopeRule",
     "ServerMetadataPaths",
+    "TokenExchange",
     "TranspileData",
     "TrustedTokenHeader",
     "fetch_server_config",
@@ -599,6 +600,45 @@ class DPoPSettings:
     window: float = 300.0
     require_nonce: bool = False
     on_store_failure: Literal["refuse", "accept"] = "refuse"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenExchange:
+    """Token exchange with one issuer: the app calls upstream APIs for the issuer's users (RFC 8693).
+
+    Args:
+        issuer: The issuer, as `authorization_servers` names it. Default: None, for the only issuer.
+        client_id: The client id of this server at the issuer. Required. Default: None.
+        client_secret: The client secret. In a file, refer to it: `{from_env = "NAME"}` or `{from_file = "path"}`.
+            Default: None.
+        private_key: The private key in PEM, for `private_key_jwt` (RFC 7523). Default: None.
+        key_id: The `kid` of the private key. Default: None.
+        algorithm: The algorithm of the private key. Default: `"RS256"`.
+        auth_method: `"client_secret_basic"`, `"client_secret_post"` or `"private_key_jwt"`. Default: None, which
+            follows from the secret and from the metadata of the issuer.
+        endpoint: The URL of the token endpoint. Default: None, for `token_endpoint` of the metadata.
+        grant: `"token_exchange"` (RFC 8693), or `"on_behalf_of"` for Microsoft Entra ID. Default: `"token_exchange"`.
+        margin: Seconds by which a cached token is used shorter than it is valid; 0 to 300. Default: 30.
+        cache_size: The largest number of cached tokens. Default: 10,000.
+        timeout: Seconds that one call may take, from 0.1 to 10. Default: 5.
+        max_concurrency: Calls at once on each event loop, from 1 to 1,000. Default: 64.
+        max_queue: Exchanges that may wait for a call, from 0 to 10,000; further ones fail. Default: 1,000.
+    """
+
+    issuer: str | None = None
+    client_id: str | None = None
+    client_secret: str | None = field(default=None, repr=False)
+    private_key: str | None = field(default=None, repr=False)
+    key_id: str | None = None
+    algorithm: str = "RS256"
+    auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] | None = None
+    endpoint: str | None = None
+    grant: Literal["token_exchange", "on_behalf_of"] = "token_exchange"
+    margin: float = 30.0
+    cache_size: int = 10_000
+    timeout: float = 5.0
+    max_concurrency: int = 64
+    max_queue: int = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

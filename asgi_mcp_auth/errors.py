@@ -4,6 +4,7 @@
     ├── ConfigurationError (also ValueError)   every problem of a configuration that cannot be used
     ├── DiscoveryError                         a metadata document or key set that could not be fetched
     │   └── InvalidServerMetadata              a metadata document or key set whose content cannot be used
+    ├── ExchangeError                          a token for an upstream API that could not be had, or sent
     └── Refusal                                the answer to one rejected request
         ├── BadRequest          400  invalid_request
         ├── Unauthenticated     401
@@ -45,6 +46,8 @@ __all__ = (
     "BearerAuthExceptionCode",
     "ConfigurationError",
     "DiscoveryError",
+    "ExchangeError",
+    "ExchangeReason",
     "Forbidden",
     "InsufficientAuthentication",
     "InsufficientScope",
@@ -128,6 +131,9 @@ class Reason(StrEnum):
     INSUFFICIENT_USER_AUTHENTICATION = "insufficient_user_authentication"
     OPERATION_NOT_LISTED = "operation_not_listed"
     DENIED_BY_HOOK = "denied_by_hook"
+    # the app could not call an upstream API for the caller
+    EXCHANGE_REFUSED = "exchange_refused"
+    EXCHANGE_UNAVAILABLE = "exchange_unavailable"
     # the token cannot be verified now
     KEYS_UNAVAILABLE = "keys_unavailable"
     INTROSPECTION_UNAVAILABLE = "introspection_unavailable"
@@ -424,6 +430,73 @@ class Unavailable(Refusal):
     wire_code = "temporarily_unavailable"
     default_description = "The token cannot be verified right now"
     max_detail = 1024  # the failures of three fetches, whose causes come last
+
+
+class ExchangeReason(StrEnum):
+    """Why there is no token for an upstream API, or why it was not sent."""
+
+    NO_CALLER = "no_caller"
+    REQUEST_ENDED = "request_ended"
+    NOT_EXCHANGEABLE = "not_exchangeable"
+    REVOKED = "revoked"
+    SUBJECT_REFUSED = "subject_refused"
+    INTERACTION_REQUIRED = "interaction_required"
+    INVALID_TARGET = "invalid_target"
+    INVALID_SCOPE = "invalid_scope"
+    DENIED = "denied"
+    UNAVAILABLE = "unavailable"
+    INVALID_ANSWER = "invalid_answer"
+    NOT_BEARER = "not_bearer"
+    DESTINATION = "destination"
+
+
+class ExchangeError(MCPAuthError):
+    """A token for an upstream API that could not be had, or must not be sent.
+
+    If the app lets the exception pass before it has responded, the middleware answers with `refusal()`.
+
+    Args:
+        reason: What happened.
+        message: The text for the operator; it contains no token.
+        error: The error code of the authorization server.
+        claims: The claims that a new sign-in has to request, as JSON text (Entra ID).
+        suberror: The `suberror` of Entra ID.
+        retry_after: Seconds until another attempt may succeed.
+    """
+
+    code = "exchange_error"
+
+    def __init__(
+        self,
+        reason: ExchangeReason,
+        message: str,
+        *,
+        error: str | None = None,
+        claims: str | None = None,
+        suberror: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.error = error
+        self.claims = claims
+        self.suberror = suberror
+        self.retry_after = retry_after
+
+    def refusal(self) -> Refusal | None:
+        """Return the answer that the failure means for the caller; None if only the app can decide.
+
+        401 if the authorization server refuses the caller's token, or there is no caller; 503 if it does not answer.
+        """
+        if self.reason is ExchangeReason.NO_CALLER:
+            return NoCredential(Reason.NO_CREDENTIAL)
+        if self.reason in (ExchangeReason.SUBJECT_REFUSED, ExchangeReason.REVOKED):
+            return InvalidToken(Reason.EXCHANGE_REFUSED, found=self.message)
+        if self.reason in (ExchangeReason.UNAVAILABLE, ExchangeReason.INVALID_ANSWER):
+            description = "An upstream API cannot be called right now"
+            wait, found = self.retry_after, self.message
+            return Unavailable(Reason.EXCHANGE_UNAVAILABLE, found=found, retry_after=wait, description=description)
+        return None
 
 
 class MessageRefused(Refusal):

@@ -12,6 +12,7 @@ kept on `self`.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import perf_counter
 
@@ -21,7 +22,7 @@ from asgi_mcp_auth._asgi.authorizer import Admission
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.mount_check import MountCheck
 from asgi_mcp_auth._asgi.response import Incoming, send_response
-from asgi_mcp_auth._asgi.run import AppContext, run_app, run_public
+from asgi_mcp_auth._asgi.run import AppContext, run_app, run_exchanging, run_public
 from asgi_mcp_auth._asgi.streams import OnExpiry
 from asgi_mcp_auth._compat.asgi_servers import BREAKS_ON_LATE_BODY
 from asgi_mcp_auth._keys.background import spawn
@@ -86,6 +87,10 @@ class ProtectedApp:
             post_stream_grace=protection.post_stream_grace,
         )
 
+        self._run_app: Callable[..., Awaitable[None]] = run_app
+        if protection.exchanger is not None:
+            self._run_app = partial(run_exchanging, protection.exchanger, self._answer_failure)
+
     @refuse_wsgi_call
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -131,7 +136,7 @@ class ProtectedApp:
         receive, wrap_send = admission.receive or receive, admission.wrap_send
         removed_fields, listens, began = admission.removed_fields, admission.listens, admission.began_anonymously
         del admission  # holds the parsed body
-        await run_app(  # 10
+        await self._run_app(  # 10
             self._context,
             identity,
             cors,
@@ -242,7 +247,7 @@ class ProtectedApp:
         unrecorded = self._report("public", request, findings)
         if unrecorded is None:
             on_expiry = partial(self._report, "expired", request, findings) if self._is_observed else None
-            await run_app(self._context, identity, None, request, receive, send, on_expiry=on_expiry)
+            await self._run_app(self._context, identity, None, request, receive, send, on_expiry=on_expiry)
         else:
             await self._refuse(unrecorded, request, receive, send, findings)
 
@@ -297,6 +302,21 @@ class ProtectedApp:
             response = response.with_headers(cors.response)
         self._report("refused", request, findings, refusal=refusal, status=response.status)
         await send_response(response, request, receive, send)
+
+    async def _answer_failure(  # noqa: PLR0917 - ASGI's two, and what is known about the request
+        self,
+        refusal: Refusal,
+        identity: Verified,
+        cors: Cors | None,
+        request: RequestInfo,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        """Answer an exception of the app. The request has been reported as allowed."""
+        challenges = [one.challenge for one in self._resources if one.identifier == identity.auth_info.resource]
+        challenge = challenges[0] if challenges else self._resources[0].challenge
+        response = challenge.respond(refusal, details=self._protection.show_error_details)
+        await send_response(response if cors is None else response.with_headers(cors.response), request, receive, send)
 
     async def _answer(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,

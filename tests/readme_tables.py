@@ -22,6 +22,7 @@ from asgi_mcp_auth import (
     Introspection,
     ResourceServerMetadata,
     ScopePolicy,
+    TokenExchange,
     TrustedTokenHeader,
 )
 from asgi_mcp_auth._options import MCPAuthOptions, ShorthandOptions, declared
@@ -135,6 +136,7 @@ TABLES: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "Choose": (PACKAGE / "README.md", lambda: _fields(Choose)),
     "Introspection": (PACKAGE / "README.md", lambda: _fields(Introspection)),
     "TrustedTokenHeader": (PACKAGE / "README.md", lambda: _fields(TrustedTokenHeader)),
+    "TokenExchange": (PACKAGE / "README.md", lambda: _fields(TokenExchange)),
     "ApiKeys": (PACKAGE / "README.md", lambda: _fields(ApiKeys)),
     "DPoPSettings": (PACKAGE / "README.md", lambda: _fields(DPoPSettings)),
     "doctor-codes": (PACKAGE / "doctor" / "README.md", _codes),

@@ -54,7 +54,7 @@ LAYERS = (
     ("_oauth", "_mcp", "_compat.servers", "_compat"),
     ("_policy",),
     ("_settings", "_keys", "stores._shared", "stores.redis", "stores._redis_py", "stores._coredis"),
-    ("_verify",),
+    ("_verify", "_upstream"),
     ("_asgi", "_telemetry"),
     ("_options", "_protection", "middleware"),
     ("_compat.mcpauth",),
@@ -164,6 +164,7 @@ LAZY = {
     "_asgi.identity: mcp.server.auth.provider": "as above",
     "_protection: asgi_mcp_auth._telemetry.otel": "imports an optional package",
     "_asgi.token_verifier: starlette.authentication": "optional: 10 ms",
+    "auth: asgi_mcp_auth._upstream.httpx_auth": "imports httpx, as below",
     "_compat.mcpauth: starlette.routing": "optional: 15 ms",
     "_keys.http: httpx": "imported when an MCPAuth is constructed: 65 ms",
     "cli: asgi_mcp_auth.cli._commands": "an extra, whose absence is reported: 130 ms",
@@ -173,7 +174,6 @@ LAZY = {
     "config: asgi_mcp_auth._keys": "the facade for mcpauth",
     "stores.redis: asgi_mcp_auth.stores._coredis": "imports an optional package",
     "stores.redis: asgi_mcp_auth.stores._redis_py": "as above",
-    "testing._discovery: httpx": "as in _keys.http",
 }
 """Function-level imports, at most 15, each with its reason and what it takes in a fresh process (processor time)."""
 
@@ -250,7 +250,19 @@ def reexports(tree: ast.Module) -> set[str]:
     return {alias.asname or alias.name for node in nodes for alias in node.names}
 
 
-ROOMS = ("_oauth", "_mcp", "_policy", "_settings", "_keys", "_verify", "_asgi", "_telemetry", "_compat", "__main__")
+ROOMS = (
+    "_oauth",
+    "_mcp",
+    "_policy",
+    "_settings",
+    "_keys",
+    "_verify",
+    "_upstream",
+    "_asgi",
+    "_telemetry",
+    "_compat",
+    "__main__",
+)
 PACKAGES = {f"{NAME}.{room}" for room in ROOMS}
 REEXPORTING = {
     NAME,

@@ -255,8 +255,8 @@ async def test_every_change_is_logged(
 
 def test_the_scenarios_cover_every_event_and_the_readme_names_the_levels() -> None:
     logged = {line.split()[1]: line.split()[0] for _, expected in SCENARIOS for line in expected}
-    # tests/test_introspection.py and tests/test_key_cache.py show the others.
-    elsewhere = ("introspection_", "keys_loaded", "keys_cache_")
+    # tests/test_introspection.py, tests/test_exchange.py and tests/test_key_cache.py show the others.
+    elsewhere = ("introspection_", "exchange_", "keys_loaded", "keys_cache_")
     assert set(logged) == {event for event in Event if not event.startswith(elsewhere)}
     rows = dict(re.findall(r"^\| `(\w+)` \| ((?:INFO|WARNING|ERROR) \| .*)$", README, flags=re.MULTILINE))
     for line in (line for _, expected in SCENARIOS for line in expected):

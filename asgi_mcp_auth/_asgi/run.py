@@ -23,10 +23,12 @@ from asgi_mcp_auth._oauth.origin import Cors
 from asgi_mcp_auth._oauth.responses import Header
 from asgi_mcp_auth._policy.api_key_file import API_KEY_ISSUER
 from asgi_mcp_auth._request import RequestInfo, canonical_name
+from asgi_mcp_auth._upstream.exchange import Exchanger
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.context import current_auth_var
+from asgi_mcp_auth.errors import ExchangeError, Refusal
 
-__all__ = ("AppContext", "run_app", "run_public")
+__all__ = ("AppContext", "run_app", "run_exchanging", "run_public")
 
 
 class AppContext:
@@ -112,6 +114,52 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
         current_auth_var.reset(reset)
         if bridge is not None and reset_bridge is not None:
             bridge.context_var.reset(reset_bridge)
+
+
+class _Watched:
+    """A `send` that notes whether the app has responded."""
+
+    __slots__ = ("_send", "started")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.started = False
+
+    def __call__(self, message: Message) -> Awaitable[None]:
+        self.started = True
+        sent: Awaitable[None] = self._send(message)
+        return sent
+
+
+async def run_exchanging(  # noqa: PLR0917 - the arguments of `run_app`, and two of its own
+    exchanger: Exchanger,
+    answer: Callable[[Refusal, Verified, Cors | None, RequestInfo, Receive, Send], Awaitable[None]],
+    context: AppContext,
+    verified: Verified,
+    cors: Cors | None,
+    request: RequestInfo,
+    receive: Receive,
+    send: Send,
+    *more: Any,
+    **options: Any,
+) -> None:
+    """Run the app as `run_app` does, with the caller's token held for exchange.
+
+    An `ExchangeError` that the app lets pass before it responds is answered, unless only the app can decide about it.
+    """
+    watched = _Watched(send)
+    entered = exchanger.enter(verified.auth_info, request, verified.valid_until)
+    try:
+        await run_app(context, verified, cors, request, receive, watched, *more, **options)
+    except ExchangeError as error:
+        refusal = error.refusal()
+        if refusal is None or watched.started:
+            raise
+    else:
+        return
+    finally:
+        exchanger.leave(entered)
+    await answer(refusal, verified, cors, request, receive, send)
 
 
 async def run_public(  # noqa: PLR0917 - the three arguments of ASGI and our own

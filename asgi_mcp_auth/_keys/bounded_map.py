@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -48,6 +49,11 @@ class BoundedMap(Generic[K, V]):
     def pop(self, key: K) -> V | None:
         """Remove an entry; return its value, or None if there is none."""
         return self._entries.pop(key, None)
+
+    def remove_if(self, is_unwanted: Callable[[V], bool]) -> None:
+        """Remove the entries whose value is unwanted; takes a look at each."""
+        for key in [key for key, value in tuple(self._entries.items()) if is_unwanted(value)]:
+            self._entries.pop(key, None)
 
     def clear(self) -> None:
         """Remove every entry."""

@@ -25,7 +25,7 @@ from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import DiscoveryError
 
-__all__ = ("Answer", "Endpoint", "EndpointTexts", "Limits", "Unanswered")
+__all__ = ("Answer", "Endpoint", "EndpointTexts", "Limits", "Unanswered", "refuses_introspection")
 
 T = TypeVar("T")
 
@@ -85,6 +85,12 @@ class Limits(NamedTuple):
     max_queue: int
 
 
+def refuses_introspection(status: int, media_type: str, body: bytes) -> bool:
+    """Return whether an answer refuses the credentials of this server (RFC 7662 section 2.3)."""
+    del media_type
+    return status in UNAUTHORIZED or (status == BAD_REQUEST and b'"invalid_client"' in body)
+
+
 class Endpoint(Generic[T]):
     """One endpoint of an issuer.
 
@@ -96,6 +102,8 @@ class Endpoint(Generic[T]):
         limits: The limits.
         clock: Seconds since the epoch.
         url: The URL of the endpoint; None for that of the metadata.
+        refuses_client: Returns whether an answer refuses the credentials of this server, from its status, its media
+            type and its body.
 
     Attributes:
         calls: The number of calls.
@@ -112,6 +120,7 @@ class Endpoint(Generic[T]):
         *,
         clock: Callable[[], float],
         url: str | None,
+        refuses_client: Callable[[int, str, bytes], bool] = refuses_introspection,
     ) -> None:
         self._issuer = issuer
         self._identifier = identifier
@@ -120,6 +129,7 @@ class Endpoint(Generic[T]):
         self._limits = limits
         self._clock = clock
         self._url = url
+        self._refuses_client = refuses_client
         self._flights: dict[bytes, SingleFlight[T | Unanswered]] = {}
         self._breaker = CircuitBreaker()
         self._limiters: RunVar[anyio.CapacityLimiter] = RunVar(f"asgi_mcp_auth_{texts.member}")
@@ -197,7 +207,7 @@ class Endpoint(Generic[T]):
         answer = await self._try_exchange(form, accept)
         if isinstance(answer, str):
             return self._failed(answer)
-        if answer.status in UNAUTHORIZED or (answer.status == BAD_REQUEST and b'"invalid_client"' in answer.body):
+        if self._refuses_client(answer.status, answer.media_type, answer.body):
             return self._unauthorized(answer.status)
         self._recovered()
         return answer

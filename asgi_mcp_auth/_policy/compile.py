@@ -24,6 +24,7 @@ from asgi_mcp_auth._oauth.resource_metadata import (
 from asgi_mcp_auth._oauth.responses import ChallengeSource
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
+from asgi_mcp_auth._policy.exchange_settings import CompiledExchange, compile_exchanges
 from asgi_mcp_auth._policy.issuers import MAX_PUBLISHED, IssuerSet, compile_issuer_set
 from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_canonical, parse_rule
 from asgi_mcp_auth._policy.policy import CompiledPolicy, compile_policy
@@ -309,6 +310,7 @@ class CompiledConfig:
     paths: PathTable
     republishes: bool = False
     transports: TokenTransports | None = None
+    exchanges: tuple[CompiledExchange, ...] = ()
 
     def routes(self, checks_messages: Sequence[bool], own_root_path: str = "") -> RouteTable:
         """Return the route table.
@@ -460,6 +462,7 @@ def compile_config(
     shared_secret: object = None,
     trusted_token_header: object = None,
     subprotocol_tokens: object = False,
+    token_exchange: object = (),
 ) -> CompiledConfig:
     """Return a whole configuration compiled: one `ResourceServerConfig`, or several.
 
@@ -513,8 +516,11 @@ def compile_config(
     if one_issuer and len(issuers) > 1:
         fix = "Set republish_server_metadata=False, or configure a single issuer: its metadata names one issuer only."
         problems.add("republish_server_metadata", f"There are {len(issuers)} issuers.", fix)
+    trusted = [issuer for resource in resources for issuer in resource.trust.named]
+    exchanges = compile_exchanges(token_exchange, trusted, problems, allow_http=allow_http)
     problems.raise_if_any()
     return CompiledConfig(
+        exchanges=exchanges,
         configs=tuple(config for _, _, config in known),
         resources=tuple(resources),
         documents=_documents(resources),

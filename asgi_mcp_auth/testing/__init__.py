@@ -16,6 +16,7 @@
   `issuer.prove("POST", url, token)` is one proof.
 - `assert_challenge(response, 403, scopes="notes:write")` checks the challenge of a response.
 - `await check_store(store)` is the contract of a `Store`, for a store of your own.
+- `UpstreamAPI(url, issuer)` is an API that your app calls for its callers; it checks the tokens that arrive.
 - `running(app)` runs the lifespan of an app around a block.
 - `asgi_mcp_auth.testing.fixtures` has pytest fixtures. Import them explicitly; no other module here needs pytest.
 """
@@ -30,6 +31,7 @@ from asgi_mcp_auth.testing._lifespan import running
 from asgi_mcp_auth.testing._proofs import DPoPAuth
 from asgi_mcp_auth.testing._store import check_store
 from asgi_mcp_auth.testing._tools import ToolCall, call_tool
+from asgi_mcp_auth.testing._upstream_api import UpstreamAPI
 from asgi_mcp_auth.testing._walk import Step, Walk, WalkError
 
 __all__ = (
@@ -39,6 +41,7 @@ __all__ = (
     "SigningKey",
     "Step",
     "ToolCall",
+    "UpstreamAPI",
     "Walk",
     "WalkError",
     "assert_challenge",

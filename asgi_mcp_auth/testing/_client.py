@@ -1,4 +1,4 @@
-"""HTTP clients whose requests reach issuers and apps in process. This is the only module that imports httpx."""
+"""HTTP clients whose requests reach issuers and apps in process."""
 
 from __future__ import annotations
 
@@ -88,6 +88,7 @@ def client_of_hosts(
     *,
     apps: Mapping[str, Any] | None = None,
     aliases: Mapping[str, str] | None = None,
+    auth: httpx.Auth | None = None,
 ) -> httpx.AsyncClient:
     """Return a client that reaches these issuers and apps; connections to other hosts fail.
 
@@ -95,5 +96,6 @@ def client_of_hosts(
         issuers: Each serves the URLs below its own, and its metadata.
         apps: ASGI apps by origin. An app goes before an issuer with the same origin.
         aliases: URLs, each with the URL to request instead.
+        auth: The authentication of the client's requests.
     """
-    return httpx.AsyncClient(transport=_Hosts(issuers, apps or {}, aliases or {}))
+    return httpx.AsyncClient(transport=_Hosts(issuers, apps or {}, aliases or {}), auth=auth)

@@ -9,7 +9,9 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import httpx
 
 from asgi_mcp_auth._oauth.challenge import Challenge, parse_challenges
 from asgi_mcp_auth._oauth.server_metadata import accept_metadata, insecure_url
@@ -23,9 +25,6 @@ from asgi_mcp_auth.testing._lifespan import running
 from asgi_mcp_auth.testing._proofs import DPoPAuth
 from asgi_mcp_auth.testing._tools import MCP_FIELDS
 from asgi_mcp_auth.testing._walk import Step, Walk, WalkError
-
-if TYPE_CHECKING:
-    import httpx
 
 __all__ = ("walk_discovery",)
 
@@ -246,8 +245,6 @@ class _Walker:
         return response, document
 
     async def _send(self, method: str, url: str, **more: Any) -> httpx.Response:
-        import httpx  # noqa: PLC0415 - as above
-
         try:
             return await self._client.request(method, url, **more)
         except httpx.TransportError as error:

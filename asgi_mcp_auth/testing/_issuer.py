@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote_plus, urlsplit
 
@@ -17,8 +18,10 @@ import anyio
 from asgi_mcp_auth._asgi.response import send_response
 from asgi_mcp_auth._oauth.dpop_proof import Expected, ProofSettings, check_proof
 from asgi_mcp_auth._oauth.introspection_response import JWT_TYPE
-from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._oauth.jwk_set import parse_key_set
+from asgi_mcp_auth._oauth.jws import ALGORITHMS, parse_compact
 from asgi_mcp_auth._oauth.responses import Response, json_response
+from asgi_mcp_auth._oauth.token_exchange import ACCESS_TOKEN, EXCHANGE_GRANT
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.config import ServerMetadataPaths
 from asgi_mcp_auth.errors import Refusal
@@ -48,6 +51,7 @@ class Issuer:
         proof_key: The key of the client that `prove` signs for.
         metadata: The published metadata document. Change it to publish wrong metadata.
         requests: The number of requests per path, including requests that met a fault.
+        exchanges: The forms of the token exchanges that authenticated clients requested, at most 1,000.
         cache_control: The `Cache-Control` of the metadata and the key set; None to omit the field.
 
     Faults: `fail`, `answer`, `stall`, `trickle` and `cut` activate a fault, `heal` ends it. A fault applies to paths
@@ -70,6 +74,7 @@ class Issuer:
         self.keys = [SigningKey(alg) for alg in algorithms]
         self.proof_key = SigningKey("ES256")
         self.requests: Counter[str] = Counter()
+        self.exchanges: list[dict[str, list[str]]] = []
         self.cache_control: str | None = "no-store"
         self._faults = Faults()
         base = url.rstrip("/")
@@ -80,7 +85,7 @@ class Issuer:
             "jwks_uri": f"{base}/jwks",
             "introspection_endpoint": f"{base}/introspect",
             "response_types_supported": [],
-            "grant_types_supported": ["client_credentials"],
+            "grant_types_supported": ["client_credentials", EXCHANGE_GRANT],
             "dpop_signing_alg_values_supported": list(ALGORITHMS),
         }
         self._opaque: dict[str, dict[str, Any]] = {}
@@ -254,8 +259,10 @@ class Issuer:
         if path == f"{self._path}/jwks":
             return self.document(self.jwks())
         if path == f"{self._path}/token" and request.method == "POST":
-            form = {name: values[0] for name, values in parse_qs(body.decode("ascii", "replace")).items()}
-            return self._token(form, request.fields.get(b"dpop"))
+            form = parse_qs(body.decode("ascii", "replace"))
+            if form.get("grant_type") == [EXCHANGE_GRANT]:
+                return self._exchange(request, form)
+            return self._token({name: values[0] for name, values in form.items()}, request.fields.get(b"dpop"))
         if path == f"{self._path}/introspect" and request.method == "POST":
             return self._introspect(request, parse_qs(body.decode("ascii", "replace")))
         return json_response(404, {"error": "not_found"})
@@ -263,12 +270,9 @@ class Issuer:
     def _introspect(self, request: RequestInfo, form: Mapping[str, list[str]]) -> Response:
         """Answer as RFC 7662 section 2.2, or signed (RFC 9701) if `Accept` asks for it."""
         fields = {name.lower(): value for name, value in request.scope["headers"]}
-        secret = fields.get(b"authorization", b"").decode("latin-1")
-        client_id = form.get("client_id", [""])[0]
-        if not secret and not client_id:
+        client_id = _client_of(request, form)
+        if client_id is None:
             return json_response(401, {"error": "invalid_client"})
-        if secret.startswith("Basic "):
-            client_id = unquote_plus(base64.b64decode(secret[6:]).decode("utf-8").partition(":")[0])
         content = self._opaque.get(form.get("token", [""])[0], {"active": False})
         if content.get("exp", math.inf) <= self.clock():
             content = {"active": False}
@@ -278,6 +282,49 @@ class Issuer:
         claims = {"iss": self.url, "aud": client_id, "iat": int(self.clock()), "token_introspection": content}
         signed = self.sign(header, claims).encode("ascii")
         return Response(200, ((b"content-type", JWT_TYPE.encode("ascii")),), signed)
+
+    def _exchange(self, request: RequestInfo, form: Mapping[str, list[str]]) -> Response:
+        """Exchange a token of this issuer (RFC 8693): every client that authenticates may act for every subject."""
+        client_id = _client_of(request, form)
+        if client_id is None:
+            return json_response(401, {"error": "invalid_client"})
+        if len(self.exchanges) < MAX_COUNTED:
+            self.exchanges.append(dict(form))
+        subject = self._claims_of(form.get("subject_token", [""])[0])
+        if subject is None or form.get("subject_token_type") != [ACCESS_TOKEN]:
+            return json_response(400, {"error": "invalid_request"})
+        audience = [*form.get("resource", ()), *form.get("audience", ())]
+        if not audience:
+            return json_response(400, {"error": "invalid_target"})
+        scope = form.get("scope", [str(subject.get("scope", ""))])[0]
+        expires_at = min(int(self.clock()) + 300, subject.get("exp", math.inf))
+        act = {"sub": client_id} | ({"act": subject["act"]} if "act" in subject else {})
+        claims: dict[str, Any] = {
+            "sub": subject["sub"],
+            "client_id": client_id,
+            "scope": scope,
+            "exp": expires_at,
+            "act": act,
+        }
+        answer = {
+            "access_token": self.mint(audience[0] if len(audience) == 1 else audience, **claims),
+            "issued_token_type": ACCESS_TOKEN,
+            "token_type": "Bearer",
+            "expires_in": expires_at - int(self.clock()),
+            "scope": scope,
+        }
+        return json_response(200, answer)
+
+    def _claims_of(self, token: str) -> dict[str, Any] | None:
+        """Return the claims of an unexpired token of this issuer."""
+        claims = self._opaque.get(token)
+        if claims is None:
+            with suppress(Refusal):
+                jws = parse_compact(token.encode("ascii", "replace"))
+                keys = [key for key in parse_key_set(self.jwks()).keys if key.kid == jws.header.kid]
+                if any(key.verify(jws.header.alg, jws.signing_input, jws.signature) for key in keys):
+                    claims = jws.claims
+        return None if claims is None or claims.get("exp", math.inf) <= self.clock() else claims
 
     def document(self, content: dict[str, Any]) -> Response:
         """Return a response with a JSON document and the `cache_control` of this issuer."""
@@ -306,6 +353,14 @@ class Issuer:
         kind = "Bearer" if proofs is None else "DPoP"
         answer = {"access_token": token, "token_type": kind, "expires_in": 300, "scope": scope}
         return json_response(200, answer)
+
+
+def _client_of(request: RequestInfo, form: Mapping[str, list[str]]) -> str | None:
+    """Return the id of the client that sends a request, with any credentials; None without credentials."""
+    secret = b"".join(request.fields.get(b"authorization", ())).decode("latin-1")
+    if secret.startswith("Basic "):
+        return unquote_plus(base64.b64decode(secret[6:]).decode("utf-8").partition(":")[0])
+    return form.get("client_id", [None])[0] or ("" if secret else None)
 
 
 async def _read_body(receive: Any, limit: int) -> bytes:
