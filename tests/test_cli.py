@@ -228,6 +228,12 @@ def test_check_config_shows_every_option_that_differs_from_its_default(
     assert f"option {shown} " in checked(SHORT + setting, tmp_path, PATHS="/a /b")
 
 
+def test_check_config_shows_a_store_without_its_password(tmp_path: Path) -> None:
+    shown = checked(f'{SHORT}session_binding = true\nstore = "redis://:s3cret@cache/1"', tmp_path)
+    assert "option store = asgi_mcp_auth.stores.redis:RedisStore " in shown
+    assert "s3cret" not in shown
+
+
 def test_check_config_shows_no_option_that_has_its_default(tmp_path: Path) -> None:
     assert "option" not in checked(SHORT + "expose_token = false\ntoken_cache_size = 10000", tmp_path)
 
@@ -249,6 +255,7 @@ def test_check_config_imports_modules_of_the_working_directory(tmp_path: Path) -
         pytest.param("keys", {"issuer": [TEXT]}, '{"issuer": ["(from_env = \\"X\\")"]}', id="nested in one"),
         pytest.param("jwks_uri", Referenced(f"{ISSUER}/keys?key=s3cret", "X"), f'"{ISSUER}/keys?…"', id="a query"),
         pytest.param("keys", [Text("s3cret")], '["rich.text:Text"]', id="an object of another module"),
+        pytest.param("shared_secret", "s3cret", "…", id="a secret in the file"),
     ],
 )
 def test_check_config_masks_texts_that_may_be_secrets(name: str, value: object, shown: str) -> None:

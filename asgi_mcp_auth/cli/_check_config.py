@@ -129,9 +129,10 @@ def _changed(values: Mapping[str, Any], declared: Iterable[Field]) -> Iterator[t
 
 
 def text_of(value: object, field: Field) -> str:
-    """Return a value as JSON for people; a document only as "…", an object by its name."""
+    """Return a value as JSON for people; a document and a secret only as "…", an object by its name."""
     kinds = {shape.kind for shape in field.shapes}
-    if Kind.DOCUMENT in kinds:
+    is_secret = field.name == "shared_secret" and not isinstance(value, Referenced)
+    if is_secret or Kind.DOCUMENT in kinds:
         return "…"
     if Kind.OBJECT in kinds:
         return _name_of(value)
