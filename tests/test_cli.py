@@ -125,7 +125,7 @@ def test_every_install_command_works_in_a_clone() -> None:
     commands = {
         command for path in sources for command in re.findall(r"pip install ([^\s\"]+)", path.read_text("utf-8"))
     }
-    assert commands == {"'.[cli]'", "'.[demo]'.", "'.[demo]'", "'.[otel]'"}
+    assert commands == {"'.[cli]'", "'.[demo]'.", "'.[demo]'", "'.[otel]'", "'.[redis]'"}
 
 
 # --- folding --------------------------------------------------------------------------------------------------------

@@ -88,8 +88,15 @@ def until(condition: Callable[[], bool]) -> bool:
     return True
 
 
-@pytest.mark.parametrize("preload", [False, True], ids=["each worker loads", "preload"])
-@pytest.mark.parametrize("worker", WORKERS)
+@pytest.mark.parametrize(
+    ("worker", "preload"),
+    [
+        pytest.param(WORKERS[0], False, id="asgi, each worker loads"),
+        pytest.param(WORKERS[0], True, id="asgi, preload", marks=pytest.mark.full),
+        pytest.param(WORKERS[1], False, id="uvicorn, each worker loads", marks=pytest.mark.full),
+        pytest.param(WORKERS[1], True, id="uvicorn, preload", marks=pytest.mark.full),
+    ],
+)
 def test_workers_protect_the_app(worker: str, preload: bool, site: Path, issuer: Issuer) -> None:
     with gunicorn(site, worker, preload=preload, app="shop:make()" if preload else "shop:app") as server:
         assert get(server).status_code == 401
@@ -153,7 +160,8 @@ def test_reload_with_a_broken_file_stops_gunicorn(worker: str, site: Path) -> No
         assert until(gone)
 
 
-@pytest.mark.parametrize("worker", [WORKERS[0], pytest.param(WORKERS[1], marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("worker", WORKERS)
 def test_usr2_takes_up_a_changed_file_with_preload(worker: str, site: Path, issuer: Issuer) -> None:
     """As in the README: USR2 starts a second master; TERM then stops the first master only."""
     with gunicorn(site, worker, preload=True) as server:

@@ -400,6 +400,7 @@ async def test_concurrent_first_requests_of_an_issuer_share_one_fetch(issuer: Is
     assert internet.asked == [f"{ACME}/.well-known/oauth-authorization-server", f"{ACME}/jwks"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_junk_issuers_take_nothing_from_issuers_that_were_served(
     issuer: Issuer, internet: Internet, clock: Clock

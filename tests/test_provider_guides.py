@@ -226,6 +226,7 @@ def glewlwyd(directory: Path) -> Generator[str]:
         yield f"{url}/api/oidc"
 
 
+@pytest.mark.full
 def test_glewlwyd_is_walked_through(tmp_path: Path) -> None:
     with glewlwyd(tmp_path) as issuer:
         walk("glewlwyd", issuer, tmp_path)
