@@ -340,7 +340,7 @@ class ProtectionBuilder:
         if compiled is None:
             return None
         replays = StoreUse(self.local_store, Use.REPLAY)
-        dpop = DPoP(compiled, resource.url.origin, clock=options["clock"], replays=replays)
+        dpop = DPoP(compiled, resource.url.origin, clock=options["clock"], replays=replays, hooks=self.hooks)
         return SenderConstraint(resource.senders.methods, dpop=dpop)
 
     def _make_exchanger(self, config: CompiledConfig) -> Exchanger | None:

@@ -312,13 +312,16 @@ async def test_a_proof_is_used_once(issuer: Issuer, app: RecordingApp) -> None:
     assert (await call(protected, headers=fields)).status == 200
     again = await call(protected, headers=fields)
     assert challenges(again) == [CH0, dpop("invalid_dpop_proof", PROOF)]
+    respelled = await call(protected, raw_path=b"/%6dcp", headers=fields)  # the same URL
+    assert challenges(respelled) == [CH0, dpop("invalid_dpop_proof", PROOF)]
+    assert (await call(protected, raw_path=b"/%6dcp", headers=proven(issuer, access))).status == 200
     other_url = proven(issuer, access, url=R + "/x", jti="same")
     assert (await call(protected, path="/mcp/x", headers=other_url)).status == 200
     assert (await call(protected, headers=proven(issuer, access, jti="same"))).status == 200
     key = SigningKey("ES256")
     others = bound(issuer, key)
     assert (await call(protected, headers=proven(issuer, others, key=key, jti="same"))).status == 200
-    assert app.calls == 4
+    assert app.calls == 5
 
 
 @pytest.mark.requirement("DP-4", "RS-137")
@@ -607,3 +610,20 @@ async def test_a_configuration_from_plain_values(issuer: Issuer, app: RecordingA
 async def test_a_token_verifier_refuses_bound_tokens(issuer: Issuer, app: RecordingApp) -> None:
     verifier = enabled(issuer, app).auth.token_verifier()
     assert await verifier.verify_token(bound(issuer)) is None
+
+
+@pytest.mark.requirement("RS-9", "RS-241")
+async def test_a_fault_of_the_verification_is_a_503_and_is_logged_without_the_token(
+    issuer: Issuer, app: RecordingApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    access = bound(issuer)
+
+    def broken(*_: object) -> None:
+        msg = f"no room for {access}"
+        raise MemoryError(msg)
+
+    monkeypatch.setattr("asgi_mcp_auth._verify.dpop.check_proof", broken)
+    answer = await call(enabled(issuer, app), headers=proven(issuer, access))
+    assert (answer.status, app.calls) == (503, 0)
+    assert "The DPoP verification failed" in caplog.text
+    assert access not in caplog.text

@@ -83,6 +83,7 @@ class Proof(NamedTuple):
         key: The key of the proof.
         is_known: Whether the key was known before.
         jti: The identifier of the proof, unique for its key.
+        htu: The URL as the proof names it. The URL of the request may be another spelling of it.
         issued_at: The time at which the proof was made, in seconds since the epoch.
         nonce: The nonce of the server in the proof; None if there is none.
     """
@@ -91,6 +92,7 @@ class Proof(NamedTuple):
     key: ProofKey
     is_known: bool
     jti: str
+    htu: str
     issued_at: float
     nonce: str | None
 
@@ -144,10 +146,10 @@ def check_proof(
             Reason.DPOP_KEY_MISMATCH, expected="the key of the token", description="Invalid DPoP key binding"
         )
     claims = _load(payload, MAX_CLAIM_VALUES, "claims")
-    jti, issued_at, nonce = _check_claims(claims, expected, settings.window, now)
+    jti, htu, issued_at, nonce = _check_claims(claims, expected, settings.window, now)
     if not key.key.verify(key.alg, signing_input, _decode(signature, "the signature")):
         raise _refused("a wrong signature")
-    return Proof(header, key, known is not None, jti, issued_at, nonce)
+    return Proof(header, key, known is not None, jti, htu, issued_at, nonce)
 
 
 def _split(lines: list[bytes]) -> tuple[bytes, bytes, bytes, bytes]:
@@ -206,9 +208,10 @@ def _read_header(segment: bytes, algorithms: frozenset[str]) -> ProofKey:
 
 def _check_claims(
     claims: dict[str, Any], expected: Expected, window: float, now: float
-) -> tuple[str, float, str | None]:
-    """Check the claims (RFC 9449 section 4.3, 3 and 8 to 12), and return `jti`, `iat` and `nonce`. Others are ignored.
+) -> tuple[str, str, float, str | None]:
+    """Check the claims (RFC 9449 section 4.3, 3 and 8 to 12), and return `jti`, `htu`, `iat` and `nonce`.
 
+    Other claims are ignored.
     A claim whose value is `null` is absent.
     """
     texts: dict[str, str] = {}
@@ -234,7 +237,7 @@ def _check_claims(
         )
     if expected.ath is not None and not _equal(texts["ath"], expected.ath):
         raise _refused("the ath of another token", "the ath of the token")
-    return texts["jti"], issued_at, texts.get("nonce")
+    return texts["jti"], texts["htu"], issued_at, texts.get("nonce")
 
 
 def _equal(given: str, known: str) -> bool:

@@ -9,6 +9,7 @@ from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._oauth.dpop_proof import Expected, Proof, ProofKey, check_proof, digest_of, make_nonce
 from asgi_mcp_auth._policy.senders import CompiledDPoP
 from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.errors import InvalidProof, InvalidToken, NonceRequired, Reason, Refusal, Unavailable
 from asgi_mcp_auth.stores._shared import StoreUse
@@ -31,13 +32,17 @@ class DPoP:
         origin: The origin of the resource, as clients know it.
         clock: Seconds since the epoch.
         replays: Shared by all processes that serve the resource.
+        hooks: Logs failures at a limited rate.
     """
 
-    def __init__(self, compiled: CompiledDPoP, origin: str, *, clock: Callable[[], float], replays: StoreUse) -> None:
+    def __init__(
+        self, compiled: CompiledDPoP, origin: str, *, clock: Callable[[], float], replays: StoreUse, hooks: HookCaller
+    ) -> None:
         self._compiled = compiled
         self._origin = origin
         self._clock = clock
         self._replays = replays
+        self._hooks = hooks
         self._keys: BoundedMap[bytes, ProofKey] = BoundedMap(MAX_KEYS)
 
     def check(self, verified: Verified, request: RequestInfo) -> Refusal | Awaitable[Verified | Refusal]:
@@ -64,9 +69,11 @@ class DPoP:
             verified = self._check_nonce(proof, verified, now)
         except Refusal as refused:
             return _named(refused.without_traceback(), verified)
+        except Exception as error:  # noqa: BLE001 - a fault of the verification must neither accept nor cause a 500
+            return self._hooks.failed("The DPoP verification", error, token)
         if not proof.is_known and len(proof.header) <= MAX_KEPT_HEADER:
             self._keys.put(proof.header, proof.key)
-        return self._record(proof, url, verified, now)
+        return self._record(proof, verified, now)
 
     def _check_nonce(self, proof: Proof, verified: Verified, now: float) -> Verified:
         """Check the nonce. Return the identity with a fresh nonce for the response if the nonce is about to end.
@@ -86,9 +93,12 @@ class DPoP:
         found = "no nonce" if proof.nonce is None else "a nonce that is too old, or of another secret"
         raise NonceRequired(Reason.DPOP_NONCE_REQUIRED, expected="a nonce", found=found, response_headers=fresh)
 
-    async def _record(self, proof: Proof, url: str, verified: Verified, now: float) -> Verified | Refusal:
-        """Record the proof for as long as it would be accepted (RFC 9449 section 11.1), or refuse a repeated one."""
-        key = self._replays.key(proof.key.thumbprint, proof.jti, url)
+    async def _record(self, proof: Proof, verified: Verified, now: float) -> Verified | Refusal:
+        """Record the proof for as long as it would be accepted (RFC 9449 section 11.1), or refuse a repeated one.
+
+        The key has the URL as the proof names it: a thief may spell the path of the request in another way.
+        """
+        key = self._replays.key(proof.key.thumbprint, proof.jti, proof.htu)
         ttl = proof.issued_at + self._compiled.proofs.window - now + SKEW_SECONDS
         try:
             known = await self._replays.add(key, b"1", ttl)
