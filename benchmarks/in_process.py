@@ -40,7 +40,7 @@ from least import Least
 from measuring import NOTHING, Case, Effort, Spread, Times, WrongAnswerError, added, measure, spread
 from reporting import Cell, Promise, Report, Table
 
-from asgi_mcp_auth import AuthInfo, AuthServerConfig, Choose, Decision, Introspection, MCPAuth
+from asgi_mcp_auth import AuthInfo, AuthServerConfig, Choose, Decision, Introspection, MCPAuth, TokenExchange
 from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
@@ -66,6 +66,7 @@ REPORTING = ((SAMPLED, KNOWN, 2.0), (OBSERVED, KNOWN, 10.0), (MEASURED, KNOWN, 1
 """What may be added to a known token, in µs: what reports, what it is compared with, and the limit."""
 PROVEN = "known token, with a DPoP proof"
 OPAQUE = "known opaque token"
+EXCHANGED = "known token, with an exchanged token from the cache"
 FLOOD = 2000
 
 VerifyOnce = Callable[[], None]
@@ -252,6 +253,19 @@ async def opaque_cases(issuer: Issuer, calls: int) -> list[Case]:
     ]
 
 
+def exchange_cases(issuer: Issuer) -> list[Case]:
+    """Return the case of an app that exchanges the caller's token, which is in the cache after the first request."""
+
+    async def calling(scope: Any, receive: Any, send: Any) -> None:
+        await app.auth.exchange(audience="https://api.example.com", scopes=["orders:read"])
+        await trivial_app(scope, receive, send)
+
+    settings = TokenExchange(client_id="mcp-server", client_secret="secret")  # noqa: S106
+    app = protected(issuer, calling, options={"token_exchange": [settings]})
+    token = issuer.mint(RESOURCE, scope=SCOPE, exp=int(issuer.clock()) + 86_400)
+    return [Case(name=EXCHANGED, exchange=make_exchange(app, token), control=KNOWN)]
+
+
 async def opaque_flood(issuer: Issuer) -> Table:
     """Send unknown opaque tokens at once, and count the calls of an introspection endpoint that takes 5 ms."""
     running, most, asked = 0, 0, 0
@@ -386,6 +400,7 @@ def promises(times: Times, algorithms: Table, importing: Sequence[Promise]) -> l
         *(beside(case, limit, control, f"{case}, over: {control}") for case, control, limit in REPORTING),
         *([beside(BRIDGED, 10)] if BRIDGED in times else []),
         opaque(1.5),
+        beside(EXCHANGED, 20, KNOWN),
         beside(REFUSED, 4.5),
         beside("metadata document", 4.5),
         proven(1.6),
@@ -406,6 +421,7 @@ async def measure_all(effort: Effort) -> Report:
         *reporting_cases(issuer),
         proof_case(issuer, few),
         *await opaque_cases(issuer, few),
+        *exchange_cases(issuer),
         *await population_cases(population, few),
     ]
     bodies, signed = await body_cases(issuer, effort), algorithm_cases(issuer, few)

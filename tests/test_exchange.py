@@ -13,7 +13,10 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from fastmcp import FastMCP
 from harness import ISS, Answer, Clock, R, bearer, call, cht, protect, token, websocket
+from mcp.server.mcpserver import MCPServer
+from mcp.server.transport_security import TransportSecuritySettings
 from starlette.responses import JSONResponse, RedirectResponse
 
 from asgi_mcp_auth import (
@@ -34,7 +37,7 @@ from asgi_mcp_auth import (
 from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._policy.api_key_file import ApiKeyRecord, digest_of
 from asgi_mcp_auth.auth import protection_of
-from asgi_mcp_auth.testing import Issuer, UpstreamAPI
+from asgi_mcp_auth.testing import Issuer, UpstreamAPI, call_tool, running
 
 pytestmark = pytest.mark.anyio
 
@@ -910,3 +913,60 @@ def test_the_settings_can_be_written_in_a_file(tmp_path: Any, monkeypatch: pytes
     auth = MCPAuth.from_toml(tmp_path / "auth.toml")
     assert protection_of(auth).config.exchanges[0].authentication.secret == SECRET
     assert SECRET not in repr(protection_of(auth).config.exchanges)
+
+
+# --- inside the tools of MCP servers --------------------------------------------------------------------------------
+
+
+def sdk_app(tool: Any, **options: Any) -> Any:
+    server = MCPServer("orders")
+    server.add_tool(tool)
+    security = TransportSecuritySettings(allowed_hosts=["mcp.example.com"])
+    return server.streamable_http_app(transport_security=security, **options)
+
+
+def fastmcp_app(tool: Any, **options: Any) -> Any:
+    server: Any = FastMCP("orders")
+    server.tool(tool)
+    return server.http_app(**options)
+
+
+@pytest.mark.requirement("TX-1", "TX-4")
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({}, id="sessions and event streams"),
+        pytest.param({"stateless_http": True, "json_response": True}, id="no sessions, JSON"),
+    ],
+)
+@pytest.mark.parametrize("make", [pytest.param(sdk_app, id="MCP SDK"), pytest.param(fastmcp_app, id="fastmcp")])
+async def test_a_tool_calls_an_api_for_its_caller(issuer: Issuer, make: Any, options: dict[str, Any]) -> None:
+    """Two callers on one server: each call of the API has the caller's subject."""
+    api = UpstreamAPI(API, issuer, required_scopes=["orders:read"])
+
+    async def orders() -> str:
+        sending = guarded.auth.exchange_auth(audience=API, scopes=["orders:read"], allow=[API])
+        async with api.client(sending) as client:
+            return str((await client.get(f"{API}/orders")).json()["sub"])
+
+    guarded = protect(issuer, make(orders, **options), token_exchange=[SETTINGS])
+    async with running(guarded) as started:
+        for subject in ("alice", "bob"):
+            raw = token(issuer, sub=subject)
+            assert (await call_tool(started, R, "orders", token=raw)).text == subject
+    assert [fields["authorization"].startswith("Bearer ey") for fields in api.requests] == [True, True]
+    exchanger = protection_of(guarded.auth).exchanger
+    assert exchanger is not None
+    assert not exchanger._running
+
+
+@pytest.mark.requirement("TX-4")
+@pytest.mark.parametrize("make", [pytest.param(sdk_app, id="MCP SDK"), pytest.param(fastmcp_app, id="fastmcp")])
+async def test_an_anonymous_call_of_a_public_tool_cannot_exchange(issuer: Issuer, make: Any) -> None:
+    async def orders() -> str:
+        return await reason_of(exchange_orders(guarded.auth))
+
+    guarded = protect(issuer, make(orders), token_exchange=[SETTINGS], public_tools=["orders"])
+    async with running(guarded) as started:
+        assert (await call_tool(started, R, "orders")).text == "no_caller"
+    assert issuer.requests[TOKEN] == 0

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth import ConfigurationError, ExchangedToken, ExchangeReason
@@ -180,6 +180,7 @@ def identity(request: ExchangeRequest, caller: tuple[str, str, bytes]) -> tuple[
 
 
 @pytest.mark.requirement("TX-6")
+@settings(max_examples=50)
 @given(requests, callers, requests, callers)
 def test_two_keys_are_equal_exactly_if_the_exchanges_are(one: Any, caller: Any, other: Any, another: Any) -> None:
     """Each part has its length in front, so that no two exchanges share a key; the order of scopes means nothing."""
@@ -403,6 +404,7 @@ members = st.dictionaries(
 )
 
 
+@settings(max_examples=50)
 @given(st.sampled_from([200, 400, 401, 403]), members)
 def test_every_token_can_be_sent(status: int, content: dict[str, Any]) -> None:
     answer = read(json.dumps(content).encode(), status)
@@ -464,6 +466,7 @@ def test_a_destination_is_an_exact_origin_or_below_a_suffix(origin: Any, expecte
 
 
 @pytest.mark.requirement("TX-5")
+@settings(max_examples=50)
 @given(st.from_regex(r"[a-z0-9.-]{0,20}", fullmatch=True))
 def test_a_suffix_begins_at_a_label(prefix: str) -> None:
     allowed = Destinations(frozenset(), (".example.com",)).allow("https", f"{prefix}example.com", None)

@@ -147,11 +147,13 @@ class ExchangeRequest:
     def key(self, issuer: str, client_id: str, subject_digest: bytes) -> bytes:
         """Return the SHA-256 of everything that the answer depends on. Each part has its length in front."""
         actor = b"" if self.actor_token is None else sha256(self.actor_token.encode()).digest()
-        parts = [issuer.encode(), client_id.encode(), subject_digest, actor, self.requested_token_type.encode()]
-        for listed in (self.audiences, self.resources, tuple(sorted(set(self.scopes)))):
-            parts.append(len(listed).to_bytes(4, "big"))
-            parts += [text.encode() for text in listed]
-        return sha256(b"".join([len(part).to_bytes(4, "big") + part for part in parts])).digest()
+        parts = [issuer, client_id, self.requested_token_type]
+        for listed in (self.audiences, self.resources, sorted(set(self.scopes))):
+            parts += [str(len(listed)), *listed]
+        texts = "".join([f"{len(part)}:{part}" for part in parts])
+        return sha256(
+            b"%d:%b%d:%b%b" % (len(subject_digest), subject_digest, len(actor), actor, texts.encode())
+        ).digest()
 
     def unfit_for(self, grant: Grant) -> str | None:
         """Return why a grant cannot ask for this; None if it can."""

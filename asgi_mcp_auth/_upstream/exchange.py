@@ -148,13 +148,15 @@ class Exchanger:
         self._by_issuer: dict[str, _Upstream] = {}
         for one in compiled:
             self._by_issuer |= dict.fromkeys(one.accepted, _Upstream(one, issuer_of(one), clock))
-        self._running: dict[Caller, bytes | None] = {}  # the field value with the token; None for an API key
+        self._running: dict[Caller, bytes | None] = {}  # the token; None for an API key
         self._drops = 0
 
     def enter(self, info: AuthInfo, request: RequestInfo, valid_until: float | None) -> Entered:
         """Hold the token of a request that starts to run. API keys and tokens of other issuers are not held."""
-        caller, lines = Caller(info, valid_until), request.fields.get(b"authorization", ())
-        self._running[caller] = lines[0] if info.issuer in self._by_issuer and len(lines) == 1 else None
+        caller, lines, token = Caller(info, valid_until), request.fields.get(b"authorization", ()), b""
+        if info.issuer in self._by_issuer and len(lines) == 1:
+            token = lines[0].strip(b" \t").partition(b" ")[2].lstrip(b" ")  # as `read_credential` reads the field
+        self._running[caller] = token if is_token(token) else None
         return Entered(caller, _caller_var.set(caller))
 
     def leave(self, entered: Entered) -> None:
@@ -175,13 +177,8 @@ class Exchanger:
         if caller not in self._running:
             message = "The request has ended, and with it the caller's token. Pass caller=auth.caller() of the request."
             raise ExchangeError(ExchangeReason.REQUEST_ENDED, message)
-        caller.digest(self._token_of(caller))
+        caller.digest(self._running[caller])
         return caller
-
-    def _token_of(self, caller: Caller) -> bytes | None:
-        line = self._running.get(caller)
-        token = b"" if line is None else line.strip(b" \t").partition(b" ")[2].lstrip(b" ")
-        return token if is_token(token) else None
 
     async def exchange(self, request: ExchangeRequest, caller: Caller | None = None) -> ExchangedToken:
         """Return a token for an upstream API, cached or new.
@@ -196,7 +193,7 @@ class Exchanger:
         subject = self.current() if caller is None else caller
         issuer = subject.auth_info.issuer
         upstream = self._by_issuer.get(issuer)
-        if upstream is None or (subject in self._running and self._token_of(subject) is None):
+        if upstream is None or self._running.get(subject, b"") is None:
             message = f"The credential of the caller, of {issuer}, is no access token that can be exchanged."
             raise ExchangeError(ExchangeReason.NOT_EXCHANGEABLE, message)
         if (unfit := request.unfit_for(upstream.settings.grant)) is not None:
@@ -210,7 +207,7 @@ class Exchanger:
 
     async def _find(self, upstream: _Upstream, request: ExchangeRequest, subject: Caller) -> ExchangedToken | Failure:
         """Return the cached token, or join the call of the token endpoint."""
-        now, token, info = self._clock(), self._token_of(subject), subject.auth_info
+        now, token, info = self._clock(), self._running.get(subject), subject.auth_info
         if subject.is_expired(now):
             return Failure(ExchangeReason.SUBJECT_REFUSED, "The caller's token has expired.")
         key = request.key(info.issuer, upstream.client_id, subject.digest(token))
@@ -230,7 +227,7 @@ class Exchanger:
         """Ask the revocation hook; drop what is cached for a revoked caller."""
         info = subject.auth_info
         try:
-            token = self._token_of(subject) or b""
+            token = self._running.get(subject) or b""
             answer = await self._hooks.call(is_revoked, info, name="is_revoked", token=token)
         except Refusal as refusal:
             raise ExchangeError(ExchangeReason.UNAVAILABLE, f"The hook is_revoked failed: {refusal.reason}") from None
