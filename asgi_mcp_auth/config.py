@@ -228,7 +228,7 @@ DEFAULT_ALGORITHMS: Final = (
     *("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512"),
     *("Ed25519", "Ed448", "EdDSA"),
 )
-"""Every JWS algorithm that can be allowed; only asymmetric algorithms (RFC 8725 section 3.1)."""
+"""The JWS algorithms that are allowed by default; only asymmetric algorithms (RFC 8725 section 3.1)."""
 
 MAX_LEEWAY: Final = 300.0
 """The largest `leeway` of an issuer, in seconds."""
@@ -301,8 +301,8 @@ class AuthServerConfig:
             client id of an Entra ID application, for example. Default: empty.
         require_single_audience: Whether to reject tokens with more than one audience (RFC 9700 section 2.3).
             Default: False.
-        algorithms: The accepted JWS algorithms, a list of names from `DEFAULT_ALGORITHMS` (RFC 8725 section 3.1).
-            Default: all of them.
+        algorithms: The accepted JWS algorithms, a list of names from `DEFAULT_ALGORITHMS` (RFC 8725 section 3.1), or
+            `"ML-DSA-44"`, `"ML-DSA-65"`, `"ML-DSA-87"` (RFC 9964). Default: `DEFAULT_ALGORITHMS`.
         leeway: The allowed clock difference in seconds, from 0 to 300 (RFC 7519 section 4.1.4). Default: 30.
         subject_claims: The claims that contain the subject, a list of names; the first that is present counts.
             `["sub", "client_id"]` accepts the tokens of machine clients without `sub`, and their `principal.is_client`

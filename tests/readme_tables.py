@@ -85,7 +85,7 @@ def _shown(default: object) -> str:
     if default is dataclasses.MISSING:
         return "required"
     if default is DEFAULT_ALGORITHMS:
-        return "all asymmetric"
+        return "`DEFAULT_ALGORITHMS`"
     if isinstance(default, (JWKSCacheSettings, ScopePolicy)):
         return f"`{type(default).__name__}()`"
     return "`time.time`" if default is time.time else f"`{default!r}`".replace("'", '"')

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
-from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._oauth import ml_dsa
+from asgi_mcp_auth._oauth.jws import VERIFIABLE
 from asgi_mcp_auth._oauth.strict_json import is_valid
 from asgi_mcp_auth.errors import InvalidServerMetadata, InvalidToken, Reason, printable
 
@@ -60,7 +61,9 @@ SMALL_ORDER = frozenset(
 # Base64url as RFC 7517 wants it, and what some providers publish: padding, and the standard alphabet.
 _BASE64 = re.compile(r"[A-Za-z0-9_+/-]+={0,2}")
 _TO_BASE64URL = str.maketrans("+/", "-_", "=")
-_MATERIAL = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",)}
+_MATERIAL = {"RSA": ("n", "e"), "EC": ("x", "y"), "OKP": ("x",), "AKP": ("pub",)}
+_PARAMETER = {"EC": "crv", "OKP": "crv", "AKP": "alg"}
+"""The member that decides with `kty` which algorithms a key is for (RFC 7518, RFC 8037, RFC 9964)."""
 
 
 class SkipReason(StrEnum):
@@ -109,7 +112,7 @@ class VerificationKey:
 
     def verify(self, alg: str, signing_input: bytes, signature: bytes) -> bool:
         """Return whether `signature` is this key's over `signing_input`; `alg` must be one of `algorithms`."""
-        return ALGORITHMS[alg].signature.verify(signing_input, self._public_key, signature)
+        return VERIFIABLE[alg].verify(signing_input, self._public_key, signature)
 
     def __repr__(self) -> str:
         return f"<VerificationKey kid={self.kid!r} {'/'.join(sorted(self.algorithms))}>"
@@ -178,7 +181,7 @@ def _usable_algorithms(jwk: Mapping[str, Any]) -> frozenset[str] | SkipReason:
         return SkipReason.SYMMETRIC
     if not isinstance(kty, str) or kty not in _MATERIAL:
         return SkipReason.UNSUPPORTED_TYPE
-    if jwk.get("d") is not None:
+    if jwk.get("d") is not None or (kty == "AKP" and jwk.get("priv") is not None):
         return SkipReason.PRIVATE
     # Some providers publish empty values for "not restricted".
     if use not in (None, "", "sig"):
@@ -187,8 +190,8 @@ def _usable_algorithms(jwk: Mapping[str, Any]) -> frozenset[str] | SkipReason:
         return SkipReason.NOT_FOR_SIGNATURES
     fitting = frozenset(
         name
-        for name, known in ALGORITHMS.items()
-        if known.kty == kty and (kty == "RSA" or jwk.get("crv") in known.curves)
+        for name, known in VERIFIABLE.items()
+        if known.kty == kty and (kty == "RSA" or jwk.get(_PARAMETER[kty]) in known.curves)
     )
     if alg is None:
         return fitting or SkipReason.UNSUPPORTED_ALGORITHM
@@ -229,11 +232,16 @@ def canonical_members(jwk: Mapping[str, Any], kty: str) -> dict[str, str] | Skip
         if reason is not None:
             return reason
     members = {name: urlsafe_b64encode(octets).rstrip(b"=").decode() for name, octets in material.items()}
-    return members | {"kty": kty} | ({} if kty == "RSA" else {"crv": jwk["crv"]})
+    parameter = _PARAMETER.get(kty)
+    return members | {"kty": kty} | ({} if parameter is None else {parameter: jwk[parameter]})
 
 
 def _import_key(members: Mapping[str, str], algorithms: frozenset[str]) -> Any | SkipReason:
-    """Return the public key from PyJWT, or why there is none."""
+    """Return the public key, or why there is none."""
+    if members["kty"] == "AKP":
+        if not ml_dsa.is_available(members["alg"]):
+            return SkipReason.UNSUPPORTED_ALGORITHM
+        return ml_dsa.load_public_key(members["alg"], _octets(members["pub"])) or SkipReason.INVALID
     try:
         key = PyJWK(dict(members), "EdDSA" if members["kty"] == "OKP" else min(algorithms)).key
     except (PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, LookupError, OverflowError):

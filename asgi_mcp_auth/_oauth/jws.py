@@ -1,4 +1,4 @@
-"""Compact JWS (RFC 7515 section 7.1): a strict reader, and the table of algorithms that PyJWT implements.
+"""Compact JWS (RFC 7515 section 7.1): a strict reader, and the table of algorithms.
 
 The reader is stricter than `jwt.decode`: canonical base64url, no duplicate members, bounded depth and size
 (RFC 8725bis sections 3.7 and 3.14). PyJWT accepts every token that the reader accepts. The result is unverified until
@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import binascii
 import functools
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jwt.algorithms import Algorithm as SignatureAlgorithm
 from jwt.algorithms import get_default_algorithms
 
+from asgi_mcp_auth._oauth import ml_dsa
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.errors import InvalidToken, Reason
 
 __all__ = (
     "ALGORITHMS",
     "OPAQUE",
+    "VERIFIABLE",
     "Algorithm",
     "CompactJWS",
     "Header",
@@ -37,6 +40,19 @@ class Algorithm(NamedTuple):
     curves: tuple[str, ...]
     signature: SignatureAlgorithm
 
+    @property
+    def verify(self) -> Callable[[bytes, Any, bytes], bool]:
+        """The function of the signing input, the key and the signature."""
+        return self.signature.verify
+
+
+class PostQuantumAlgorithm(NamedTuple):
+    """An algorithm of RFC 9964: `curves` has the algorithm itself, because `alg` of a JWK names the parameter set."""
+
+    kty: str
+    curves: tuple[str, ...]
+    verify: Callable[[bytes, Any, bytes], bool]
+
 
 def _algorithms() -> dict[str, Algorithm]:
     known = get_default_algorithms()
@@ -50,7 +66,13 @@ def _algorithms() -> dict[str, Algorithm]:
 
 
 ALGORITHMS = MappingProxyType(_algorithms())
-"""Every algorithm that a configuration can allow. `none` and HMAC are absent (RFC 8725 section 3.1)."""
+"""Every algorithm that is allowed by default. `none` and HMAC are absent (RFC 8725 section 3.1)."""
+
+VERIFIABLE = MappingProxyType[str, Algorithm | PostQuantumAlgorithm](
+    ALGORITHMS
+    | {name: PostQuantumAlgorithm("AKP", (name,), functools.partial(ml_dsa.verify, name)) for name in ml_dsa.ML_DSA}
+)
+"""Every algorithm that a configuration can allow for tokens."""
 
 
 class Header(NamedTuple):

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from asgi_mcp_auth._oauth.grammar import TCHAR
-from asgi_mcp_auth._oauth.jws import ALGORITHMS, parse_compact
+from asgi_mcp_auth._oauth.jws import VERIFIABLE, parse_compact
 from asgi_mcp_auth._oauth.origin import PREFLIGHT_HEADERS
 from asgi_mcp_auth._oauth.responses import Response, json_response
 from asgi_mcp_auth._request import RequestInfo
@@ -79,7 +79,7 @@ def check_signed_metadata(signed: object, members: Mapping[str, object]) -> str 
     except InvalidToken as refusal:
         return f"is not a compact JWS ({refusal.found})"
     header, claims = jws.header, jws.claims
-    if header.alg not in ALGORITHMS:
+    if header.alg not in VERIFIABLE:
         return f"is not signed with an asymmetric algorithm ({printable(header.alg)})"
     if not isinstance(claims.get("iss"), str) or not claims["iss"]:
         return "has no iss claim"

@@ -12,9 +12,10 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, cast, get_args
 
+from asgi_mcp_auth._oauth import ml_dsa
 from asgi_mcp_auth._oauth.access_token import ScopeClaim, TokenRules, scope_claim
 from asgi_mcp_auth._oauth.jwk_set import KeySet, parse_key_set
-from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._oauth.jws import VERIFIABLE
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url, validate_server_config
 from asgi_mcp_auth._oauth.urls import Url, parse_url
 from asgi_mcp_auth._policy.api_key_file import API_KEY_ISSUER
@@ -91,10 +92,14 @@ def _issuer(config: AuthServerConfig, where: str, problems: Problems, *, allow_h
 def _algorithms(config: AuthServerConfig, where: str, problems: Problems) -> frozenset[str]:
     before = len(problems.found)
     algorithms = problems.strings(config.algorithms, f"{where}.algorithms")
-    unknown = [name for name in algorithms if name not in ALGORITHMS]
+    unknown = [name for name in algorithms if name not in VERIFIABLE]
     if len(problems.found) == before and (unknown or not algorithms):
-        fix = f"Choose from {', '.join(ALGORITHMS)}; shared secrets and 'none' are never accepted."
+        fix = f"Choose from {', '.join(VERIFIABLE)}; shared secrets and 'none' are never accepted."
         problems.add(f"{where}.algorithms", f"Not usable: {show(unknown) if unknown else 'an empty list'}.", fix)
+    missing = [name for name in algorithms if name in ml_dsa.ML_DSA and not ml_dsa.is_available(name)]
+    if missing:
+        fix = "Install cryptography 48 or later, or remove them."
+        problems.add(f"{where}.algorithms", f"{show(missing)} cannot be verified by this installation.", fix)
     return frozenset(algorithms)
 
 

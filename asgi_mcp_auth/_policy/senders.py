@@ -120,7 +120,7 @@ def _algorithms(settings: DPoPSettings, problems: Problems) -> tuple[str, ...]:
     for name in listed:
         if name not in ALGORITHMS:
             fix = f"List some of {', '.join(ALGORITHMS)}."
-            problems.add(where, f"{show(name)} is not an asymmetric algorithm that this library verifies.", fix)
+            problems.add(where, f"{show(name)} is not an asymmetric algorithm for proofs.", fix)
     if not listed:
         problems.add(where, "There is no algorithm.", 'List at least one, for example ["ES256"].')
     return tuple(dict.fromkeys(listed))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from asgi_mcp_auth._oauth.access_token import ANY_JWT, CLIENT_ID_CLAIMS, unverified_time
-from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._oauth.jws import VERIFIABLE
 from asgi_mcp_auth._oauth.server_metadata import insecure_url
 from asgi_mcp_auth._oauth.urls import parse_url
 from asgi_mcp_auth._policy.issuers import MAX_KEYS_WITHOUT_KID
@@ -159,9 +159,9 @@ def _by_reason(refusal: Refusal, token: Token) -> str | None:
         case Reason.UNKNOWN_ISSUER:
             return _unknown_issuer(token)
         case Reason.ALGORITHM_NOT_ALLOWED:
-            if token.header.get("alg") in ALGORITHMS:
+            if token.header.get("alg") in VERIFIABLE:
                 return "Add the algorithm to `algorithms` of the issuer."
-            return f"Have the provider sign with one of {', '.join(ALGORITHMS)}; no setting accepts other algorithms."
+            return f"Have the provider sign with one of {', '.join(VERIFIABLE)}; no setting accepts other algorithms."
         case Reason.TYP_NOT_ACCEPTED:
             typ = token.header.get("typ")
             if typ in ANY_JWT or (isinstance(typ, str) and typ.lower() in ANY_JWT):

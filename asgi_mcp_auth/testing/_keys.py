@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
 from asgi_mcp_auth._oauth.dpop_proof import thumbprint
+from asgi_mcp_auth._oauth.ml_dsa import ML_DSA
 
 __all__ = ("SigningKey",)
 
@@ -21,11 +22,20 @@ def _encode(part: bytes | Mapping[str, Any]) -> bytes:
     return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
+def _new_ml_dsa(alg: str) -> Any:
+    load = ML_DSA[alg].load_private
+    if load is None:
+        msg = f"{alg} needs cryptography 48 or later"
+        raise NotImplementedError(msg)
+    return load(secrets.token_bytes(32))
+
+
 class SigningKey:
     """A new private key for one algorithm.
 
     Args:
-        alg: A JWS algorithm: RS*, PS*, ES*, `Ed25519`, `Ed448` or `EdDSA` (an Ed25519 key).
+        alg: A JWS algorithm: RS*, PS*, ES*, `Ed25519`, `Ed448`, `EdDSA` (an Ed25519 key) or
+            `ML-DSA-*`.
         kid: Default: a random one.
         bits: For RSA keys.
         private: An existing private key for `alg`, instead of a fresh one.
@@ -49,6 +59,10 @@ class SigningKey:
             kind = ed448.Ed448PrivateKey if alg == "Ed448" else ed25519.Ed25519PrivateKey
             self.private = private or kind.generate()
             public = OKPAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
+        elif alg in ML_DSA:
+            self.private = private or _new_ml_dsa(alg)
+            pub = _encode(self.private.public_key().public_bytes_raw()).decode("ascii")
+            public = {"kty": "AKP", "pub": pub}
         else:
             self.private = private or rsa.generate_private_key(public_exponent=65537, key_size=bits)
             public = RSAAlgorithm.to_jwk(self.private.public_key(), as_dict=True)
@@ -64,7 +78,8 @@ class SigningKey:
     @property
     def public(self) -> dict[str, str]:
         """The required members of the public JWK, as the header of a DPoP proof contains them."""
-        return {name: value for name, value in self.jwk.items() if name not in ("kid", "alg", "use")}
+        left_out = ("kid", "use") if self.jwk["kty"] == "AKP" else ("kid", "alg", "use")
+        return {name: value for name, value in self.jwk.items() if name not in left_out}
 
     def sign(self, header: bytes | Mapping[str, Any], payload: bytes | Mapping[str, Any]) -> str:
         """Return a compact JWS over exactly these parts, without checking them."""
@@ -73,5 +88,7 @@ class SigningKey:
 
     def signature(self, signing_input: bytes) -> bytes:
         """Return the JWS signature of `signing_input`."""
+        if self.alg in ML_DSA:
+            return bytes(self.private.sign(signing_input))
         name = "EdDSA" if self.alg.startswith("Ed") else self.alg
         return get_default_algorithms()[name].sign(signing_input, self.private)
