@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -32,6 +33,7 @@ from harness import (
 )
 
 from asgi_mcp_auth import (
+    ApiKeys,
     AuthInfo,
     Choose,
     ConfigurationError,
@@ -627,3 +629,15 @@ async def test_a_fault_of_the_verification_is_a_503_and_is_logged_without_the_to
     assert (answer.status, app.calls) == (503, 0)
     assert "The DPoP verification failed" in caplog.text
     assert access not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("mode", "prefix", "warned"), [("required", "pat_", True), ("required", None, False), ("allowed", "pat_", False)]
+)
+def test_keys_that_are_bearer_credentials_cannot_be_used_where_dpop_is_required(
+    issuer: Issuer, tmp_path: Path, mode: str, prefix: str | None, warned: bool
+) -> None:
+    (tmp_path / "keys").touch(mode=0o600)
+    keys = Choose(keys=ApiKeys(file=str(tmp_path / "keys"), prefix=prefix))
+    protected = protect(issuer, RecordingApp(), dpop=mode, verifier=keys)
+    assert any("bearer credentials" in warning for warning in protected.auth.warnings) is warned

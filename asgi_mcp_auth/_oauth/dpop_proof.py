@@ -211,8 +211,7 @@ def _check_claims(
 ) -> tuple[str, str, float, str | None]:
     """Check the claims (RFC 9449 section 4.3, 3 and 8 to 12), and return `jti`, `htu`, `iat` and `nonce`.
 
-    Other claims are ignored.
-    A claim whose value is `null` is absent.
+    Other claims are ignored, and a claim whose value is `null` is absent.
     """
     texts: dict[str, str] = {}
     optional = ("nonce",) if expected.ath is not None else ("nonce", "ath")

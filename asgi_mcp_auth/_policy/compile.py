@@ -33,7 +33,7 @@ from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import compile_scopes
 from asgi_mcp_auth._policy.senders import CompiledSenders, compile_senders
 from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_transports
-from asgi_mcp_auth._policy.verifiers import compile_choice, key_field
+from asgi_mcp_auth._policy.verifiers import CompiledChoice, compile_choice, key_field
 from asgi_mcp_auth.config import Choose, DPoPSettings, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
 
@@ -234,6 +234,10 @@ def compile_resource(
         confirmations=senders.methods,
     )
     verifier = _verifier(config, trust, where, problems, context)
+    if senders.is_bearer_refused and isinstance(verifier, CompiledChoice) and verifier.keys and verifier.keys.prefix:
+        fix = 'Send the keys in a field of their own: set prefix=None, or set dpop="allowed".'
+        what = f"Keys that begin with {show(verifier.keys.prefix)} are bearer credentials, which dpop refuses."
+        problems.warn(f"{where}.verifier.keys", what, fix)
     if len(problems.found) > before:
         return None
     identifier = str(url)

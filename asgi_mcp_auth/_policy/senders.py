@@ -60,7 +60,12 @@ class CompiledSenders:
         """The accepted credential schemes, Bearer first: some clients read only a field that starts with it."""
         if self.dpop is None:
             return (BEARER,)
-        return (self.dpop.scheme,) if self.dpop.is_required else (BEARER, self.dpop.scheme)
+        return (self.dpop.scheme,) if self.is_bearer_refused else (BEARER, self.dpop.scheme)
+
+    @property
+    def is_bearer_refused(self) -> bool:
+        """Whether the scheme Bearer is not accepted."""
+        return self.dpop is not None and self.dpop.is_required
 
     @property
     def methods(self) -> frozenset[str]:
