@@ -138,6 +138,11 @@ class Protection:
                 ", ".join(sorted({m for one in self.config.resources for m in one.policy.operations.public_methods}))
                 or "none",
             )
+        if self.reporter.audit_is_dropped:
+            self.warnings.warn_once(
+                "audit= writes to the logger asgi_mcp_auth.audit, which drops records of level INFO. Set its level to "
+                "INFO and give it a handler, or pass audit_sink=."
+            )
 
 
 def _make_key_cache(options: MCPAuthOptions, store: SharedStore | None) -> KeyCache | None:

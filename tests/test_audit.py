@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from asgi_mcp_auth import AuthInfo, ConfigurationError, Decision, Operation, ScopePolicy
 from asgi_mcp_auth._telemetry.audit import audit_line
 from asgi_mcp_auth.errors import printable
-from asgi_mcp_auth.testing import Issuer
+from asgi_mcp_auth.testing import Issuer, running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement("AU-5")]
 
@@ -118,6 +118,27 @@ async def test_a_required_log_refuses_identified_callers_of_public_paths_too(
     app = protect(issuer, inner, audit=audit, audit_sink=full, **options)
     assert (await call(app, "GET", "/open", bearer(token(issuer)))).status == status
     assert inner.calls == (not is_required)
+
+
+@pytest.mark.parametrize(
+    ("level", "options", "expected"),
+    [
+        pytest.param(logging.WARNING, {}, 1, id="the logger drops the lines"),
+        pytest.param(logging.INFO, {}, 0, id="the logger writes the lines"),
+        pytest.param(logging.WARNING, {"audit_sink": print}, 0, id="a sink"),
+        pytest.param(logging.WARNING, {"audit": None}, 0, id="no audit log"),
+    ],
+)
+@pytest.mark.requirement("AU-7")
+async def test_a_warning_at_start_says_that_the_audit_log_goes_nowhere(
+    level: int, options: dict[str, Any], expected: int, issuer: Issuer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(level, "asgi_mcp_auth.audit")
+    settings: dict[str, Any] = {"audit": "best_effort", "require_warm_up": True, **options}
+    async with running(protect(issuer, RecordingApp(), **settings)):
+        pass
+    warnings = [text for text in caplog.messages if "which drops records of level INFO" in text]
+    assert len(warnings) == expected
 
 
 @pytest.mark.requirement("AU-6")

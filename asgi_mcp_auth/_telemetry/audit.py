@@ -141,9 +141,14 @@ class AuditLog:
         self._matches = re.compile("|".join(map(translate, operations)) or "(?!)").match
         self.is_required = is_required
 
+    @property
+    def is_dropped(self) -> bool:
+        """Whether the logger drops every line now; never with a sink."""
+        return self._is_logged and not logger.isEnabledFor(logging.INFO)
+
     def wants(self, outcome: Outcome, has_resource: bool, operations: Sequence[Named]) -> bool:
         """Return whether a decision is written; a decision that is not need not be built."""
-        if not has_resource or outcome not in AUDITED or (self._is_logged and not logger.isEnabledFor(logging.INFO)):
+        if not has_resource or outcome not in AUDITED or self.is_dropped:
             return False
         if outcome in {"refused", "expired"} or self._writes_all:
             return True

@@ -85,6 +85,11 @@ class Reporter:
         self._hooks = hooks
         self.consumes = bool(observers) or audit is not None
 
+    @property
+    def audit_is_dropped(self) -> bool:
+        """Whether there is an audit log whose logger drops every line now."""
+        return self._audit is not None and self._audit.is_dropped
+
     def __call__(
         self,
         outcome: Outcome,
