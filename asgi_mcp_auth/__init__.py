@@ -48,7 +48,7 @@ if TYPE_CHECKING:  # what `_PUBLIC` says, for type checkers
         Refusal,
     )
     from asgi_mcp_auth.loading import load_app
-    from asgi_mcp_auth.stores import MemoryStore, RevocationList, Store
+    from asgi_mcp_auth.stores import MemoryStore, Store
 
 __all__ = (
     "Actor",
@@ -83,7 +83,6 @@ __all__ = (
     "RequestInfo",
     "ResourceServerConfig",
     "ResourceServerMetadata",
-    "RevocationList",
     "ScopePolicy",
     "ScopeRule",
     "Store",
@@ -145,7 +144,7 @@ _PUBLIC = {
         "Refusal",
     ),
     "loading": ("load_app",),
-    "stores": ("MemoryStore", "RevocationList", "Store"),
+    "stores": ("MemoryStore", "Store"),
 }
 """The public names by the module that has them, which is imported when a name is used: most programs need few."""
 

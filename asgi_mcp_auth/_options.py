@@ -32,7 +32,7 @@ from asgi_mcp_auth.config import (
     TrustedTokenHeader,
 )
 from asgi_mcp_auth.decisions import Observer
-from asgi_mcp_auth.stores import Store
+from asgi_mcp_auth.stores import LogStore, Store
 
 __all__ = (
     "MCPAuthOptions",
@@ -95,7 +95,7 @@ def a_hook(expected: str) -> Check:
 def _a_revocation_hook(value: object, name: str, problems: Problems) -> None:
     a_hook("a callable from an AuthInfo to a bool")(value, name, problems)
     if isinstance(value, type):
-        problems.add(name, f"{value.__name__} is a class.", "Pass an instance, for example RevocationList(store).")
+        problems.add(name, f"{value.__name__} is a class.", "Pass an instance.")
 
 
 def _a_verifier(value: object, name: str, problems: Problems) -> None:
@@ -293,8 +293,35 @@ class MCPAuthOptions(TypedDict, total=False):
         Option(
             None,
             "Called about every accepted token, sync or async. Any answer but False rejects the token; an exception is "
-            "answered 503. See `asgi_mcp_auth.stores.RevocationList`.",
+            "answered 503. For revocation by subject, session or token use `revocation`, which asks nothing.",
             _a_revocation_hook,
+        ),
+    ]
+    revocation: Annotated[
+        bool,
+        Option(
+            False,
+            "Refuse the tokens that `await auth.revoke(...)` revoked in any process that shares `store`. Tokens then "
+            "need `iat` and `exp`. See [Revocation](#revocation).",
+            a_bool,
+        ),
+    ]
+    max_token_lifetime: Annotated[
+        float,
+        Option(
+            86_400.0,
+            "With `revocation`: the longest time in seconds between `iat` and `exp` of an accepted token; another one "
+            "is refused (`token_lifetime_too_long`). A revocation is kept that long, and then no token needs it.",
+            seconds(60.0, 2_592_000.0),
+        ),
+    ]
+    revocation_stale_if_error: Annotated[
+        float,
+        Option(
+            300.0,
+            "Seconds for which a process goes on with the revocations that it knows while `store` fails; then requests "
+            "are answered 503. At least 5 seconds pass.",
+            seconds(0.0, 86_400.0),
         ),
     ]
     authorize: Annotated[
@@ -539,7 +566,7 @@ def _check_key_cache(options: Mapping[str, object], problems: Problems) -> None:
 IN_STORE = "store"
 """The value of `key_cache` for the store instead of a directory."""
 
-STORE_USERS = ("session_binding",)
+STORE_USERS = ("session_binding", "revocation")
 """The options that need `store`. DPoP uses it to remember proofs, and remembers them in the process without one."""
 
 
@@ -598,6 +625,9 @@ def _check_store(options: Mapping[str, object], protected_resources: object, pro
     if options["store"] is None and users:
         fix = "Set store= to a store that all processes share; MemoryStore() is for a single process."
         problems.add("store", f"{' and '.join(users)} cannot be used without a store.", fix)
+    if options["revocation"] and isinstance(options["store"], Store) and not isinstance(options["store"], LogStore):
+        fix = "Add append and read_from (see LogStore), or use a RedisStore."
+        problems.add("store", "Revocation needs a store that has logs.", fix)
     modes = [options["dpop"], *(getattr(resource, "dpop", None) for resource in resources)]
     if options["store"] is not None and not users and all(mode in (None, "off") for mode in modes):
         problems.add("store", "Nothing uses the store.", f"Set {' or '.join(STORE_USERS)} or dpop, or remove it.")

@@ -19,9 +19,11 @@ from asgi_mcp_auth._keys.key_cache import KeyCache, KeyDirectory
 from asgi_mcp_auth._keys.registry import Issuers, KeySets
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._options import IN_STORE, MCPAuthOptions
+from asgi_mcp_auth._policy.api_key_file import API_KEY_ISSUER
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, CompiledIntrospection
+from asgi_mcp_auth._signals.revocations import Revocations
 from asgi_mcp_auth._telemetry.audit import AuditLog
 from asgi_mcp_auth._telemetry.mistakes import MistakeLog
 from asgi_mcp_auth._telemetry.reporting import Reporter
@@ -68,6 +70,7 @@ class Protection:
         hooks: Calls the user's functions, and logs their failures.
         warnings: Logs each warning once.
         store: The store that processes share; None if there is none.
+        revocations: The revocations that the process knows; None if revocation is off.
         exchanger: Exchanges callers' tokens; None without `token_exchange`.
         post_stream_grace: Seconds that an event stream which answers a POST may outlive its token.
         identify_public: Whether a token that is sent to a public path is verified.
@@ -91,6 +94,7 @@ class Protection:
     hooks: HookCaller
     warnings: Warnings
     store: SharedStore | None
+    revocations: Revocations | None
     exchanger: Exchanger | None
     post_stream_grace: float
     identify_public: bool
@@ -100,6 +104,15 @@ class Protection:
     warm_up_timeout: float | None
     exit_when_cold: bool
     show_error_details: bool = False
+
+    def may_issue(self, issuer: str) -> bool:
+        """Return whether accepted tokens may be of this issuer; True if no list decides."""
+        for resource, authenticator in zip(self.config.resources, self.authenticators, strict=True):
+            trust = resource.trust
+            named = {one.rules.issuer for one in (*trust.named, *trust.preloaded)}
+            if trust.others is not None or not authenticator.is_built_in or issuer in named:
+                return issuer != API_KEY_ISSUER
+        return False
 
     def unreachable(self) -> tuple[str, ...]:
         """Return the issuers whose introspection endpoint cannot be called now, because the last calls failed."""
@@ -113,8 +126,17 @@ class Protection:
         Refresh keys that are not fresh, and ask the store if no request has just done so.
         """
         await self.probe_store()
-        store = () if self.store is None or self.store.is_ready else ("the store",)
+        if self.revocations is not None and not self.revocations.is_current():
+            await self.revocations.catch_up()
+        store = () if self.is_store_ready else ("the store",)
         return tuple(dict.fromkeys((*self.key_sets.missing(), *self.unreachable(), *store)))
+
+    @property
+    def is_store_ready(self) -> bool:
+        """Whether requests can be served with what the store has answered."""
+        if self.revocations is not None and not self.revocations.is_usable:
+            return False
+        return self.store is None or self.store.is_ready
 
     async def probe_store(self) -> None:
         """Find out whether the shared store works, within its time limit."""
@@ -155,6 +177,18 @@ def _make_key_cache(options: MCPAuthOptions, store: SharedStore | None) -> KeyCa
     return None if store is None else KeyCache(secret, StoreUse(store, Use.KEYS))
 
 
+def _make_revocations(options: MCPAuthOptions, store: SharedStore | None) -> Revocations | None:
+    """Return the revocations; None if they are off, or cannot be kept, which `check_options` reports."""
+    if options["revocation"] is not True or store is None or not store.has_logs:
+        return None
+    return Revocations(
+        StoreUse(store, Use.REVOCATION),
+        clock=options["clock"],
+        max_token_lifetime=options["max_token_lifetime"],
+        stale_if_error=options["revocation_stale_if_error"],
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class ProtectionBuilder:
     """Builds protections from configurations that share key sets, the refusal log and warnings.
@@ -167,6 +201,7 @@ class ProtectionBuilder:
         warnings: Logs each warning once.
         store: The store that processes share; None if there is none.
         local_store: The same, or a store in this process if there is none.
+        revocations: The revocations that the process knows; None if revocation is off.
         loaded_modules: The server packages that the process has imported, which decide the defaults of `proxies`.
         observers: Called with each decision.
     """
@@ -178,6 +213,7 @@ class ProtectionBuilder:
     warnings: Warnings
     store: SharedStore | None
     local_store: SharedStore
+    revocations: Revocations | None
     loaded_modules: frozenset[str]
     observers: tuple[Observer, ...] = ()
 
@@ -212,6 +248,7 @@ class ProtectionBuilder:
             warnings=Warnings(),
             store=store,
             local_store=SharedStore(MemoryStore(MAX_LOCAL), None) if store is None else store,
+            revocations=_make_revocations(options, store),
             loaded_modules=modules,
             observers=observers,
         )
@@ -271,6 +308,7 @@ class ProtectionBuilder:
                     self.hooks,
                     options["is_revoked"],
                     self._make_sender_constraint(resource),
+                    self.revocations,
                 )
                 for resource in config.resources
             ),
@@ -284,6 +322,7 @@ class ProtectionBuilder:
             hooks=self.hooks,
             warnings=self.warnings,
             store=self.store,
+            revocations=self.revocations,
             exchanger=self._make_exchanger(config),
             post_stream_grace=options["post_stream_grace"],
             identify_public=options["identify_public"],

@@ -6,6 +6,7 @@ An `MCPAuth` holds no event-loop object: one instance survives a fork after prel
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import cleandoc
@@ -24,10 +25,11 @@ from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._protection import Protection, ProtectionBuilder
 from asgi_mcp_auth._settings.loader import from_env, from_mapping, from_toml
 from asgi_mcp_auth._settings.shorthand import from_shorthand
+from asgi_mcp_auth._signals.watermarks import watermark_of
 from asgi_mcp_auth._upstream.exchange import Caller, Exchanger
 from asgi_mcp_auth._verify.jwt import JWTVerifier
 from asgi_mcp_auth._verify.verifier import VerifyFunction
-from asgi_mcp_auth.config import ResourceServerConfig
+from asgi_mcp_auth.config import MAX_LEEWAY, ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo, current_auth
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 from asgi_mcp_auth.middleware import ProtectedApp
@@ -283,7 +285,7 @@ class MCPAuth:
 
     def status(self) -> Status:
         """Return a snapshot of this process: issuers, keys, caches and counts."""
-        protection, store = self._protection, self._protection.store
+        protection, store, revocations = self._protection, self._protection.store, self._protection.revocations
         resources = zip(protection.config.resources, protection.authenticators, strict=True)
         return Status(
             at=protection.clock(),
@@ -293,10 +295,58 @@ class MCPAuth:
                 for resource, authenticator in resources
                 if (status := authenticator.status(resource.identifier)) is not None
             ),
-            ready=not (protection.key_sets.unusable() or protection.unreachable())
-            and (store is None or store.is_ready),
+            ready=not (protection.key_sets.unusable() or protection.unreachable()) and protection.is_store_ready,
             store=None if store is None else store.status(),
+            revocation=None if revocations is None else revocations.status(),
         )
+
+    async def revoke(
+        self,
+        *,
+        issuer: str,
+        subject: str | None = None,
+        client_id: str | None = None,
+        session: str | None = None,
+        token_id: str | None = None,
+        claim: tuple[str, str] | None = None,
+        before: float | None = None,
+    ) -> None:
+        """Refuse the tokens of one subject, session, token or claim that were issued before now, in every process.
+
+        Cached tokens are refused from now on, and open streams and websockets of their callers end. A caller who signs
+        in again has access. Other processes know within a moment; see `RevocationStatus.age`.
+
+        Args:
+            issuer: The issuer of the tokens, as `AuthInfo.issuer` has it.
+            subject: The subject of the tokens.
+            client_id: With `subject`: only the tokens of this client.
+            session: Or the `sid` of the tokens.
+            token_id: Or the `jti` of one token.
+            claim: Or the name and the value of a claim of the tokens, such as `("email", "alice@example.com")`; the
+                value is compared without regard to case.
+            before: Tokens with an earlier `iat` are refused, in seconds since the epoch, by the clock of the issuer.
+                Default: now; for `token_id` the token is refused whatever its `iat`.
+
+        Raises:
+            ValueError: Not exactly one scope; a value that is not a non-empty string; an issuer that no resource
+                trusts; or a time that is not finite, or more than 300 s ahead.
+            RuntimeError: `revocation` is off.
+            Unavailable: The store fails. Nothing was revoked in other processes; try again.
+        """
+        revocations = self._protection.revocations
+        if revocations is None:
+            msg = "revoke: revocation is off; set revocation=True"
+            raise RuntimeError(msg)
+        now = self._protection.clock()
+        if before is None:
+            before = now if token_id is None else now + MAX_LEEWAY  # the clock of the issuer may be ahead
+        if not math.isfinite(before) or before > now + MAX_LEEWAY:
+            msg = f"revoke: before is {before!r}; pass seconds since the epoch, at most {MAX_LEEWAY:.0f} s ahead"
+            raise ValueError(msg)
+        if not self._protection.may_issue(issuer):
+            msg = f"revoke: no resource trusts the issuer {show(issuer)}"
+            raise ValueError(msg)
+        await revocations.revoke([watermark_of(issuer, subject, client_id, session, token_id, claim, before)])
 
     def check_bind(self, host: str) -> str | None:
         """Warn if a loopback resource is about to be served on another address, and return the warning.

@@ -7,6 +7,7 @@ returns a fresh copy each time.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
@@ -15,9 +16,23 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NoReturn, cast, final
 
-__all__ = ("NO_ACTORS", "Actor", "ActorChain", "AuthInfo", "Principal", "copy_json", "current_auth", "current_auth_var")
+__all__ = (
+    "KEY_BYTES",
+    "NO_ACTORS",
+    "Actor",
+    "ActorChain",
+    "AuthInfo",
+    "Principal",
+    "RevocationKeys",
+    "claim_key",
+    "copy_json",
+    "current_auth",
+    "current_auth_var",
+    "revocation_key",
+)
 
 MAX_ACTORS = 10
+KEY_BYTES = 16
 
 
 _PLAIN = frozenset((str, int, float, bool, type(None)))  # the types of values that need no copy
@@ -112,6 +127,61 @@ class ActorChain:
 NO_ACTORS = ActorChain()
 
 
+def revocation_key(kind: str, *parts: str) -> bytes:
+    """Return the digest of what a revocation is about. Its length bounds memory, and it shows no subject."""
+    digest = sha256(kind.encode("ascii"))
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.digest()[:KEY_BYTES]
+
+
+class RevocationKeys:
+    """What a revocation of one token may be about: digests of the token's claims, and its times.
+
+    Args:
+        info: The identity.
+        claims: Its claims, which nothing changes.
+
+    Attributes:
+        issued_at: The `iat` of the token; minus infinity if it has none.
+        lifetime: `exp` minus `iat`; infinity if one of them is absent.
+        token: The key of the issuer and the `jti`; None without `jti`.
+        session: The key of the issuer and the `sid`; None without `sid`.
+        subject: The key of the issuer and the subject.
+        client: The key of the issuer, the subject and the client; None without client.
+    """
+
+    __slots__ = ("_all", "_claims", "_issuer", "client", "issued_at", "lifetime", "session", "subject", "token")
+
+    def __init__(self, info: AuthInfo, claims: Mapping[str, object]) -> None:
+        issuer, jti, sid, iat = info.issuer, claims.get("jti"), claims.get("sid"), claims.get("iat")
+        self.issued_at = -math.inf
+        if isinstance(iat, (int, float)) and not isinstance(iat, bool) and -_MAX_TIME <= iat <= _MAX_TIME:
+            self.issued_at = float(iat)
+        self.lifetime = math.inf if info.expires_at is None else info.expires_at - self.issued_at
+        self.token = revocation_key("jti", issuer, jti) if isinstance(jti, str) else None
+        self.session = revocation_key("sid", issuer, sid) if isinstance(sid, str) else None
+        self.subject = revocation_key("sub", issuer, info.subject)
+        client = info.client_id
+        self.client = None if client is None else revocation_key("client", issuer, info.subject, client)
+        self._issuer = issuer
+        self._all = claims
+        self._claims: dict[str, bytes | None] = {}
+
+    def claim(self, name: str) -> bytes | None:
+        """Return the key of the issuer and one claim; None unless the claim is a string."""
+        if name not in self._claims:
+            value = self._all.get(name)
+            self._claims[name] = claim_key(self._issuer, name, value) if isinstance(value, str) else None
+        return self._claims[name]
+
+
+def claim_key(issuer: str, name: str, value: str) -> bytes:
+    """Return the key of a claim, without regard to case: providers write one email address in several ways."""
+    return revocation_key("claim", issuer, name, value.casefold())
+
+
 _FIELDS = ("issuer", "subject", "client_id", "scopes", "audience", "resource", "expires_at", "claims", "token")
 _MAX_TIME = sys.float_info.max
 _set = object.__setattr__  # AuthInfo refuses a plain assignment
@@ -161,6 +231,7 @@ class AuthInfo:
         "_jti_hash",
         "_nested",
         "_principal_key",
+        "_revocation_keys",
         "audience",
         "client_id",
         "expires_at",
@@ -182,6 +253,7 @@ class AuthInfo:
     _claims: dict[str, Any]
     _jti_hash: str | None
     _principal_key: str
+    _revocation_keys: RevocationKeys
     _nested: tuple[str, ...]
 
     def __init__(
@@ -254,6 +326,15 @@ class AuthInfo:
             hashed = sha256(jti.encode("utf-8", "surrogatepass")).hexdigest() if isinstance(jti, str) else None
             _set(self, "_jti_hash", hashed)
         return self._jti_hash
+
+    @property
+    def revocation_keys(self) -> RevocationKeys:
+        """What a revocation of the token may be about, computed once."""
+        try:
+            return self._revocation_keys
+        except AttributeError:  # the slot is empty
+            _set(self, "_revocation_keys", RevocationKeys(self, self._claims))
+        return self._revocation_keys
 
     def replace(self, **changes: Any) -> AuthInfo:
         """Return a copy with some fields changed."""

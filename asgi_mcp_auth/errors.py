@@ -117,6 +117,7 @@ class Reason(StrEnum):
     DPOP_NONCE_REQUIRED = "dpop_nonce_required"
     CLIENT_NOT_ALLOWED = "client_not_allowed"
     REVOKED = "revoked"
+    TOKEN_LIFETIME_TOO_LONG = "token_lifetime_too_long"
     INACTIVE_TOKEN = "inactive_token"
     INVALID_API_KEY = "invalid_api_key"
     REJECTED_BY_VERIFIER = "rejected_by_verifier"

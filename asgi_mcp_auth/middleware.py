@@ -85,6 +85,7 @@ class ProtectedApp:
             self._check_app_response,
             expose_token=protection.expose_token,
             post_stream_grace=protection.post_stream_grace,
+            revocations=protection.revocations,
         )
 
         self._run_app: Callable[..., Awaitable[None]] = run_app
@@ -355,6 +356,8 @@ class ProtectedApp:
             await self._protection.close_store()
 
     async def _warm_up(self) -> None:
+        if self._protection.revocations is not None:
+            self._protection.revocations.start()
         await self._protection.key_sets.warm_up()
         await self._protection.probe_store()
         self._protection.log_start()

@@ -20,6 +20,7 @@ __all__ = (
     "KeyStatus",
     "PoolStatus",
     "ResourceStatus",
+    "RevocationStatus",
     "SkippedKey",
     "Status",
     "StoreStatus",
@@ -221,6 +222,21 @@ class StoreStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RevocationStatus:
+    """The status of this process's copy of the revocations.
+
+    Attributes:
+        watermarks: The number of watermarks of each kind: token, session, subject, client and claim.
+        age: Seconds since the copy was current; None if it never was.
+        usable: Whether requests are served with the copy (`revocation_stale_if_error`).
+    """
+
+    watermarks: Mapping[str, int]
+    age: float | None
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """A snapshot of all issuers and resources.
 
@@ -230,6 +246,7 @@ class Status:
         resources: The protected resources.
         ready: Whether the tokens of every issuer that the configuration names can be verified, and the store works.
         store: The status of the shared store; None if there is none.
+        revocation: The status of the copy of the revocations; None if revocation is off.
     """
 
     at: float
@@ -237,6 +254,7 @@ class Status:
     resources: tuple[ResourceStatus, ...]
     ready: bool
     store: StoreStatus | None = None
+    revocation: RevocationStatus | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the snapshot as plain JSON values."""

@@ -24,12 +24,10 @@ from asgi_mcp_auth import (
     Decision,
     MCPAuth,
     MCPAuthMiddleware,
-    MemoryStore,
     Refusal,
     RequestInfo,
     ResourceServerConfig,
     ResourceServerMetadata,
-    RevocationList,
     ScopePolicy,
     Verified,
     current_auth,
@@ -431,19 +429,6 @@ async def test_metadata_that_anyone_could_have_signed_is_refused(issuer: Issuer,
     members = {"resource": R}
     signed = issuer.sign({"alg": alg}, {"iss": R, **members})
     assert check_signed_metadata(signed, members) == f"is not signed with an asymmetric algorithm ({alg})"
-
-
-async def test_a_revocation_concerns_one_token_and_lasts() -> None:
-    clock = Clock()
-    revocations = RevocationList(MemoryStore(3, clock=clock))
-    await revocations.revoke_token("https://a.example", "8443:x", ttl=600)
-    other = AuthInfo(issuer="https://a.example:8443", subject="alice", claims={"jti": "x"})
-    assert not await revocations(other)
-    for n in range(2):
-        await revocations.revoke_token("https://b.example", str(n), ttl=1)
-    clock.now += 302  # the ttl and the largest leeway
-    await revocations.revoke_token("https://b.example", "more", ttl=60)  # revocations whose time is over make room
-    assert await revocations(AuthInfo(issuer="https://a.example", subject="alice", claims={"jti": "8443:x"}))
 
 
 async def test_the_reason_of_an_ambiguous_path_is_reported(issuer: Issuer) -> None:

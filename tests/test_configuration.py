@@ -25,7 +25,6 @@ from asgi_mcp_auth import (
     MemoryStore,
     ResourceServerConfig,
     ResourceServerMetadata,
-    RevocationList,
     ScopePolicy,
 )
 from asgi_mcp_auth._options import MCPAuthOptions, MiddlewareOptions
@@ -787,7 +786,7 @@ async def async_observer(decision: Decision) -> None: ...
         pytest.param({"on_decision": [5]}, "on_decision", id="an observer that cannot be called"),
         pytest.param({"on_decision": [async_observer]}, "on_decision", id="an observer that would never be awaited"),
         pytest.param({"is_revoked": MemoryStore()}, "is_revoked", id="RS-88 a store"),
-        pytest.param({"is_revoked": RevocationList}, "is_revoked", id="RS-88 the class"),
+        pytest.param({"is_revoked": RecordingApp}, "is_revoked", id="RS-88 the class"),
         pytest.param({"verifier": print}, "verifier", id="RS-9 a function for a verifier"),
         pytest.param({"http_client": httpx.Client()}, "http_client", id="DC-7 a client for a factory"),
         pytest.param({"metadata_signer": "key"}, "metadata_signer", id="RS-63 a key"),

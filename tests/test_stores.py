@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import anyio
 import pytest
-from harness import ISS, Clock
+from harness import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asgi_mcp_auth import AuthInfo, MemoryStore, Principal, RevocationList, Store
+from asgi_mcp_auth import MemoryStore, Store
 from asgi_mcp_auth.stores import StoreFullError
 from asgi_mcp_auth.stores._contract import DROPPABLE, Use
 from asgi_mcp_auth.testing import check_store
@@ -200,11 +199,10 @@ async def test_a_full_store_drops_nothing_else_before_its_time(use: str, clock: 
 
 async def test_sessions_never_displace_a_revocation(clock: Clock) -> None:
     store = MemoryStore(100, clock=clock)
-    revocations = RevocationList(store)
-    await revocations.revoke_token(ISS, "j1", ttl=600)
+    await store.put("revoked:j1", b"", 600)
     for number in range(1000):
         await store.put(f"session:{number}", b"alice", 86_400)
-    assert await revocations(caller()) is True
+    assert await get(store, "revoked:j1") == b""
 
 
 async def test_a_session_that_is_in_use_outlives_others_at_capacity(clock: Clock) -> None:
@@ -275,75 +273,3 @@ async def test_a_full_store_may_be_written_again(clock: Clock) -> None:
     await store.put("b", b"1", 10)
     await store.put("a", b"2", 10)
     assert [await get(store, key) for key in "ab"] == [b"2", b"1"]
-
-
-# --- RevocationList -------------------------------------------------------------------------------------------------
-
-Revoke = Callable[[RevocationList], Awaitable[None]]
-ALICE = Principal(issuer=ISS, subject="alice", client_id="c1")
-
-
-def caller(**changes: Any) -> AuthInfo:
-    claims = {"jti": "j1", "sid": "s1"}
-    fields: dict[str, Any] = {"issuer": ISS, "subject": "alice", "client_id": "c1", "claims": claims}
-    return AuthInfo(**(fields | changes))
-
-
-def by_token(token_id: str, issuer: str = ISS) -> Revoke:
-    return lambda revocations: revocations.revoke_token(issuer, token_id, ttl=60)
-
-
-def by_session(session_id: str, issuer: str = ISS) -> Revoke:
-    return lambda revocations: revocations.revoke_session(issuer, session_id, ttl=60)
-
-
-def by_principal(principal: Principal) -> Revoke:
-    return lambda revocations: revocations.revoke_principal(principal, ttl=60)
-
-
-@pytest.mark.parametrize(
-    ("revoke", "info", "expected"),
-    [
-        pytest.param(by_token("j1"), caller(), True, id="RS-88 this token"),
-        pytest.param(by_token("j2"), caller(), False, id="RS-88 another token"),
-        pytest.param(by_token("j1", "https://other.example"), caller(), False, id="RS-88 another issuer's token"),
-        pytest.param(by_token("s1"), caller(), False, id="RS-88 a jti is not a sid"),
-        pytest.param(by_session("s1"), caller(), True, id="RS-88 this session"),
-        pytest.param(by_session("j1"), caller(), False, id="RS-88 a sid is not a jti"),
-        pytest.param(by_session("s1", "https://other.example"), caller(), False, id="RS-88 another issuer's session"),
-        pytest.param(by_principal(ALICE), caller(), True, id="RS-88 this principal"),
-        pytest.param(by_principal(ALICE), caller(claims={}), True, id="RS-88 this principal without jti and sid"),
-        pytest.param(by_principal(ALICE), caller(client_id="c2"), False, id="RS-87 RS-88 another client"),
-        pytest.param(by_principal(ALICE), caller(issuer="https://o.example"), False, id="RS-87 RS-88 another issuer"),
-        pytest.param(by_token("j1"), caller(claims={}), False, id="RS-88 a token without jti"),
-    ],
-)
-async def test_revocation(revoke: Revoke, info: AuthInfo, expected: bool, clock: Clock) -> None:
-    revocations = RevocationList(MemoryStore(clock=clock))
-    assert await revocations(info) is False
-    await revoke(revocations)
-    assert await revocations(info) is expected
-    clock.now += 60 + 299
-    assert await revocations(info) is expected
-    clock.now += 1  # the ttl and the largest leeway are over
-    assert await revocations(info) is False
-
-
-@pytest.mark.parametrize("ttl", [math.inf, math.nan])
-async def test_a_revocation_has_a_finite_time(ttl: float) -> None:
-    with pytest.raises(ValueError, match="ttl"):
-        await RevocationList(MemoryStore()).revoke_token(ISS, "j1", ttl=ttl)
-
-
-class BrokenStore(MemoryStore):
-    """A store whose server is away."""
-
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        raise ConnectionError
-
-
-@pytest.mark.requirement("RS-88")
-async def test_a_store_that_fails_is_no_pass() -> None:
-    """The error goes to the middleware, which answers 503."""
-    with pytest.raises(ConnectionError):
-        await RevocationList(BrokenStore())(caller())

@@ -6,7 +6,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +22,10 @@ from asgi_mcp_auth import (
     MCPAuthMiddleware,
     MemoryStore,
     Operation,
-    Principal,
     Reason,
     Refusal,
     ResourceServerConfig,
     ResourceServerMetadata,
-    RevocationList,
     ScopePolicy,
     Verified,
 )
@@ -35,6 +33,7 @@ from asgi_mcp_auth._oauth.credentials import Credential
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.verifier import CallableVerifier, VerifyFunction
 from asgi_mcp_auth.errors import Forbidden, InsufficientScope, InvalidToken, Unavailable
+from asgi_mcp_auth.stores import LogPage
 from asgi_mcp_auth.testing import Issuer
 
 pytestmark = pytest.mark.anyio
@@ -66,10 +65,6 @@ def hook(answer: Any) -> Callable[[AuthInfo], Any]:
 
 def hook_later(answer: Any) -> Callable[[AuthInfo], Any]:
     return lambda _: slowly(answer)
-
-
-def revoking(revoke: Callable[[RevocationList], Awaitable[None]]) -> Callable[[RevocationList], Awaitable[None]]:
-    return revoke
 
 
 class Odd:
@@ -167,83 +162,6 @@ async def test_the_hook_is_not_asked_about_bad_tokens(issuer: Issuer) -> None:
     for raw in ("abc", token(issuer, aud="https://other.example"), token(issuer, exp=issuer.clock() - 60)):
         assert (await ask(guarded, raw))[0] == 401
     assert asked == []
-
-
-@pytest.mark.parametrize(
-    ("revoke", "expected"),
-    [
-        pytest.param(revoking(lambda r: r.revoke_token(ISS, "t1", ttl=60)), ["t1"], id="RS-88 jti"),
-        pytest.param(
-            revoking(lambda r: r.revoke_token("https://other.example", "t1", ttl=60)), [], id="RS-88 jti elsewhere"
-        ),
-        pytest.param(revoking(lambda r: r.revoke_session(ISS, "s1", ttl=60)), ["t1", "t2"], id="RS-88 sid"),
-        pytest.param(revoking(lambda r: r.revoke_token(ISS, "s1", ttl=60)), [], id="RS-88 a jti is no sid"),
-        pytest.param(
-            revoking(lambda r: r.revoke_principal(Principal(issuer=ISS, subject="alice", client_id="c1"), ttl=60)),
-            ["t1", "t2", "t3"],
-            id="RS-88 RS-87 principal",
-        ),
-        pytest.param(
-            revoking(lambda r: r.revoke_principal(Principal(issuer=ISS, subject="alice", client_id="c2"), ttl=60)),
-            [],
-            id="RS-87 another client's principal",
-        ),
-        pytest.param(
-            revoking(lambda r: r.revoke_principal(Principal(issuer=ISS, subject="bob", client_id="c1"), ttl=60)),
-            ["t4"],
-            id="RS-87 another subject",
-        ),
-    ],
-)
-async def test_revocation_list(
-    revoke: Callable[[RevocationList], Awaitable[None]], expected: list[str], issuer: Issuer, clock: Clock
-) -> None:
-    revocations = RevocationList(MemoryStore(clock=clock))
-    guarded = protect(issuer, RecordingApp(), is_revoked=revocations)
-    exp = clock() + 1000
-    tokens = {
-        "t1": token(issuer, jti="t1", sid="s1", exp=exp),
-        "t2": token(issuer, jti="t2", sid="s1", exp=exp),
-        "t3": token(issuer, jti="t3", sid="s2", exp=exp),
-        "t4": token(issuer, jti="t4", sub="bob", exp=exp),
-    }
-    assert [await ask(guarded, raw) for raw in tokens.values()] == [PASSED] * 4
-    await revoke(revocations)
-    assert [name for name, raw in tokens.items() if await ask(guarded, raw) == REFUSED] == expected
-    clock.now += 60 + 300  # the ttl and the largest leeway
-    assert [await ask(guarded, raw) for raw in tokens.values()] == [PASSED] * 4
-
-
-@pytest.mark.parametrize("ttl", [pytest.param(300, id="before exp"), pytest.param(-10, id="10 s after exp")])
-@pytest.mark.parametrize(
-    ("after_exp", "expected"),
-    [(0, INVALID), (1, INVALID), (29, INVALID), (30, EXPIRED)],
-    ids="RS-88 exp + {} s".format,
-)
-async def test_a_revocation_does_not_lapse_before_its_token(
-    ttl: float, after_exp: float, expected: str, issuer: Issuer, clock: Clock
-) -> None:
-    """The token is accepted for 30 s of leeway after its `exp`."""
-    revocations = RevocationList(MemoryStore(clock=clock))
-    guarded = protect(issuer, RecordingApp(), is_revoked=revocations)
-    raw = token(issuer, jti="t1")
-    assert await ask(guarded, raw) == PASSED
-    clock.now += 300 - ttl
-    if expected != EXPIRED or ttl > 0:
-        await revocations.revoke_token(ISS, "t1", ttl=ttl)
-    clock.now = 1_800_000_300 + max(after_exp, -ttl)
-    assert await ask(guarded, raw) == (401, cht(expected))
-
-
-class BrokenStore(MemoryStore):
-    async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
-        raise ConnectionError("no store")
-
-
-@pytest.mark.requirement("RS-88")
-async def test_a_store_that_fails_is_no_pass(issuer: Issuer) -> None:
-    guarded = protect(issuer, RecordingApp(), is_revoked=RevocationList(BrokenStore()))
-    assert await ask(guarded, token(issuer)) == FAILED
 
 
 # --- A verifier of the user's own ---
@@ -488,6 +406,10 @@ class HangingStore(MemoryStore):
         await anyio.sleep_forever()
         raise AssertionError
 
+    async def read_from(self, log: str, position: str, *, limit: int = 1000, wait: float = 0.0) -> LogPage:
+        await anyio.sleep_forever()
+        raise AssertionError
+
     async def add(self, key: str, value: bytes, ttl: float) -> bytes | None:
         await anyio.sleep_forever()
         raise AssertionError
@@ -514,7 +436,7 @@ def hanging(kind: str, issuer: Issuer) -> tuple[Any, Fields]:
         options |= {"store": HangingStore(), "session_binding": True}
         headers.append(("mcp-session-id", "s1"))
     elif kind == "revocations":
-        options["is_revoked"] = RevocationList(HangingStore())
+        options |= {"store": HangingStore(), "revocation": True}
     auth = MCPAuth(config, **options)
     if kind.startswith("function"):
         return _with_function(auth, hangs if kind == "function" else hangs_on_a_thread), headers
@@ -541,8 +463,9 @@ async def test_a_hook_that_hangs_is_503_after_its_time_limit(
         answer = await call(app, headers=headers, body=BODY)
     assert outcome(answer) == FAILED
     [decision] = [record for record in caplog.records if record.name == "asgi_mcp_auth.decisions"]
-    reason = "store_unavailable" if kind == "session_binding" else "hook_failed"
-    assert (vars(decision)["reason"], vars(decision)["found"]) == (reason, "TimeoutError")
+    by_store = {"session_binding": "TimeoutError", "revocations": "revocations that are too old"}
+    expected = ("store_unavailable", by_store[kind]) if kind in by_store else ("hook_failed", "TimeoutError")
+    assert (vars(decision)["reason"], vars(decision)["found"]) == expected
 
 
 @pytest.mark.every_loop
@@ -643,7 +566,6 @@ def observer_fails(decision: Decision) -> None:
     ("options", "headers", "status"),
     [
         pytest.param({"is_revoked": fails}, [], 503, id="is_revoked"),
-        pytest.param({"is_revoked": RevocationList(BrokenStore())}, [], 503, id="a revocation store"),
         pytest.param({"authorize": fails}, [], 503, id="authorize"),
         pytest.param({"authorize": answers_none}, [], 503, id="a wrong answer of authorize"),
         pytest.param({"on_decision": [observer_fails]}, [], 200, id="an observer"),

@@ -23,6 +23,7 @@ from asgi_mcp_auth._oauth.origin import Cors
 from asgi_mcp_auth._oauth.responses import Header
 from asgi_mcp_auth._policy.api_key_file import API_KEY_ISSUER
 from asgi_mcp_auth._request import RequestInfo, canonical_name
+from asgi_mcp_auth._signals.revocations import OpenStream, Revocations
 from asgi_mcp_auth._upstream.exchange import Exchanger
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.context import current_auth_var
@@ -41,9 +42,10 @@ class AppContext:
         check_response: Called with the start of a redirect or an error of the app; returns the `send` to go on with.
         expose_token: Whether the app receives the raw token.
         post_stream_grace: Seconds for which the stream of a POST may outlive its token.
+        revocations: Ends the streams of revoked tokens; None if revocation is off.
     """
 
-    __slots__ = ("app", "bridge", "check_response", "clock", "expose_token", "post_stream_grace")
+    __slots__ = ("app", "bridge", "check_response", "clock", "expose_token", "post_stream_grace", "revocations")
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class AppContext:
         *,
         expose_token: bool,
         post_stream_grace: float,
+        revocations: Revocations | None = None,
     ) -> None:
         self.app = app
         self.bridge = bridge
@@ -61,6 +64,11 @@ class AppContext:
         self.check_response = check_response
         self.expose_token = expose_token
         self.post_stream_grace = post_stream_grace
+        self.revocations = revocations
+
+    def open_stream(self, verified: Verified) -> OpenStream | None:
+        """Return what learns of a revocation of the token; None if revocation is off."""
+        return None if self.revocations is None else self.revocations.watch(verified.auth_info)
 
 
 async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
@@ -98,7 +106,8 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     reset = current_auth_var.set(info)
     try:
         if scope["type"] == "websocket":
-            await run_until_expiry(context.app, context.clock, verified.valid_until, child, receive, send, on_expiry)
+            opened, until = context.open_stream(verified), verified.valid_until
+            await run_until_expiry(context.app, context.clock, until, child, receive, send, on_expiry, opened)
         else:
             if cors is not None or verified.response_headers:
                 send = _adding_fields(send, verified.response_headers, cors)
@@ -235,7 +244,8 @@ class _WatchedResponse:
                 grace = self._context.post_stream_grace
                 until = stream_deadline(self._scope, self._verified, grace, listens=self._listens)
                 if until is not None:
-                    self._stream = ExpiringStream(send, self._context.clock, until, self._scope, self._on_expiry)
+                    opened, clock = self._context.open_stream(self._verified), self._context.clock
+                    self._stream = ExpiringStream(send, clock, until, self._scope, self._on_expiry, opened)
                     self._send = send = self._stream.send
         sent: Awaitable[None] = send(message)
         return sent

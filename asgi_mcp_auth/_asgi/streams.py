@@ -1,4 +1,4 @@
-"""Ending what outlives a request: websockets and event streams end with the access token.
+"""Ending what outlives a request: websockets and event streams end with the access token, or when it is revoked.
 
 A request is authorized when it begins, and MCP does not bound what follows. Responses that are no event streams are
 not watched.
@@ -16,6 +16,7 @@ from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Sen
 from asgi_mcp_auth._asgi.response import POLICY_VIOLATION
 from asgi_mcp_auth._keys.background import Background, spawn
 from asgi_mcp_auth._request import canonical_name
+from asgi_mcp_auth._signals.revocations import OpenStream
 from asgi_mcp_auth._verify.verifier import Verified
 
 __all__ = (
@@ -33,8 +34,10 @@ OnExpiry = Callable[[], object] | None
 logger = logging.getLogger("asgi_mcp_auth.streams")
 
 EXPIRED = "The access token expired"
+REVOKED = "The access token was revoked"
 MAX_SLEEP = 60.0  # the wall clock may be changed while a stream sleeps
 HALF_EVENT_GRACE = 5.0  # seconds for the app to complete an event
+REVOKED_GRACE = 0.5  # the same if the token was revoked: the stream ends within a second
 EVENT_ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 OSERROR_SINCE = (2, 4)  # the ASGI revision that lets send() raise OSError for a client that has left
 MAX_CAUSES = 10
@@ -57,9 +60,16 @@ def is_caused_by_expiry(error: BaseException | None) -> bool:
     return isinstance(error, StreamExpiredError)
 
 
-async def _sleep_until(time: float, clock: Callable[[], float]) -> None:
-    while (left := time - clock()) > 0:  # noqa: ASYNC110 - waits for a time, not for an event
-        await anyio.sleep(min(left, MAX_SLEEP))
+async def _until_revoked(time: float, clock: Callable[[], float], opened: OpenStream | None) -> bool:
+    """Wait until a time, or until the token is revoked; return whether it was revoked."""
+    while (left := time - clock()) > 0:
+        if opened is None:
+            await anyio.sleep(min(left, MAX_SLEEP))
+            continue
+        with anyio.move_on_after(min(left, MAX_SLEEP)):
+            await opened.revoked.wait()
+            return True
+    return False
 
 
 def is_event_stream(start: Message) -> bool:
@@ -106,17 +116,20 @@ class ExpiringStream:
         clock: Seconds since the epoch.
         until: The deadline.
         scope: The scope of the request, for the ASGI revision.
-        on_expiry: Called when the deadline ends the stream.
+        on_expiry: Called when the deadline or a revocation ends the stream.
+        opened: Learns of a revocation of the token; None if revocation is off.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what is known about the stream
         self,
         send: Send,
         clock: Callable[[], float],
         until: float,
         scope: Scope,
         on_expiry: OnExpiry = None,
+        opened: OpenStream | None = None,
     ) -> None:
+        self._opened = opened
         self._send = send
         self._on_expiry = on_expiry
         self._clock = clock
@@ -156,6 +169,8 @@ class ExpiringStream:
     def close(self) -> None:
         """Stop the timer. Nothing more is sent."""
         self._over = True
+        if self._opened is not None:
+            self._opened.close()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -169,10 +184,10 @@ class ExpiringStream:
             logger.debug("The client left before its stream ended: %s", type(error).__name__)
 
     async def _expire(self) -> None:
-        await _sleep_until(self._until, self._clock)
+        revoked = await _until_revoked(self._until, self._clock, self._opened)
         if not self._between_events or self._sending:
             self._due = True  # the next message of the app, or the one under way, is the last
-            await anyio.sleep(HALF_EVENT_GRACE)
+            await anyio.sleep(REVOKED_GRACE if revoked else HALF_EVENT_GRACE)
         if not self._over and not self._sending:
             await self._end()
 
@@ -185,18 +200,20 @@ async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and the token's end
     receive: Receive,
     send: Send,
     on_expiry: OnExpiry = None,
+    opened: OpenStream | None = None,
 ) -> None:
-    """Run a websocket app. Close the websocket when the token has expired."""
+    """Run a websocket app. Close the websocket when the token has expired or was revoked."""
     if until is None:
         await app(scope, receive, send)
         return
-    over = expired = False
+    over = False
+    ended = ""
 
     async def watched_receive() -> Message:
         nonlocal over
         message = await receive()
-        if expired:  # some servers go on delivering what the client sends
-            return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": EXPIRED}
+        if ended:  # some servers go on delivering what the client sends
+            return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": ended}
         over = over or message["type"] == "websocket.disconnect"
         return message
 
@@ -208,13 +225,12 @@ async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and the token's end
         await send(message)
 
     async def expire() -> None:
-        nonlocal expired
-        await _sleep_until(until, clock)
-        expired = True
+        nonlocal ended
+        ended = REVOKED if await _until_revoked(until, clock, opened) else EXPIRED
         if on_expiry is not None and not over:
             on_expiry()
         try:
-            await watched_send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": EXPIRED})
+            await watched_send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": ended})
         except Exception as error:  # noqa: BLE001 - servers raise various errors for a client that has left
             logger.debug("The client left before its websocket was closed: %s", type(error).__name__)
 
@@ -224,3 +240,5 @@ async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and the token's end
     finally:
         over = True
         expiry.cancel()
+        if opened is not None:
+            opened.close()

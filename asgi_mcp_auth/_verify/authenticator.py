@@ -13,6 +13,7 @@ from hashlib import sha256
 
 from asgi_mcp_auth._oauth.credentials import Credential, read_credential
 from asgi_mcp_auth._request import API_KEY_FIELD, RequestInfo
+from asgi_mcp_auth._signals.revocations import Revocations
 from asgi_mcp_auth._verify.api_keys import ApiKeyVerifier
 from asgi_mcp_auth._verify.choice import Choice
 from asgi_mcp_auth._verify.hooks import HookCaller
@@ -39,15 +40,17 @@ class Authenticator:
         is_revoked: The hook that is asked about every accepted credential, cached ones included; None for no hook.
         sender_constraint: The proofs of possession that the resource verifies; None if it verifies none, and refuses
             tokens that are bound to their sender.
+        revocations: The revocations that every accepted credential is compared with; None if revocation is off.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the steps of one resource
         self,
         schemes: frozenset[bytes],
         verifier: Verifier,
         hooks: HookCaller,
         is_revoked: IsRevoked | None = None,
         sender_constraint: SenderConstraint | None = None,
+        revocations: Revocations | None = None,
     ) -> None:
         self._schemes = schemes
         self._hooks = hooks
@@ -63,7 +66,9 @@ class Authenticator:
             self.jwt, self.introspection, self._confirms = choice.built_in, choice.introspection, choice.confirms
         self._keys = None if self._choice is None else self._choice.keys
         self._is_revoked = is_revoked
-        self._identify: Check = self._check if self._keys is None else self._check_key_first
+        self._revocations = revocations
+        self._read: Check = self._check if self._keys is None else self._check_key_first
+        self._identify: Check = self._read if revocations is None else self._check_revoked
         self._accept: Check = self._identify if is_revoked is None else self._check_and_ask
         self._sender_constraint = sender_constraint
         self.check: Check = self._accept if sender_constraint is None else self._check_sender
@@ -75,9 +80,14 @@ class Authenticator:
         return self._choice is not None
 
     @property
+    def is_built_in(self) -> bool:
+        """Whether no verifier of the user's own makes identities, so that the trusted issuers are listed."""
+        return self.jwt is not None if self._choice is None else self._choice.is_built_in
+
+    @property
     def asks_revocation(self) -> bool:
-        """Whether a revocation hook is asked."""
-        return self._is_revoked is not None
+        """Whether tokens may be revoked."""
+        return self._is_revoked is not None or self._revocations is not None
 
     def status(self, resource: str) -> ResourceStatus | None:
         """Return the status of the resource; None with a verifier of the user's own alone."""
@@ -152,6 +162,25 @@ class Authenticator:
         if isinstance(identity, Refusal):
             return identity
         return self._hooks.wrong_answer(name, identity, "Verified or a Refusal")
+
+    def _check_revoked(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
+        decided, revocations = self._read(request), self._revocations
+        if isinstance(decided, Refusal) or revocations is None:
+            return decided
+        if isinstance(decided, Verified) and revocations.is_current():
+            return revocations.refuse(decided.auth_info) or decided
+        return self._check_revoked_later(decided, revocations)
+
+    async def _check_revoked_later(self, decided: Verified | Awaitable[Identity], revocations: Revocations) -> Identity:
+        identity = decided if isinstance(decided, Verified) else await decided
+        if isinstance(identity, Refusal):
+            return identity
+        if not revocations.is_current():
+            unavailable = await revocations.catch_up()
+            if unavailable is not None:
+                unavailable.issuer, unavailable.client_id = identity.auth_info.issuer, identity.auth_info.client_id
+                return unavailable
+        return revocations.refuse(identity.auth_info) or identity
 
     def _check_and_ask(self, request: RequestInfo) -> Identity | Awaitable[Identity]:
         decided = self._identify(request)

@@ -49,6 +49,9 @@ class Choice:
         """The verification of JWTs; None with a verifier of the user's own."""
         self.introspection = opaque if isinstance(opaque, IntrospectionVerifier) else None
         """The introspection of opaque tokens, if there is one."""
+        built_in = (JWTVerifier, IntrospectionVerifier, RejectingVerifier)
+        self.is_built_in = isinstance(self._jwt, built_in) and isinstance(self._opaque, built_in)
+        """Whether there is no verifier of the user's own."""
         self.confirms = self.introspection if asks_always else None
         """The introspection that confirms JWTs, if there is one."""
 

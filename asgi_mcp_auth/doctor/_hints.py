@@ -49,7 +49,10 @@ HINTS: Final[Mapping[Reason, str]] = {
     "field DPoP-Nonce in the proof.",
     Reason.INSUFFICIENT_SCOPE: "Have the client request the missing scopes and the provider grant them. The settings "
     "`scope_claims` and `implies` change which scopes a token has.",
-    Reason.REVOKED: "The is_revoked hook did not return False.",
+    Reason.REVOKED: "The token was issued before a revocation (auth.revoke or a security event), or the is_revoked "
+    "hook did not return False.",
+    Reason.TOKEN_LIFETIME_TOO_LONG: "With revocation on, tokens need iat and exp, at most max_token_lifetime apart. "
+    "Issue tokens with a shorter lifetime, or set max_token_lifetime higher.",
     Reason.INACTIVE_TOKEN: "The authorization server does not call the token active: it expired, was revoked, or is of "
     "another server.",
     Reason.INTROSPECTION_UNAVAILABLE: "Check the endpoint, client_id and the secret of Introspection(...).",

@@ -2,15 +2,5 @@
 
 from asgi_mcp_auth.stores._contract import CheckedStore, ClosableStore, LogPage, LogStore, Store, StoreFullError
 from asgi_mcp_auth.stores._memory import MemoryStore
-from asgi_mcp_auth.stores._revocations import RevocationList
 
-__all__ = (
-    "CheckedStore",
-    "ClosableStore",
-    "LogPage",
-    "LogStore",
-    "MemoryStore",
-    "RevocationList",
-    "Store",
-    "StoreFullError",
-)
+__all__ = ("CheckedStore", "ClosableStore", "LogPage", "LogStore", "MemoryStore", "Store", "StoreFullError")

@@ -34,6 +34,9 @@ IGNORED = frozenset((Use.INTROSPECTION, Use.KEYS, Use.RATE))
 """The uses that go on without the store if it fails, as if nothing were stored; the others raise `Unavailable`."""
 
 
+SURVIVES = IGNORED | {Use.REVOCATION}
+"""The uses without which requests can be served for a time. Revocation knows itself for how long."""
+
 DURABLE = frozenset((Use.REPLAY, Use.REVOCATION))
 """The uses for which a store that may drop entries before their time is not ready."""
 
@@ -80,7 +83,7 @@ class SharedStore:
         """Whether requests that need the store can be served; True before the first call."""
         if self._warning is not None and self.uses & DURABLE:
             return False
-        return self.is_available or self.uses <= IGNORED
+        return self.is_available or self.uses <= SURVIVES
 
     async def probe(self) -> None:
         """Find out whether the store works, unless a call has just shown that. A failure is logged, not raised."""
@@ -186,6 +189,11 @@ class StoreUse:
         self._use = use
         self._ignores_failures = use in IGNORED
         shared.uses.add(use)
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the last call of the store succeeded."""
+        return self._shared.is_available
 
     def key(self, *parts: str | bytes) -> str:
         """Return the key of an entry. It shows the use alone, and is unambiguous, whatever the parts contain."""

@@ -1,0 +1,1 @@
+"""Revocation: watermarks and their replication, and the receivers of security events."""
