@@ -10,6 +10,7 @@ from dev import BASE, M2M, MCP, VERIFIER, Session, dev_server, error_of
 from harness import Clock, call, websocket
 
 from asgi_mcp_auth import fetch_server_config_async
+from asgi_mcp_auth._oauth.token_exchange import EXCHANGE_GRANT
 from asgi_mcp_auth.dev import DevServer, Exchange
 from asgi_mcp_auth.dev._server import MAX_KEYS
 from asgi_mcp_auth.errors import ConfigurationError
@@ -30,7 +31,7 @@ BLOCK: dict[str, Any] = {
     "scopes_supported": ["mcp:read", "files:write", "offline_access"],
     "response_types_supported": ["code"],
     "response_modes_supported": ["query"],
-    "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials"],
+    "grant_types_supported": ["authorization_code", "refresh_token", "client_credentials", EXCHANGE_GRANT],
     "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
     "code_challenge_methods_supported": ["S256"],
     "dpop_signing_alg_values_supported": ["ES256", "ES384", "EdDSA", "Ed25519", "RS256", "PS256"],

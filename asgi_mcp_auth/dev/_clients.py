@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
+from asgi_mcp_auth._oauth.token_exchange import EXCHANGE_GRANT
 from asgi_mcp_auth._oauth.urls import parse_url
 from asgi_mcp_auth.dev._errors import OAuthError
 from asgi_mcp_auth.dev._redirects import is_loopback_redirect, redirect_uri_error
@@ -17,7 +18,7 @@ from asgi_mcp_auth.dev._redirects import is_loopback_redirect, redirect_uri_erro
 __all__ = ("AUTH_METHODS", "GRANT_TYPES", "Client", "ClientRules", "load_client_object", "read_client")
 
 AUTH_METHODS: Final = ("none", "client_secret_basic", "client_secret_post")
-GRANT_TYPES: Final = ("authorization_code", "refresh_token", "client_credentials")
+GRANT_TYPES: Final = ("authorization_code", "refresh_token", "client_credentials", EXCHANGE_GRANT)
 USER_GRANT_TYPES: Final = GRANT_TYPES[:2]
 MAX_REDIRECTS = 32
 MAX_NAME = 200
@@ -184,8 +185,8 @@ def read_client(
     method = _text(members, "token_endpoint_auth_method") or default_auth_method
     if method not in AUTH_METHODS:
         raise _invalid_metadata(f"token_endpoint_auth_method is none of {', '.join(AUTH_METHODS)}.")
-    if method == "none" and "client_credentials" in grants:
-        raise _invalid_metadata("A client without a secret cannot use client_credentials.")
+    if method == "none" and (needing := {"client_credentials", EXCHANGE_GRANT} & set(grants)):
+        raise _invalid_metadata(f"A client without a secret cannot use {' or '.join(sorted(needing))}.")
     _check_application_type(members, uris, rules)
     contacts = _strings(members, "contacts", ())
     kept: dict[str, Any] = {

@@ -73,11 +73,19 @@ class Core:
         return self.issuer.sign(members, claims, key=key)
 
     def access_token(
-        self, grant: Grant, resources: tuple[str, ...], scopes: tuple[str, ...], cnf: Mapping[str, str]
+        self,
+        grant: Grant,
+        resources: tuple[str, ...],
+        scopes: tuple[str, ...],
+        cnf: Mapping[str, str],
+        *,
+        act: Mapping[str, Any] | None = None,
+        until: int | None = None,
     ) -> str:
         """Return a new access token (RFC 9068 section 2.2) in the server's dialect, and store it for introspection.
 
         `cnf` are the members of the claim that binds the token to its sender; without members, there is no claim.
+        `act` is the chain of actors of an exchanged token, and `until` its `exp` (RFC 8693 section 4.1).
         """
         now = int(self.now)
         claims: dict[str, Any] = {
@@ -86,12 +94,13 @@ class Core:
             "aud": resources[0] if len(resources) == 1 else list(resources),
             "client_id": grant.client_id,
             "iat": now,
-            "exp": now + self.options.token_lifetime,
+            "exp": now + self.options.token_lifetime if until is None else until,
             "jti": secrets.token_urlsafe(16),
             **({"scope": " ".join(scopes)} if scopes else {}),
             **({} if grant.auth_time is None else {"auth_time": grant.auth_time}),
             **({} if grant.acr is None else {"acr": grant.acr}),
             **({"cnf": dict(cnf)} if cnf else {}),
+            **({"act": dict(act)} if act else {}),
         }
         dialect = self.options.dialect
         if dialect.opaque:

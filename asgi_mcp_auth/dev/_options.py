@@ -51,6 +51,7 @@ class Options:
     code_lifetime: int
     state: Path | None
     remote: bool
+    delegation: Mapping[str, tuple[str, ...]] | None
 
 
 def _check_issuer(issuer: object, problems: Problems, *, remote: bool) -> Url:
@@ -168,6 +169,13 @@ def _check_state(path: str | os.PathLike[str] | None, problems: Problems) -> Pat
     return found
 
 
+def _check_delegation(delegation: object, problems: Problems) -> dict[str, tuple[str, ...]] | None:
+    if delegation is None:
+        return None
+    members = problems.mapping(delegation, "delegation")
+    return {client: tuple(problems.strings(named, f"delegation[{client!r}]")) for client, named in members.items()}
+
+
 def compile_options(
     *,
     issuer: object,
@@ -187,6 +195,7 @@ def compile_options(
     code_lifetime: int,
     state: str | os.PathLike[str] | None,
     remote: bool,
+    delegation: object,
     **flags: bool,
 ) -> Options:
     """Return the validated options. `flags` are fields of `Options` that need no validation.
@@ -229,6 +238,7 @@ def compile_options(
         code_lifetime=_check_lifetime(code_lifetime, "code_lifetime", MAX_CODE_SECONDS, problems),
         state=_check_state(state, problems),
         remote=remote,
+        delegation=_check_delegation(delegation, problems),
         **flags,
     )
     problems.raise_if_any()

@@ -71,6 +71,8 @@ class DevServer(Issuer):
             Any web page in a browser on this machine can then get tokens, so use this option in tests only.
         clients: Preregistered clients: metadata as for registration (RFC 7591 section 2) with `client_id` and, unless
             the client is public, `client_secret`. A resource server needs one for introspection.
+        delegation: The resources for which a client may exchange tokens (RFC 8693), by client id. The client needs a
+            secret and the grant type `urn:ietf:params:oauth:grant-type:token-exchange`. Default: all resources.
         registration: Whether clients may register.
         default_auth_method: The authentication method of a registration without one.
         private_schemes: Whether redirect URIs may have a private-use scheme that contains a dot (`com.example.app:`),
@@ -111,6 +113,7 @@ class DevServer(Issuer):
         users: Sequence[str] = ("alice", "bob"),
         auto_approve: bool = False,
         clients: Sequence[Mapping[str, Any]] = (),
+        delegation: Mapping[str, Sequence[str]] | None = None,
         registration: bool = True,
         default_auth_method: str = "client_secret_basic",
         private_schemes: bool = True,
@@ -150,6 +153,7 @@ class DevServer(Issuer):
             state=state,
             remote=dangerously_allow_remote,
             auto_approve=auto_approve,
+            delegation=delegation,
             registration=registration,
             documents=client_documents,
             insecure_documents=insecure_client_documents,

@@ -9,10 +9,12 @@ import secrets
 from typing import Any, Final
 
 from asgi_mcp_auth._oauth.responses import json_response
+from asgi_mcp_auth._oauth.token_exchange import EXCHANGE_GRANT
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.dev._clients import Client
 from asgi_mcp_auth.dev._core import Core, Reply
 from asgi_mcp_auth.dev._errors import OAuthError
+from asgi_mcp_auth.dev._exchange import exchange
 from asgi_mcp_auth.dev._forms import Params, read_form
 from asgi_mcp_auth.dev._grants import Code, Grant, RefreshToken
 from asgi_mcp_auth.dev._proofs import confirmation_of, proven_key
@@ -53,11 +55,13 @@ async def issue(core: Core, request: RequestInfo, body: bytes) -> Reply:
         "client_credentials": _from_credentials,
     }
     handler = handlers.get(grant_type)
-    if handler is None:
-        raise OAuthError("unsupported_grant_type", f"This server supports {', '.join(handlers)}.")
+    if handler is None and grant_type != EXCHANGE_GRANT:
+        raise OAuthError("unsupported_grant_type", f"This server supports {', '.join([*handlers, EXCHANGE_GRANT])}.")
     # A refresh token is issued for offline_access too, without the grant type in the registration.
     if grant_type not in client.grant_types and grant_type != "refresh_token":
         raise OAuthError("unauthorized_client", f"The client is not registered for {grant_type}.")
+    if handler is None:
+        return await exchange(core, client, params, proven_key(core, request))
     content = handler(core, client, params, proven_key(core, request))
     note = f"{grant_type} client={client.client_id} scope={content.get('scope')}"
     return Reply(json_response(200, content, ((b"pragma", b"no-cache"),)), note)
