@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
+import sys
 import time
 from contextlib import suppress
+from threading import Barrier, Thread
 from typing import Any
 
 import anyio
@@ -111,6 +113,36 @@ async def test_add_is_atomic() -> None:
         for index in range(50):
             group.start_soon(add, index)
     assert len(won) == 1
+
+
+def step(work: Any) -> Any:
+    """Return the result of a coroutine that never waits."""
+    with pytest.raises(StopIteration) as ended:
+        work.send(None)
+    return ended.value.value
+
+
+@pytest.mark.requirement("FS-1", "DP-4")
+def test_add_is_atomic_between_threads() -> None:
+    """Event loops in several threads may share a store."""
+    store, rounds, start = MemoryStore(), 250, Barrier(4)
+    won: list[int] = []
+
+    def work() -> None:
+        start.wait()
+        won.extend(number for number in range(rounds) if step(store.add(f"replay:{number}", b"1", 60)) is None)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(won) == list(range(rounds))
 
 
 async def test_a_full_store_drops_the_session_that_was_not_used_for_longest(clock: Clock) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
+from threading import Lock
 from typing import NamedTuple, cast
 
 import anyio
@@ -136,6 +137,7 @@ class MemoryStore:
         self._others = _Entries(max_entries, droppable=False)
         self._uses = {str(use): _Entries(max_entries, droppable=use in DROPPABLE) for use in Use}
         self._logs: dict[str, _Log] = {}
+        self._lock = Lock()  # event loops in several threads may share the store
 
     def _of_use(self, key: str) -> _Entries:
         return self._uses.get(key.partition(":")[0], self._others)
@@ -149,7 +151,8 @@ class MemoryStore:
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """See `Store.get_many`."""
         now = self._clock()
-        return [self._of_use(key).get(key, now) for key in keys]
+        with self._lock:
+            return [self._of_use(key).get(key, now) for key in keys]
 
     async def put(self, key: str, value: bytes, ttl: float) -> None:
         """See `Store.put`.
@@ -158,39 +161,46 @@ class MemoryStore:
             StoreFullError: There is no room.
             ValueError: `ttl` is not a positive, finite number.
         """
-        self._of_use(key).put(key, value, self._until(ttl), self._clock())
+        until = self._until(ttl)
+        with self._lock:
+            self._of_use(key).put(key, value, until, self._clock())
 
     async def add(self, key: str, value: bytes, ttl: float) -> bytes | None:
         """See `Store.add`. Raises what `put` raises."""
         until, entries = self._until(ttl), self._of_use(key)
-        existing = entries.get(key, self._clock())
-        if existing is None:
-            entries.put(key, value, until, self._clock())
+        with self._lock:
+            existing = entries.get(key, self._clock())
+            if existing is None:
+                entries.put(key, value, until, self._clock())
         return existing
 
     async def touch(self, key: str, ttl: float) -> bool:
         """See `Store.touch`. Raises what `put` raises."""
         until, entries = self._until(ttl), self._of_use(key)
-        value = entries.get(key, self._clock())
-        if value is not None:
-            entries.put(key, value, until, self._clock())
+        with self._lock:
+            value = entries.get(key, self._clock())
+            if value is not None:
+                entries.put(key, value, until, self._clock())
         return value is not None
 
     async def delete(self, key: str) -> None:
         """See `Store.delete`."""
-        self._of_use(key).delete(key)
+        with self._lock:
+            self._of_use(key).delete(key)
 
     async def append(self, log: str, value: bytes, ttl: float) -> str:
         """See `LogStore.append`. Raises what `put` raises."""
         until = self._until(ttl)
-        return self._logs.setdefault(log, _Log(self._max_entries)).append(value, until, self._clock())
+        with self._lock:
+            return self._logs.setdefault(log, _Log(self._max_entries)).append(value, until, self._clock())
 
     async def read_from(self, log: str, position: str, *, limit: int = 1000, wait: float = 0.0) -> LogPage:
         """See `LogStore.read_from`."""
         deadline = anyio.current_time() + wait
         while True:
             entries = self._logs.get(log) or _Log(0)
-            page = entries.read(position, limit, self._clock())
+            with self._lock:
+                page = entries.read(position, limit, self._clock())
             left = deadline - anyio.current_time()
             if page.entries or page.restarted or left <= 0:
                 return page
