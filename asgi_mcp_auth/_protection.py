@@ -396,6 +396,7 @@ class ProtectionBuilder:
             clock=self.clock,
             hooks=self.hooks,
             is_revoked=self.options["is_revoked"],
+            revocations=self.revocations,
         )
 
     def _make_authorizer(self, resource: CompiledResource) -> Authorizer:

@@ -31,6 +31,7 @@ from asgi_mcp_auth import (
     Introspection,
     MCPAuth,
     MCPAuthMiddleware,
+    MemoryStore,
     TokenExchange,
     current_auth,
 )
@@ -584,6 +585,24 @@ async def test_a_token_is_dropped_when_its_caller_is_revoked(issuer: Issuer) -> 
         return [first, len(await exchange_orders(auth)) > 0]
 
     assert (await host.get(handler=both)).json() == ["revoked", True]
+    assert host.calls == 2
+
+
+@pytest.mark.requirement("TX-6")
+async def test_a_token_is_dropped_when_its_caller_is_revoked_by_a_watermark(issuer: Issuer, clock: Clock) -> None:
+    host = Host(issuer, store=MemoryStore(), revocation=True)
+    callers: list[Caller] = []
+
+    async def revoke(auth: MCPAuth) -> Any:
+        callers.append(auth.caller())
+        await exchange_orders(auth)
+        clock.now += 2
+        await auth.revoke(issuer=ISS, subject="alice")
+        return await reason_of(exchange_orders(auth))
+
+    assert (await host.get(handler=revoke)).json() == "revoked"
+    assert await reason_of(exchange_orders_for(host.auth, callers[0])) == "revoked"
+    assert (await host.get(token(issuer, sub="bob"), exchange_orders)).status == 200
     assert host.calls == 2
 
 

@@ -27,6 +27,7 @@ from asgi_mcp_auth._oauth.token_exchange import (
 )
 from asgi_mcp_auth._policy.exchange_settings import CompiledExchange
 from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._signals.revocations import Revocations
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.verifier import IsRevoked
 from asgi_mcp_auth.context import AuthInfo, current_auth_var
@@ -131,6 +132,7 @@ class Exchanger:
         clock: Seconds since the epoch.
         hooks: Calls the user's functions, and logs failures.
         is_revoked: The hook that is asked about the caller before each exchange; None for no hook.
+        revocations: The revocations that the caller is compared with before each exchange; None if revocation is off.
     """
 
     def __init__(
@@ -141,10 +143,12 @@ class Exchanger:
         clock: Callable[[], float],
         hooks: HookCaller,
         is_revoked: IsRevoked | None,
+        revocations: Revocations | None = None,
     ) -> None:
         self._clock = clock
         self._hooks = hooks
         self._is_revoked = is_revoked
+        self._revocations = revocations
         self._by_issuer: dict[str, _Upstream] = {}
         for one in compiled:
             self._by_issuer |= dict.fromkeys(one.accepted, _Upstream(one, issuer_of(one), clock))
@@ -198,6 +202,8 @@ class Exchanger:
             raise ExchangeError(ExchangeReason.NOT_EXCHANGEABLE, message)
         if (unfit := request.unfit_for(upstream.settings.grant)) is not None:
             raise ValueError(unfit)
+        if self._revocations is not None:
+            await self._check_watermarks(self._revocations, subject.auth_info)
         if self._is_revoked is not None:
             await self._check_revocation(self._is_revoked, subject)
         answer = await self._find(upstream, request, subject)  # raised here: no frame with the token is in a traceback
@@ -222,6 +228,15 @@ class Exchanger:
         if isinstance(answer, Unanswered):
             return Failure(ExchangeReason.UNAVAILABLE, answer.why, retry_after=answer.retry_after)
         return answer
+
+    async def _check_watermarks(self, revocations: Revocations, info: AuthInfo) -> None:
+        """Compare the caller with the revocations; drop what is cached for a revoked caller."""
+        unavailable = None if revocations.is_current() else await revocations.catch_up()
+        if unavailable is not None:
+            raise ExchangeError(ExchangeReason.UNAVAILABLE, f"The revocations are not known: {unavailable.reason}")
+        if revocations.refuse(info) is not None:
+            self.drop(info.issuer, info.subject)
+            raise ExchangeError(ExchangeReason.REVOKED, "The caller's token is revoked.")
 
     async def _check_revocation(self, is_revoked: IsRevoked, subject: Caller) -> None:
         """Ask the revocation hook; drop what is cached for a revoked caller."""
