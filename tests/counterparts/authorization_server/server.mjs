@@ -21,7 +21,7 @@ import crypto from 'node:crypto';
 import http from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as jose from 'jose';
-import { Provider } from 'oidc-provider';
+import { errors, Provider } from 'oidc-provider';
 
 const PORT = Number(process.env.PORT ?? 4000);
 const ISSUER = process.env.ISSUER ?? `http://127.0.0.1:${PORT}`;
@@ -59,6 +59,38 @@ async function rotate(mode) {
   provider = newProvider();
 }
 
+// --- token exchange, which oidc-provider leaves to a grant of one's own
+
+const EXCHANGE = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const ACCESS_TOKEN = 'urn:ietf:params:oauth:token-type:access_token';
+const EXCHANGE_PARAMETERS = ['subject_token', 'subject_token_type', 'requested_token_type', 'actor_token',
+  'actor_token_type', 'audience', 'resource', 'scope'];
+
+async function exchange(provider, ctx) {
+  const { client, params } = ctx.oidc;
+  const key = async ({ kid }) => {
+    const { d, p, q, dp, dq, qi, ...jwk } = keys.find((own) => own.kid === kid);
+    return jose.importJWK(jwk, ALG);
+  };
+  let claims;
+  try {
+    if (params.subject_token_type !== ACCESS_TOKEN) throw new Error('another type');
+    claims = (await jose.jwtVerify(params.subject_token, key, { issuer: ISSUER })).payload;
+  } catch {
+    throw new errors.InvalidRequest('the subject_token is invalid');
+  }
+  const resource = params.audience ?? params.resource;
+  if (!resource) throw new errors.InvalidTarget('there is no audience');
+  const token = new provider.AccessToken({
+    accountId: claims.sub, client, scope: params.scope, gty: 'token-exchange',
+  });
+  token.resourceServer = new provider.ResourceServer(resource, {
+    audience: resource, scope: params.scope, accessTokenTTL: TTL, accessTokenFormat: 'jwt', jwt: { sign: { alg: ALG } },
+  });
+  ctx.body = { access_token: await token.save(), issued_token_type: ACCESS_TOKEN, token_type: token.tokenType,
+    expires_in: token.expiration, scope: params.scope };
+}
+
 // --- provider
 
 // Ours, because the store that comes with the provider is lost with it in a rotation. Nothing
@@ -89,6 +121,8 @@ function newProvider() {
         redirect_uris: [], response_types: [] },
       // The protected resource, which introspects.
       { client_id: 'rs', client_secret: 'rs-secret', grant_types: [], redirect_uris: [], response_types: [] },
+      // The protected resource, which exchanges tokens (RFC 8693).
+      { client_id: 'mcp-server', client_secret: 'mcp-secret', grant_types: [EXCHANGE], redirect_uris: [], response_types: [] },
       // "native": any port will do in the redirect URI.
       { client_id: 'native', application_type: 'native', token_endpoint_auth_method: 'none',
         redirect_uris: ['http://127.0.0.1/callback'],
@@ -106,7 +140,10 @@ function newProvider() {
     issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
     rotateRefreshToken: true,
     findAccount: (ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
-    extraTokenClaims: (ctx, token) => (token.accountId ? { groups: ['dev', 'ops'] } : {}),
+    extraTokenClaims: (ctx, token) => ({
+      ...(token.accountId ? { groups: ['dev', 'ops'] } : {}),
+      ...(token.gty === 'token-exchange' ? { act: { sub: token.clientId } } : {}),
+    }),
     interactions: { url: (ctx, interaction) => `${MOUNT}/interaction/${interaction.uid}` },
     ttl: { AccessToken: TTL, ClientCredentials: TTL, Grant: 3600, IdToken: 300,
       Interaction: 600, RefreshToken: 3600, Session: 3600 },
@@ -132,6 +169,7 @@ function newProvider() {
       },
     },
   });
+  made.registerGrantType(EXCHANGE, (ctx) => exchange(made, ctx), EXCHANGE_PARAMETERS);
   made.on('server_error', (ctx, error) => console.error(error));
   return made;
 }
