@@ -326,6 +326,7 @@ async def test_a_proof_is_used_once(issuer: Issuer, app: RecordingApp) -> None:
     assert app.calls == 5
 
 
+@pytest.mark.every_loop
 @pytest.mark.requirement("DP-4", "RS-137")
 async def test_two_workers_with_one_store_accept_a_proof_once(issuer: Issuer) -> None:
     store, apps = MemoryStore(), [RecordingApp(), RecordingApp()]

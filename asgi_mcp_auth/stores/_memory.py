@@ -167,11 +167,11 @@ class MemoryStore:
 
     async def add(self, key: str, value: bytes, ttl: float) -> bytes | None:
         """See `Store.add`. Raises what `put` raises."""
-        until, entries = self._until(ttl), self._of_use(key)
+        until, entries, now = self._until(ttl), self._of_use(key), self._clock()
         with self._lock:
-            existing = entries.get(key, self._clock())
+            existing = entries.get(key, now)
             if existing is None:
-                entries.put(key, value, until, self._clock())
+                entries.put(key, value, until, now)
         return existing
 
     async def touch(self, key: str, ttl: float) -> bool:
