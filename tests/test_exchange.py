@@ -8,6 +8,7 @@ import logging
 import pickle
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -19,6 +20,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.responses import JSONResponse, RedirectResponse
 
+import asgi_mcp_auth
 from asgi_mcp_auth import (
     ApiKeys,
     AuthInfo,
@@ -38,7 +40,7 @@ from asgi_mcp_auth import (
 from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._policy.api_key_file import ApiKeyRecord, digest_of
 from asgi_mcp_auth.auth import protection_of
-from asgi_mcp_auth.testing import Issuer, UpstreamAPI, call_tool, running
+from asgi_mcp_auth.testing import Issuer, UpstreamAPI, call_tool, running, without_network
 
 pytestmark = pytest.mark.anyio
 
@@ -989,3 +991,35 @@ async def test_an_anonymous_call_of_a_public_tool_cannot_exchange(issuer: Issuer
     async with running(guarded) as started:
         assert (await call_tool(started, R, "orders")).text == "no_caller"
     assert issuer.requests[TOKEN] == 0
+
+
+@pytest.mark.requirement("TX-1", "TX-7")
+async def test_the_recipe_calls_the_api_and_turns_a_demand_for_consent_into_an_elicitation(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"CLIENT_SECRET": SECRET, "ISSUER": ISS, "API": API}.items():
+        monkeypatch.setenv(name, value)
+    path = Path(asgi_mcp_auth.__file__).parent / "recipes" / "upstream_api.py"
+    recipe: dict[str, Any] = {}
+    exec(compile(path.read_text("utf-8"), str(path), "exec"), recipe)
+    guarded: MCPAuthMiddleware = recipe["app"]
+    resource, seen = "http://127.0.0.1:8000/mcp", list[str]()
+
+    async def api(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(dict(scope["headers"])[b"authorization"].decode())
+        await JSONResponse({"orders": ["milk"]})(scope, receive, send)
+
+    recipe["orders"] = UpstreamAPI(API, issuer).client(recipe["orders"].auth, {API: api})
+    monkeypatch.setattr(issuer, "clock", time.time)  # of the recipe
+    with without_network(guarded.auth, issuer):
+        async with running(guarded) as started:
+            raw = issuer.mint(resource, scope="notes:read")
+            assert (await call_tool(started, resource, "list_orders", token=raw)).text == "milk"
+            assert seen
+            assert raw not in seen[0]
+            issuer.answer(TOKEN, {"error": "consent_required"}, status=400)
+            another = issuer.mint(resource, scope="notes:read")
+            message = (await call_tool(started, resource, "list_orders", token=another)).message
+    assert message is not None
+    assert message["error"]["code"] == -32042
+    assert message["error"]["data"]["elicitations"][0]["url"] == "https://mcp.example.com/consent"
