@@ -40,6 +40,7 @@ MODULES = [pytest.param(name, id=name.removeprefix(f"{NAME}.")) for name in SOUR
 LAYERS = (
     (
         "_oauth.grammar",
+        "_oauth.json_types",
         "context",
         "errors",
         "decisions",

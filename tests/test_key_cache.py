@@ -211,7 +211,7 @@ async def test_keys_are_checked_again_when_they_are_read(
 ) -> None:
     guard = await worker(issuer, store)
     [keys] = guard.auth._protection.key_sets._named
-    document = issuer.jwks() if key is None else {"keys": [key]}
+    document: Any = issuer.jwks() if key is None else {"keys": [key]}
     cache = KeyCache(SECRET, StoreUse(SharedStore(store, 1, clock), Use.KEYS))
     await cache.save(keys._source, CachedKeys(document, None, clock()), HOUR)
     issuer.fail("/jwks", status=500)

@@ -229,7 +229,7 @@ def test_nothing_of_the_details_reaches_the_caller(reason: Reason, details: tupl
     ],
 )
 def test_a_denial_after_the_start_of_the_response_is_a_json_rpc_error(scopes: list[str], scope: str) -> None:
-    denied = in_band_denied(scopes, id=7)
+    denied: Any = in_band_denied(scopes, id=7)
     assert denied == {
         "jsonrpc": "2.0",
         "id": 7,

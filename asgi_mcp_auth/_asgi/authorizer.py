@@ -16,6 +16,7 @@ from asgi_mcp_auth._asgi.sessions import SessionBinding
 from asgi_mcp_auth._asgi.streams import LISTEN
 from asgi_mcp_auth._mcp.headers import MCPFields, header_params
 from asgi_mcp_auth._mcp.operations import IN_BODY_ONLY, LISTS, Asked, Named, asked_by_fields, asks, named, operations
+from asgi_mcp_auth._oauth.json_types import JSONValue
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import Route
 from asgi_mcp_auth._policy.scopes import Requirement
@@ -420,13 +421,13 @@ class Authorizer:
                 return ()
             return tuple(dict.fromkeys(scope for one in needed for scope in one.named)) or None
 
-        def schemes(tool: str) -> list[dict[str, object]] | None:
+        def schemes(tool: str) -> list[JSONValue] | None:
             listed = rules.listed("tool", tool)
             if isinstance(listed, Forbidden):
                 return None
             is_public = rules.is_listed_public("tool", tool)
             names = [name for one in (listed if is_public else [baseline, *listed]) for name in one.named]
-            oauth2: dict[str, object] = {"type": "oauth2", "scopes": list(dict.fromkeys(names))}
+            oauth2: JSONValue = {"type": "oauth2", "scopes": [*dict.fromkeys(names)]}
             if not is_public:
                 return [oauth2]
             return [{"type": "noauth"}, *([oauth2] if names else [])]

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 from asgi_mcp_auth._asgi.asgi_types import Message, Send
 from asgi_mcp_auth._asgi.streams import is_event_stream
 from asgi_mcp_auth._mcp.operations import LISTS
+from asgi_mcp_auth._oauth.json_types import JSONObject, JSONValue
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_value
 from asgi_mcp_auth.authorization import TargetKind
 
@@ -26,9 +27,8 @@ _EVENT_END = re.compile(rb"(?:\r\n|\n)(?:\r\n|\n|\r(?!\n|\Z))|\r\r\n?")  # a \r 
 MAX_END_LENGTH = 4
 _LINE = re.compile(rb"\r\n|\n|\r")
 
-_Object = dict[str, Any]
 ListsById = Mapping[str | int | None, str]
-Schemes = Callable[[str], list[dict[str, object]] | None]
+Schemes = Callable[[str], list[JSONValue] | None]
 Lacks = Callable[[TargetKind, str], tuple[str, ...] | None]
 """From the kind and the name of an entry to (): usable; to all scopes it needs; or to None: no scope would help."""
 
@@ -63,31 +63,30 @@ class _Filter:
             value = load_value(data, max_depth=128, max_values=len(data), max_containers=len(data))
         except JSONRefused:
             return None
-        messages = cast("list[object]", value if isinstance(value, list) else [value])
+        messages = value if isinstance(value, list) else [value]
         if True not in [self._message(message) for message in messages]:  # a list, so that every message is rewritten
             return None
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
 
-    def _message(self, message: object) -> bool:
+    def _message(self, message: JSONValue) -> bool:
         if not isinstance(message, dict):
             return False
-        members = cast("_Object", message)
-        result, message_id = members.get("result"), members.get("id")
-        if not isinstance(result, dict) or type(message_id) not in (str, int):
+        result, message_id = message.get("result"), message.get("id")
+        if not isinstance(result, dict) or isinstance(message_id, bool) or not isinstance(message_id, (str, int)):
             return False
         if self._lists is None:
             listed = list(LISTS.values())
         else:
             listed = [LISTS[self._lists[message_id]]] if message_id in self._lists else []
-        return True in [self._result(cast("_Object", result), *item) for item in listed]
+        return True in [self._result(result, *item) for item in listed]
 
-    def _result(self, result: _Object, kind: TargetKind, member: str, key: str) -> bool:
-        entries: object = result.get(member)
+    def _result(self, result: JSONObject, kind: TargetKind, member: str, key: str) -> bool:
+        entries = result.get(member)
         if not isinstance(entries, list) or (self._lacks is None and kind != "tool"):
             return False
-        kept: list[_Object] = []
-        for entry in cast("list[object]", entries):
-            members = cast("_Object", entry) if isinstance(entry, dict) else {}
+        kept: list[JSONValue] = []
+        for entry in entries:
+            members = entry if isinstance(entry, dict) else {}
             name = members.get(key)
             if not isinstance(name, str):
                 return False  # not a list of named entries
@@ -95,8 +94,8 @@ class _Filter:
                 members = _with_schemes(members, self._schemes(name))
             lacking = () if self._lacks is None else self._lacks(kind, name)
             if lacking and self._mark:
-                meta: object = members.get("_meta")
-                own = cast("_Object", meta) if isinstance(meta, dict) else {}
+                meta = members.get("_meta")
+                own = meta if isinstance(meta, dict) else {}
                 kept.append({**members, "_meta": {**own, REQUIRED_SCOPES: [*lacking]}})
             elif lacking == ():
                 kept.append(members)
@@ -117,10 +116,10 @@ class _Filter:
         return newline.join([*others, b"data: " + changed, b"", b""])
 
 
-def _with_schemes(members: _Object, schemes: list[dict[str, object]] | None) -> _Object:
+def _with_schemes(members: JSONObject, schemes: list[JSONValue] | None) -> JSONObject:
     """Return a tool with its `securitySchemes`, also in `_meta`; unchanged if the app sets them."""
-    meta: object = members.get("_meta")
-    own = cast("_Object", meta) if isinstance(meta, dict) else {}
+    meta = members.get("_meta")
+    own = meta if isinstance(meta, dict) else {}
     if schemes is None or SECURITY_SCHEMES in members or SECURITY_SCHEMES in own:
         return members
     return {**members, SECURITY_SCHEMES: schemes, "_meta": {**own, SECURITY_SCHEMES: schemes}}

@@ -25,6 +25,7 @@ import anyio.lowlevel
 
 from asgi_mcp_auth._keys.addresses import is_public
 from asgi_mcp_auth._oauth.http_cache import stated_lifetime
+from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object, load_tolerant
 from asgi_mcp_auth._oauth.urls import is_loopback
 from asgi_mcp_auth._policy.problems import show_url
@@ -97,7 +98,7 @@ class Fetched(NamedTuple):
     The object may have the faults that `load_tolerant` confines, unless the exchange had `UntrustedLimits`.
     """
 
-    document: dict[str, Any]
+    document: JSONObject
     lifetime: float | None
 
 

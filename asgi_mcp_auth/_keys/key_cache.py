@@ -12,17 +12,18 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import mkstemp
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol
 
 import anyio
 import anyio.to_thread
 
+from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, is_valid, load_tolerant
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import printable
@@ -47,7 +48,7 @@ class CachedKeys(NamedTuple):
         fetched_at: When it was fetched, in seconds since the epoch.
     """
 
-    document: dict[str, Any]
+    document: JSONObject
     lifetime: float | None
     fetched_at: float
 
@@ -107,8 +108,8 @@ class KeyCache:
 
     async def save(self, source: str, keys: CachedKeys, ttl: float) -> None:
         """Keep a key set for as long as it may be used."""
-        listed: object = keys.document.get("keys")
-        valid = [key for key in cast("list[object]", listed) if is_valid(key)] if isinstance(listed, list) else []
+        listed = keys.document.get("keys")
+        valid = [key for key in listed if is_valid(key)] if isinstance(listed, list) else []
         content = {"keys": valid, "lifetime": keys.lifetime, "fetched_at": keys.fetched_at}
         payload = json.dumps(content, separators=(",", ":")).encode()
         if len(payload) < MAX_ENTRY - MAC_BYTES:
@@ -181,7 +182,7 @@ class KeyDirectory:
 
         why: str | None = f"no answer within {DISK_SECONDS:g} s"
         with anyio.move_on_after(DISK_SECONDS):
-            why = await cast("Awaitable[str | None]", anyio.to_thread.run_sync(checked, abandon_on_cancel=True))
+            why = await anyio.to_thread.run_sync(checked, abandon_on_cancel=True)
         if why is not None and why != self._reported:
             logger.error("key_cache: %s cannot be used: %s", self._path, why)
         self._reported = why

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -30,6 +30,7 @@ from asgi_mcp_auth._oauth.http_cache import (
     stage,
     suspects_rotation,
 )
+from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._oauth.jwk_set import KeySet, UnknownKid, VerificationKey, parse_key_set
 from asgi_mcp_auth._oauth.server_metadata import insecure_url, unfit_for_clients
 from asgi_mcp_auth._oauth.urls import same_place
@@ -447,9 +448,9 @@ def _jwks_uri(config: AuthServerConfig) -> str | None:
     return None if config.metadata is None else config.metadata.jwks_uri
 
 
-async def _parse(document: dict[str, Any]) -> KeySet:
+async def _parse(document: JSONObject) -> KeySet:
     """Parse a key set; a large one on a thread, because the import of 1,000 keys takes about 80 ms."""
-    entries: object = document.get("keys")
-    if isinstance(entries, list) and len(cast("list[object]", entries)) > MAX_KEYS_ON_LOOP:
+    entries = document.get("keys")
+    if isinstance(entries, list) and len(entries) > MAX_KEYS_ON_LOOP:
         return await anyio.to_thread.run_sync(parse_key_set, document)
     return parse_key_set(document)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from asgi_mcp_auth._mcp.messages import MAX_ID_LENGTH, Message
 from asgi_mcp_auth.errors import MessageRefused, Reason
@@ -123,8 +123,8 @@ def check_fields(fields: MCPFields, message: Message) -> None:
         MessageRefused: -32020, naming the field.
     """
     method, message_id, params = message
-    meta: Any = params.get("_meta")
-    version: object = meta.get(VERSION_MEMBER) if meta.__class__ is dict else None
+    meta = params.get("_meta")
+    version = meta.get(VERSION_MEMBER) if isinstance(meta, dict) else None
     if version is not None:
         known = version.encode("utf-8") if isinstance(version, str) else b""
         if known != fields.version and (fields.modern or known not in LEGACY):

@@ -8,8 +8,9 @@ and a response at once, and everything that `strict_json` refuses.
 from __future__ import annotations
 
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from asgi_mcp_auth._oauth.json_types import JSONObject, JSONValue
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, NotJSON, load_value
 from asgi_mcp_auth.errors import MessageRefused, Reason
 
@@ -24,7 +25,6 @@ MAX_MESSAGES = 100  # in a batch
 MAX_ID_LENGTH = 256  # that is sent back in an error
 MAX_METHOD_LENGTH = 256
 
-ID_TYPES = (int, str, NoneType)
 REQUEST_MEMBERS = frozenset(("jsonrpc", "id", "method", "params"))
 MEMBERS = REQUEST_MEMBERS | {"result", "error"}
 PARAM_MEMBERS = frozenset(("name", "uri", "ref", "arguments", "notifications", "taskid", "task", "_meta"))
@@ -37,7 +37,7 @@ class Message(NamedTuple):
 
     method: str | None
     message_id: str | int | None
-    params: dict[str, Any]
+    params: JSONObject
 
 
 def malformed(
@@ -51,7 +51,7 @@ def malformed(
     )
 
 
-def parse(body: bytes) -> Any:
+def parse(body: bytes) -> JSONValue:
     """Return the JSON value of a body; the caller bounds the number of bytes.
 
     Raises:
@@ -65,13 +65,13 @@ def parse(body: bytes) -> Any:
         raise malformed(str(error)) from None
 
 
-def read_messages(value: Any) -> tuple[list[Message], bool]:
+def read_messages(value: JSONValue) -> tuple[list[Message], bool]:
     """Return the messages of a JSON value, and whether it is a batch.
 
     Raises:
         MessageRefused: The value is neither a message nor a batch of 1 to 100 messages.
     """
-    if value.__class__ is not list:
+    if not isinstance(value, list):
         return [_message(value)], False
     if not 0 < len(value) <= MAX_MESSAGES:
         what = f"a batch of {len(value)}"
@@ -79,7 +79,7 @@ def read_messages(value: Any) -> tuple[list[Message], bool]:
     return [_message(item) for item in value], True
 
 
-def _no_look_alikes(members: dict[str, Any], known: frozenset[str]) -> None:
+def _no_look_alikes(members: JSONObject, known: frozenset[str]) -> None:
     for name in members:
         folded = name.casefold()
         if folded in known and name != SPELLED.get(folded, folded):
@@ -87,8 +87,8 @@ def _no_look_alikes(members: dict[str, Any], known: frozenset[str]) -> None:
             raise malformed(what)
 
 
-def _message(message: Any) -> Message:
-    if message.__class__ is not dict:
+def _message(message: JSONValue) -> Message:
+    if not isinstance(message, dict):
         what = "not an object"
         raise malformed(what)
     get = message.get
@@ -96,7 +96,7 @@ def _message(message: Any) -> Message:
     is_request = REQUEST_MEMBERS.issuperset(message)
     if not is_request:
         _no_look_alikes(message, MEMBERS)
-    if type(message_id) not in ID_TYPES:
+    if not isinstance(message_id, (int, str, NoneType)) or isinstance(message_id, bool):
         what = "an id that is neither string nor integer"
         raise malformed(what)
     if get("jsonrpc") != "2.0":
@@ -117,7 +117,7 @@ def _message(message: Any) -> Message:
     params = get("params")
     if params is None:
         return Message(method, message_id, {})
-    if params.__class__ is not dict:
+    if not isinstance(params, dict):
         what = "params that are no object"
         raise malformed(what, INVALID_PARAMS, message_id, description="Invalid params")
     if not USUAL_PARAMS.issuperset(params):
@@ -125,7 +125,7 @@ def _message(message: Any) -> Message:
     return Message(method, message_id, params)
 
 
-def _response(message: dict[str, Any], message_id: str | int | None) -> Message:
+def _response(message: JSONObject, message_id: str | int | None) -> Message:
     """Return a client's answer to the server; its id may be null in an error only (JSON-RPC 2.0 section 5)."""
     answered = ("result" in message) != ("error" in message)
     if not answered or "id" not in message or (message_id is None and "error" not in message):

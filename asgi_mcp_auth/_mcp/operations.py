@@ -7,11 +7,12 @@ reads or gets another target (`proxied`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from asgi_mcp_auth._mcp.headers import BATCHING, NAMED_BY, MCPFields, check_fields, decode_value, mismatch
 from asgi_mcp_auth._mcp.messages import INVALID_PARAMS, Message, malformed, parse, read_messages
 from asgi_mcp_auth._mcp.resource_uris import as_read, forms, is_usual, without_query
+from asgi_mcp_auth._oauth.json_types import JSONObject, JSONValue
 from asgi_mcp_auth.authorization import Operation, TargetKind
 from asgi_mcp_auth.errors import MessageRefused
 
@@ -184,12 +185,12 @@ def proxied(asked: Asked, arguments: Sequence[Argument]) -> list[Asked]:
     return found
 
 
-def _named(value: object, path: Sequence[tuple[str, bool]]) -> Iterator[tuple[object, object]]:
+def _named(value: JSONValue, path: Sequence[tuple[str, bool]]) -> Iterator[tuple[JSONValue, JSONValue]]:
     """Yield the values at the end of a path, each with the member `arguments` beside it; None for a missing one."""
     (member, several), *rest = path
-    members = cast("dict[str, object]", value) if isinstance(value, dict) else {}
+    members = value if isinstance(value, dict) else {}
     found = members.get(member)
-    items = cast("list[object]", found) if several and isinstance(found, list) else [None if several else found]
+    items = found if several and isinstance(found, list) else [None if several else found]
     for item in items:
         if rest:
             yield from _named(item, rest)
@@ -275,17 +276,17 @@ def _no_target(asked: Asked) -> MessageRefused:
     return malformed(what, INVALID_PARAMS, asked[3].message_id, description="Invalid params")
 
 
-def _text(message: Message, members: Mapping[str, Any], name: str) -> str:
-    value: object = members.get(name)
+def _text(message: Message, members: JSONObject, name: str) -> str:
+    value = members.get(name)
     if isinstance(value, str) and 0 < len(value) <= MAX_URI_LENGTH:
         return value
     raise _without(message, name)
 
 
-def _members(message: Message, name: str) -> Mapping[str, Any]:
+def _members(message: Message, name: str) -> JSONObject:
     value = message.params.get(name)
     if isinstance(value, dict):
-        return cast("Mapping[str, Any]", value)
+        return value
     raise _without(message, name)
 
 
@@ -310,8 +311,8 @@ def _subscriptions(message: Message) -> list[str]:
     folded = "resourcesubscriptions"
     uris = wanted.get("resourceSubscriptions")
     odd = [name for name in wanted if name.replace("_", "").casefold() == folded and name != "resourceSubscriptions"]
-    listed = cast("list[object]", uris or [])
-    if odd or not (uris is None or isinstance(uris, list)) or len(listed) > MAX_OPERATIONS:
+    listed = [] if uris is None else uris
+    if odd or not isinstance(listed, list) or len(listed) > MAX_OPERATIONS:
         what = "resourceSubscriptions that are no list"
         raise malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
     return list(dict.fromkeys(_text(message, {"uri": uri}, "uri") for uri in listed))

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
 from asgi_mcp_auth._oauth.confirmation import read_confirmation
+from asgi_mcp_auth._oauth.json_types import JSONValue, is_list, is_object
 from asgi_mcp_auth._oauth.jws import Header
 from asgi_mcp_auth._oauth.urls import Url, same_resource
 from asgi_mcp_auth.config import DEFAULT_SCOPE_CLAIMS, DEFAULT_SUBJECT_CLAIMS, Profile
@@ -45,6 +46,8 @@ FOREIGN_TOKEN_USES: Final = frozenset({"id", "refresh"})
 FOREIGN_TYPES: Final = frozenset({"id", "refresh", "offline", "logout"})
 MARKS: Final = frozenset((*FOREIGN_CLAIMS, "nonce", "token_use", "typ"))
 
+Claims = Mapping[str, JSONValue]
+
 ScopeClaim = tuple[str, tuple[str, ...]]
 """The name of a claim that holds scopes, and the path of member names that the name means if no claim has the name."""
 
@@ -60,17 +63,17 @@ def scope_claim(name: str) -> ScopeClaim:
 STRICT_SCOPE_CLAIMS: Final = (scope_claim("scope"),)
 
 
-def claim_at(claims: Mapping[str, Any], claim: ScopeClaim) -> object:
+def claim_at(claims: Mapping[str, object], claim: ScopeClaim) -> object:
     """Return the value of a claim that `scope_claim` compiled, or None if it is absent."""
     name, path = claim
     value: object = claims.get(name)
     if value is not None or len(path) == 1:
         return value
-    value = claims
-    for member in path:
-        if not isinstance(value, Mapping):
+    value = claims.get(path[0])
+    for member in path[1:]:
+        if not is_object(value):
             return None
-        value = cast("Mapping[str, object]", value).get(member)
+        value = value.get(member)
     return value
 
 
@@ -107,7 +110,7 @@ def _malformed(claim: str, value: object) -> InvalidToken:
     return InvalidToken(Reason.MALFORMED_CLAIM, expected=f"a well-formed {claim}", found=value)
 
 
-def _text(claims: dict[str, Any], claim: str) -> str:
+def _text(claims: Claims, claim: str) -> str:
     """Return a required claim that is a non-empty string."""
     value = claims.get(claim)
     if value is None:
@@ -126,7 +129,7 @@ def _time(claim: str, value: object) -> float:
     raise _malformed(claim, value)
 
 
-def unverified_time(claims: dict[str, Any], claim: str) -> float | None:
+def unverified_time(claims: Claims, claim: str) -> float | None:
     """Return a NumericDate, or None if the claim is absent or malformed."""
     try:
         return _time(claim, claims.get(claim))
@@ -134,9 +137,9 @@ def unverified_time(claims: dict[str, Any], claim: str) -> float | None:
         return None
 
 
-def valid_from(claims: dict[str, Any]) -> float:
+def valid_from(claims: Claims) -> float:
     """Return the later of `nbf` and `iat` of checked claims, 0 if both are absent."""
-    return max(claims.get("nbf") or 0.0, claims.get("iat") or 0.0)
+    return max(_time(claim, claims.get(claim) or 0.0) for claim in ("nbf", "iat"))
 
 
 def check_header(header: Header, rules: TokenRules) -> None:
@@ -156,7 +159,7 @@ def check_header(header: Header, rules: TokenRules) -> None:
         )
 
 
-def check_times(claims: dict[str, Any], leeway: float, now: float) -> float:
+def check_times(claims: Claims, leeway: float, now: float) -> float:
     """Check `exp`, `nbf` and `iat` (RFC 7519 sections 4.1.4 to 4.1.6), and return `exp`.
 
     `exp` is required and has not passed. `nbf` and `iat` are not in the future, and not after `exp`.
@@ -180,8 +183,10 @@ def check_times(claims: dict[str, Any], leeway: float, now: float) -> float:
     return expires
 
 
-def check_audience(audience: object, rules: TokenRules, scopes: tuple[str, ...], client_id: str | None) -> None:
-    """Check that the resource is among `aud` (RFC 9068 section 4; MCP: only tokens issued for this server).
+def check_audience(
+    audience: object, rules: TokenRules, scopes: tuple[str, ...], client_id: str | None
+) -> str | list[str] | None:
+    """Check that the resource is among `aud`, and return `aud` (RFC 9068 section 4; MCP: only tokens for this server).
 
     Without `aud`, only the profile `no-aud` accepts a token, from a listed client and with a scope of this resource.
 
@@ -193,7 +198,7 @@ def check_audience(audience: object, rules: TokenRules, scopes: tuple[str, ...],
         if not listed or not any(scope.startswith(rules.own_scope_prefixes) for scope in scopes):
             expected = "aud, or a listed client with a scope of this resource"
             raise InvalidToken(Reason.WRONG_AUDIENCE, expected=expected)
-        return
+        return None
     if audience is None:
         raise _missing("aud")
     named = [audience] if isinstance(audience, str) else _listed(audience)
@@ -201,13 +206,13 @@ def check_audience(audience: object, rules: TokenRules, scopes: tuple[str, ...],
         raise _malformed("aud", audience)
     if rules.require_single_audience and len(named) > 1:
         raise InvalidToken(Reason.WRONG_AUDIENCE, expected="a single audience", found=named)
-    if rules.resource in named or not rules.extra_audiences.isdisjoint(named):
-        return
-    if not any(same_resource(name, rules.resource_url) for name in named):
+    is_listed = rules.resource in named or not rules.extra_audiences.isdisjoint(named)
+    if not is_listed and not any(same_resource(name, rules.resource_url) for name in named):
         raise InvalidToken(Reason.WRONG_AUDIENCE, expected=rules.resource, found=audience)
+    return audience if isinstance(audience, str) else named
 
 
-def _client_id(claims: dict[str, Any], rules: TokenRules) -> str | None:
+def _client_id(claims: Claims, rules: TokenRules) -> str | None:
     """Return the client id: the first claim that names it. Every claim that could name it is well-formed."""
     if rules.profile == "at+jwt":
         return _text(claims, "client_id")
@@ -222,7 +227,7 @@ def _client_id(claims: dict[str, Any], rules: TokenRules) -> str | None:
     return client_id
 
 
-def _subject(claims: dict[str, Any], rules: TokenRules) -> tuple[str, bool]:
+def _subject(claims: Claims, rules: TokenRules) -> tuple[str, bool]:
     """Return the subject, and whether the claim that names it is one for the client id."""
     for claim in rules.subject_claims:
         if claims.get(claim) is not None:
@@ -232,18 +237,18 @@ def _subject(claims: dict[str, Any], rules: TokenRules) -> tuple[str, bool]:
 
 def _listed(value: object) -> list[str] | None:
     """Return the items of a list of strings, else None."""
-    items = cast("list[object]", value) if isinstance(value, list) else [None]
-    return cast("list[str]", items) if all(type(item) is str for item in items) else None
+    if not is_list(value):
+        return None
+    texts = [item for item in value if isinstance(item, str)]
+    return texts if len(texts) == len(value) else None
 
 
 def _members(value: object) -> list[str] | None:
     """Return the member names of an object, else None. A value that is false, null, 0 or empty grants nothing."""
-    if not isinstance(value, dict):
-        return None
-    return [name for name, granted in cast("dict[str, object]", value).items() if granted]
+    return [name for name, granted in value.items() if granted] if is_object(value) else None
 
 
-def _scopes(claims: dict[str, Any], rules: TokenRules) -> tuple[str, ...]:
+def _scopes(claims: Claims, rules: TokenRules) -> tuple[str, ...]:
     """Return the scopes (RFC 9068 section 2.2.3): a space-delimited string or, but for `at+jwt`, a list of strings.
 
     A claim that is not one of the standard three may be an object, whose member names are the scopes: ZITADEL writes
@@ -264,7 +269,7 @@ def _scopes(claims: dict[str, Any], rules: TokenRules) -> tuple[str, ...]:
     return tuple(dict.fromkeys(filter(None, found)))
 
 
-def _foreign_kind(claims: dict[str, Any], rules: TokenRules) -> str | None:
+def _foreign_kind(claims: Claims, rules: TokenRules) -> str | None:
     """Return the mark of an ID, logout, refresh or other JWT of the same issuer (RFC 9068 section 4), or None."""
     for claim in FOREIGN_CLAIMS:
         if claims.get(claim) is not None:
@@ -279,7 +284,7 @@ def _foreign_kind(claims: dict[str, Any], rules: TokenRules) -> str | None:
     return None
 
 
-def _check_kind(claims: dict[str, Any], rules: TokenRules) -> None:
+def _check_kind(claims: Claims, rules: TokenRules) -> None:
     """Check what the profile requires of an access token, and that nothing marks the token as another kind."""
     for claim in ("jti", "sid"):  # revocation compares them with strings
         value = claims.get(claim)
@@ -293,7 +298,7 @@ def _check_kind(claims: dict[str, Any], rules: TokenRules) -> None:
     read_confirmation(claims.get("cnf"), rules.confirmations)
 
 
-def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthInfo:
+def check_claims(claims: Claims, rules: TokenRules, now: float) -> AuthInfo:
     """Check every claim of a token whose signature has been verified, and return the caller's identity.
 
     The `AuthInfo` owns `claims` from then on. Not checked: the signature, the header (`check_header`), revocation,
@@ -314,9 +319,9 @@ def check_claims(claims: dict[str, Any], rules: TokenRules, now: float) -> AuthI
     if is_client:
         client_id = subject
     scopes = _scopes(claims, rules)
-    audience = claims.get("aud")
-    if audience != rules.resource:
-        check_audience(audience, rules, scopes, client_id)
+    audience: str | list[str] | None = rules.resource
+    if claims.get("aud") != audience:
+        audience = check_audience(claims.get("aud"), rules, scopes, client_id)
     if rules.allowed_clients is not None and client_id not in rules.allowed_clients:
         raise InvalidToken(Reason.CLIENT_NOT_ALLOWED, expected="a listed client", found=client_id)
     return AuthInfo(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
+from asgi_mcp_auth._oauth.json_types import is_object
 from asgi_mcp_auth.errors import InvalidToken, Reason
 
 __all__ = ("CERTIFICATE", "DPOP_KEY", "Confirmation", "read_confirmation")
@@ -48,7 +49,7 @@ def read_confirmation(cnf: object, methods: Collection[str]) -> Confirmation | N
     """
     if cnf is None:
         return None
-    members = cast("dict[str, object]", cnf) if isinstance(cnf, dict) else {}
+    members = cnf if is_object(cnf) else {}
     known = {method: members[method] for method in methods if members.get(method) is not None}
     if not known:
         expected = f"cnf with {' or '.join(sorted(methods))}" if methods else "no cnf"

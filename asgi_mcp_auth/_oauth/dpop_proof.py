@@ -12,9 +12,10 @@ import re
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from asgi_mcp_auth._oauth.access_token import unverified_time
+from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._oauth.jwk_set import SkipReason, VerificationKey, canonical_members, read_key
 from asgi_mcp_auth._oauth.jws import decode_base64url
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
@@ -172,7 +173,7 @@ def _decode(segment: bytes, what: str) -> bytes:
         raise _refused(f"{what} not in canonical base64url") from None
 
 
-def _load(segment: bytes, max_values: int, what: str) -> dict[str, Any]:
+def _load(segment: bytes, max_values: int, what: str) -> JSONObject:
     try:
         return load_object(_decode(segment, what), max_values=max_values, max_containers=MAX_CONTAINERS)
     except JSONRefused as error:
@@ -191,23 +192,22 @@ def _read_header(segment: bytes, algorithms: frozenset[str]) -> ProofKey:
         raise _refused("crit or b64", "no crit")
     if not isinstance(jwk, dict):
         raise _refused("no jwk", "jwk")
-    members = cast("dict[str, object]", jwk)
-    if not PRIVATE.isdisjoint(members):
+    if not PRIVATE.isdisjoint(jwk):
         raise _refused("a private or symmetric jwk", "a public jwk")
-    key = read_key(members)
+    key = read_key(jwk)
     if isinstance(key, SkipReason):
         raise _refused(f"a jwk that is {key}", "a usable jwk")
     if alg not in key.algorithms:
         raise _refused(f"alg {alg} with a jwk for {' or '.join(sorted(key.algorithms))}", "a jwk for the alg")
-    canonical = canonical_members(members, str(members["kty"]))
+    canonical = canonical_members(jwk, str(jwk["kty"]))
     # RFC 7638 section 3: the thumbprint is that of the values as sent, and one key has only one canonical form.
-    if isinstance(canonical, SkipReason) or any(members.get(name) != value for name, value in canonical.items()):
+    if isinstance(canonical, SkipReason) or any(jwk.get(name) != value for name, value in canonical.items()):
         raise _refused("a jwk that is not canonical", "a canonical jwk")
     return ProofKey(alg, key, thumbprint(canonical))
 
 
 def _check_claims(
-    claims: dict[str, Any], expected: Expected, window: float, now: float
+    claims: JSONObject, expected: Expected, window: float, now: float
 ) -> tuple[str, str, float, str | None]:
     """Check the claims (RFC 9449 section 4.3, 3 and 8 to 12), and return `jti`, `htu`, `iat` and `nonce`.
 

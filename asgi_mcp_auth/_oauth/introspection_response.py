@@ -6,10 +6,11 @@ An answer that cannot be used is no verdict about the token: the caller answers 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Final
 
 from asgi_mcp_auth._oauth.access_token import TokenRules, check_claims, unverified_time
 from asgi_mcp_auth._oauth.confirmation import DPOP_KEY
+from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._oauth.jws import MAX_CLAIM_CONTAINERS, MAX_CLAIM_VALUES, CompactJWS, parse_compact
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.context import AuthInfo
@@ -34,7 +35,7 @@ class AnswerRefusedError(ValueError):
     """An answer that cannot be used. The message completes "The introspection endpoint answered with …"."""
 
 
-def read_plain(body: bytes) -> dict[str, Any]:
+def read_plain(body: bytes) -> JSONObject:
     """Return the members of a plain answer.
 
     Raises:
@@ -64,9 +65,7 @@ def parse_signed(body: bytes, algorithms: frozenset[str]) -> CompactJWS:
     return jws
 
 
-def read_signed(
-    claims: dict[str, Any], *, issuer: str, audiences: frozenset[str], leeway: float, now: float
-) -> dict[str, Any]:
+def read_signed(claims: JSONObject, *, issuer: str, audiences: frozenset[str], leeway: float, now: float) -> JSONObject:
     """Return the `token_introspection` of a signed answer whose signature has been verified.
 
     Raises:
@@ -74,26 +73,26 @@ def read_signed(
     """
     if claims.get("iss") != issuer:
         raise AnswerRefusedError("a JWT with another iss")
-    audience: object = claims.get("aud")
-    named = cast("list[object]", audience) if isinstance(audience, list) else [audience]
+    audience = claims.get("aud")
+    named = audience if isinstance(audience, list) else [audience]
     if not any(isinstance(name, str) and name in audiences for name in named):
         raise AnswerRefusedError("a JWT with another aud")
     issued_at = unverified_time(claims, "iat")
     if issued_at is None or abs(now - issued_at) > MAX_SIGNED_AGE + leeway:
         raise AnswerRefusedError("a JWT with an iat that is not fresh")
-    content: object = claims.get("token_introspection")
+    content = claims.get("token_introspection")
     if not isinstance(content, dict):
         raise AnswerRefusedError("a JWT without token_introspection")
-    return _with_active(cast("dict[str, Any]", content))
+    return _with_active(content)
 
 
-def _with_active(content: dict[str, Any]) -> dict[str, Any]:
+def _with_active(content: JSONObject) -> JSONObject:
     if type(content.get("active")) is not bool:  # only JSON true means active (RFC 7662 section 2.2)
         raise AnswerRefusedError("no boolean active")
     return content
 
 
-def check_answer(content: dict[str, Any], rules: TokenRules, now: float, *, issuer_checks_audience: bool) -> AuthInfo:
+def check_answer(content: JSONObject, rules: TokenRules, now: float, *, issuer_checks_audience: bool) -> AuthInfo:
     """Check an active answer by the rules for the issuer's tokens, and return the caller's identity.
 
     `iss` may be absent: the issuer was asked. `exp` may be absent: the cached answer expires then, not the identity.
@@ -102,7 +101,7 @@ def check_answer(content: dict[str, Any], rules: TokenRules, now: float, *, issu
         InvalidToken: A member is not acceptable, or the token needs a proof of possession.
     """
     claims = {name: value for name, value in content.items() if name != "active"}
-    token_type: object = claims.get("token_type")
+    token_type = claims.get("token_type")
     if claims.get("iss") is None:
         claims["iss"] = rules.issuer
     if token_type is not None and (not isinstance(token_type, str) or token_type.lower() != BEARER):

@@ -11,7 +11,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -19,6 +19,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from asgi_mcp_auth._oauth import ml_dsa
+from asgi_mcp_auth._oauth.json_types import is_list, is_object
 from asgi_mcp_auth._oauth.jws import VERIFIABLE
 from asgi_mcp_auth._oauth.strict_json import is_valid
 from asgi_mcp_auth.errors import InvalidServerMetadata, InvalidToken, Reason, printable
@@ -174,7 +175,7 @@ class KeySet:
         return fitting
 
 
-def _usable_algorithms(jwk: Mapping[str, Any]) -> frozenset[str] | SkipReason:
+def _usable_algorithms(jwk: Mapping[str, object]) -> frozenset[str] | SkipReason:
     """Return the algorithms that a JWK may verify, or why it may not (RFC 7517 section 4, RFC 8725bis section 3.1)."""
     kty, alg, use, key_ops = (jwk.get(name) for name in ("kty", "alg", "use", "key_ops"))
     if kty == "oct":
@@ -220,7 +221,7 @@ def _check_rsa(modulus: int, exponent: int) -> SkipReason | None:
     return SkipReason.WEAK if modulus.bit_length() < MIN_RSA_BITS else None
 
 
-def canonical_members(jwk: Mapping[str, Any], kty: str) -> dict[str, str] | SkipReason:
+def canonical_members(jwk: Mapping[str, object], kty: str) -> dict[str, str] | SkipReason:
     """Return the members that make the public key, with the material in canonical base64url (RFC 7518 section 6)."""
     try:
         material = {name: _octets(jwk.get(name)) for name in _MATERIAL[kty]}
@@ -233,7 +234,7 @@ def canonical_members(jwk: Mapping[str, Any], kty: str) -> dict[str, str] | Skip
             return reason
     members = {name: urlsafe_b64encode(octets).rstrip(b"=").decode() for name, octets in material.items()}
     parameter = _PARAMETER.get(kty)
-    return members | {"kty": kty} | ({} if parameter is None else {parameter: jwk[parameter]})
+    return members | {"kty": kty} | ({} if parameter is None else {parameter: str(jwk[parameter])})
 
 
 def _import_key(members: Mapping[str, str], algorithms: frozenset[str]) -> Any | SkipReason:
@@ -255,16 +256,15 @@ def _import_key(members: Mapping[str, str], algorithms: frozenset[str]) -> Any |
 
 def read_key(jwk: object) -> VerificationKey | SkipReason:
     """Return the public key of a JWK, or why it cannot verify signatures."""
-    if not isinstance(jwk, dict):
+    if not is_object(jwk):
         return SkipReason.NOT_AN_OBJECT
-    jwk = cast("dict[str, Any]", jwk)
     algorithms = _usable_algorithms(jwk)
     if isinstance(algorithms, SkipReason):
         return algorithms
     kid, issuer = jwk.get("kid"), jwk.get("issuer")
     if not is_valid(jwk) or not isinstance(kid, str | None):
         return SkipReason.INVALID
-    members = canonical_members(jwk, jwk["kty"])
+    members = canonical_members(jwk, str(jwk["kty"]))
     if isinstance(members, SkipReason):
         return members
     key = _import_key(members, algorithms)
@@ -274,7 +274,7 @@ def read_key(jwk: object) -> VerificationKey | SkipReason:
     return VerificationKey(kid, algorithms, key, identity, issuer)
 
 
-def read_key_set(document: Mapping[str, Any]) -> KeySet:
+def read_key_set(document: Mapping[str, object]) -> KeySet:
     """Read a JWK Set. JWKs that cannot verify signatures are skipped, each with a reason; there may be no usable key.
 
     At most `MAX_KEYS` JWKs are read. A fault inside one JWK, such as a repeated member, skips that JWK if `document`
@@ -283,11 +283,10 @@ def read_key_set(document: Mapping[str, Any]) -> KeySet:
     Raises:
         InvalidServerMetadata: The document has no `keys` array.
     """
-    listed = document.get("keys")
-    if not isinstance(listed, list):
+    jwks = document.get("keys")
+    if not is_list(jwks):
         msg = "The key set has no 'keys' array."
         raise InvalidServerMetadata(msg)
-    jwks = cast("list[object]", listed)
     keys: dict[object, VerificationKey] = {}
     skipped: list[Skipped] = []
     unusable: dict[str, SkipReason] = {}
@@ -298,7 +297,7 @@ def read_key_set(document: Mapping[str, Any]) -> KeySet:
         if isinstance(read, VerificationKey):
             keys[read.identity] = read
             continue
-        kid = cast("dict[str, Any]", jwk).get("kid") if isinstance(jwk, dict) else None
+        kid = jwk.get("kid") if is_object(jwk) else None
         if isinstance(kid, str):
             unusable[kid] = read
         skipped.append(Skipped(position, None if kid is None else printable(kid), read))
@@ -307,7 +306,7 @@ def read_key_set(document: Mapping[str, Any]) -> KeySet:
     return KeySet(tuple(keys.values()), tuple(skipped), unusable)
 
 
-def parse_key_set(document: Mapping[str, Any]) -> KeySet:
+def parse_key_set(document: Mapping[str, object]) -> KeySet:
     """Read a JWK Set as `read_key_set` does.
 
     Raises:

@@ -17,6 +17,7 @@ from jwt.algorithms import Algorithm as SignatureAlgorithm
 from jwt.algorithms import get_default_algorithms
 
 from asgi_mcp_auth._oauth import ml_dsa
+from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.errors import InvalidToken, Reason
 
@@ -89,7 +90,7 @@ class CompactJWS:
     __slots__ = ("claims", "header", "payload", "signature", "signing_input")
 
     def __init__(
-        self, header: Header, claims: dict[str, Any], payload: bytes, signing_input: bytes, signature: bytes
+        self, header: Header, claims: JSONObject, payload: bytes, signing_input: bytes, signature: bytes
     ) -> None:
         self.header = header
         self.claims = claims
@@ -139,9 +140,9 @@ def _read_header(segment: bytes) -> Header:
     alg, kid, typ = members.get("alg"), members.get("kid"), members.get("typ")
     if type(alg) is not str:
         raise _malformed("header without a string alg")
-    if "kid" in members and type(kid) is not str:
+    if not isinstance(kid, str | None) or ("kid" in members and kid is None):
         raise _malformed("kid is not a string")
-    if "typ" in members and type(typ) is not str:
+    if not isinstance(typ, str | None) or ("typ" in members and typ is None):
         raise _malformed("typ is not a string")
     # RFC 7515 section 4.1.11: no extension is implemented here, and RFC 7797's `b64` is one.
     if "crit" in members or "b64" in members:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from asgi_mcp_auth._oauth.grammar import TCHAR
 from asgi_mcp_auth._oauth.jws import VERIFIABLE, parse_compact
@@ -24,8 +24,6 @@ _FIELD_NAMES = re.compile(f"[{TCHAR}, ]{{1,1024}}".encode("ascii"))
 _LANGUAGE_TAG = re.compile(r"[A-Za-z]{2,8}(?:-[A-Za-z0-9]{1,8})*")  # the shape of RFC 5646 section 2.1
 _ANY_ORIGIN = (b"access-control-allow-origin", b"*")
 
-Members = dict[str, Any]
-
 LANGUAGE_MEMBERS = ("resource_name", "resource_documentation", "resource_policy_uri", "resource_tos_uri")
 
 
@@ -41,8 +39,13 @@ def language_variants(metadata: ResourceServerMetadata) -> dict[str, dict[str, s
 
 
 def build_members(
-    metadata: ResourceServerMetadata, *, resource: str, issuers: Sequence[str], scopes: Sequence[str], senders: Members
-) -> Members:
+    metadata: ResourceServerMetadata,
+    *,
+    resource: str,
+    issuers: Sequence[str],
+    scopes: Sequence[str],
+    senders: Mapping[str, object],
+) -> dict[str, object]:
     """Return the members to publish, in the order of RFC 9728 section 2, without empty arrays and nulls (section 3.2).
 
     Args:
@@ -52,7 +55,7 @@ def build_members(
         scopes: The scopes as clients must request them.
         senders: The members about tokens that are bound to their senders.
     """
-    members: Members = {
+    members: dict[str, object] = {
         "resource": resource,
         "authorization_servers": list(issuers),
         "jwks_uri": metadata.jwks_uri,
@@ -94,7 +97,7 @@ def check_signed_metadata(signed: object, members: Mapping[str, object]) -> str 
 class Document(NamedTuple):
     """A metadata document, ready to serve: any origin may read it without a token (RFC 9728 section 3.2)."""
 
-    members: Members
+    members: dict[str, object]
     response: Response
     etag: bytes
 
@@ -120,7 +123,7 @@ class Document(NamedTuple):
         return self.etag in tags or b"*" in tags
 
 
-def compile_document(members: Mapping[str, Any]) -> Document:
+def compile_document(members: Mapping[str, object]) -> Document:
     """Serialise a document once. The ETag changes if and only if the document changes."""
     content = dict(members)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode("utf-8")).hexdigest()

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from asgi_mcp_auth._oauth.challenge import CredentialScheme, challenges
 from asgi_mcp_auth.errors import (
@@ -42,7 +42,7 @@ class Response(NamedTuple):
         return self._replace(headers=(*self.headers, *more))
 
 
-def json_response(status: int, content: Any, headers: Iterable[Header] = (), *, store: bool = False) -> Response:
+def json_response(status: int, content: object, headers: Iterable[Header] = (), *, store: bool = False) -> Response:
     """Return a JSON response; with `Cache-Control: no-store` unless `store` is set."""
     body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     fields = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode("ascii"))]
@@ -51,7 +51,7 @@ def json_response(status: int, content: Any, headers: Iterable[Header] = (), *, 
     return Response(status, (*fields, *headers), body)
 
 
-def in_band_denied(required_scopes: Iterable[str], *, id: str | int | None = None) -> dict[str, Any]:  # noqa: A002
+def in_band_denied(required_scopes: Iterable[str], *, id: str | int | None = None) -> dict[str, object]:  # noqa: A002
     """Return a JSON-RPC error for a scope that is found missing after the response has started.
 
     A 403 can no longer be sent then. The error code is outside -32768 … -32000, which JSON-RPC and MCP reserve.
@@ -107,7 +107,7 @@ def _authentication(refusal: InsufficientAuthentication) -> tuple[tuple[str, str
     return acr_values if refusal.max_age is None else (*acr_values, ("max_age", str(refusal.max_age)))
 
 
-def _body(refusal: Refusal) -> Any:
+def _body(refusal: Refusal) -> dict[str, object]:
     if isinstance(refusal, OriginNotAllowed):
         # A JSON-RPC error, as the MCP transport sends it: clients detect the protocol revision by the body of a 4xx.
         return {"jsonrpc": "2.0", "error": {"code": -32600, "message": refusal.description}}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._oauth.strict_json import is_valid
 from asgi_mcp_auth._oauth.urls import discovery_urls, is_loopback, parse_url, redact_url
 from asgi_mcp_auth.config import NEEDED_METADATA, AuthorizationServerMetadata, AuthServerConfig
@@ -39,7 +40,7 @@ def insecure_url(text: object, *, allow_http: bool) -> str | None:
     return "is not https"
 
 
-def split_faulty(document: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str]]:
+def split_faulty(document: JSONObject) -> tuple[JSONObject, frozenset[str]]:
     """Split a document from `load_tolerant` into the members to use, and the names of faulty members to ignore.
 
     `issuer` and `jwks_uri` are kept in any case, so that a fault in one of them refuses the document.
@@ -49,7 +50,7 @@ def split_faulty(document: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset
 
 
 def accept_metadata(
-    document: Mapping[str, Any],
+    document: Mapping[str, object],
     *,
     issuer: str | None,
     url: str,

@@ -13,7 +13,10 @@ import math
 import re
 from codecs import BOM_UTF8
 from collections import Counter
-from typing import Any, cast
+from collections.abc import Callable
+from typing import NoReturn
+
+from asgi_mcp_auth._oauth.json_types import JSONObject, JSONValue
 
 __all__ = (
     "MAX_DEPTH",
@@ -45,7 +48,7 @@ class NotJSON(JSONRefused):
     """The bytes are not JSON at all."""
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, JSONValue]]) -> JSONObject:
     members = dict(pairs)
     if len(members) != len(pairs):
         msg = "duplicate member names"
@@ -68,16 +71,22 @@ def _finite(text: str) -> float:
     return number
 
 
-def _no_constant(name: str) -> Any:
+def _no_constant(name: str) -> NoReturn:
     msg = f"{name} is not JSON"
     raise JSONRefused(msg)
 
 
-_decoder: Any = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_no_constant
+def _scanner(decoder: json.JSONDecoder) -> Callable[[str, int], tuple[JSONValue, int]]:
+    """Return the function that decodes the value at a position, and returns the position after the value."""
+    scan: Callable[[str, int], tuple[JSONValue, int]] = vars(decoder)["scan_once"]  # not in typeshed
+    return scan
+
+
+_scan = _scanner(
+    json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_float=_finite, parse_constant=_no_constant)
 )
 # A text of at most MAX_DIGITS bytes has no number of more digits (benchmarks: in_process, new tokens).
-_short_decoder: Any = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant)
+_scan_short = _scanner(json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_no_constant))
 
 
 def _structure(data: bytes, max_values: int) -> bytes:
@@ -124,7 +133,7 @@ def _check_cost(data: bytes, max_depth: int, max_values: int, max_containers: in
 
 def load_value(
     data: bytes, *, max_depth: int = MAX_DEPTH, max_values: int = MAX_VALUES, max_containers: int = MAX_VALUES
-) -> Any:
+) -> JSONValue:
     """Decode one JSON value.
 
     Args:
@@ -140,7 +149,7 @@ def load_value(
     _check_cost(data, max_depth, max_values, max_containers)
     try:
         text = data.decode().strip(" \t\n\r")
-        value, end = (_short_decoder if len(data) <= MAX_DIGITS else _decoder).scan_once(text, 0)
+        value, end = (_scan_short if len(data) <= MAX_DIGITS else _scan)(text, 0)
     except JSONRefused:
         raise
     except (ValueError, StopIteration):
@@ -160,7 +169,7 @@ def load_value(
 
 def load_object(
     data: bytes, *, max_depth: int = MAX_DEPTH, max_values: int = MAX_VALUES, max_containers: int = MAX_VALUES
-) -> dict[str, Any]:
+) -> JSONObject:
     """Decode one JSON object. The arguments and exceptions are those of `load_value`.
 
     Raises:
@@ -170,10 +179,10 @@ def load_object(
     if not isinstance(value, dict):
         msg = "not a JSON object"
         raise JSONRefused(msg)
-    return cast("dict[str, Any]", value)
+    return value
 
 
-def _repeated_as_nan(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _repeated_as_nan(pairs: list[tuple[str, JSONValue]]) -> JSONObject:
     members = dict(pairs)
     if len(members) != len(pairs):
         members |= {name: math.nan for name, count in Counter(name for name, _ in pairs).items() if count > 1}
@@ -184,12 +193,14 @@ def _long_as_nan(text: str) -> float:
     return int(text) if len(text) <= MAX_DIGITS else math.nan
 
 
-_tolerant: Any = json.JSONDecoder(
-    object_pairs_hook=_repeated_as_nan, parse_int=_long_as_nan, parse_float=float, parse_constant=float
+_scan_tolerant = _scanner(
+    json.JSONDecoder(
+        object_pairs_hook=_repeated_as_nan, parse_int=_long_as_nan, parse_float=float, parse_constant=float
+    )
 )
 
 
-def load_tolerant(data: bytes) -> dict[str, Any]:
+def load_tolerant(data: bytes) -> JSONObject:
     """Decode an object of a configured server so that a fault affects only the value that has the fault.
 
     A byte order mark is ignored (RFC 8259 section 8.1). A repeated member and a number too long become NaN. Bytes that
@@ -201,7 +212,7 @@ def load_tolerant(data: bytes) -> dict[str, Any]:
     _check_cost(data, MAX_DEPTH, MAX_DOCUMENT_VALUES, MAX_DOCUMENT_VALUES)
     text = data.removeprefix(BOM_UTF8).decode("utf-8", "surrogateescape").strip(" \t\n\r")
     try:
-        value, end = _tolerant.scan_once(text, 0)
+        value, end = _scan_tolerant(text, 0)
     except (ValueError, StopIteration):
         end, value = -1, None
     if end != len(text):
@@ -210,7 +221,7 @@ def load_tolerant(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         msg = "not a JSON object"
         raise JSONRefused(msg)
-    return cast("dict[str, Any]", value)
+    return value
 
 
 def is_valid(value: object) -> bool:

@@ -99,7 +99,8 @@ def parse_record(data: bytes) -> ApiKeyRecord:
     wrong = [name for name, is_good in checks.items() if not is_good]
     if wrong:
         raise FaultyRecordError(f"its {wrong[0]} is missing or malformed")
-    values: dict[str, Any] = members | {"scopes": tuple(members.get("scopes", ()))}
+    values: dict[str, Any] = dict(members)
+    values["scopes"] = tuple(values.get("scopes", ()))
     return ApiKeyRecord(**values)
 
 

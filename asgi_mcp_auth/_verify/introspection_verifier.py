@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
@@ -30,6 +30,7 @@ from asgi_mcp_auth._oauth.introspection_response import (
     read_plain,
     read_signed,
 )
+from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._policy.verifiers import CompiledIntrospection
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.hooks import HookCaller
@@ -64,8 +65,15 @@ class _Rejected(NamedTuple):
     details: Mapping[str, str]
 
     def refusal(self) -> InvalidToken:
-        known: dict[str, Any] = {name: self.details.get(name) for name in ("issuer", "client_id", "expected", "found")}
-        return InvalidToken(self.reason, description=self.description, **known)
+        issuer, client_id, expected, found = map(self.details.get, ("issuer", "client_id", "expected", "found"))
+        return InvalidToken(
+            self.reason,
+            description=self.description,
+            issuer=issuer,
+            client_id=client_id,
+            expected=expected,
+            found=found,
+        )
 
 
 class _Unchanging:
@@ -193,7 +201,7 @@ class IntrospectionVerifier:
             spawn(functools.partial(self._shared.save, token, content, fresh.fetched_at, self._settings.ttl))
         return decided
 
-    async def _read(self, answer: Answer) -> tuple[dict[str, Any], bytes]:
+    async def _read(self, answer: Answer) -> tuple[JSONObject, bytes]:
         """Return the members of an answer and its JSON text.
 
         Raises:
@@ -247,7 +255,7 @@ class IntrospectionVerifier:
             self._active.put(digest, Entry(verified, now, until, UNCHANGING, None, weight))
         return verified
 
-    def _accept(self, content: dict[str, Any], token: bytes, now: float) -> Verified:
+    def _accept(self, content: JSONObject, token: bytes, now: float) -> Verified:
         """Return the identity that an answer describes."""
         if not content["active"]:
             raise InvalidToken(Reason.INACTIVE_TOKEN)
@@ -256,7 +264,7 @@ class IntrospectionVerifier:
         info = copy_with_token(info, token.decode("ascii") if self._expose_token else None)
         return Verified(info, info.expires_at, confirmation=bound)
 
-    def _confirm(self, content: dict[str, Any], local: Verified) -> Verified:
+    def _confirm(self, content: JSONObject, local: Verified) -> Verified:
         """Return the locally verified token, if the answer is about the same subject."""
         if not content["active"]:
             raise InvalidToken(Reason.INACTIVE_TOKEN)

@@ -10,7 +10,7 @@ import re
 import secrets
 import socket
 import time
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import click
 from rich.console import Console
@@ -67,7 +67,7 @@ def _clients(file: BinaryIO | None) -> list[Any]:
     if not isinstance(found, list):
         msg = f"{file.name} is not a JSON list. Write a list of client metadata (RFC 7591)."
         raise _usage_error(msg)
-    return cast("list[Any]", found)  # type: ignore[redundant-cast]  # pyright sees a list of unknowns
+    return found
 
 
 def exchange_line(exchange: Exchange, now: float) -> Text:

@@ -324,7 +324,8 @@ class Issuer:
                 keys = [key for key in parse_key_set(self.jwks()).keys if key.kid == jws.header.kid]
                 if any(key.verify(jws.header.alg, jws.signing_input, jws.signature) for key in keys):
                     claims = jws.claims
-        return None if claims is None or claims.get("exp", math.inf) <= self.clock() else claims
+        expires_at = math.inf if claims is None else claims.get("exp", math.inf)
+        return claims if isinstance(expires_at, (int, float)) and expires_at > self.clock() else None
 
     def document(self, content: dict[str, Any]) -> Response:
         """Return a response with a JSON document and the `cache_control` of this issuer."""

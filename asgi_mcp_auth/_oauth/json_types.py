@@ -1,0 +1,23 @@
+"""The types of decoded JSON, and checks that narrow values which may be anything, such as options of a user."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
+
+__all__ = ("JSONObject", "JSONValue", "is_list", "is_object")
+
+JSONValue: TypeAlias = "dict[str, JSONValue] | list[JSONValue] | str | float | bool | None"
+JSONObject: TypeAlias = dict[str, JSONValue]
+
+
+def is_object(value: object) -> TypeIs[dict[str, object]]:
+    """Return whether `value` is a decoded JSON object."""
+    return isinstance(value, dict)
+
+
+def is_list(value: object) -> TypeIs[list[object]]:
+    """Return whether `value` is a list."""
+    return isinstance(value, list)
