@@ -27,6 +27,7 @@ from redis_servers import redis
 
 import asgi_mcp_auth
 from asgi_mcp_auth import ConfigurationError, MCPAuth
+from asgi_mcp_auth._oauth.token_exchange import EXCHANGE_GRANT
 from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.cli._recipes import recipe_names
 from asgi_mcp_auth.errors import Reason
@@ -171,6 +172,43 @@ def test_opaque_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert tool(f"{origin}/mcp", token, "whoami") == "curl"
         assert refused(f"{origin}/mcp", "unknown", "whoami").status_code == 401
         assert refused(f"{origin}/mcp", server.token(f"{origin}/other"), "whoami").status_code == 401
+
+
+ORDERS = """
+from asgi_mcp_auth import MCPAuthMiddleware, current_auth
+from starlette.responses import JSONResponse
+import os
+
+async def orders(scope, receive, send):
+    info = current_auth()
+    actors = [actor.subject for actor in info.actors.actors]
+    await JSONResponse({"orders": [info.subject, *actors]})(scope, receive, send)
+
+app = MCPAuthMiddleware(
+    orders, resource=os.environ["API"], authorization_servers=[os.environ["ISSUER"]], required_scopes=["orders:read"]
+)
+"""
+
+
+def test_upstream_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tool, the API and the authorization server are processes; the API sees the caller, and who acts for it."""
+    client = {"client_id": "mcp-server", "client_secret": SECRET, "grant_types": [EXCHANGE_GRANT]}
+    (tmp_path / "clients.json").write_text(json.dumps([client]), "utf-8")
+    (tmp_path / "orders_api.py").write_text(ORDERS, "utf-8")
+    port = free_port()
+    api = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("CLIENT_SECRET", SECRET)
+    monkeypatch.setenv("API", api)
+    with dev_server(f"--clients={tmp_path / 'clients.json'}") as server:
+        env = importing_from(tmp_path, {"API": api, "ISSUER": server.url})
+        argv = [str(BIN / "uvicorn"), "orders_api:app", f"--port={port}"]
+        with (
+            running(argv, ready_port=port, cwd=tmp_path, env=env),
+            served(tmp_path, "upstream_api.py", server.url) as (origin, _),
+        ):
+            token = server.token(f"{origin}/mcp")
+            assert tool(f"{origin}/mcp", token, "list_orders") == ["curl", "mcp-server"]
+            assert get(f"{api}/orders", token).status_code == 401
 
 
 def test_api_keys(issuer: Issuer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -449,9 +487,7 @@ def test_tests_in_process(tmp_path: Path) -> None:
 
 def test_every_recipe_is_run_and_listed() -> None:
     names = set(recipe_names())
-    tests = "".join(
-        Path(__file__).with_name(name).read_text("utf-8") for name in ("test_recipes.py", "test_exchange.py")
-    )
+    tests = Path(__file__).read_text("utf-8")
     assert {name for name in names if name not in tests} == set()
     listed = re.findall(r"^\| \[`([\w.-]+)`\]", (RECIPES / "README.md").read_text("utf-8"), flags=re.MULTILINE)
     assert sorted(listed, key=str.lower) == recipe_names()
