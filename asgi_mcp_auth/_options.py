@@ -22,6 +22,7 @@ from asgi_mcp_auth._verify.verifier import IsRevoked, Verifier
 from asgi_mcp_auth.config import (
     AuthServerConfig,
     Choose,
+    ClientCertificates,
     DPoPMode,
     DPoPSettings,
     IssuerResolver,
@@ -254,6 +255,14 @@ class MCPAuthOptions(TypedDict, total=False):
         ),
     ]
     dpop_settings: Annotated[DPoPSettings, Option(DPoPSettings(), "How DPoP proofs are verified; see `DPoPSettings`.")]
+    client_certificates: Annotated[
+        ClientCertificates | None,
+        Option(
+            None,
+            "Accept tokens that are bound to a client certificate (mutual TLS, RFC 8705), and where the certificate of "
+            "a request comes from; see `ClientCertificates`. Without this option, such tokens are refused.",
+        ),
+    ]
     shared_secret: Annotated[
         str | None,
         Option(

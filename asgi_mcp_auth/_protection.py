@@ -35,7 +35,7 @@ from asgi_mcp_auth._verify.dpop import DPoP
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth._verify.jwt import JWTVerifier
-from asgi_mcp_auth._verify.sender_constraint import SenderConstraint
+from asgi_mcp_auth._verify.sender_constraint import CertificateBinding, SenderConstraint
 from asgi_mcp_auth._verify.shared_answers import SharedAnswers
 from asgi_mcp_auth._verify.verifier import Verifier
 from asgi_mcp_auth.decisions import Observer, RefusalLog
@@ -283,6 +283,7 @@ class ProtectionBuilder:
             one_issuer=options["republish_server_metadata"],
             loaded_modules=self.loaded_modules,
             verifier=options["verifier"],
+            client_certificates=options["client_certificates"],
             trusted_token_header=options["trusted_token_header"],
             subprotocol_tokens=options["websocket_subprotocol_tokens"],
             dpop=options["dpop"],
@@ -380,12 +381,15 @@ class ProtectionBuilder:
         )
 
     def _make_sender_constraint(self, resource: CompiledResource) -> SenderConstraint | None:
-        compiled, options = resource.senders.dpop, self.options
-        if compiled is None:
+        senders, dpop, certificates = resource.senders, None, None
+        if not senders.methods:
             return None
-        replays = StoreUse(self.local_store, Use.REPLAY)
-        dpop = DPoP(compiled, resource.url.origin, clock=options["clock"], replays=replays, hooks=self.hooks)
-        return SenderConstraint(resource.senders.methods, dpop=dpop)
+        if senders.dpop is not None:
+            clock, replays = self.options["clock"], StoreUse(self.local_store, Use.REPLAY)
+            dpop = DPoP(senders.dpop, resource.url.origin, clock=clock, replays=replays, hooks=self.hooks)
+        if senders.certificates is not None:
+            certificates = CertificateBinding(senders.certificates)
+        return SenderConstraint(senders.methods, dpop=dpop, certificates=certificates)
 
     def _make_exchanger(self, config: CompiledConfig) -> Exchanger | None:
         if not config.exchanges:

@@ -26,6 +26,7 @@ __all__ = (
     "AuthServerType",
     "AuthorizationServerMetadata",
     "Choose",
+    "ClientCertificates",
     "DPoPMode",
     "DPoPSettings",
     "Introspection",
@@ -375,7 +376,8 @@ class ResourceServerMetadata:
         resource_documentation: The URL of the developer documentation, a text or texts by language tag. Default: None.
         resource_policy_uri: The URL of the policy for clients, a text or texts by language tag. Default: None.
         resource_tos_uri: The URL of the terms of service, a text or texts by language tag. Default: None.
-        tls_client_certificate_bound_access_tokens: Not supported: a value other than False is a problem. Default: None.
+        tls_client_certificate_bound_access_tokens: Set by `client_certificates`: a value other than False is a problem
+            here. Default: None.
         authorization_details_types_supported: The supported `authorization_details` types (RFC 9396), a list of
             strings. Default: None.
         dpop_signing_alg_values_supported: Set by `dpop`: a list with values is a problem here. Default: None.
@@ -582,6 +584,33 @@ DPoPMode = Literal["off", "allowed", "required"]
 DPOP_MODES: Final[tuple[DPoPMode, ...]] = ("off", "allowed", "required")
 
 
+CertificateFormat = Literal["rfc9440", "xfcc", "escaped-pem"]
+"""The forms of a client certificate in a header field: `Client-Cert`, `X-Forwarded-Client-Cert`, and nginx."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientCertificates:
+    """Where the certificate of a client comes from, for tokens that are bound to one (RFC 8705).
+
+    Without `header`, the server reports the certificate in the ASGI TLS extension, `client_cert_chain`.
+
+    Args:
+        header: The name of the header field in which a proxy reports the certificate, such as `Client-Cert`. Default:
+            None, for the TLS extension.
+        format: The form of the field: `"rfc9440"`, `"xfcc"` (Envoy, Istio), or `"escaped-pem"` for nginx's
+            `$ssl_client_escaped_cert`. Default: None, which follows from the names `Client-Cert` and
+            `X-Forwarded-Client-Cert`.
+        proxies: The addresses and networks of the proxies that may set the field, as the server reports the peer of a
+            connection; `"unix"` for a Unix socket. The field is dropped from the requests of all other peers. A server
+            that replaces the peer by `X-Forwarded-For` reports the client instead, and the field is then dropped.
+            Default: empty.
+    """
+
+    header: str | None = None
+    format: CertificateFormat | None = None
+    proxies: Sequence[str] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DPoPSettings:
     """How DPoP proofs are verified (RFC 9449), on all resources that accept them.
@@ -695,12 +724,15 @@ class ResourceServerConfig:
             None, for the option `verifier` of `MCPAuth`.
         dpop: Whether tokens that are bound to a key are accepted (`"allowed"`), or no other tokens (`"required"`), or
             not at all (`"off"`). Default: None, for the option `dpop` of `MCPAuth`.
+        client_certificates: Whether tokens that are bound to a client certificate are accepted. True needs the option
+            `client_certificates` of `MCPAuth`. Default: None, which accepts them if that option is set.
     """
 
     metadata: ResourceServerMetadata
     policy: ScopePolicy = field(default_factory=ScopePolicy)
     verifier: Choose | object | None = None
     dpop: DPoPMode | None = None
+    client_certificates: bool | None = None
 
 
 def __getattr__(name: str) -> Any:

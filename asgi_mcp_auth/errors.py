@@ -115,6 +115,8 @@ class Reason(StrEnum):
     DPOP_KEY_MISMATCH = "dpop_key_mismatch"
     DPOP_PROOF_REPLAYED = "dpop_proof_replayed"
     DPOP_NONCE_REQUIRED = "dpop_nonce_required"
+    CLIENT_CERTIFICATE_MISSING = "client_certificate_missing"
+    CLIENT_CERTIFICATE_MISMATCH = "client_certificate_mismatch"
     CLIENT_NOT_ALLOWED = "client_not_allowed"
     REVOKED = "revoked"
     TOKEN_LIFETIME_TOO_LONG = "token_lifetime_too_long"

@@ -30,6 +30,7 @@ from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.credentials import has_query_token, used_scheme
 from asgi_mcp_auth._oauth.origin import Cors, is_preflight
 from asgi_mcp_auth._oauth.responses import Response, json_response, refusal_response
+from asgi_mcp_auth._policy.client_certificates import CertificateSource
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import NO_RESOURCE, Route
 from asgi_mcp_auth._policy.token_transports import TokenTransports
@@ -69,6 +70,7 @@ class ProtectedApp:
         self._resources = protection.config.resources
         self._hosts = protection.config.hosts
         self._transports = protection.config.transports
+        self._certificates = protection.config.certificates
         self._authenticators = protection.authenticators
         self._authorizers = protection.authorizers
         self._checks_transport = self._hosts.on or protection.reject_query_token or not protection.websockets
@@ -157,9 +159,22 @@ class ProtectedApp:
             scope = {**scope, "headers": list(scope["headers"])}
         claimed = self._mount_check.check_request(scope) if scope.get("root_path") else ""
         route = self._routes.match(scope, claimed)
+        if self._certificates is not None:
+            scope = self._drop_certificates(self._certificates, scope)
         if self._transports is not None and (self._protection.identify_public or not route.is_public):
             scope = self._move_tokens(self._transports, scope)
         return route, RequestInfo(scope, route.reads)
+
+    def _drop_certificates(self, certificates: CertificateSource, scope: Scope) -> Scope:
+        """Return the scope without fields for client certificates that are not of a trusted proxy."""
+        kept, is_dropped = certificates.drop_untrusted(scope)
+        if is_dropped:
+            self._protection.warnings.warn_once(
+                "The field of client_certificates came twice, or from a peer that proxies= does not list, and was "
+                "dropped. If the peer is a proxy of yours, list the address that the server reports for it, and let "
+                "it replace the field."
+            )
+        return {**kept}
 
     def _move_tokens(self, transports: TokenTransports, scope: Scope) -> Scope:
         """Return the scope with tokens of other transports in `Authorization`, where all tokens are read."""

@@ -202,7 +202,7 @@ async def test_refusals_with_both_schemes(
 @pytest.mark.requirement("RS-10", "RS-85")
 @pytest.mark.parametrize("scheme", ["DPoP", "dpop", "DPOP", "DPoP "])
 async def test_schemes_have_no_case(issuer: Issuer, app: RecordingApp, scheme: str) -> None:
-    access = bound(issuer, cnf={"jkt": issuer.proof_key.thumbprint, "x5t#S256": "x", "unknown": {}})
+    access = bound(issuer, cnf={"jkt": issuer.proof_key.thumbprint, "unknown": {}})
     fields = sent(access, issuer.prove("POST", R, access), scheme=scheme)
     assert (await call(enabled(issuer, app), headers=fields)).status == 200
     assert (

@@ -37,8 +37,8 @@ class Confirmation:
 def read_confirmation(cnf: object, methods: Collection[str]) -> Confirmation | None:
     """Return the members of `cnf` that the resource verifies, or None if the token is not bound to its sender.
 
-    A token is refused unless one member can be verified (RFC 7800 section 3.1 leaves this to the application). Other
-    members are ignored then.
+    A token is refused unless one member can be verified (RFC 7800 section 3.1 leaves this to the application), and if
+    it has the other mechanism's member: the token would be accepted without that proof. Other members are ignored.
 
     Args:
         cnf: The value of the claim; `null` is absent.
@@ -51,7 +51,7 @@ def read_confirmation(cnf: object, methods: Collection[str]) -> Confirmation | N
         return None
     members = cnf if is_object(cnf) else {}
     known = {method: members[method] for method in methods if members.get(method) is not None}
-    if not known:
+    if not known or any(members.get(name) is not None for name in {DPOP_KEY, CERTIFICATE}.difference(methods)):
         expected = f"cnf with {' or '.join(sorted(methods))}" if methods else "no cnf"
         raise InvalidToken(Reason.SENDER_CONSTRAINED, expected=expected, found="cnf")
     jkt, certificate = known.get(DPOP_KEY), known.get(CERTIFICATE)

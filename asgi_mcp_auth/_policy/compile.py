@@ -24,6 +24,7 @@ from asgi_mcp_auth._oauth.resource_metadata import (
 from asgi_mcp_auth._oauth.responses import ChallengeSource
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP
 from asgi_mcp_auth._oauth.urls import PROTECTED_RESOURCE, Url, insert_well_known, is_loopback, parse_url
+from asgi_mcp_auth._policy.client_certificates import CertificateSource, compile_certificates
 from asgi_mcp_auth._policy.exchange_settings import CompiledExchange, compile_exchanges
 from asgi_mcp_auth._policy.issuers import MAX_PUBLISHED, IssuerSet, compile_issuer_set
 from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_canonical, parse_rule
@@ -31,7 +32,7 @@ from asgi_mcp_auth._policy.policy import CompiledPolicy, compile_policy
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
 from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import compile_scopes
-from asgi_mcp_auth._policy.senders import CompiledSenders, compile_senders
+from asgi_mcp_auth._policy.senders import CompiledSenders, compile_dpop
 from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_transports
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, compile_choice, key_field
 from asgi_mcp_auth.config import Choose, DPoPSettings, ResourceServerConfig, ResourceServerMetadata
@@ -97,6 +98,7 @@ class ResourceContext:
     dpop: object
     dpop_settings: object
     shared_secret: object
+    certificates: CertificateSource | None
 
 
 def resource_url(text: object, where: str, problems: Problems, *, allow_http: bool) -> Url | None:
@@ -146,8 +148,8 @@ def _check_members(metadata: ResourceServerMetadata, where: str, problems: Probl
     for name in UNENFORCED:
         if getattr(metadata, name):
             what = f"{show(getattr(metadata, name))} would announce a mechanism that is not enforced."
-            more = " The option dpop enforces DPoP and publishes it." if name.startswith("dpop") else ""
-            problems.add(f"{where}.{name}", what, f"Remove {name}.{more}")
+            option = "dpop" if name.startswith("dpop") else "client_certificates"
+            problems.add(f"{where}.{name}", what, f"Remove {name}. The option {option} enforces it and publishes this.")
     if "none" in (as_strings(metadata.resource_signing_alg_values_supported) or ()):
         fix = "List the algorithms that this resource signs with (RFC 9728 section 2)."
         problems.add(f"{where}.resource_signing_alg_values_supported", "'none' is not a signature algorithm.", fix)
@@ -272,9 +274,16 @@ def compile_resource(
 def _senders(
     config: ResourceServerConfig, resource: str, where: str, problems: Problems, context: ResourceContext
 ) -> CompiledSenders:
-    """Return what the resource requires of senders: its own mode of DPoP, or that of the whole configuration."""
+    """Return what the resource requires of senders: its own settings, or those of the whole configuration."""
+    wanted, certificates = config.client_certificates, context.certificates
+    if wanted is False:
+        certificates = None
+    elif wanted is not None and (wanted is not True or certificates is None):
+        what = "True needs a source of certificates." if wanted is True else f"{show(wanted)} is not a bool."
+        fix = "Set the option client_certificates of MCPAuth to a source, or set False here."
+        problems.add(f"{where}.client_certificates", what, fix)
     mode, at = (context.dpop, "dpop") if config.dpop is None else (config.dpop, f"{where}.dpop")
-    return compile_senders(
+    dpop = compile_dpop(
         mode=mode,
         settings=context.dpop_settings,
         shared_secret=context.shared_secret,
@@ -282,6 +291,7 @@ def _senders(
         where=at,
         problems=problems,
     )
+    return CompiledSenders(dpop=dpop, certificates=certificates)
 
 
 def _verifier(
@@ -314,6 +324,7 @@ class CompiledConfig:
     paths: PathTable
     republishes: bool = False
     transports: TokenTransports | None = None
+    certificates: CertificateSource | None = None
     exchanges: tuple[CompiledExchange, ...] = ()
 
     def routes(self, checks_messages: Sequence[bool], own_root_path: str = "") -> RouteTable:
@@ -338,14 +349,23 @@ class CompiledConfig:
         )
 
 
-def _check_fields(resources: list[CompiledResource], transports: TokenTransports | None, problems: Problems) -> None:
-    """Check that no field carries both API keys and access tokens."""
+def _check_fields(
+    resources: list[CompiledResource],
+    transports: TokenTransports | None,
+    certificates: CertificateSource | None,
+    problems: Problems,
+) -> None:
+    """Check that no field carries two of API keys, access tokens and certificates."""
     fields = frozenset[bytes]() if transports is None else transports.fields
     keys = {key_field(resource.verifier) or "" for resource in resources}
     for name in sorted(name for name in keys if name.encode("ascii") in fields):
         problems.add(
             "trusted_token_header.name", f"{show(name)} carries API keys.", "Use another field for one of them."
         )
+    taken = fields.union(name.encode("ascii") for name in keys)
+    if certificates is not None and (both := sorted(certificates.fields & taken)):
+        what = f"{show(both[0].decode('ascii'))} carries API keys or access tokens."
+        problems.add("client_certificates.header", what, "Use another field for one of them.")
 
 
 def _public_paths(paths: object, problems: Problems) -> tuple[PathRule, ...]:
@@ -464,6 +484,7 @@ def compile_config(
     dpop: object = "off",
     dpop_settings: object = DPoPSettings(),
     shared_secret: object = None,
+    client_certificates: object = None,
     trusted_token_header: object = None,
     subprotocol_tokens: object = False,
     token_exchange: object = (),
@@ -477,6 +498,7 @@ def compile_config(
     origins = _origins(allowed_origins, problems)
     hosts = _hosts(allowed_hosts, problems)
     transports = compile_transports(trusted_token_header, subprotocol_tokens, problems)
+    certificates = compile_certificates(client_certificates, problems)
     methods = _tokens(cors_methods, "cors_methods", "'PATCH'", problems)
     headers = _tokens(cors_headers, "cors_headers", "'x-tenant-id'", problems)
     configs = _configs(given)
@@ -508,6 +530,7 @@ def compile_config(
             dpop=dpop,
             dpop_settings=dpop_settings,
             shared_secret=shared_secret,
+            certificates=certificates,
             alone_on_origin=url is not None and on_origin[url.origin] == 1,
         )
         # A resource without a usable identifier is checked too, so that all problems are reported at once.
@@ -515,7 +538,7 @@ def compile_config(
         if resource is not None:
             resources.append(resource)
     _check_rules(resources, problems)
-    _check_fields(resources, transports, problems)
+    _check_fields(resources, transports, certificates, problems)
     issuers = {issuer.identifier for resource in resources for issuer in resource.trust.named}
     if one_issuer and len(issuers) > 1:
         fix = "Set republish_server_metadata=False, or configure a single issuer: its metadata names one issuer only."
@@ -530,6 +553,7 @@ def compile_config(
         documents=_documents(resources),
         republishes=one_issuer,
         transports=transports,
+        certificates=None if certificates is None or not certificates.fields else certificates,
         hosts=HostCheck([url for _, url in urls], hosts),
         paths=PathTable(
             [resource.owned_prefix for resource in resources],

@@ -1,4 +1,4 @@
-"""Compiling what a resource requires of the senders of its tokens: DPoP (RFC 9449)."""
+"""Compiling what a resource requires of the senders of its tokens: DPoP (RFC 9449), certificates (RFC 8705)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from asgi_mcp_auth._oauth.challenge import BEARER, CredentialScheme
-from asgi_mcp_auth._oauth.confirmation import DPOP_KEY
+from asgi_mcp_auth._oauth.confirmation import CERTIFICATE, DPOP_KEY
 from asgi_mcp_auth._oauth.dpop_proof import ProofSettings
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
+from asgi_mcp_auth._policy.client_certificates import CertificateSource
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth.config import DPOP_MODES, DPoPSettings
 
-__all__ = ("CompiledDPoP", "CompiledSenders", "compile_senders")
+__all__ = ("CompiledDPoP", "CompiledSenders", "compile_dpop")
 
 MAX_WINDOW: Final = 300.0
 """Seconds; the MCP extension for DPoP lets clients rely on this window, and no wider one (SEP-1932)."""
@@ -51,9 +52,11 @@ class CompiledSenders:
 
     Attributes:
         dpop: How DPoP proofs are verified; None if the scheme DPoP is not accepted.
+        certificates: Where client certificates come from; None if tokens that are bound to one are refused.
     """
 
     dpop: CompiledDPoP | None = None
+    certificates: CertificateSource | None = None
 
     @property
     def schemes(self) -> tuple[CredentialScheme, ...]:
@@ -70,21 +73,25 @@ class CompiledSenders:
     @property
     def methods(self) -> frozenset[str]:
         """The members of `cnf` that are verified; a token whose `cnf` has none of them is refused."""
-        return frozenset() if self.dpop is None else frozenset({DPOP_KEY})
+        known = ((DPOP_KEY, self.dpop), (CERTIFICATE, self.certificates))
+        return frozenset(member for member, mechanism in known if mechanism is not None)
 
     @property
     def members(self) -> dict[str, Any]:
         """The members of the metadata document (RFC 9728 section 2)."""
-        if self.dpop is None:
-            return {}
-        members: dict[str, Any] = {"dpop_signing_alg_values_supported": list(self.dpop.algorithms)}
-        return members | ({"dpop_bound_access_tokens_required": True} if self.dpop.is_required else {})
+        members: dict[str, Any] = {}
+        if self.certificates is not None:
+            members["tls_client_certificate_bound_access_tokens"] = True
+        if self.dpop is not None:
+            members["dpop_signing_alg_values_supported"] = list(self.dpop.algorithms)
+            members |= {"dpop_bound_access_tokens_required": True} if self.dpop.is_required else {}
+        return members
 
 
-def compile_senders(
+def compile_dpop(
     *, mode: object, settings: object, shared_secret: object, resource: str, where: str, problems: Problems
-) -> CompiledSenders:
-    """Return what a resource requires of senders.
+) -> CompiledDPoP | None:
+    """Return how a resource verifies DPoP proofs; None if it does not, or with problems.
 
     Args:
         mode: `"off"`, `"allowed"` or `"required"`.
@@ -98,25 +105,24 @@ def compile_senders(
         problems.add(where, f"{show(mode)} is not a mode of DPoP.", 'Set "off", "allowed" or "required".')
     if not isinstance(settings, DPoPSettings):
         problems.add("dpop_settings", f"{show(settings)} is not a DPoPSettings.", "Pass DPoPSettings(...).")
-        return CompiledSenders()
+        return None
     algorithms = _algorithms(settings, problems)
     window = _window(settings.window, problems)
     if settings.on_store_failure not in ("refuse", "accept"):
         what = f"{show(settings.on_store_failure)} is not a policy for failures."
         problems.add("dpop_settings.on_store_failure", what, 'Set "refuse" or "accept".')
     if mode not in DPOP_MODES or mode == "off":
-        return CompiledSenders()
+        return None
     nonce_key = None
     if settings.require_nonce is True and isinstance(shared_secret, str):
         nonce_key = hmac.digest(shared_secret.encode("utf-8"), NONCE_LABEL + resource.encode("utf-8"), "sha256")
-    dpop = CompiledDPoP(
+    return CompiledDPoP(
         is_required=mode == "required",
         proofs=ProofSettings(frozenset(algorithms), window),
         algorithms=algorithms,
         nonce_key=nonce_key,
         accepts_store_failure=settings.on_store_failure == "accept",
     )
-    return CompiledSenders(dpop=dpop)
 
 
 def _algorithms(settings: DPoPSettings, problems: Problems) -> tuple[str, ...]:

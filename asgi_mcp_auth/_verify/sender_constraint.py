@@ -6,15 +6,17 @@ section 7.2, RFC 8705 section 3), and a token that is bound to nothing is no DPo
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Awaitable
 from typing import Protocol
 
 from asgi_mcp_auth._oauth.confirmation import read_confirmation
-from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._policy.client_certificates import CertificateSource
+from asgi_mcp_auth._request import RequestInfo, Scope
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal
 
-__all__ = ("Mechanism", "SenderConstraint")
+__all__ = ("CertificateBinding", "Mechanism", "SenderConstraint")
 
 DPOP = b"dpop "
 
@@ -25,6 +27,38 @@ class Mechanism(Protocol):
     def check(self, verified: Verified, request: RequestInfo) -> Verified | Refusal | Awaitable[Verified | Refusal]:
         """Return the identity, the refusal, or an awaitable of one of them."""
         ...
+
+
+class CertificateBinding:
+    """Compares the certificate of a request with the certificate that its token is bound to.
+
+    The certificate's issuer and validity are not checked: the binding is to the certificate itself (section 6.2), and
+    the TLS handshake has shown that the client holds its private key.
+    """
+
+    def __init__(self, source: CertificateSource) -> None:
+        self._source = source
+
+    def check(self, verified: Verified, request: RequestInfo) -> Verified | InvalidToken:
+        """Return the identity if the request came with the certificate of the token, else the refusal."""
+        info, bound = verified.auth_info, verified.confirmation
+        fault = self._find_fault("" if bound is None else bound.x5t_s256 or "", request.scope)
+        if fault is None:
+            return verified
+        reason, found = fault
+        expected = "the client certificate of the token"
+        return InvalidToken(reason, expected=expected, found=found, issuer=info.issuer, client_id=info.client_id)
+
+    def _find_fault(self, expected: str, scope: Scope) -> tuple[Reason, str] | None:
+        try:
+            thumbprint = self._source.thumbprint(scope)
+        except ValueError as error:
+            return Reason.CLIENT_CERTIFICATE_MISSING, str(error)
+        if thumbprint is None:
+            return Reason.CLIENT_CERTIFICATE_MISSING, "no client certificate"
+        if not hmac.compare_digest(thumbprint, expected):
+            return Reason.CLIENT_CERTIFICATE_MISMATCH, "another certificate"
+        return None
 
 
 class SenderConstraint:

@@ -39,7 +39,11 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.TOKEN_EXPIRED: "Get a new token. If the token is new, compare the clocks of the two machines.",
     Reason.WRONG_TOKEN_KIND: "Send the access token, not the ID, refresh or logout token.",
     Reason.SENDER_CONSTRAINED: "The token is bound to a key (DPoP) or a certificate (mTLS), which this resource does "
-    "not verify. Set dpop, or request a bearer token.",
+    "not verify. Set dpop or client_certificates, or request a bearer token.",
+    Reason.CLIENT_CERTIFICATE_MISSING: "The token itself is acceptable. Send it over a connection with the client "
+    "certificate that it was requested with. The field of a proxy counts only if client_certificates names both.",
+    Reason.CLIENT_CERTIFICATE_MISMATCH: "Use the client certificate that the token was requested with. After a new "
+    "certificate, request a new token.",
     Reason.INVALID_DPOP_PROOF: "The token itself is acceptable. Send it with the scheme DPoP and, for each request, a "
     "new proof in the field DPoP (RFC 9449 section 4); pass --proof to explain one.",
     Reason.DPOP_KEY_MISMATCH: "Sign the proof with the key that the token was requested with. An unbound token was "

@@ -131,6 +131,11 @@ PROOF: Final = _step(
     *(Reason.INVALID_DPOP_PROOF, Reason.DPOP_KEY_MISMATCH, Reason.DPOP_PROOF_REPLAYED, Reason.DPOP_NONCE_REQUIRED),
     expected=lambda _: "a DPoP proof with the key of the token",
 )
+CERTIFICATE: Final = _step(
+    "certificate",
+    *(Reason.CLIENT_CERTIFICATE_MISSING, Reason.CLIENT_CERTIFICATE_MISMATCH),
+    expected=lambda _: "the client certificate of the token",
+)
 SCOPES: Final = _step(
     "baseline scopes", Reason.INSUFFICIENT_SCOPE, expected=lambda token: " ".join(token.needed), found=_scopes
 )
@@ -179,6 +184,7 @@ STEPS: Final = (
         found=_client_id,
     ),
     REVOCATION,
+    CERTIFICATE,
     PROOF,
     SCOPES,
 )

@@ -1,0 +1,104 @@
+"""Compiling where client certificates come from: the ASGI TLS extension, or a field of a trusted proxy. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from asgi_mcp_auth._oauth.certificates import MAX_FIELD, read_client_cert, read_escaped_pem, read_pem, read_xfcc
+from asgi_mcp_auth._oauth.origin import is_free_field
+from asgi_mcp_auth._policy.problems import Problems, show
+from asgi_mcp_auth._policy.token_transports import Peers, compile_peers
+from asgi_mcp_auth._request import Scope, spellings
+from asgi_mcp_auth.config import ClientCertificates
+
+__all__ = ("CertificateSource", "compile_certificates")
+
+FORMATS: Final = {"rfc9440": read_client_cert, "xfcc": read_xfcc, "escaped-pem": read_escaped_pem}
+KNOWN_FIELDS: Final = {"client-cert": "rfc9440", "x-forwarded-client-cert": "xfcc"}
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateSource:
+    """Where the certificate of a client comes from.
+
+    Attributes:
+        fields: The spellings of the field; empty for the TLS extension.
+        read: From the value of the field to a thumbprint.
+        peers: The proxies that may set the field.
+    """
+
+    fields: frozenset[bytes]
+    read: Callable[[bytes], str]
+    peers: Peers
+
+    def drop_untrusted(self, scope: Scope) -> tuple[Scope, bool]:
+        """Return the scope without fields that must not be believed, and whether there were any.
+
+        These are fields of other peers, and repeated ones: one of them may be the client's, if the proxy adds its field
+        instead of replacing that of the client.
+        """
+        lines = sum(name in self.fields for name, _ in scope["headers"])
+        if not lines or (lines == 1 and self.peers.include(scope)):
+            return scope, False
+        return {**scope, "headers": [field for field in scope["headers"] if field[0] not in self.fields]}, True
+
+    def thumbprint(self, scope: Scope) -> str | None:
+        """Return the thumbprint of the client's certificate, or None if there is no certificate.
+
+        `scope` has gone through `drop_untrusted`. Raises `ValueError` if the certificate cannot be read.
+        """
+        if not self.fields:
+            return _from_extension(scope)
+        for name, value in scope["headers"]:
+            if name in self.fields:
+                if len(value) > MAX_FIELD:
+                    msg = "more bytes than a certificate has"
+                    raise ValueError(msg)
+                return self.read(value) if value.strip(b" \t-") else None  # nginx: "-" or nothing, without certificate
+        return None
+
+
+def _from_extension(scope: Scope) -> str | None:
+    """Return the thumbprint of the first certificate in the ASGI TLS extension: the client's own."""
+    extensions: Mapping[str, Mapping[str, Any]] = scope.get("extensions") or {}
+    tls = extensions.get("tls")
+    if tls is None:
+        msg = "no ASGI TLS extension: the server does not report certificates"
+        raise ValueError(msg)
+    chain: Iterable[str] = tls.get("client_cert_chain") or ()
+    first = next(iter(chain), None)
+    return None if first is None else read_pem(first.encode("ascii", "replace"))
+
+
+def compile_certificates(given: object, problems: Problems) -> CertificateSource | None:
+    """Return where certificates come from; None if there is no source. Every problem is added to `problems`."""
+    where = "client_certificates"
+    if given is None:
+        return None
+    if not isinstance(given, ClientCertificates):
+        fix = 'Pass ClientCertificates(header="Client-Cert", proxies=[...]), or ClientCertificates() for the extension.'
+        problems.add(where, f"{show(given)} is not a ClientCertificates.", fix)
+        return None
+    peers = compile_peers(given.proxies, f"{where}.proxies", problems)
+    name, form = cast("object", given.header), cast("object", given.format)
+    if name is None:
+        if form is not None or peers.networks or peers.unix:
+            fix = "Set header to the name of the field, or remove format and proxies."
+            problems.add(where, "format and proxies are for a header field, and there is none.", fix)
+        return CertificateSource(frozenset(), read_pem, peers)
+    if not isinstance(name, str) or not is_free_field(name):
+        fix = "Write the name of a field that nothing else reads, for example 'Client-Cert'."
+        problems.add(f"{where}.header", f"{show(name)} cannot carry certificates.", fix)
+        return None
+    form = KNOWN_FIELDS.get(name.lower()) if form is None else form
+    if not isinstance(form, str) or form not in FORMATS:
+        fix = f"Set one of {', '.join(FORMATS)}."
+        what = f"{show(form)} is not a format of certificates." if form is not None else "The format is missing."
+        problems.add(f"{where}.format", what, fix)
+        return None
+    if not peers.networks and not peers.unix:
+        fix = "List the addresses of the proxies that set the field."
+        problems.add(f"{where}.proxies", "No proxy may set the field.", fix)
+    return CertificateSource(frozenset(spellings(name.lower().encode("ascii"))), FORMATS[form], peers)
