@@ -196,8 +196,8 @@ def test_any_bytes_give_an_object_or_json_refused_and_never_more_than_json_loads
 def test_deep_values_never_reach_the_decoder(
     data: bytes, times: int, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strict_json, "_decoder", None)
-    monkeypatch.setattr(strict_json, "_short_decoder", None)
+    monkeypatch.setattr(strict_json, "_scan", None)
+    monkeypatch.setattr(strict_json, "_scan_short", None)
     with pytest.raises(JSONRefused) as caught:
         load_value(data * times, max_depth=64)
     assert str(caught.value) == why

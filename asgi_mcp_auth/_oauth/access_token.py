@@ -139,7 +139,7 @@ def unverified_time(claims: Claims, claim: str) -> float | None:
 
 def valid_from(claims: Claims) -> float:
     """Return the later of `nbf` and `iat` of checked claims, 0 if both are absent."""
-    return max(_time(claim, claims.get(claim) or 0.0) for claim in ("nbf", "iat"))
+    return max(_time("nbf", claims.get("nbf") or 0.0), _time("iat", claims.get("iat") or 0.0))
 
 
 def check_header(header: Header, rules: TokenRules) -> None:

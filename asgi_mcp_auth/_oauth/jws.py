@@ -140,9 +140,9 @@ def _read_header(segment: bytes) -> Header:
     alg, kid, typ = members.get("alg"), members.get("kid"), members.get("typ")
     if type(alg) is not str:
         raise _malformed("header without a string alg")
-    if not isinstance(kid, str | None) or ("kid" in members and kid is None):
+    if not isinstance(kid, str) and (kid is not None or "kid" in members):
         raise _malformed("kid is not a string")
-    if not isinstance(typ, str | None) or ("typ" in members and typ is None):
+    if not isinstance(typ, str) and (typ is not None or "typ" in members):
         raise _malformed("typ is not a string")
     # RFC 7515 section 4.1.11: no extension is implemented here, and RFC 7797's `b64` is one.
     if "crit" in members or "b64" in members:
