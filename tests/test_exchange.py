@@ -244,6 +244,15 @@ async def test_an_opaque_token_is_exchanged_at_the_issuer_that_was_asked_about_i
 
 
 @pytest.mark.requirement("TX-4")
+async def test_a_token_that_is_bound_to_a_key_is_exchanged_for_a_bearer_token(issuer: Issuer) -> None:
+    host = Host(issuer, dpop="allowed")
+    raw = token(issuer, cnf={"jkt": issuer.proof_key.thumbprint})
+    fields = [("authorization", f"DPoP {raw}"), ("dpop", issuer.prove("POST", R, raw))]
+    assert (await call(host.guarded, headers=fields)).status == 200
+    assert issuer.exchanges[0]["subject_token"] == [raw]
+
+
+@pytest.mark.requirement("TX-4")
 async def test_each_issuers_tokens_go_to_its_own_token_endpoint(issuer: Issuer) -> None:
     other = Issuer("https://other.example", clock=issuer.clock)
     host = Host(
