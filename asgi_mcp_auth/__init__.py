@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # what `_PUBLIC` says, for type checkers
     )
     from asgi_mcp_auth._oauth.credentials import Credential
     from asgi_mcp_auth._oauth.responses import in_band_denied
+    from asgi_mcp_auth._oauth.security_event import SecurityEvent
     from asgi_mcp_auth._oauth.server_metadata import validate_server_config
     from asgi_mcp_auth._oauth.token_exchange import ExchangedToken
     from asgi_mcp_auth._request import RequestInfo
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # what `_PUBLIC` says, for type checkers
         Choose,
         ClientCertificates,
         DPoPSettings,
+        EventTransmitter,
         Introspection,
         ResourceServerConfig,
         ResourceServerMetadata,
@@ -69,6 +71,7 @@ __all__ = (
     "Decision",
     "Deny",
     "DiscoveryError",
+    "EventTransmitter",
     "ExchangeError",
     "ExchangeReason",
     "ExchangedToken",
@@ -87,6 +90,7 @@ __all__ = (
     "ResourceServerMetadata",
     "ScopePolicy",
     "ScopeRule",
+    "SecurityEvent",
     "Store",
     "TokenExchange",
     "TrustedTokenHeader",
@@ -114,6 +118,7 @@ _PUBLIC = {
     "_oauth.responses": ("in_band_denied",),
     "_oauth.server_metadata": ("validate_server_config",),
     "_oauth.token_exchange": ("ExchangedToken",),
+    "_oauth.security_event": ("SecurityEvent",),
     "_request": ("RequestInfo",),
     "_upstream.exchange": ("Caller",),
     "_verify.verifier": ("Verified", "Verifier"),
@@ -127,6 +132,7 @@ _PUBLIC = {
         "Choose",
         "ClientCertificates",
         "DPoPSettings",
+        "EventTransmitter",
         "Introspection",
         "ResourceServerConfig",
         "ResourceServerMetadata",

@@ -17,6 +17,7 @@ from asgi_mcp_auth._keys.http import ClientFactory
 from asgi_mcp_auth._keys.key_cache import unfit_directory
 from asgi_mcp_auth._policy.compile import MetadataSigner
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
+from asgi_mcp_auth._signals.receiver import OnSecurityEvent
 from asgi_mcp_auth._verify.hooks import Authorize
 from asgi_mcp_auth._verify.verifier import IsRevoked, Verifier
 from asgi_mcp_auth.config import (
@@ -25,6 +26,7 @@ from asgi_mcp_auth.config import (
     ClientCertificates,
     DPoPMode,
     DPoPSettings,
+    EventTransmitter,
     IssuerResolver,
     ResourceServerConfig,
     Rules,
@@ -324,6 +326,23 @@ class MCPAuthOptions(TypedDict, total=False):
             seconds(60.0, 2_592_000.0),
         ),
     ]
+    event_transmitters: Annotated[
+        Sequence[EventTransmitter],
+        Option(
+            (),
+            "The transmitters whose security events and logout tokens `auth.events_app()` accepts, a list of "
+            "`EventTransmitter`. Needs `revocation`.",
+        ),
+    ]
+    on_security_event: Annotated[
+        OnSecurityEvent | None,
+        Option(
+            None,
+            "Called with each accepted security event, a `SecurityEvent`, sync or async. If the function raises, the "
+            "transmitter delivers the event again.",
+            a_hook("a callable that takes a SecurityEvent"),
+        ),
+    ]
     revocation_stale_if_error: Annotated[
         float,
         Option(
@@ -614,6 +633,11 @@ def check_options(options: Mapping[str, object], protected_resources: object, pr
     if getattr(complete["dpop_settings"], "require_nonce", False) is True and complete["shared_secret"] is None:
         fix = "Set shared_secret to the same secret in all processes."
         problems.add("dpop_settings.require_nonce", "Nonces cannot be made without shared_secret.", fix)
+    if complete["event_transmitters"] and not complete["revocation"]:
+        problems.add("event_transmitters", "Events have no effect without revocation.", "Set revocation=True.")
+    if complete["on_security_event"] is not None and not complete["event_transmitters"]:
+        fix = "Set event_transmitters, or remove it."
+        problems.add("on_security_event", "It is never called without event_transmitters.", fix)
     _check_key_cache(complete, problems)
     _check_store(complete, protected_resources, problems)
     return cast("MCPAuthOptions", complete)

@@ -23,6 +23,7 @@ from asgi_mcp_auth._policy.api_key_file import API_KEY_ISSUER
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, CompiledIntrospection
+from asgi_mcp_auth._signals.receiver import Receiver
 from asgi_mcp_auth._signals.revocations import Revocations
 from asgi_mcp_auth._telemetry.audit import AuditLog
 from asgi_mcp_auth._telemetry.mistakes import MistakeLog
@@ -71,6 +72,7 @@ class Protection:
         warnings: Logs each warning once.
         store: The store that processes share; None if there is none.
         revocations: The revocations that the process knows; None if revocation is off.
+        receiver: Receives security events; None without `event_transmitters`.
         exchanger: Exchanges callers' tokens; None without `token_exchange`.
         post_stream_grace: Seconds that an event stream which answers a POST may outlive its token.
         identify_public: Whether a token that is sent to a public path is verified.
@@ -95,6 +97,7 @@ class Protection:
     warnings: Warnings
     store: SharedStore | None
     revocations: Revocations | None
+    receiver: Receiver | None
     exchanger: Exchanger | None
     post_stream_grace: float
     identify_public: bool
@@ -290,6 +293,7 @@ class ProtectionBuilder:
             dpop_settings=options["dpop_settings"],
             shared_secret=options["shared_secret"],
             token_exchange=options["token_exchange"],
+            event_transmitters=options["event_transmitters"],
         )
 
     def build(
@@ -300,19 +304,22 @@ class ProtectionBuilder:
         if config.republishes:
             republished = self.key_sets.named(config.resources[0].trust.named[0])
         make = make_verifier or self._make_verifier
+        authenticators = tuple(
+            Authenticator(
+                resource.schemes,
+                make(resource),
+                self.hooks,
+                options["is_revoked"],
+                self._make_sender_constraint(resource),
+                self.revocations,
+            )
+            for resource in config.resources
+        )
+        if self.revocations is not None:
+            self.revocations.on_changed += [one.remove_subject for one in authenticators]
         return Protection(
             config=config,
-            authenticators=tuple(
-                Authenticator(
-                    resource.schemes,
-                    make(resource),
-                    self.hooks,
-                    options["is_revoked"],
-                    self._make_sender_constraint(resource),
-                    self.revocations,
-                )
-                for resource in config.resources
-            ),
+            authenticators=authenticators,
             authorizers=tuple(map(self._make_authorizer, config.resources)),
             key_sets=self.key_sets,
             republished=republished,
@@ -324,6 +331,7 @@ class ProtectionBuilder:
             warnings=self.warnings,
             store=self.store,
             revocations=self.revocations,
+            receiver=self._make_receiver(config),
             exchanger=self._make_exchanger(config),
             post_stream_grace=options["post_stream_grace"],
             identify_public=options["identify_public"],
@@ -390,6 +398,19 @@ class ProtectionBuilder:
         if senders.certificates is not None:
             certificates = CertificateBinding(senders.certificates)
         return SenderConstraint(senders.methods, dpop=dpop, certificates=certificates)
+
+    def _make_receiver(self, config: CompiledConfig) -> Receiver | None:
+        if not config.transmitters or self.revocations is None or self.store is None:
+            return None
+        return Receiver(
+            config.transmitters,
+            lambda one: self.key_sets.preloaded(one.trusted),
+            revocations=self.revocations,
+            use=StoreUse(self.store, Use.REVOCATION),
+            clock=self.clock,
+            hooks=self.hooks,
+            on_event=self.options["on_security_event"],
+        )
 
     def _make_exchanger(self, config: CompiledConfig) -> Exchanger | None:
         if not config.exchanges:

@@ -13,6 +13,7 @@ from inspect import cleandoc
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from asgi_mcp_auth._asgi.app_check import check_app
+from asgi_mcp_auth._asgi.events_app import EventsApp
 from asgi_mcp_auth._asgi.small_apps import MetadataApp, ReadinessApp
 from asgi_mcp_auth._asgi.status_app import StatusApp
 from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
@@ -150,6 +151,20 @@ class MCPAuth:
         A `Mount` redirects `/readyz` to `/readyz/`, which is another path and not public.
         """
         return ReadinessApp(self._protection.missing)
+
+    def events_app(self) -> EventsApp:
+        """Return an ASGI app that receives security events (RFC 8935) and OIDC back-channel logout tokens by POST.
+
+        Serve the app with a `Route`, and list its path in `public_paths`: the signature of an event is its credential.
+
+        Raises:
+            ConfigurationError: `event_transmitters` is empty.
+        """
+        receiver = self._protection.receiver
+        if receiver is None:
+            fix = "Set event_transmitters=[EventTransmitter(...)] and revocation=True."
+            raise ConfigurationError([Problem("event_transmitters", "There is no transmitter.", fix)])
+        return EventsApp(receiver)
 
     def status_app(self) -> StatusApp:
         """Return an ASGI app with the status of this process: an HTML page, or JSON if the client accepts that.

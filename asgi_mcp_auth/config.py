@@ -29,6 +29,7 @@ __all__ = (
     "ClientCertificates",
     "DPoPMode",
     "DPoPSettings",
+    "EventTransmitter",
     "Introspection",
     "IntrospectionMethod",
     "IssuerResolver",
@@ -576,6 +577,43 @@ class Introspection:
     timeout: float = 5.0
     max_concurrency: int = 64
     max_queue: int = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventTransmitter:
+    """A transmitter of security events (OpenID Shared Signals), of back-channel logout, or of both.
+
+    Args:
+        issuer: The `iss` of its events and logout tokens. Required.
+        audiences: The accepted `aud` of its security events, a list of strings. Default: empty, which accepts none.
+        client_ids: The accepted `aud` of its logout tokens: client ids. Default: empty, which accepts none.
+        token_issuers: The issuers whose tokens it may revoke, as `AuthInfo.issuer` has them. Events about subjects of
+            other issuers are refused. Default: empty, for `issuer`.
+        metadata_url: The URL of its metadata document, such as `https://…/.well-known/ssf-configuration`. Default:
+            None, for a well-known URL of an authorization server.
+        jwks_uri: The URL of its key set. There is no discovery then. Default: None.
+        jwks: A static key set. Nothing is fetched then. Default: None.
+        algorithms: The accepted JWS algorithms. Default: all of `DEFAULT_ALGORITHMS`.
+        leeway: The allowed clock difference in seconds, from 0 to 300. Default: 30.
+        email_claim: The claim of access tokens that subjects of the format `email` are compared with, without regard
+            to case. Default: None: such events revoke nothing.
+        authorization: The value of the field `Authorization` that its requests must have. In a file, refer to it with
+            `from_env` or `from_file`. Default: None, for any.
+        verification_state: The `state` that verification events must have. Default: None, for any.
+    """
+
+    issuer: str
+    audiences: Sequence[str] = ()
+    client_ids: Sequence[str] = ()
+    token_issuers: Sequence[str] = ()
+    metadata_url: str | None = None
+    jwks_uri: str | None = None
+    jwks: Mapping[str, Any] | None = None
+    algorithms: Sequence[str] = DEFAULT_ALGORITHMS
+    leeway: float = 30.0
+    email_claim: str | None = None
+    authorization: str | None = field(default=None, repr=False)
+    verification_state: str | None = field(default=None, repr=False)
 
 
 DPoPMode = Literal["off", "allowed", "required"]

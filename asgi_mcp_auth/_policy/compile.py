@@ -34,6 +34,7 @@ from asgi_mcp_auth._policy.routes import RouteTable
 from asgi_mcp_auth._policy.rules import compile_scopes
 from asgi_mcp_auth._policy.senders import CompiledSenders, compile_dpop
 from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_transports
+from asgi_mcp_auth._policy.transmitters import CompiledTransmitter, compile_transmitters
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, compile_choice, key_field
 from asgi_mcp_auth.config import Choose, DPoPSettings, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
@@ -326,6 +327,7 @@ class CompiledConfig:
     transports: TokenTransports | None = None
     certificates: CertificateSource | None = None
     exchanges: tuple[CompiledExchange, ...] = ()
+    transmitters: tuple[CompiledTransmitter, ...] = ()
 
     def routes(self, checks_messages: Sequence[bool], own_root_path: str = "") -> RouteTable:
         """Return the route table.
@@ -488,6 +490,7 @@ def compile_config(
     trusted_token_header: object = None,
     subprotocol_tokens: object = False,
     token_exchange: object = (),
+    event_transmitters: object = (),
 ) -> CompiledConfig:
     """Return a whole configuration compiled: one `ResourceServerConfig`, or several.
 
@@ -545,9 +548,13 @@ def compile_config(
         problems.add("republish_server_metadata", f"There are {len(issuers)} issuers.", fix)
     trusted = [issuer for resource in resources for issuer in resource.trust.named]
     exchanges = compile_exchanges(token_exchange, trusted, problems, allow_http=allow_http)
+    first = resources[0].url if resources else None
+    trusts = [resource.trust for resource in resources]
+    transmitters = compile_transmitters(event_transmitters, trusts, first, problems, allow_http=allow_http)
     problems.raise_if_any()
     return CompiledConfig(
         exchanges=exchanges,
+        transmitters=transmitters,
         configs=tuple(config for _, _, config in known),
         resources=tuple(resources),
         documents=_documents(resources),

@@ -156,6 +156,11 @@ class Revocations:
         age = self.age
         return age is not None and age <= max(self._stale_if_error, CURRENT_FOR)
 
+    @property
+    def lifetime(self) -> float:
+        """Seconds for which a revocation is kept in the store."""
+        return self._max_lifetime + 3 * MAX_LEEWAY
+
     def status(self) -> RevocationStatus:
         """Return the status of the copy."""
         return RevocationStatus(watermarks=self.watermarks.counts(), age=self.age, usable=self.is_usable)
@@ -180,7 +185,7 @@ class Revocations:
             self._apply(watermark)
 
     async def _append(self, watermarks: Sequence[Watermark]) -> None:
-        await self._use.append(self._log, encode(watermarks), self._max_lifetime + 3 * MAX_LEEWAY)
+        await self._use.append(self._log, encode(watermarks), self.lifetime)
 
     def _apply(self, watermark: Watermark) -> None:
         if watermark.kind is Kind.CHANGED:

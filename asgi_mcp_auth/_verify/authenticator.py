@@ -89,6 +89,13 @@ class Authenticator:
         """Whether tokens may be revoked."""
         return self._is_revoked is not None or self._revocations is not None
 
+    def remove_subject(self, key: bytes) -> None:
+        """Remove the cached tokens of a subject, so that they are verified again; see `RevocationKeys.subject`."""
+        if self.jwt is not None:
+            self.jwt.cache.remove_subject(key)
+        if self.introspection is not None:
+            self.introspection.remove_subject(key)
+
     def status(self, resource: str) -> ResourceStatus | None:
         """Return the status of the resource; None with a verifier of the user's own alone."""
         introspection = None if self.introspection is None else self.introspection.status()

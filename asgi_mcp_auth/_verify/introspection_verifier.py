@@ -139,6 +139,10 @@ class IntrospectionVerifier:
         """Return the cached active answer about a token, if it can be used now."""
         return self._active.get(digest)
 
+    def remove_subject(self, key: bytes) -> None:
+        """Remove the cached active answers about a subject; see `RevocationKeys.subject`."""
+        self._active.remove_subject(key)
+
     def check(
         self, token: bytes, digest: bytes, local: Verified | None = None
     ) -> Verified | Refusal | Awaitable[Verified | Refusal]:

@@ -131,6 +131,12 @@ class TokenCache:
         if len(self._entries) > self._size or self._bytes > self._max_bytes:
             self._make_room()
 
+    def remove_subject(self, key: bytes) -> None:
+        """Remove the tokens of a subject; see `RevocationKeys.subject`."""
+        for digest, entry in tuple(self._entries.items()):
+            if entry.verified.auth_info.revocation_keys.subject == key:
+                self._forget(self._entries.pop(digest, None))
+
     def _make_room(self) -> None:
         with suppress(KeyError):  # empty: the event loop of another thread removed the rest and is about to count it
             while len(self._entries) > self._size or self._bytes > self._max_bytes:

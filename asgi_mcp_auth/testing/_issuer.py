@@ -120,6 +120,45 @@ class Issuer:
         } | changes
         return {name: value for name, value in present(claims).items() if name != "aud" or value is not None}
 
+    def event(
+        self,
+        audience: str | list[str] | None,
+        event_type: str,
+        subject: Mapping[str, Any],
+        *,
+        typ: str | None = "secevent+jwt",
+        key: SigningKey | None = None,
+        payload: Mapping[str, Any] | None = None,
+        **claims: Any,
+    ) -> str:
+        """Return a signed Security Event Token (RFC 8417), as Shared Signals transmitters send it.
+
+        Args:
+            audience: The `aud` claim: the receiver.
+            event_type: The URI of the event, for example
+                `https://schemas.openid.net/secevent/caep/event-type/session-revoked`.
+            subject: The `sub_id`, for example `{"format": "iss_sub", "iss": issuer.url, "sub": "alice"}`.
+            typ: The `typ` header member; None for a header without it.
+            key: The signing key. Default: the first key.
+            payload: The members of the event.
+            claims: Claims to add or replace; the value `...` removes a claim.
+        """
+        members = {"sub_id": dict(subject), "events": {event_type: dict(payload or {})}}
+        defaults: dict[str, Any] = dict.fromkeys(("sub", "client_id", "exp"), ...)
+        return self.mint(audience, typ=typ, key=key, **(defaults | members | claims))
+
+    def logout_token(self, client_id: str, *, typ: str | None = "logout+jwt", **claims: Any) -> str:
+        """Return a signed logout token (OpenID Connect Back-Channel Logout section 2.4) about `sub` or `sid`.
+
+        Args:
+            client_id: The `aud` claim.
+            typ: The `typ` header member; None for a header without it.
+            claims: Claims to add or replace, such as `sub="alice"`; the value `...` removes a claim.
+        """
+        events: dict[str, Any] = {"http://schemas.openid.net/event/backchannel-logout": {}}
+        defaults: dict[str, Any] = {"sub": ..., "client_id": ..., "events": events}
+        return self.mint(client_id, typ=typ, **(defaults | claims))
+
     def mint(
         self,
         audience: str | list[str] | None,
