@@ -18,6 +18,7 @@ from asgi_mcp_auth._keys.http import Fetcher
 from asgi_mcp_auth._keys.key_cache import KeyCache, KeyDirectory
 from asgi_mcp_auth._keys.registry import Issuers, KeySets
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
+from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._options import IN_STORE, MCPAuthOptions
 from asgi_mcp_auth._policy.api_key_file import API_KEY_ISSUER
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
@@ -172,7 +173,7 @@ class Protection:
 
 def _make_key_cache(options: MCPAuthOptions, store: SharedStore | None) -> KeyCache | None:
     """Return the cache of keys; None if there is none, or it cannot be made, which `check_options` reports."""
-    path, secret = cast("object", options["key_cache"]), cast("object", options["shared_secret"])
+    path, secret = unchecked(options["key_cache"]), unchecked(options["shared_secret"])
     if not isinstance(path, str) or not isinstance(secret, str):
         return None
     if path != IN_STORE:
@@ -237,7 +238,7 @@ class ProtectionBuilder:
         )
         hooks = HookCaller(options["hook_timeout"], options["clock"])
         modules = frozenset(MODULES & sys.modules.keys())
-        is_list = isinstance(cast("object", options["on_decision"]), Sequence)  # `compile` reports another type
+        is_list = isinstance(unchecked(options["on_decision"]), Sequence)  # `compile` reports another type
         observers = tuple(options["on_decision"]) if is_list else ()
         if options["telemetry"] is True:
             from asgi_mcp_auth._telemetry.otel import OpenTelemetry  # noqa: PLC0415 - an optional package
@@ -369,7 +370,7 @@ class ProtectionBuilder:
         return Choice(jwt, introspection, keys, asks_always=compiled.settings.always)
 
     def _make_shared_answers(self, compiled: CompiledIntrospection, resource: CompiledResource) -> SharedAnswers | None:
-        secret = cast("object", self.options["shared_secret"])
+        secret = unchecked(self.options["shared_secret"])
         if not compiled.settings.shared_cache or self.store is None or not isinstance(secret, str):
             return None
         client_id = compiled.authentication.client_id

@@ -18,6 +18,7 @@ from asgi_mcp_auth._asgi.small_apps import MetadataApp, ReadinessApp
 from asgi_mcp_auth._asgi.status_app import StatusApp
 from asgi_mcp_auth._asgi.token_verifier import TokenVerifier
 from asgi_mcp_auth._compat.mcpauth import bearer_auth_middleware, resource_metadata_router
+from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._oauth.token_exchange import ACCESS_TOKEN, ExchangedToken, make_request
 from asgi_mcp_auth._oauth.urls import is_loopback
 from asgi_mcp_auth._options import MCPAuthOptions, MiddlewareOptions, Settings, check_options, documentation
@@ -473,7 +474,7 @@ class MCPAuthMiddleware(ProtectedApp):
         checked = check_app(app)
         if auth is None:
             auth = from_shorthand(MCPAuth, options)
-        elif not isinstance(cast("object", auth), MCPAuth):
+        elif not isinstance(unchecked(auth), MCPAuth):
             raise ConfigurationError([Problem("auth", f"{show(auth)} is not an MCPAuth.", "Pass auth=MCPAuth(...).")])
         self.auth = auth
         super().__init__(checked, protection_of(auth))

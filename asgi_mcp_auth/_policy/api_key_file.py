@@ -8,9 +8,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from asgi_mcp_auth._oauth.grammar import is_scope
+from asgi_mcp_auth._oauth.json_types import is_list
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 
 __all__ = (
@@ -113,7 +114,7 @@ def _is_digest(value: object) -> bool:
 
 
 def _are_scopes(value: object) -> bool:
-    return isinstance(value, list) and all(map(is_scope, cast("list[object]", value)))
+    return is_list(value) and all(map(is_scope, value))
 
 
 def _is_time(value: Any) -> bool:

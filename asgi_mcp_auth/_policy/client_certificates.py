@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from asgi_mcp_auth._oauth.certificates import MAX_FIELD, read_client_cert, read_escaped_pem, read_pem, read_xfcc
+from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._oauth.origin import is_free_field
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._policy.token_transports import Peers, compile_peers
@@ -82,7 +83,7 @@ def compile_certificates(given: object, problems: Problems) -> CertificateSource
         problems.add(where, f"{show(given)} is not a ClientCertificates.", fix)
         return None
     peers = compile_peers(given.proxies, f"{where}.proxies", problems)
-    name, form = cast("object", given.header), cast("object", given.format)
+    name, form = unchecked(given.header), unchecked(given.format)
     if name is None:
         if form is not None or peers.networks or peers.unix:
             fix = "Set header to the name of the field, or remove format and proxies."

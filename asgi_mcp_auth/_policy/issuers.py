@@ -14,6 +14,7 @@ from typing import Any, cast, get_args
 
 from asgi_mcp_auth._oauth import ml_dsa
 from asgi_mcp_auth._oauth.access_token import ScopeClaim, TokenRules, scope_claim
+from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._oauth.jwk_set import KeySet, parse_key_set
 from asgi_mcp_auth._oauth.jws import VERIFIABLE
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url, validate_server_config
@@ -104,7 +105,7 @@ def _algorithms(config: AuthServerConfig, where: str, problems: Problems) -> fro
 
 
 def _leeway(config: AuthServerConfig, where: str, problems: Problems) -> float:
-    leeway = cast("object", config.leeway)
+    leeway = unchecked(config.leeway)
     if isinstance(leeway, bool) or not isinstance(leeway, (int, float)) or not 0 <= leeway <= MAX_LEEWAY:
         problems.add(f"{where}.leeway", f"{show(leeway)} is not in 0 … {MAX_LEEWAY:.0f}.", "Give seconds.")
         return 0.0
@@ -241,7 +242,7 @@ def compile_issuer(
     confirmations: frozenset[str] = frozenset(),
 ) -> TrustedIssuer | None:
     """Return one issuer compiled; None if it has no usable identifier. Every problem is added to `problems`."""
-    given = cast("object", config.metadata)
+    given = unchecked(config.metadata)
     if given is not None and not isinstance(given, AuthorizationServerMetadata):
         fix = "Give AuthorizationServerMetadata(issuer=…, …), or its from_dict(document)."
         problems.add(f"{where}.metadata", f"{show(given)} is no metadata.", fix)
@@ -475,7 +476,7 @@ class _Compiler:
         if config.metadata_url is None and config.jwks_uri is None and config.jwks is None:
             fix = "Set metadata_url= to the document whose issuer is the template, or jwks_uri=."
             self.problems.add(place, "A template has no well-known URL of its own.", fix)
-        if not isinstance(cast("object", config.tenant_claim), str) or not config.tenant_claim:
+        if not isinstance(unchecked(config.tenant_claim), str) or not config.tenant_claim:
             what = f"{show(config.tenant_claim)} is not the name of a claim."
             self.problems.add(f"{place}.tenant_claim", what, "Set the name of the claim, 'tid' for example.")
         _token_issuers(config, place, self.problems)

@@ -24,6 +24,7 @@ from asgi_mcp_auth._mcp.operations import (
 )
 from asgi_mcp_auth._mcp.resource_uris import canonical, forms, is_usual, with_path, without_query
 from asgi_mcp_auth._oauth.grammar import NQCHAR, is_scope
+from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._policy.patterns import Pattern, PatternTable, parse_pattern
 from asgi_mcp_auth._policy.problems import Problems, as_list, as_mapping, as_strings, show
 from asgi_mcp_auth._policy.scopes import Requirement, ScopeHierarchy, StepUpRequirement
@@ -71,7 +72,7 @@ def compile_rule(value: object, where: str, problems: Problems) -> Needed:
         value = ScopeRule(**known)
     if not isinstance(value, ScopeRule):
         return Needed(compile_scopes(value, where, problems))
-    acr_values, max_age = as_strings(value.acr_values), cast("object", value.max_age)
+    acr_values, max_age = as_strings(value.acr_values), unchecked(value.max_age)
     if acr_values is None or not all(map(_ACR.fullmatch, acr_values)):
         fix = "List them as printable ASCII without spaces."
         problems.add(f"{where}.acr_values", f"{show(value.acr_values)} are no acr values.", fix)
@@ -508,7 +509,7 @@ def _check_public_tools(rules: OperationRules, where: str, problems: Problems) -
 
 
 def _annotations(policy: ScopePolicy, where: str, problems: Problems) -> frozenset[str]:
-    given = cast("object", policy.annotate_lists)
+    given = unchecked(policy.annotate_lists)
     listed = list(cast("frozenset[object]", given)) if isinstance(given, (set, frozenset)) else given
     names = problems.strings(listed, f"{where}.annotate_lists")
     for name in names:

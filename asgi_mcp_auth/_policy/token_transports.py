@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import cast
 
+from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._oauth.origin import is_free_field
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._request import Scope, spellings
@@ -128,7 +128,7 @@ def compile_transports(header: object, subprotocol: object, problems: Problems) 
     fields, peers = frozenset[bytes](), Peers((), unix=False)
     if isinstance(header, TrustedTokenHeader):
         where = "trusted_token_header"
-        name = cast("object", header.name)
+        name = unchecked(header.name)
         if not isinstance(name, str) or not is_free_field(name):
             fix = "Write the name of a field that nothing else reads, for example 'Cf-Access-Jwt-Assertion'."
             problems.add(f"{where}.name", f"{show(name)} cannot carry tokens.", fix)

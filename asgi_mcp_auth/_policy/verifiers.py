@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
+from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._oauth.origin import is_free_field
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
 from asgi_mcp_auth._policy.client_settings import ENDPOINT_RANGES, check_values, compile_credentials
@@ -90,19 +91,19 @@ def _check_keys(keys: object, where: str, problems: Problems) -> None:
         problems.add(where, "There must be a file or a store, and not both.", "Set file= or store=.")
     if store is not None and not isinstance(store, Store):
         problems.add(f"{where}.store", f"{show(store)} is not a Store.", "Pass a MemoryStore(), or a shared store.")
-    if keys.file is not None and not (isinstance(cast("object", keys.file), str) and keys.file):
+    if keys.file is not None and not (isinstance(unchecked(keys.file), str) and keys.file):
         problems.add(f"{where}.file", f"{show(keys.file)} is not a path.", "Set the path of the file.")
     if keys.prefix is None and keys.header is None:
         problems.add(where, "No key can be sent.", "Set prefix= or header=.")
-    prefix = cast("object", keys.prefix)
+    prefix = unchecked(keys.prefix)
     if prefix is not None and not (isinstance(prefix, str) and _PREFIX.fullmatch(prefix) and prefix[:2] != "ey"):
         fix = "Write 3 to 32 letters, digits and '_' or '-', for example 'pat_'."
         problems.add(f"{where}.prefix", f"{show(prefix)} is not a prefix.", fix)
-    header = cast("object", keys.header)
+    header = unchecked(keys.header)
     if header is not None and not (isinstance(header, str) and is_free_field(header)):
         fix = "Write the name of a field that nothing else reads, for example 'x-api-key'."
         problems.add(f"{where}.header", f"{show(header)} cannot carry API keys.", fix)
-    pepper = cast("object", keys.pepper)
+    pepper = unchecked(keys.pepper)
     if pepper is not None and not (isinstance(pepper, str) and len(pepper) >= MIN_PEPPER):
         fix = f"Set at least {MIN_PEPPER} random characters."
         problems.add(f"{where}.pepper", f"The value is not a text of {MIN_PEPPER} characters or more.", fix)

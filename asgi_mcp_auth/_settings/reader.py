@@ -14,8 +14,9 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from enum import Enum, StrEnum
-from typing import Any, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+from asgi_mcp_auth._oauth.json_types import is_list, is_object
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._policy.problems import Problems, Referenced, as_list, as_mapping, show
 from asgi_mcp_auth.errors import InvalidServerMetadata
@@ -369,8 +370,8 @@ def _mark(value: Any, origin: str | None) -> Any:
         return value
     if isinstance(value, str):
         return Referenced(value, origin)
-    if isinstance(value, list):
-        return [_mark(item, origin) for item in cast("list[object]", value)]
-    if isinstance(value, dict):
-        return {_mark(name, origin): _mark(item, origin) for name, item in cast("dict[str, object]", value).items()}
+    if is_list(value):
+        return [_mark(item, origin) for item in value]
+    if is_object(value):
+        return {_mark(name, origin): _mark(item, origin) for name, item in value.items()}
     return value

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
@@ -43,7 +44,7 @@ def _one_resource(short: Mapping[str, Any], found: list[Problem]) -> ResourceSer
     metadata = ResourceServerMetadata(
         resource=short.get("resource") or "", authorization_servers=short.get("authorization_servers", ())
     )
-    policy = cast("object", short.get("policy", ScopePolicy()))
+    policy = unchecked(short.get("policy", ScopePolicy()))
     if not isinstance(policy, ScopePolicy):
         found.append(Problem("policy", "The value is not a ScopePolicy.", "Pass policy=ScopePolicy(...)."))
         policy = ScopePolicy()

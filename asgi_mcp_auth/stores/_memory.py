@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from heapq import heappop, heappush, heapreplace
 from itertools import islice
 from threading import Lock
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import anyio
 
+from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth.stores._contract import DROPPABLE, LogPage, StoreFullError, Use
 
 __all__ = ("MemoryStore",)
@@ -129,7 +130,7 @@ class MemoryStore:
     """
 
     def __init__(self, max_entries: int = 100_000, *, clock: Callable[[], float] = time.monotonic) -> None:
-        if not isinstance(cast("object", max_entries), int) or max_entries < 1:
+        if not isinstance(unchecked(max_entries), int) or max_entries < 1:
             msg = f"MemoryStore: max_entries is {max_entries!r}; set a positive integer"
             raise ValueError(msg)
         self._clock = clock
