@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime as dt
 import ipaddress
@@ -69,7 +70,7 @@ def nginx(server: str, port: int, directory: Path) -> Generator[Process]:
 
 
 def certificates(directory: Path) -> ssl.SSLContext:
-    """Make a certificate for 127.0.0.1 (`server.pem`, `server.key`); return a context that trusts only its authority."""
+    """Make a certificate for 127.0.0.1 (`server.pem`, `server.key`); return a context that trusts only `root.pem`."""
     authority = ec.generate_private_key(ec.SECP256R1())
     key = ec.generate_private_key(ec.SECP256R1())
     issuer = _name("the tests' authority")
@@ -89,9 +90,23 @@ def certificates(directory: Path) -> ssl.SSLContext:
         .sign(authority, hashes.SHA256())
     )
     pem, private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (directory / "root.pem").write_bytes(root.public_bytes(pem))
     (directory / "server.pem").write_bytes(leaf.public_bytes(pem))
     (directory / "server.key").write_bytes(key.private_bytes(pem, private, serialization.NoEncryption()))
     return ssl.create_default_context(cadata=root.public_bytes(pem).decode("ascii"))
+
+
+def client_certificate(directory: Path, name: str) -> tuple[str, str, str]:
+    """Make a self-signed client certificate; return the paths of certificate and key, and its thumbprint (RFC 8705)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _name(name)
+    made = _certificate(subject, subject, key.public_key(), key.public_key()).sign(key, hashes.SHA256())
+    paths = directory / f"{name}.pem", directory / f"{name}.key"
+    pem, private = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    paths[0].write_bytes(made.public_bytes(pem))
+    paths[1].write_bytes(key.private_bytes(pem, private, serialization.NoEncryption()))
+    digest = base64.urlsafe_b64encode(made.fingerprint(hashes.SHA256())).rstrip(b"=").decode("ascii")
+    return str(paths[0]), str(paths[1]), digest
 
 
 def _name(common: str) -> x509.Name:
