@@ -216,7 +216,7 @@ async def test_faults_are_switched_by_name() -> None:
 
 def test_every_switch_has_a_description_and_a_test() -> None:
     own = Path(__file__)
-    others = ("test_dev_dpop.py", "test_dev_exchange.py")
+    others = ("test_dev_dpop.py", "test_dev_exchange.py", "test_dev_certificates.py")
     source = "".join(own.with_name(name).read_text("utf-8") for name in (own.name, *others))
     for switch in Switch:
         assert switch.meaning

@@ -35,6 +35,7 @@ BLOCK: dict[str, Any] = {
     "token_endpoint_auth_methods_supported": ["none", "client_secret_basic", "client_secret_post"],
     "code_challenge_methods_supported": ["S256"],
     "dpop_signing_alg_values_supported": ["ES256", "ES384", "EdDSA", "Ed25519", "RS256", "PS256"],
+    "tls_client_certificate_bound_access_tokens": True,
     "client_id_metadata_document_supported": True,
     "authorization_response_iss_parameter_supported": True,
 }

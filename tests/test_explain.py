@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 from asgi_mcp_auth import (
     AuthInfo,
     AuthServerConfig,
+    ClientCertificates,
     MCPAuth,
     Reason,
     ResourceServerConfig,
@@ -27,6 +30,7 @@ from asgi_mcp_auth import (
 from asgi_mcp_auth._telemetry.reporting import Reporter
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import protection_of
+from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.decisions import Decision
 from asgi_mcp_auth.doctor import Explanation, explain
 from asgi_mcp_auth.doctor._hints import PROVIDER_HINTS, SETTINGS
@@ -34,7 +38,7 @@ from asgi_mcp_auth.doctor._steps import STEPS
 from asgi_mcp_auth.errors import ConfigurationError, InvalidToken
 from asgi_mcp_auth.middleware import ProtectedApp
 from asgi_mcp_auth.providers import PROVIDERS, Provider
-from asgi_mcp_auth.testing import Issuer, SigningKey
+from asgi_mcp_auth.testing import ClientCertificate, Issuer, SigningKey
 
 pytestmark = pytest.mark.anyio
 
@@ -147,7 +151,7 @@ async def test_a_good_token(issuer: Issuer, clock: Clock) -> None:
     assert explanation.claims["sub"] == "alice"
     assert explanation.header == {"alg": "RS256", "kid": issuer.keys[0].kid, "typ": "at+jwt"}
     steps = {step.name: step for step in explanation.steps}
-    assert set(steps) == {step.name for step in STEPS} - {"tenant", "proof"}
+    assert set(steps) == {step.name for step in STEPS} - {"tenant", "certificate", "proof"}
     assert (steps["audience"].expected, steps["audience"].found) == (R, R)
     assert steps["expiry"].found == "exp 300 s from now"
     assert steps["issuer"].expected == ISS
@@ -488,3 +492,48 @@ async def test_a_token_that_is_bound_to_a_key(
     assert ("proof" in [result.name for result in explanation.steps]) is (cnf or proof is not None)
     off = await explain(configured(issuer, clock), token)
     assert off.reason == (Reason.SENDER_CONSTRAINED if cnf else None)
+
+
+@pytest.mark.requirement("RS-150", "RS-151")
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(ClientCertificates(), id="the TLS extension"),
+        pytest.param(ClientCertificates(header="Client-Cert", proxies=["10.0.0.1"]), id="Client-Cert"),
+        pytest.param(ClientCertificates(header="X-Forwarded-Client-Cert", proxies=["10.0.0.1"]), id="Envoy"),
+        pytest.param(ClientCertificates(header="X-Cert", format="escaped-pem", proxies=["10.0.0.1"]), id="nginx"),
+    ],
+)
+async def test_a_token_that_is_bound_to_a_certificate(source: ClientCertificates) -> None:
+    clock, own = Clock(), ClientCertificate()
+    issuer = Issuer(ISS, algorithms=("ES256",), clock=clock)
+    token = issuer.mint(R, scope="mcp:read", cnf={"x5t#S256": own.thumbprint})
+    auth = configured(issuer, clock, client_certificates=source)
+    for certificate, reason in (
+        (own.pem, None),
+        (ClientCertificate().pem, Reason.CLIENT_CERTIFICATE_MISMATCH),
+        (None, Reason.CLIENT_CERTIFICATE_MISSING),
+    ):
+        explanation = await explain(auth, token, certificate=certificate)
+        assert explanation.reason == reason
+        failed = [result.name for result in explanation.steps if result.outcome == "fail"]
+        assert failed == ([] if reason is None else ["certificate"])
+        assert own.thumbprint not in explanation.hint
+    unbound = await explain(auth, issuer.mint(R, scope="mcp:read"), certificate=own.pem)
+    assert unbound.accepted
+    assert "certificate" not in [result.name for result in unbound.steps]
+
+
+def test_a_certificate_is_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ClientCertificate()
+    issuer, file, pem = Issuer(ISS, algorithms=("ES256",)), tmp_path / "auth.toml", tmp_path / "client.pem"
+    file.write_text(
+        f'resource = "{R}"\n[[authorization_servers]]\nissuer = "{ISS}"\njwks = {{ keys = [{{ '
+        + ", ".join(f'{name} = "{value}"' for name, value in issuer.keys[0].jwk.items())
+        + ' }] }\n[client_certificates]\nheader = "Client-Cert"\nproxies = ["10.0.0.1"]\n'
+    )
+    pem.write_text(own.pem)
+    token = issuer.mint(R, cnf={"x5t#S256": own.thumbprint})
+    for more, status in (([], 1), (["--certificate", str(pem)], 0)):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(token.encode())))
+        assert main(["explain", "--config", str(file), *more]) == status

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
 
@@ -65,15 +66,19 @@ class TokenVerifier:
             raise _not_now()(found.reason, retry_after=found.retry_after)
         return None
 
-    async def verify_fields(self, fields: list[tuple[bytes, bytes]], method: str = "POST") -> Verified | Refusal:
+    async def verify_fields(
+        self, fields: list[tuple[bytes, bytes]], method: str = "POST", extensions: Mapping[str, Any] | None = None
+    ) -> Verified | Refusal:
         """Return the decision about a request for the resource with these header fields.
 
         The decision is the middleware's, but without required scopes. Nothing is reported.
         """
-        return await self._authenticator.verify(self._request(fields, method))
+        return await self._authenticator.verify(self._request(fields, method, extensions))
 
-    def _request(self, fields: list[tuple[bytes, bytes]], method: str = "POST") -> RequestInfo:
-        return RequestInfo({**self._scope, "method": method, "headers": fields})
+    def _request(
+        self, fields: list[tuple[bytes, bytes]], method: str = "POST", extensions: Mapping[str, Any] | None = None
+    ) -> RequestInfo:
+        return RequestInfo({**self._scope, "method": method, "headers": fields, "extensions": extensions or {}})
 
 
 @functools.cache

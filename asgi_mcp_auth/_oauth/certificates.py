@@ -11,9 +11,9 @@ import binascii
 import re
 from base64 import urlsafe_b64encode
 from hashlib import sha256
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
-__all__ = ("MAX_FIELD", "read_client_cert", "read_escaped_pem", "read_pem", "read_xfcc", "thumbprint_of")
+__all__ = ("MAX_FIELD", "read_client_cert", "read_escaped_pem", "read_pem", "read_xfcc", "thumbprint_of", "write_field")
 
 MAX_FIELD = 32 * 1024
 """Bytes of a header field; the largest certificates in use, with post-quantum signatures, have about 10 KB of DER."""
@@ -86,6 +86,16 @@ def read_xfcc(value: bytes) -> str:
         msg = "a Hash that is not of Cert"
         raise ValueError(msg)
     return found
+
+
+def write_field(pem: str, form: str) -> str:
+    """Return a certificate in PEM as a header field reports it: `"rfc9440"`, `"xfcc"` or `"escaped-pem"`."""
+    if form == "escaped-pem":
+        return quote(pem, safe="")
+    der = _decode("".join(pem.strip().splitlines()[1:-1]).encode("ascii", "replace"))
+    if form == "xfcc":
+        return f"Hash={sha256(der).hexdigest()}"
+    return f":{binascii.b2a_base64(der, newline=False).decode('ascii')}:"
 
 
 def _read_elements(value: bytes) -> list[dict[bytes, bytes]]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from asgi_mcp_auth._oauth.certificates import MAX_FIELD, read_client_cert, read_escaped_pem, read_pem, read_xfcc
+from asgi_mcp_auth._oauth.certificates import (
+    MAX_FIELD,
+    read_client_cert,
+    read_escaped_pem,
+    read_pem,
+    read_xfcc,
+    write_field,
+)
 from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._oauth.origin import is_free_field
 from asgi_mcp_auth._policy.problems import Problems, show
@@ -26,12 +33,12 @@ class CertificateSource:
 
     Attributes:
         fields: The spellings of the field; empty for the TLS extension.
-        read: From the value of the field to a thumbprint.
+        form: The format of the field.
         peers: The proxies that may set the field.
     """
 
     fields: frozenset[bytes]
-    read: Callable[[bytes], str]
+    form: str
     peers: Peers
 
     def drop_untrusted(self, scope: Scope) -> tuple[Scope, bool]:
@@ -45,6 +52,12 @@ class CertificateSource:
             return scope, False
         return {**scope, "headers": [field for field in scope["headers"] if field[0] not in self.fields]}, True
 
+    def as_reported(self, pem: str) -> Scope:
+        """Return the parts of a scope that report a certificate, as the server or a trusted proxy would."""
+        if not self.fields:
+            return {"headers": [], "extensions": {"tls": {"client_cert_chain": [pem]}}}
+        return {"headers": [(min(self.fields), write_field(pem, self.form).encode("ascii"))]}
+
     def thumbprint(self, scope: Scope) -> str | None:
         """Return the thumbprint of the client's certificate, or None if there is no certificate.
 
@@ -57,7 +70,8 @@ class CertificateSource:
                 if len(value) > MAX_FIELD:
                     msg = "more bytes than a certificate has"
                     raise ValueError(msg)
-                return self.read(value) if value.strip(b" \t-") else None  # nginx: "-" or nothing, without certificate
+                # Proxies send nothing or "-" for a client without a certificate.
+                return FORMATS[self.form](value) if value.strip(b" \t-") else None
         return None
 
 
@@ -88,7 +102,7 @@ def compile_certificates(given: object, problems: Problems) -> CertificateSource
         if form is not None or peers.networks or peers.unix:
             fix = "Set header to the name of the field, or remove format and proxies."
             problems.add(where, "format and proxies are for a header field, and there is none.", fix)
-        return CertificateSource(frozenset(), read_pem, peers)
+        return CertificateSource(frozenset(), "", peers)
     if not isinstance(name, str) or not is_free_field(name):
         fix = "Write the name of a field that nothing else reads, for example 'Client-Cert'."
         problems.add(f"{where}.header", f"{show(name)} cannot carry certificates.", fix)
@@ -102,4 +116,4 @@ def compile_certificates(given: object, problems: Problems) -> CertificateSource
     if not peers.networks and not peers.unix:
         fix = "List the addresses of the proxies that set the field."
         problems.add(f"{where}.proxies", "No proxy may set the field.", fix)
-    return CertificateSource(frozenset(spellings(name.lower().encode("ascii"))), FORMATS[form], peers)
+    return CertificateSource(frozenset(spellings(name.lower().encode("ascii"))), form, peers)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -170,6 +170,7 @@ def doctor(
 @click.option("--scope", "scopes", multiple=True, help="A scope that every request needs.")
 @click.option("--proof", help="A DPoP proof for a request to the resource. Verifying it uses it up.")
 @click.option("--method", default="POST", help="The method of that request.", show_default=True)
+@click.option("--certificate", type=click.File(), help="A PEM file with the client certificate of that request.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def explain(  # noqa: PLR0917 - one parameter for each option of the command
     surplus: tuple[str, ...],
@@ -179,6 +180,7 @@ def explain(  # noqa: PLR0917 - one parameter for each option of the command
     scopes: tuple[str, ...],
     proof: str | None,
     method: str,
+    certificate: IO[str] | None,
     *,
     as_json: bool,
 ) -> int:
@@ -190,7 +192,7 @@ def explain(  # noqa: PLR0917 - one parameter for each option of the command
     """
     _import_from_working_directory()
     token = _doctor.read_token("" if surplus else "-")
-    sent = _doctor.Proof(proof, method)
+    sent = _doctor.Proof(proof, method, None if certificate is None else certificate.read())
     return _doctor.explain_with(token, config, resource, issuers, scopes, as_json=as_json, sent=sent)
 
 

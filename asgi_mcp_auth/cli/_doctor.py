@@ -57,10 +57,11 @@ OUTCOMES: Final = {"pass": "green", "fail": "bold red", "not reached": "dim"}
 
 
 class Proof(NamedTuple):
-    """A DPoP proof, and the method of its request."""
+    """A DPoP proof, the method of its request, and a client certificate in PEM."""
 
     proof: str | None = None
     method: str = "POST"
+    certificate: str | None = None
 
 
 NO_PROOF: Final = Proof()
@@ -184,7 +185,7 @@ def explain_with(
             auth = _configured(resource, trusted, scopes, "off" if sent.proof is None else "allowed")
         else:
             auth = load_configuration(config)
-        explanation = _run(lambda _: explain(auth, token, resource, proof=sent.proof, method=sent.method))
+        explanation = _run(lambda _: explain(auth, token, resource, **sent._asdict()))
     except ConfigurationError as error:
         write(console(stderr=True), str(error), hanging=4)
         return 2

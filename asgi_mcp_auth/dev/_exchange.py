@@ -13,7 +13,7 @@ from asgi_mcp_auth.dev._core import Core, Reply
 from asgi_mcp_auth.dev._errors import OAuthError
 from asgi_mcp_auth.dev._forms import Params
 from asgi_mcp_auth.dev._grants import AccessToken, Grant
-from asgi_mcp_auth.dev._proofs import confirmation_of
+from asgi_mcp_auth.dev._proofs import Sender, confirmation_of
 from asgi_mcp_auth.dev._switches import Switch
 
 __all__ = ("exchange",)
@@ -27,7 +27,7 @@ CONSENT: Final = {
 }
 
 
-async def exchange(core: Core, client: Client, params: Params, jkt: str | None) -> Reply:
+async def exchange(core: Core, client: Client, params: Params, sender: Sender) -> Reply:
     """Answer a token exchange (RFC 8693 section 2). The active faults apply.
 
     Raises:
@@ -63,11 +63,11 @@ async def exchange(core: Core, client: Client, params: Params, jkt: str | None) 
         acr=held.acr,
     )
     until = int(min(core.now + options.token_lifetime, subject.claims["exp"]))
-    token = core.access_token(grant, resources, granted.scopes, confirmation_of(core, jkt), act=act, until=until)
+    token = core.access_token(grant, resources, granted.scopes, confirmation_of(core, sender), act=act, until=until)
     content: dict[str, Any] = {
         "access_token": token,
         "issued_token_type": ACCESS_TOKEN,
-        "token_type": "Bearer" if jkt is None else "DPoP",
+        "token_type": sender.token_type,
         "expires_in": until - int(core.now),
         "scope": " ".join(granted.scopes),
     }

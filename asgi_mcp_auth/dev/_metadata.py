@@ -42,6 +42,7 @@ def oauth_metadata(issuer: str, options: Options) -> dict[str, Any]:
         "token_endpoint_auth_methods_supported": list(AUTH_METHODS),
         "code_challenge_methods_supported": ["S256"],
         "dpop_signing_alg_values_supported": list(PROOF_ALGORITHMS),
+        "tls_client_certificate_bound_access_tokens": True,
         **({"client_id_metadata_document_supported": True} if options.documents else {}),
         "authorization_response_iss_parameter_supported": True,
     }

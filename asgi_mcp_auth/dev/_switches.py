@@ -41,6 +41,8 @@ class Switch(StrEnum):
     EXCHANGE_SLOW = "exchange-slow", "token exchange answers after 15 seconds"
     EXCHANGE_ERROR = "exchange-error", "token exchange answers 503"
     EXCHANGE_CONSENT = "exchange-consent", "token exchange answers interaction_required with claims, like Entra ID"
+    MTLS_NO_CNF = "mtls-no-cnf", "tokens for a client with a certificate are bound to no certificate"
+    MTLS_WRONG_CERTIFICATE = "mtls-wrong-certificate", "such tokens are bound to another certificate"
     JWKS_ERROR = "jwks-error", "the key set answers 503"
     JWKS_SLOW = "jwks-slow", "the key set answers after 15 seconds"
     UNKNOWN_KID = "unknown-kid", "tokens are signed with a key that is not published"

@@ -17,7 +17,7 @@ from asgi_mcp_auth.dev._errors import OAuthError
 from asgi_mcp_auth.dev._exchange import exchange
 from asgi_mcp_auth.dev._forms import Params, read_form
 from asgi_mcp_auth.dev._grants import Code, Grant, RefreshToken
-from asgi_mcp_auth.dev._proofs import confirmation_of, proven_key
+from asgi_mcp_auth.dev._proofs import Sender, confirmation_of, read_sender
 from asgi_mcp_auth.dev._switches import Switch
 
 __all__ = ("is_code_challenge", "issue", "verify_code_challenge")
@@ -61,8 +61,8 @@ async def issue(core: Core, request: RequestInfo, body: bytes) -> Reply:
     if grant_type not in client.grant_types and grant_type != "refresh_token":
         raise OAuthError("unauthorized_client", f"The client is not registered for {grant_type}.")
     if handler is None:
-        return await exchange(core, client, params, proven_key(core, request))
-    content = handler(core, client, params, proven_key(core, request))
+        return await exchange(core, client, params, read_sender(core, request))
+    content = handler(core, client, params, read_sender(core, request))
     note = f"{grant_type} client={client.client_id} scope={content.get('scope')}"
     return Reply(json_response(200, content, ((b"pragma", b"no-cache"),)), note)
 
@@ -71,7 +71,7 @@ def _invalid_grant(what: str) -> OAuthError:
     return OAuthError("invalid_grant", what)
 
 
-def _from_code(core: Core, client: Client, params: Params, jkt: str | None) -> dict[str, Any]:
+def _from_code(core: Core, client: Client, params: Params, sender: Sender) -> dict[str, Any]:
     """Exchange a code (OAuth 2.1 section 4.1.3). The reuse of a code revokes its grant."""
     code = core.grants.code(params.required("code"))
     verifier, redirect_uri = params.required("code_verifier"), params.get("redirect_uri")
@@ -84,9 +84,9 @@ def _from_code(core: Core, client: Client, params: Params, jkt: str | None) -> d
     grant = code.grant
     resources = core.options.policy.narrowed_resources(params.all("resource"), grant.resources)
     code.used = True
-    content = _token_response(core, grant, resources, grant.granted.scopes, jkt)
+    content = _token_response(core, grant, resources, grant.granted.scopes, sender)
     if grant.refreshable:
-        content["refresh_token"] = _new_refresh_token(core, client, grant, jkt)
+        content["refresh_token"] = _new_refresh_token(core, client, grant, sender)
     if grant.granted.openid:
         content["id_token"] = _id_token(core, grant)
     return content
@@ -103,7 +103,7 @@ def _check_code(core: Core, code: Code, verifier: str, redirect_uri: str | None)
         raise _invalid_grant("The code_verifier does not match the code_challenge.")
 
 
-def _from_refresh_token(core: Core, client: Client, params: Params, jkt: str | None) -> dict[str, Any]:
+def _from_refresh_token(core: Core, client: Client, params: Params, sender: Sender) -> dict[str, Any]:
     """Replace a refresh token (OAuth 2.1 section 4.3). The reuse of a refresh token revokes its grant."""
     token = core.grants.refresh_token(params.required("refresh_token"))
     if token is None or token.grant.client_id != client.client_id:
@@ -116,40 +116,40 @@ def _from_refresh_token(core: Core, client: Client, params: Params, jkt: str | N
         raise _invalid_grant("The grant was revoked.")
     if core.now >= token.expires_at:
         raise _invalid_grant("The refresh token has expired.")
-    if token.jkt is not None and token.jkt != jkt:
+    if token.jkt is not None and token.jkt != sender.jkt:
         raise _invalid_grant("The refresh token is bound to the key of another DPoP proof.")
     policy = core.options.policy
     resources = policy.narrowed_resources(params.all("resource"), grant.resources)
     scopes = policy.narrowed_scopes(params.get("scope"), grant.granted).scopes
     token.used = True
-    content = _token_response(core, grant, resources, scopes, jkt)
-    return content | {"refresh_token": _new_refresh_token(core, client, grant, jkt)}
+    content = _token_response(core, grant, resources, scopes, sender)
+    return content | {"refresh_token": _new_refresh_token(core, client, grant, sender)}
 
 
-def _from_credentials(core: Core, client: Client, params: Params, jkt: str | None) -> dict[str, Any]:
+def _from_credentials(core: Core, client: Client, params: Params, sender: Sender) -> dict[str, Any]:
     """Issue a token to a client for itself, without a refresh token (OAuth 2.1 section 4.2)."""
     policy = core.options.policy
     granted = policy.scopes_to_grant(params.get("scope"))
     resources = policy.resources_to_authorize(params.all("resource"))
     grant = Grant(client_id=client.client_id, subject=client.client_id, resources=resources, granted=granted)
-    return _token_response(core, grant, resources, granted.scopes, jkt)
+    return _token_response(core, grant, resources, granted.scopes, sender)
 
 
-def _new_refresh_token(core: Core, client: Client, grant: Grant, jkt: str | None) -> str:
+def _new_refresh_token(core: Core, client: Client, grant: Grant, sender: Sender) -> str:
     """Return a new refresh token. That of a client without a secret is bound to its key (RFC 9449 section 5)."""
     expires_at = core.now + core.options.refresh_lifetime
-    bound_to = jkt if client.secret is None else None
+    bound_to = sender.jkt if client.secret is None else None
     return core.grants.new_refresh_token(RefreshToken(grant=grant, expires_at=expires_at, jkt=bound_to))
 
 
 def _token_response(
-    core: Core, grant: Grant, resources: tuple[str, ...], scopes: tuple[str, ...], jkt: str | None
+    core: Core, grant: Grant, resources: tuple[str, ...], scopes: tuple[str, ...], sender: Sender
 ) -> dict[str, Any]:
     """Return the members of a token response (OAuth 2.1 section 3.2.3). The active faults apply."""
     lifetime = core.options.token_lifetime
     content: dict[str, Any] = {
-        "access_token": core.access_token(grant, resources, scopes, confirmation_of(core, jkt)),
-        "token_type": "Bearer" if jkt is None else "DPoP",
+        "access_token": core.access_token(grant, resources, scopes, confirmation_of(core, sender)),
+        "token_type": sender.token_type,
         "expires_in": str(lifetime) if Switch.STRING_EXPIRES_IN in core.switches else lifetime,
         "scope": " ".join(scopes),
     }

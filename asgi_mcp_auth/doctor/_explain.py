@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jwt
 
+from asgi_mcp_auth._oauth.confirmation import CERTIFICATE as CONFIRMED_CERTIFICATE
 from asgi_mcp_auth._oauth.confirmation import DPOP_KEY
 from asgi_mcp_auth._oauth.jws import parse_compact
 from asgi_mcp_auth._policy.compile import CompiledResource
@@ -19,7 +20,19 @@ from asgi_mcp_auth._policy.problems import as_list, as_mapping
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.auth import MCPAuth, protection_of
 from asgi_mcp_auth.doctor._hints import hint
-from asgi_mcp_auth.doctor._steps import CREDENTIAL, FORM, PROOF, REVOCATION, SCOPES, STEPS, TENANT, Step, Token, step_of
+from asgi_mcp_auth.doctor._steps import (
+    CERTIFICATE,
+    CREDENTIAL,
+    FORM,
+    PROOF,
+    REVOCATION,
+    SCOPES,
+    STEPS,
+    TENANT,
+    Step,
+    Token,
+    step_of,
+)
 from asgi_mcp_auth.errors import ConfigurationError, InsufficientScope, InvalidToken, Problem, Refusal, printable
 
 __all__ = ("Explanation", "Outcome", "StepResult", "explain")
@@ -28,7 +41,7 @@ Outcome = Literal["pass", "fail", "not reached"]
 MAX_LENGTH = 300
 OPAQUE, ENCRYPTED = 1, 5  # the number of parts that dots separate
 VERIFIER = Step(name="your verifier")
-VERIFIER_STEPS = (CREDENTIAL, VERIFIER, PROOF, SCOPES)
+VERIFIER_STEPS = (CREDENTIAL, VERIFIER, CERTIFICATE, PROOF, SCOPES)
 DPOP = b"DPoP "
 
 
@@ -78,7 +91,13 @@ class Explanation:
 
 
 async def explain(
-    auth: MCPAuth, token: str, resource: str | None = None, *, proof: str | None = None, method: str = "POST"
+    auth: MCPAuth,
+    token: str,
+    resource: str | None = None,
+    *,
+    proof: str | None = None,
+    method: str = "POST",
+    certificate: str | None = None,
 ) -> Explanation:
     """Verify a token as the middleware does, and return the result of every step.
 
@@ -91,6 +110,7 @@ async def explain(
         resource: The protected resource. Default: the only resource, or the resource in the token's `aud`.
         proof: A DPoP proof for a request to the resource. A proof is used up by being verified.
         method: The method of that request.
+        certificate: The client certificate of that request, in PEM.
 
     Raises:
         ConfigurationError: `resource` is not configured, or is missing and cannot be derived from the token.
@@ -98,7 +118,11 @@ async def explain(
     compiled = _resource_for(auth, token, resource)
     decoded = _decode(auth, compiled, token)
     fields = _fields(compiled, token, decoded, proof)
-    decision = await auth.token_verifier(compiled.identifier).verify_fields(fields, method)
+    source, extensions = compiled.senders.certificates, None
+    if certificate is not None and source is not None:
+        reported = source.as_reported(certificate)
+        fields, extensions = [*fields, *reported["headers"]], reported.get("extensions")
+    decision = await auth.token_verifier(compiled.identifier).verify_fields(fields, method, extensions)
     policy = compiled.policy.baseline
     if isinstance(decision, Verified) and not policy.met_by(decision.auth_info.scopes):
         scopes = " ".join(decision.auth_info.scopes)
@@ -175,12 +199,12 @@ def _looks_like(token: str, decoded: Token | None) -> str:
 def _results(auth: MCPAuth, refusal: Refusal | None, token: Token | None, *, is_dpop: bool) -> tuple[StepResult, ...]:
     """Return the steps: passed up to the step that caused the refusal, and not reached after it."""
     failed = None if refusal is None else step_of(refusal, token)
-    if _is_decided_elsewhere(auth, token, refusal) and failed not in (None, PROOF, *VERIFIER_STEPS):
+    if _is_decided_elsewhere(auth, token, refusal) and failed not in (None, CERTIFICATE, PROOF, *VERIFIER_STEPS):
         failed = VERIFIER
     results: list[StepResult] = []
     reached = True
     for step in _steps(auth, token, failed, refusal):
-        if step is PROOF and not is_dpop:
+        if (step is PROOF and not is_dpop) or (step is CERTIFICATE and not _is_certified(token)):
             continue
         expected, found = (None, None) if token is None else (step.expected(token), step.found(token))
         if step is failed and refusal is not None:
@@ -194,6 +218,12 @@ def _results(auth: MCPAuth, refusal: Refusal | None, token: Token | None, *, is_
         else:
             results.append(StepResult(step.name, "not reached"))
     return tuple(results)
+
+
+def _is_certified(token: Token | None) -> bool:
+    """Return whether a token is bound to a client certificate."""
+    cnf = None if token is None else as_mapping(token.claims.get("cnf"))
+    return cnf is not None and CONFIRMED_CERTIFICATE in cnf
 
 
 def _is_decided_elsewhere(auth: MCPAuth, token: Token | None, refusal: Refusal | None) -> bool:

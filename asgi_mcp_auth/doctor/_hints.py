@@ -41,7 +41,8 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.SENDER_CONSTRAINED: "The token is bound to a key (DPoP) or a certificate (mTLS), which this resource does "
     "not verify. Set dpop or client_certificates, or request a bearer token.",
     Reason.CLIENT_CERTIFICATE_MISSING: "The token itself is acceptable. Send it over a connection with the client "
-    "certificate that it was requested with. The field of a proxy counts only if client_certificates names both.",
+    "certificate that it was requested with; pass --certificate to explain one. In a log, `found` says what the "
+    "server or the proxy reported.",
     Reason.CLIENT_CERTIFICATE_MISMATCH: "Use the client certificate that the token was requested with. After a new "
     "certificate, request a new token.",
     Reason.INVALID_DPOP_PROOF: "The token itself is acceptable. Send it with the scheme DPoP and, for each request, a "

@@ -14,6 +14,7 @@
 - `await walk_discovery(app, url, issuer)` follows the MCP authorization flow from the first 401 to a response.
 - `httpx.AsyncClient(auth=DPoPAuth(token, key=issuer.proof_key))` is a client that signs each request (DPoP), and
   `issuer.prove("POST", url, token)` is one proof.
+- `ClientCertificate()` is a certificate for certificate-bound tokens (mutual TLS), and its header field.
 - `assert_challenge(response, 403, scopes="notes:write")` checks the challenge of a response.
 - `await check_store(store)` is the contract of a `Store`, for a store of your own.
 - `UpstreamAPI(url, issuer)` is an API that your app calls for its callers; it checks the tokens that arrive.
@@ -23,6 +24,7 @@
 
 from asgi_mcp_auth._oauth.challenge import Challenge, parse_challenges
 from asgi_mcp_auth.testing._assertions import assert_challenge
+from asgi_mcp_auth.testing._certificates import ClientCertificate
 from asgi_mcp_auth.testing._discovery import walk_discovery
 from asgi_mcp_auth.testing._in_process import base_url, without_network
 from asgi_mcp_auth.testing._issuer import Issuer
@@ -36,6 +38,7 @@ from asgi_mcp_auth.testing._walk import Step, Walk, WalkError
 
 __all__ = (
     "Challenge",
+    "ClientCertificate",
     "DPoPAuth",
     "Issuer",
     "SigningKey",
