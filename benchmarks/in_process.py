@@ -40,8 +40,19 @@ from least import Least
 from measuring import NOTHING, Case, Effort, Spread, Times, WrongAnswerError, added, measure, spread
 from reporting import Cell, Promise, Report, Table
 
-from asgi_mcp_auth import AuthInfo, AuthServerConfig, Choose, Decision, Introspection, MCPAuth, TokenExchange
+from asgi_mcp_auth import (
+    AuthInfo,
+    AuthServerConfig,
+    Choose,
+    Decision,
+    Introspection,
+    MCPAuth,
+    MemoryStore,
+    TokenExchange,
+)
 from asgi_mcp_auth._options import MCPAuthOptions
+from asgi_mcp_auth._signals.watermarks import watermark_of
+from asgi_mcp_auth.auth import protection_of
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 __all__ = ("run",)
@@ -66,6 +77,8 @@ REPORTING = ((SAMPLED, KNOWN, 2.0), (OBSERVED, KNOWN, 10.0), (MEASURED, KNOWN, 1
 """What may be added to a known token, in µs: what reports, what it is compared with, and the limit."""
 PROVEN = "known token, with a DPoP proof"
 OPAQUE = "known opaque token"
+UNREVOKED = "known token, revocation without watermarks"
+REVOCABLE = "known token, 10,000 watermarks of five kinds"
 EXCHANGED = "known token, with an exchanged token from the cache"
 FLOOD = 2000
 
@@ -253,6 +266,31 @@ async def opaque_cases(issuer: Issuer, calls: int) -> list[Case]:
     ]
 
 
+def revocation_cases(issuer: Issuer) -> list[Case]:
+    """Return the cases with revocation on: without watermarks, and with many of every kind, none of which matches."""
+    known = issuer.mint(RESOURCE, scope=SCOPE, jti="t", sid="s", email="alice@example.com")
+    options: list[MCPAuthOptions] = [{"revocation": True, "store": MemoryStore()} for _ in range(2)]
+    empty, full = (protected(issuer, options=each) for each in options)
+    revocations = protection_of(full.auth).revocations
+    if revocations is None:
+        raise WrongAnswerError("revocation is off")
+    now = issuer.clock()
+    for other in (f"other-{number}" for number in range(2000)):
+        claim = ("email", other)
+        for watermark in (
+            watermark_of(issuer.url, other, None, None, None, None, now),
+            watermark_of(issuer.url, other, "c1", None, None, None, now),
+            watermark_of(issuer.url, None, None, other, None, None, now),
+            watermark_of(issuer.url, None, None, None, other, None, now),
+            watermark_of(issuer.url, None, None, None, None, claim, now),
+        ):
+            revocations.watermarks.add(watermark)
+    return [
+        Case(name=UNREVOKED, exchange=make_exchange(empty, known), control=KNOWN),
+        Case(name=REVOCABLE, exchange=make_exchange(full, known), control=KNOWN),
+    ]
+
+
 def exchange_cases(issuer: Issuer) -> list[Case]:
     """Return the case of an app that exchanges the caller's token, which is in the cache after the first request."""
 
@@ -401,6 +439,7 @@ def promises(times: Times, algorithms: Table, importing: Sequence[Promise]) -> l
         *([beside(BRIDGED, 10)] if BRIDGED in times else []),
         opaque(1.5),
         beside(EXCHANGED, 20, KNOWN),
+        beside(REVOCABLE, 1.5, UNREVOKED, f"{REVOCABLE}, over none"),
         beside(REFUSED, 4.5),
         beside("metadata document", 4.5),
         proven(1.6),
@@ -422,6 +461,7 @@ async def measure_all(effort: Effort) -> Report:
         proof_case(issuer, few),
         *await opaque_cases(issuer, few),
         *exchange_cases(issuer),
+        *revocation_cases(issuer),
         *await population_cases(population, few),
     ]
     bodies, signed = await body_cases(issuer, effort), algorithm_cases(issuer, few)

@@ -21,9 +21,9 @@ from reporting import Report, as_json, as_markdown, as_text, fill, promises_tabl
 
 __all__ = ("main", "run_alone", "with_figures")
 
-IN_README = ("promises", "peers", "memory", "flood", "store")
+IN_README = ("promises", "peers", "memory", "flood", "store", "fleet")
 HERE = Path(__file__).parent
-BENCHMARKS = ("in_process", "growth", "memory", "peers", "end_to_end", "flood", "store")
+BENCHMARKS = ("in_process", "growth", "memory", "peers", "end_to_end", "flood", "store", "fleet")
 
 
 def run_alone(name: str, effort: Effort) -> Report:
