@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import cleandoc
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from asgi_mcp_auth._asgi.app_check import check_app
 from asgi_mcp_auth._asgi.events_app import EventsApp
@@ -430,7 +430,7 @@ class MCPAuth:
         )
 
 
-MCPAuth.__doc__ = cleandoc(cast("str", MCPAuth.__doc__)).replace("    {options}", documentation(MCPAuthOptions))
+MCPAuth.__doc__ = cleandoc(MCPAuth.__doc__ or "").replace("    {options}", documentation(MCPAuthOptions))
 
 
 def protection_of(auth: MCPAuth) -> Protection:
@@ -480,6 +480,6 @@ class MCPAuthMiddleware(ProtectedApp):
         super().__init__(checked, protection_of(auth))
 
 
-MCPAuthMiddleware.__doc__ = cleandoc(cast("str", MCPAuthMiddleware.__doc__)).replace(
+MCPAuthMiddleware.__doc__ = cleandoc(MCPAuthMiddleware.__doc__ or "").replace(
     "    {options}", documentation(MiddlewareOptions)
 )

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from asgi_mcp_auth._oauth.grammar import is_scope
+from asgi_mcp_auth._oauth.json_types import is_object
 from asgi_mcp_auth.errors import printable
 
 __all__ = ("Allow", "Deny", "NeedScopes", "Operation", "TargetKind")
@@ -71,7 +72,7 @@ class Operation:
     def arguments(self) -> Mapping[str, Any]:
         """The arguments of the tool or prompt; empty if there are none."""
         arguments = self.params.get("arguments")
-        return cast("dict[str, Any]", arguments) if isinstance(arguments, dict) else {}
+        return arguments if is_object(arguments) else {}
 
     def __str__(self) -> str:
         return self.method if self.name is None else f"{self.method} {self.name}"

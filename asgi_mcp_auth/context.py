@@ -16,6 +16,8 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NoReturn, cast, final
 
+from asgi_mcp_auth._oauth.json_types import is_object
+
 __all__ = (
     "KEY_BYTES",
     "NO_ACTORS",
@@ -110,17 +112,16 @@ class ActorChain:
         actors: list[Actor] = []
         count = 0
         while act is not None:
-            if not isinstance(act, dict):
+            if not is_object(act):
                 return NO_ACTORS
-            members = cast("dict[str, object]", act)
-            named = [members.get(name) for name in ("sub", "iss", "client_id")]
+            named = [act.get(name) for name in ("sub", "iss", "client_id")]
             subject, issuer, client_id = [value if isinstance(value, str) and value else None for value in named]
             if subject is None or (issuer, client_id) != (named[1], named[2]):
                 return NO_ACTORS
             if count < MAX_ACTORS:
                 actors.append(Actor(subject=subject, issuer=issuer, client_id=client_id))
             count += 1
-            act = members.get("act")
+            act = act.get("act")
         return cls(tuple(actors), count - len(actors)) if actors else NO_ACTORS
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, cast
 
+from asgi_mcp_auth._oauth.json_types import is_mapping
 from asgi_mcp_auth.decisions import Event
 
 __all__ = (
@@ -258,7 +259,7 @@ class Status:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the snapshot as plain JSON values."""
-        return cast("dict[str, Any]", _plain(self))
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
 
 
 def _plain(value: object) -> object:
@@ -266,4 +267,4 @@ def _plain(value: object) -> object:
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, tuple):
         return [_plain(item) for item in cast("tuple[object, ...]", value)]
-    return dict(cast("Mapping[str, object]", value)) if isinstance(value, Mapping) else value
+    return dict(value) if is_mapping(value) else value

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import anyio
 
@@ -48,13 +48,11 @@ async def _fetch_metadata(
     fetched = await fetcher.fetch_json(url, public_only=public_only)
     shown = show_url(url)
     sound, ignored = split_faulty(fetched.document)
-    document: Any = sound
+    document: Mapping[str, object] = sound
     if transpile is not None:
         try:
-            document = transpile(document)
-            if inspect.isawaitable(document):
-                document = await document
-            document = dict(document)
+            made = transpile(sound)
+            document = dict(await made if inspect.isawaitable(made) else made)
         except Exception as error:
             logger.exception("transpile_data failed for %s", shown)
             msg = f"transpile_data failed for {shown} with {type(error).__name__}."
@@ -156,7 +154,7 @@ async def fetch_server_config_by_well_known_url_async(
     return AuthServerConfig(issuer=metadata.issuer, type=type, metadata=metadata, metadata_url=well_known_url)
 
 
-def _run(work: Callable[[], Any]) -> Any:
+def _run(work: Callable[[], Awaitable[AuthServerConfig]]) -> AuthServerConfig:
     """Run async work from synchronous code, in a thread of its own, which works inside a running event loop too."""
     with ThreadPoolExecutor(1, "asgi_mcp_auth") as pool:
         return pool.submit(anyio.run, work).result()
@@ -171,8 +169,7 @@ def fetch_server_config(
 ) -> AuthServerConfig:
     """Fetch an issuer's metadata, blocking, for use at import; see `fetch_server_config_async`."""
     work = partial(fetch_server_config_async, issuer, type, transpile_data, http_client=http_client)
-    config: AuthServerConfig = _run(work)
-    return config
+    return _run(work)
 
 
 def fetch_server_config_by_well_known_url(
@@ -192,5 +189,4 @@ def fetch_server_config_by_well_known_url(
         issuer=issuer,
         http_client=http_client,
     )
-    config: AuthServerConfig = _run(work)
-    return config
+    return _run(work)

@@ -11,7 +11,7 @@ import logging
 import math
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import anyio
@@ -24,6 +24,9 @@ from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
 from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import DiscoveryError
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ("Answer", "Endpoint", "EndpointTexts", "Limits", "Unanswered", "refuses_introspection")
 
@@ -277,7 +280,7 @@ class Endpoint(Generic[T]):
         self._texts.logger.log(level, message, self._identifier, *args, extra=extra)
 
 
-async def _read_answer(response: Any) -> Answer:
+async def _read_answer(response: httpx.Response) -> Answer:
     body, fault = b"", None
     try:
         body = await read_decoded_body(response, MAX_ANSWER_BYTES)

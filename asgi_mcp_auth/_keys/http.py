@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
 
 import anyio
 import anyio.lowlevel
@@ -32,6 +32,9 @@ from asgi_mcp_auth._policy.problems import show_url
 from asgi_mcp_auth._version import __version__
 from asgi_mcp_auth.errors import DiscoveryError, printable
 
+if TYPE_CHECKING:
+    import httpx
+
 __all__ = (
     "MAX_BYTES",
     "BodyRefusedError",
@@ -39,6 +42,7 @@ __all__ = (
     "Fetched",
     "Fetcher",
     "HTTPClient",
+    "RequestOptions",
     "UntrustedLimits",
     "read_body",
     "read_decoded_body",
@@ -66,7 +70,7 @@ class HTTPClient(Protocol):
         """Close the client."""
         ...
 
-    def stream(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[Any]:
+    def stream(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a request as `httpx.AsyncClient.stream` does."""
         ...
 
@@ -100,6 +104,15 @@ class Fetched(NamedTuple):
 
     document: JSONObject
     lifetime: float | None
+
+
+class RequestOptions(TypedDict, total=False):
+    """What a request may contain; default: GET, accepting JSON."""
+
+    method: str
+    headers: Mapping[str, str]
+    content: bytes
+    extensions: Mapping[str, str]
 
 
 class UntrustedLimits(NamedTuple):
@@ -224,11 +237,11 @@ class Fetcher:
     async def exchange(
         self,
         url: str,
-        read: Callable[[Any], Awaitable[T]],
+        read: Callable[[httpx.Response], Awaitable[T]],
         *,
         public_only: bool = False,
         untrusted_limits: UntrustedLimits | None = None,
-        **request: Any,
+        **request: Unpack[RequestOptions],
     ) -> T:
         """Send a request to `url` and return what `read` makes of the response. Redirects are not followed.
 
@@ -238,7 +251,7 @@ class Fetcher:
             public_only: Whether to refuse hosts that have an address that is not public, and to connect to a checked
                 address. A client of the user's own resolves names itself and is not guarded.
             untrusted_limits: Limits for a URL from an unauthenticated client; None for configured and discovered URLs.
-            request: `method`, `headers` and `content`. Default: GET, accepting JSON.
+            request: The method, the header fields and the content.
 
         Raises:
             DiscoveryError: For every failure; `transient` for time-outs, refused connections and 5xx.
@@ -280,15 +293,15 @@ class Fetcher:
         self,
         client: HTTPClient,
         url: str,
-        read: Callable[[Any], Awaitable[T]],
+        read: Callable[[httpx.Response], Awaitable[T]],
         untrusted_limits: UntrustedLimits | None,
-        **request: Any,
+        **request: Unpack[RequestOptions],
     ) -> T:
         """Connect to a checked address; the certificate is still verified for the host name (RFC 9110 4.3.4)."""
         named = self._URL(url)
         name, addresses = named.host, await _public_addresses(named.host, show_url(url), untrusted_limits)
-        headers = {"host": named.netloc.decode("ascii"), **request.pop("headers", NOTHING)}
-        request |= {"headers": headers, "extensions": {"sni_hostname": name}}
+        request["headers"] = {"host": named.netloc.decode("ascii"), **request.get("headers", NOTHING)}
+        request["extensions"] = {"sni_hostname": name}
         for number, address in enumerate(addresses, 1):
             try:
                 return await self._exchange(client, str(named.copy_with(host=address)), read, **request)
@@ -301,19 +314,16 @@ class Fetcher:
         self,
         client: HTTPClient,
         url: str,
-        read: Callable[[Any], Awaitable[T]],
-        *,
-        method: str = "GET",
-        headers: Mapping[str, str] = NOTHING,
-        **options: Any,
+        read: Callable[[httpx.Response], Awaitable[T]],
+        **request: Unpack[RequestOptions],
     ) -> T:
-        headers = {"accept": "application/json", "accept-encoding": "identity", **headers}
-        options |= {"headers": headers, "follow_redirects": False, "timeout": self._timeout}
-        async with client.stream(method, url, **options) as response:
+        headers = {"accept": "application/json", "accept-encoding": "identity", **request.get("headers", NOTHING)}
+        options = {**request, "headers": headers, "follow_redirects": False, "timeout": self._timeout}
+        async with client.stream(str(options.pop("method", "GET")), url, **options) as response:
             return await read(response)
 
 
-async def read_body(response: Any, limit: int | None = None) -> bytes | None:
+async def read_body(response: httpx.Response, limit: int | None = None) -> bytes | None:
     """Return the body of a response as sent, or None if the body has more than `limit` (default: `MAX_BYTES`) bytes."""
     limit = MAX_BYTES if limit is None else limit
     # A transport that answers from memory has read and decoded the body (httpx.MockTransport).
@@ -329,7 +339,7 @@ async def read_body(response: Any, limit: int | None = None) -> bytes | None:
 
 
 async def read_decoded_body(
-    response: Any, limit: int | None = None, known: Mapping[str, tuple[int, ...]] = CODINGS
+    response: httpx.Response, limit: int | None = None, known: Mapping[str, tuple[int, ...]] = CODINGS
 ) -> bytes:
     """Return the body of a response without its content coding.
 
@@ -371,7 +381,7 @@ def _decompress(body: bytes, coding: str, limit: int) -> bytes:
     raise BodyRefusedError(msg)
 
 
-async def _read_json(shown: str, untrusted_limits: UntrustedLimits | None, response: Any) -> Fetched:
+async def _read_json(shown: str, untrusted_limits: UntrustedLimits | None, response: httpx.Response) -> Fetched:
     status = response.status_code
     if status != OK:  # RFC 8414 section 3.2; a redirect is not followed
         msg = f"{shown} answered {status}."

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Generator, Hashable
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 import anyio
@@ -288,7 +288,7 @@ class Issuers:
             return trusted
         if self._others is None or not may_be_issuer(claimed):
             raise self._unknown(claimed)
-        issuer = cast("str", claimed)
+        issuer = claimed
         matching = self._others.match(issuer)
         if matching is not None:
             keys = await self._key_sets.matched(matching)

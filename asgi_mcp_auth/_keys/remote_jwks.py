@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, Unpack
 
 import anyio
 import anyio.to_thread
@@ -20,7 +20,7 @@ from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.cached_document import CachedDocument
 from asgi_mcp_auth._keys.discovery import discover
-from asgi_mcp_auth._keys.http import Fetcher
+from asgi_mcp_auth._keys.http import Fetcher, RequestOptions
 from asgi_mcp_auth._keys.key_cache import CachedKeys, KeyCache
 from asgi_mcp_auth._oauth.http_cache import (
     Freshness,
@@ -40,6 +40,7 @@ from asgi_mcp_auth.errors import DiscoveryError, InvalidServerMetadata, Reason, 
 from asgi_mcp_auth.status import IssuerStatus, KeyStatus, SkippedKey
 
 if TYPE_CHECKING:
+    import httpx
     from anyio import CapacityLimiter
 
 
@@ -333,7 +334,12 @@ class RemoteJWKS:
         return url, metadata
 
     def post(
-        self, url: str, read: Callable[[Any], Awaitable[T]], *, is_configured: bool, **request: Any
+        self,
+        url: str,
+        read: Callable[[httpx.Response], Awaitable[T]],
+        *,
+        is_configured: bool,
+        **request: Unpack[RequestOptions],
     ) -> Awaitable[T]:
         """Send a POST to an endpoint of the issuer; see `Fetcher.exchange`.
 
@@ -346,8 +352,9 @@ class RemoteJWKS:
         is_vouched = is_configured or any(
             same_place(url, own) for own in (self.issuer, self._config.metadata_url or "")
         )
+        request["method"] = "POST"
         public_only = not ((self._operator_named and is_vouched) or self._allow_private)
-        return self._fetcher.exchange(url, read, public_only=public_only, method="POST", **request)
+        return self._fetcher.exchange(url, read, public_only=public_only, **request)
 
     async def _fetch_metadata(self) -> tuple[AuthorizationServerMetadata, float | None]:
         public_only = not (self._operator_named or self._allow_private)

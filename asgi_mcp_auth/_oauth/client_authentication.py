@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 from collections.abc import Container
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_plus
 
 import jwt
 
 from asgi_mcp_auth.config import IntrospectionMethod
+
+if TYPE_CHECKING:
+    from jwt.algorithms import AllowedPrivateKeys
 
 __all__ = ("ClientAuthentication",)
 
@@ -34,7 +37,7 @@ class ClientAuthentication:
     method: IntrospectionMethod | None
     client_id: str
     secret: str = field(default="", repr=False)
-    private_key: Any = field(default=None, repr=False)
+    private_key: AllowedPrivateKeys | str = field(default="", repr=False)
     key_id: str | None = None
     algorithm: str = "RS256"
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
-__all__ = ("JSONObject", "JSONValue", "is_list", "is_object", "unchecked")
+__all__ = ("JSONObject", "JSONValue", "is_list", "is_mapping", "is_object", "is_sequence", "unchecked")
 
 JSONValue: TypeAlias = "dict[str, JSONValue] | list[JSONValue] | str | float | bool | None"
 JSONObject: TypeAlias = dict[str, JSONValue]
@@ -21,6 +22,16 @@ def is_object(value: object) -> TypeIs[dict[str, object]]:
 def is_list(value: object) -> TypeIs[list[object]]:
     """Return whether `value` is a list."""
     return isinstance(value, list)
+
+
+def is_sequence(value: object) -> TypeIs[Sequence[object]]:
+    """Return whether `value` is a sequence; a string is one."""
+    return isinstance(value, Sequence)
+
+
+def is_mapping(value: object) -> TypeIs[Mapping[object, object]]:
+    """Return whether `value` is a mapping."""
+    return isinstance(value, Mapping)
 
 
 def unchecked(value: object) -> object:

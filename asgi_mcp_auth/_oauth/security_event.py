@@ -10,9 +10,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple
 
 from asgi_mcp_auth._oauth.access_token import unverified_time
+from asgi_mcp_auth._oauth.json_types import JSONObject, JSONValue
 from asgi_mcp_auth._oauth.jws import CompactJWS, parse_compact
 from asgi_mcp_auth.context import copy_json
 from asgi_mcp_auth.errors import InvalidToken
@@ -152,14 +153,14 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and 0 < len(value) <= MAX_TEXT else None
 
 
-def _members(value: object) -> dict[str, Any] | None:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+def _members(value: JSONValue) -> JSONObject | None:
+    return value if isinstance(value, dict) else None
 
 
-def _check_common(claims: dict[str, Any], audiences: frozenset[str], now: float, leeway: float) -> tuple[str, float]:
+def _check_common(claims: JSONObject, audiences: frozenset[str], now: float, leeway: float) -> tuple[str, float]:
     """Check `aud`, `jti` and `iat`, and return `jti` and `iat`."""
-    audience: object = claims.get("aud")
-    named = cast("list[object]", audience) if isinstance(audience, list) else [audience]
+    audience = claims.get("aud")
+    named = audience if isinstance(audience, list) else [audience]
     if not any(isinstance(name, str) and name in audiences for name in named):
         raise EventRefusedError("invalid_audience", "The aud does not name this receiver")
     token_id, issued_at = _text(claims.get("jti")), unverified_time(claims, "iat")
@@ -170,7 +171,7 @@ def _check_common(claims: dict[str, Any], audiences: frozenset[str], now: float,
     return token_id, issued_at
 
 
-def check_event(claims: dict[str, Any], *, audiences: frozenset[str], now: float, leeway: float) -> SecurityEvent:
+def check_event(claims: JSONObject, *, audiences: frozenset[str], now: float, leeway: float) -> SecurityEvent:
     """Return the one event of a Security Event Token.
 
     Raises:
@@ -206,7 +207,7 @@ def check_event(claims: dict[str, Any], *, audiences: frozenset[str], now: float
     )
 
 
-def _effect(event_type: str, payload: dict[str, Any]) -> Literal["revoke", "changed", "verification", "none"]:
+def _effect(event_type: str, payload: JSONObject) -> Literal["revoke", "changed", "verification", "none"]:
     if event_type == CREDENTIAL_CHANGE:
         return "revoke" if payload.get("change_type") in ("revoke", "delete") else "none"
     if event_type in REVOKING:
@@ -216,7 +217,7 @@ def _effect(event_type: str, payload: dict[str, Any]) -> Literal["revoke", "chan
     return "verification" if event_type == VERIFICATION else "none"
 
 
-def subjects_of(subject_id: dict[str, Any]) -> tuple[EventSubject, ...]:
+def subjects_of(subject_id: JSONObject) -> tuple[EventSubject, ...]:
     """Return the usable identifiers of a subject (RFC 9493 section 3.2, OpenID Shared Signals section 3).
 
     A complex subject means its session if that can be used, else its user: tokens do not name the device of a user, so
@@ -229,7 +230,7 @@ def subjects_of(subject_id: dict[str, Any]) -> tuple[EventSubject, ...]:
     return found or (() if user is None else _simple(user, "subject"))
 
 
-def _simple(subject: dict[str, Any], opaque: Literal["subject", "session"]) -> tuple[EventSubject, ...]:
+def _simple(subject: JSONObject, opaque: Literal["subject", "session"]) -> tuple[EventSubject, ...]:
     """Return the identifiers of a subject that is not complex; an `opaque` one is of the given kind."""
     get = subject.get
     match get("format"):
@@ -246,8 +247,8 @@ def _simple(subject: dict[str, Any], opaque: Literal["subject", "session"]) -> t
             value = _text(get("email"))
             return _all(EventSubject("email", value)) if value else _malformed("email")
         case "aliases":
-            listed: object = get("identifiers")
-            identifiers = [_members(one) for one in cast("list[object]", listed)] if isinstance(listed, list) else []
+            listed = get("identifiers")
+            identifiers = [_members(one) for one in listed] if isinstance(listed, list) else []
             if not 0 < len(identifiers) <= MAX_ALIASES or any(one is None for one in identifiers):
                 return _malformed("aliases")
             nested = [one for one in identifiers if one is not None and one.get("format") != "aliases"]
@@ -264,7 +265,7 @@ def _malformed(name: str) -> tuple[EventSubject, ...]:
     raise _invalid(f"The subject of format {name} is malformed")
 
 
-def check_logout(claims: dict[str, Any], *, clients: frozenset[str], now: float, leeway: float) -> SecurityEvent:
+def check_logout(claims: JSONObject, *, clients: frozenset[str], now: float, leeway: float) -> SecurityEvent:
     """Return the event of a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.6).
 
     With a `sub` the tokens of the user are meant, because access tokens of most providers have no `sid`; with a `sid`

@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Final, Literal, NamedTuple
 
 from asgi_mcp_auth._oauth.credentials import is_token
 from asgi_mcp_auth._oauth.grammar import NQSCHAR, is_scope
+from asgi_mcp_auth._oauth.json_types import JSONObject, unchecked
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._oauth.urls import parse_url
 from asgi_mcp_auth.errors import ExchangeReason, printable
@@ -171,7 +172,7 @@ def _texts(value: str | Iterable[str], name: str) -> tuple[str, ...]:
     if len(listed) > MAX_ITEMS:
         msg = f"{name} has more than {MAX_ITEMS} entries."
         raise ValueError(msg)
-    for text in cast("tuple[object, ...]", listed):
+    for text in map(unchecked, listed):
         if not isinstance(text, str) or len(text) > MAX_TEXT or _TEXT.fullmatch(text) is None:
             msg = f"{name} has an entry that is not a text of printable ASCII. Pass strings."
             raise ValueError(msg)
@@ -218,7 +219,7 @@ def make_request(
     )
 
 
-def _load(media_type: str, body: bytes) -> dict[str, Any] | None:
+def _load(media_type: str, body: bytes) -> JSONObject | None:
     """Return the members of an answer; None if it is not unambiguous JSON."""
     if JSON_TYPE.match(media_type) is None:
         return None
@@ -286,7 +287,7 @@ def _unusable(what: str) -> Failure:
     return Failure(ExchangeReason.INVALID_ANSWER, f"The token endpoint answered with {what}")
 
 
-def _read_error(status: int, members: Mapping[str, Any]) -> Failure:
+def _read_error(status: int, members: Mapping[str, object]) -> Failure:
     """Return what an error means. Texts of the server are not repeated: they may quote the request."""
     error = members.get("error")
     if not isinstance(error, str) or _CODE.fullmatch(error) is None:
@@ -301,10 +302,9 @@ def _read_error(status: int, members: Mapping[str, Any]) -> Failure:
     return Failure(reason, message, error=error, claims=claims, suberror=suberror)
 
 
-def _text(members: Mapping[str, Any], name: str, limit: int) -> str | None:
+def _text(members: Mapping[str, object], name: str, limit: int) -> str | None:
     value = members.get(name)
-    is_text = isinstance(value, str) and len(value) <= limit and _TEXT.fullmatch(value) is not None
-    return value if is_text else None
+    return value if isinstance(value, str) and len(value) <= limit and _TEXT.fullmatch(value) is not None else None
 
 
 def _seconds(value: object) -> float | None:

@@ -117,7 +117,7 @@ def _are_scopes(value: object) -> bool:
     return is_list(value) and all(map(is_scope, value))
 
 
-def _is_time(value: Any) -> bool:
+def _is_time(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 

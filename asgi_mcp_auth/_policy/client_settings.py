@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Protocol, get_args
 
 from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth.config import IntrospectionMethod
 
+if TYPE_CHECKING:
+    from jwt.algorithms import AllowedPrivateKeys
+
 __all__ = ("ENDPOINT_RANGES", "ClientSettings", "check_values", "compile_credentials")
 
 METHODS = get_args(IntrospectionMethod)
-METHOD_OF = {"client_secret": "client_secret_basic", "private_key": "private_key_jwt", "bearer_token": "bearer"}
+METHOD_OF: Mapping[str, IntrospectionMethod] = {
+    "client_secret": "client_secret_basic",
+    "private_key": "private_key_jwt",
+    "bearer_token": "bearer",
+}
 ENDPOINT_RANGES: Mapping[str, tuple[float, float]] = {
     "timeout": (0.1, 10.0),
     "cache_size": (0, 1_000_000),
@@ -100,16 +107,16 @@ def compile_credentials(
     if len(problems.found) > before:
         return None
     return ClientAuthentication(
-        method=cast("IntrospectionMethod | None", method),
+        method=method,
         client_id=settings.client_id or "",
         secret="" if key is not None else str(secret),
-        private_key=key,
+        private_key=key or "",
         key_id=settings.key_id,
         algorithm=settings.algorithm,
     )
 
 
-def _load_key(settings: ClientSettings, where: str, problems: Problems) -> object | None:
+def _load_key(settings: ClientSettings, where: str, problems: Problems) -> AllowedPrivateKeys | None:
     """Return the private key, loaded and tried; None with a problem if it does not fit the algorithm."""
     known = ALGORITHMS.get(settings.algorithm)
     if known is None:
@@ -117,10 +124,10 @@ def _load_key(settings: ClientSettings, where: str, problems: Problems) -> objec
         problems.add(f"{where}.algorithm", f"{show(settings.algorithm)} is not a signature algorithm.", fix)
         return None
     try:
-        key: Any = known.signature.prepare_key(str(settings.private_key))
+        key: AllowedPrivateKeys = known.signature.prepare_key(str(settings.private_key))
         known.signature.sign(b"", key)
     except Exception:  # noqa: BLE001 - a parser of keys; its text may quote the key
         fix = f"Set a private key in PEM that fits algorithm={settings.algorithm}."
         problems.add(f"{where}.private_key", "The private key cannot be used.", fix)
         return None
-    return cast("object", key)
+    return key

@@ -187,12 +187,12 @@ def _check_extra(metadata: ResourceServerMetadata, where: str, problems: Problem
 
 
 def _sign(
-    members: dict[str, Any],
+    members: dict[str, object],
     metadata: ResourceServerMetadata,
     signer: MetadataSigner | None,
     where: str,
     problems: Problems,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return the members with `signed_metadata` (RFC 9728 section 2.2), made by the signer or set by the user."""
     signed: object = metadata.signed_metadata
     if callable(signer) and signed is None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any, cast, get_args
+from typing import TypeGuard, get_args
 
 from asgi_mcp_auth._oauth import ml_dsa
 from asgi_mcp_auth._oauth.access_token import ScopeClaim, TokenRules, scope_claim
@@ -295,7 +295,11 @@ MIN_FIXED_LABELS = 2
 MAX_PRELOAD = 1000
 
 
-def may_be_issuer(claimed: object) -> bool:
+def _is_resolver(server: object) -> TypeGuard[IssuerResolver]:
+    return callable(server) and not isinstance(server, type)
+
+
+def may_be_issuer(claimed: object) -> TypeGuard[str]:
     """Return whether an `iss` can be an issuer (RFC 8414 section 2): a URL without query and fragment, not too long."""
     if type(claimed) is not str or len(claimed) > MAX_ISSUER_LENGTH:
         return False
@@ -352,7 +356,7 @@ class OtherIssuers:
         return next((found for order in alike if (found := self.patterns[order].match(issuer)) is not None), None)
 
 
-def compile_pattern(pattern: Any, where: str, problems: Problems) -> re.Pattern[str] | None:
+def compile_pattern(pattern: object, where: str, problems: Problems) -> re.Pattern[str] | None:
     """Compile an allow-list pattern: `*` matches one whole label of the host or one whole segment of the path.
 
     Return None, with a problem added, if the pattern is malformed or would match hosts of any domain.
@@ -432,8 +436,8 @@ class _Compiler:
     def add(self, server: object, place: str) -> None:
         if isinstance(server, str):
             server = AuthServerConfig(issuer=server)
-        if callable(server) and not isinstance(server, type):
-            self.resolvers.append(cast("IssuerResolver", server))
+        if _is_resolver(server):
+            self.resolvers.append(server)
         elif not isinstance(server, AuthServerConfig):
             fix = "Pass a URL, an AuthServerConfig, or a function from an issuer to an AuthServerConfig."
             self.problems.add(place, f"{show(server)} is not an issuer.", fix)

@@ -5,9 +5,9 @@ A value may come from a file or from the environment, so no value is assumed to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Self, cast
+from typing import Self
 
+from asgi_mcp_auth._oauth.json_types import is_mapping, is_sequence
 from asgi_mcp_auth._oauth.urls import mask_userinfo, redact_url
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
@@ -58,25 +58,24 @@ def show_url(url: str) -> str:
 
 def as_list(value: object) -> list[object] | None:
     """Return a sequence as a list; None for any other value, and for a string."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return None
-    return list(cast("Sequence[object]", value))
+    return list(value) if is_sequence(value) and not isinstance(value, str) else None
 
 
 def as_strings(value: object) -> list[str] | None:
     """Return a sequence of strings as a list; None for any other value."""
     items = as_list(value)
-    if items is None or not all(isinstance(item, str) for item in items):
+    if items is None:
         return None
-    return cast("list[str]", items)
+    texts = [item for item in items if isinstance(item, str)]
+    return texts if len(texts) == len(items) else None
 
 
 def as_mapping(value: object) -> dict[str, object] | None:
     """Return a mapping with string keys as a dict; None for any other value."""
-    if not isinstance(value, Mapping):
+    if not is_mapping(value):
         return None
-    items = dict(cast("Mapping[object, object]", value))
-    return cast("dict[str, object]", items) if all(isinstance(name, str) for name in items) else None
+    items = {name: item for name, item in value.items() if isinstance(name, str)}
+    return items if len(items) == len(value) else None
 
 
 class Problems:

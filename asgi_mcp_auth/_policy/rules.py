@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from math import inf
-from typing import Any, Final, Literal, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple
 
 from asgi_mcp_auth._compat.servers import loaded_proxies, local_name
 from asgi_mcp_auth._mcp.messages import Message, malformed
@@ -68,7 +68,7 @@ def compile_rule(value: object, where: str, problems: Problems) -> Needed:
     if table is not None:
         if unknown := sorted(table.keys() - ScopeRule.__slots__):
             problems.add(where, f"{', '.join(map(show, unknown))} is not part of a rule.", "Remove it.")
-        known = cast("dict[str, Any]", {name: table[name] for name in ScopeRule.__slots__ if name in table})
+        known: dict[str, Any] = {name: table[name] for name in ScopeRule.__slots__ if name in table}
         value = ScopeRule(**known)
     if not isinstance(value, ScopeRule):
         return Needed(compile_scopes(value, where, problems))
@@ -509,9 +509,8 @@ def _check_public_tools(rules: OperationRules, where: str, problems: Problems) -
 
 
 def _annotations(policy: ScopePolicy, where: str, problems: Problems) -> frozenset[str]:
-    given = unchecked(policy.annotate_lists)
-    listed = list(cast("frozenset[object]", given)) if isinstance(given, (set, frozenset)) else given
-    names = problems.strings(listed, f"{where}.annotate_lists")
+    given = policy.annotate_lists
+    names = problems.strings(list(given) if isinstance(given, (set, frozenset)) else given, f"{where}.annotate_lists")
     for name in names:
         if name not in ANNOTATIONS:
             fix = f"Write {', '.join(map(show, ANNOTATIONS))}."

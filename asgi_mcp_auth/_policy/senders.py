@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from asgi_mcp_auth._oauth.challenge import BEARER, CredentialScheme
 from asgi_mcp_auth._oauth.confirmation import CERTIFICATE, DPOP_KEY
@@ -77,9 +77,9 @@ class CompiledSenders:
         return frozenset(member for member, mechanism in known if mechanism is not None)
 
     @property
-    def members(self) -> dict[str, Any]:
+    def members(self) -> dict[str, object]:
         """The members of the metadata document (RFC 9728 section 2)."""
-        members: dict[str, Any] = {}
+        members: dict[str, object] = {}
         if self.certificates is not None:
             members["tls_client_certificate_bound_access_tokens"] = True
         if self.dpop is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
 from asgi_mcp_auth._oauth.json_types import unchecked
@@ -63,11 +63,10 @@ def compile_choice(
     choice: Choose, trust: IssuerSet, where: str, problems: Problems, *, allow_http: bool
 ) -> CompiledChoice:
     """Return the choice compiled. Every problem is added to `problems`."""
-    opaque: Any = choice.opaque
-    if isinstance(opaque, Introspection):
-        opaque = _introspection(opaque, trust, f"{where}.opaque", problems, allow_http=allow_http)
-        settings = cast("Introspection", choice.opaque)
-        if settings.always and choice.jwt is not True:
+    opaque: object = choice.opaque
+    if isinstance(choice.opaque, Introspection):
+        opaque = _introspection(choice.opaque, trust, f"{where}.opaque", problems, allow_http=allow_http)
+        if choice.opaque.always and choice.jwt is not True:
             problems.add(f"{where}.opaque.always", "It has no effect without jwt=True.", "Set always=False.")
     elif opaque is not None and not _is_verifier(opaque):
         fix = "Pass Introspection(...), or an object with an async method verify(credential, request)."

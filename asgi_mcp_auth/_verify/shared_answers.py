@@ -12,11 +12,12 @@ import json
 import logging
 import secrets
 import struct
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth.stores._shared import StoreUse
 
@@ -34,7 +35,7 @@ MAX_CLOCK_DIFFERENCE = 300.0  # seconds that the clock of another process may be
 class SharedAnswer(NamedTuple):
     """An answer: its members, their JSON text, and when it was fetched, in seconds since the epoch."""
 
-    content: dict[str, Any]
+    content: JSONObject
     text: bytes
     fetched_at: float
 
@@ -69,7 +70,7 @@ class SharedAnswers:
             return None
         return SharedAnswer(content, plain[TIME.size :], min(fetched_at, now))
 
-    async def save(self, token: bytes, content: dict[str, Any], fetched_at: float, ttl: float) -> None:
+    async def save(self, token: bytes, content: JSONObject, fetched_at: float, ttl: float) -> None:
         """Keep an answer for `ttl` seconds."""
         text = TIME.pack(fetched_at) + json.dumps(content, separators=(",", ":")).encode("ascii")
         nonce = secrets.token_bytes(NONCE_BYTES)
