@@ -390,6 +390,25 @@ async def test_a_server_without_dpop_is_a_warning_where_the_resource_accepts_it(
     assert ("issuer_without_dpop" in names) is found
 
 
+@pytest.mark.anyio
+@pytest.mark.requirement("RS-152")
+@pytest.mark.parametrize(
+    ("accepts", "announced", "found"),
+    [(True, True, False), (True, None, True), (True, "true", True), (False, None, False)],
+)
+async def test_a_server_without_certificates_is_a_warning_where_the_resource_accepts_them(
+    tmp_path: Any, accepts: bool, announced: Any, found: bool
+) -> None:
+    issuer = Issuer()
+    issuer.metadata["tls_client_certificate_bound_access_tokens"] = announced
+    file = tmp_path / "mcp-auth.toml"
+    source = "[client_certificates]" if accepts else ""
+    file.write_text(f'resource = "https://mcp.example.com/mcp"\nauthorization_servers = ["{issuer.url}"]\n{source}\n')
+    (report,) = await examine([str(file)], http_client=issuer.http_client)
+    names = [finding.code.name for finding in report.findings if finding.severity is WARNING]
+    assert ("issuer_without_mtls" in names) is found
+
+
 def test_a_real_authorization_server() -> None:
     """oidc-provider has no CORS by default; nothing else is wrong."""
     require_authorization_server()

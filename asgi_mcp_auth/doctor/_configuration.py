@@ -84,6 +84,7 @@ async def _check(web: Web, auth: MCPAuth, file: str, token: str | None) -> Async
         if authenticator.introspection is not None:
             yield await _check_introspection(authenticator.introspection)
     trusted = _trusted(resources)
+    with_certificates = [one.identifier for one in resources if one.senders.certificates is not None]
     accepted = {one.identifier: one.senders.dpop.algorithms for one in resources if one.senders.dpop is not None}
     for url in trusted.named:
         web.allow_any_address(url)
@@ -92,7 +93,8 @@ async def _check(web: Web, auth: MCPAuth, file: str, token: str | None) -> Async
             yield finding
     for config, advertised in trusted.issuers.values():
         proofs = {name: algorithms for name, algorithms in accepted.items() if name in advertised}
-        async for finding in check_issuer(web, config, advertised, proofs):
+        certified = [name for name in with_certificates if name in advertised]
+        async for finding in check_issuer(web, config, advertised, proofs, certified):
             yield finding
     for resource in resources:
         async for finding in _check_live(web, resource, token if len(resources) == 1 else None):

@@ -27,6 +27,7 @@ from asgi_mcp_auth.doctor._keys import check_keys, check_lifetime
 from asgi_mcp_auth.doctor._resource_codes import SERVER_INVALID
 from asgi_mcp_auth.doctor._server_metadata import (
     NOTHING,
+    check_certificate_support,
     check_dpop_support,
     check_issuer_member,
     check_provider,
@@ -86,6 +87,7 @@ async def check_issuer(
     config: AuthServerConfig,
     advertised: Mapping[str, Collection[str]] = NOTHING,
     proofs: Mapping[str, Collection[str]] = NOTHING,
+    certified: Collection[str] = (),
 ) -> AsyncIterator[Finding]:
     """Check one authorization server.
 
@@ -94,6 +96,7 @@ async def check_issuer(
         config: The issuer, and the URLs of its metadata and its keys if the configuration names them.
         advertised: The protected resources that trust the server, each with the scopes that it advertises.
         proofs: The resources that accept DPoP, each with the algorithms that it accepts.
+        certified: The resources that accept certificate-bound tokens.
     """
     issuer = config.issuer or ("" if config.metadata is None else config.metadata.issuer)
     why = insecure_url(issuer, allow_http=False)
@@ -119,6 +122,7 @@ async def check_issuer(
             for finding in (
                 *check_server(metadata, subject, advertised),
                 *check_dpop_support(metadata, subject, proofs),
+                *check_certificate_support(metadata, subject, certified),
             ):
                 yield finding
             async for finding in _browsers(web, metadata, search.fetched):

@@ -252,6 +252,14 @@ NO_DPOP: Final = Code(
     "RFC 9449 5.1",
     "Enable DPoP at the authorization server, or list its algorithms in DPoPSettings(algorithms=...).",
 )
+NO_CERTIFICATES: Final = Code(
+    "issuer_without_mtls",
+    WARNING,
+    "the metadata does not announce certificate-bound tokens, which the resource accepts",
+    "Enable certificate-bound access tokens (mutual TLS) at the authorization server.",
+    "RFC 8705 3.3",
+    "Enable certificate-bound access tokens at the authorization server, or remove client_certificates=.",
+)
 NO_ISS: Final = Code(
     "iss_parameter_not_supported",
     INFO,
@@ -272,5 +280,5 @@ ISSUER: Final = (
     *(ISSUER_MISMATCH, TRAILING_SLASH, PKCE, NO_PKCE, NO_S256, NO_CODE, NO_CODE_GRANT, MACHINES_ONLY),
     *(NO_TOKEN_ENDPOINT, REGISTRATION, NO_REGISTRATION, NO_CIMD, NO_DCR, CIMD_WITHOUT_NONE),
     *(RESOURCE_UNKNOWN, RESOURCE_SUPPORTED, RESOURCE_SETTING, RESOURCE_NOT_SUPPORTED, NOT_LISTED),
-    *(SCOPES_NOT_LISTED, NO_DPOP, NO_ISS, PROVIDER, UNUSABLE_PROVIDER),
+    *(SCOPES_NOT_LISTED, NO_DPOP, NO_CERTIFICATES, NO_ISS, PROVIDER, UNUSABLE_PROVIDER),
 )

@@ -133,10 +133,12 @@ async def _check_resource(
         yield finding
     bearer = bearer_challenge(first)
     scopes = (*metadata.scopes, *("" if bearer is None else bearer.params.get("scope", "")).split())
-    algorithms = as_strings((metadata.document or {}).get("dpop_signing_alg_values_supported"))
+    document = metadata.document or {}
+    algorithms = as_strings(document.get("dpop_signing_alg_values_supported"))
+    certified = (url,) if document.get("tls_client_certificate_bound_access_tokens") is True else ()
     proofs = {url: algorithms} if algorithms else {}
     for issuer in metadata.servers[:MAX_SERVERS] if follow else ():
-        async for finding in check_issuer(web, AuthServerConfig(issuer=issuer), {url: scopes}, proofs):
+        async for finding in check_issuer(web, AuthServerConfig(issuer=issuer), {url: scopes}, proofs, certified):
             yield finding
 
 

@@ -6,7 +6,7 @@ Pure: a document in, findings out (RFC 8414, RFC 9207, RFC 8707, MCP authorizati
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -18,7 +18,14 @@ from asgi_mcp_auth.doctor._findings import Code, Finding, Severity, cut, found
 from asgi_mcp_auth.errors import InvalidServerMetadata, printable
 from asgi_mcp_auth.providers import Provider, ResourceSupport, recognise
 
-__all__ = ("check_dpop_support", "check_issuer_member", "check_provider", "check_server", "read_metadata")
+__all__ = (
+    "check_certificate_support",
+    "check_dpop_support",
+    "check_issuer_member",
+    "check_provider",
+    "check_server",
+    "read_metadata",
+)
 
 ENDPOINTS = ("authorization_endpoint", "token_endpoint", "registration_endpoint", "jwks_uri")
 NOTHING: Final[Mapping[str, Collection[str]]] = MappingProxyType({})
@@ -100,6 +107,15 @@ def check_dpop_support(
         if set(algorithms).isdisjoint(listed):
             evidence = f"{cut(resource)} accepts {cut(' '.join(algorithms))}; the metadata lists {cut(listed)}"
             yield found(codes.NO_DPOP, subject, evidence)
+
+
+def check_certificate_support(
+    metadata: AuthorizationServerMetadata, subject: str, certified: Iterable[str]
+) -> Iterator[Finding]:
+    """Check that the server binds tokens to client certificates, for resources that accept them."""
+    announced = metadata.to_dict().get("tls_client_certificate_bound_access_tokens")
+    for resource in certified if announced is not True else ():
+        yield found(codes.NO_CERTIFICATES, subject, cut(resource))
 
 
 def _scopes(
