@@ -392,6 +392,10 @@ class AuthorizationServer:
         """Remove all faults."""
         self._control("POST", "fault", {})
 
+    def log_out(self, subject: str) -> None:
+        """Send the client native a back-channel logout token, and wait for its answer."""
+        self._control("POST", "logout", {"sub": subject})
+
     def private_keys(self) -> list[dict[str, Any]]:
         """Return the private keys (JWK), the one in use first."""
         keys: list[dict[str, Any]] = self._control("GET", "jwks-private")["keys"]
@@ -439,11 +443,13 @@ def authorization_server(
     keys: Sequence[Mapping[str, Any]] | None = None,
     ahead: float = 0.0,
     opaque: bool = False,
+    logout: str = "",
 ) -> Generator[AuthorizationServer, None, None]:
     """Run the authorization server; `path` ("/tenant1") becomes part of the issuer.
 
     Its access tokens are signed with `alg` and live for `ttl` seconds. `port` and `keys` (private
     JWKs, the signer's first) are for one that is restarted; its clock is `ahead` by so many seconds.
+    It sends back-channel logout tokens of the client native to `logout`.
     With `opaque`, only the introspection endpoint explains its tokens, to the client rs.
     See `require_authorization_server` for what it takes.
     """
@@ -457,6 +463,7 @@ def authorization_server(
         "SCOPES": scopes,
         "AHEAD": str(ahead),
         "AT_FORMAT": "opaque" if opaque else "jwt",
+        "LOGOUT": logout,
         **({"KEYS": json.dumps(list(keys))} if keys else {}),
     }
     with (

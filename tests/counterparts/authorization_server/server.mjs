@@ -8,6 +8,7 @@
 //   SCOPES   scopes of every protected resource ("mcp:read mcp:write mcp:admin")
 //   AT_FORMAT  "jwt", or "opaque": tokens that only introspection explains
 //   AHEAD    seconds that its clock is ahead of the real one (0)
+//   LOGOUT   where back-channel logout of the client native is sent (nowhere)
 //   KEYS     private JWKs as a JSON array, the signing key first (a new one)
 //
 // Control API, outside of the issuer's path and of the statistics:
@@ -15,6 +16,7 @@
 //   POST /__control/rotate        {"mode": "stage" | "roll" | "drop" | "replace"}
 //   POST /__control/fault         {"path", "times" (always), "delay_ms", "destroy" or "status",
 //                                 "headers", "body"}; {} removes all faults
+//   POST /__control/logout        {"sub"}: send the client native a back-channel logout token
 //   GET  /__control/jwks-private  the private keys, to sign bad tokens with a good key
 
 import crypto from 'node:crypto';
@@ -126,7 +128,8 @@ function newProvider() {
       // "native": any port will do in the redirect URI.
       { client_id: 'native', application_type: 'native', token_endpoint_auth_method: 'none',
         redirect_uris: ['http://127.0.0.1/callback'],
-        grant_types: ['authorization_code', 'refresh_token'] },
+        grant_types: ['authorization_code', 'refresh_token'],
+        ...(process.env.LOGOUT ? { backchannel_logout_uri: process.env.LOGOUT } : {}) },
     ],
     // One algorithm for everything: ID tokens default to RS256, which would need a second key.
     clientDefaults: { id_token_signed_response_alg: ALG, introspection_signed_response_alg: ALG },
@@ -135,6 +138,8 @@ function newProvider() {
     // bound to those they asked for, which would end every later step-up: hence no scope.
     scopes: ['openid', 'offline_access', ...SCOPES.split(' ')],
     extraClientMetadata: { properties: ['x'], validator: (c, k, v, client) => delete client.scope },
+    // Its own dispatcher refuses loopback, where the receivers of back-channel logout are.
+    fetch: (url, { dispatcher, ...options }) => globalThis.fetch(url, options),
     responseTypes: ['code'],
     pkce: { required: () => true },
     issueRefreshToken: (ctx, client) => client.grantTypeAllowed('refresh_token'),
@@ -150,6 +155,7 @@ function newProvider() {
     features: {
       devInteractions: { enabled: false }, // HTML forms; see interact()
       clientCredentials: { enabled: true },
+      backchannelLogout: { enabled: Boolean(process.env.LOGOUT) },
       dPoP: { enabled: true }, // a token request with a proof gets a bound token
       introspection: { enabled: true },
       jwtIntrospection: { enabled: true },
@@ -215,6 +221,9 @@ async function control(req, res, action) {
   } else if (action === 'fault') {
     faults = input.path ? [...faults, { times: Infinity, ...input }] : [];
     reply(res, 200, faults);
+  } else if (action === 'logout') {
+    await (await provider.Client.find('native')).backchannelLogout(input.sub, 'session');
+    reply(res, 200, {});
   } else if (action === 'jwks-private') {
     reply(res, 200, { keys });
   } else {
