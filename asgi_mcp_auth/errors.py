@@ -454,7 +454,7 @@ class ExchangeReason(StrEnum):
 
 
 class ExchangeError(MCPAuthError):
-    """A token for an upstream API that could not be had, or must not be sent.
+    """A failure to get a token for an upstream API, or to send the token to a destination that is not allowed.
 
     If the app lets the exception pass before it has responded, the middleware answers with `refusal()`.
 

@@ -57,7 +57,7 @@ ANY_ORIGIN = ((b"access-control-allow-origin", b"*"),)
 
 
 class ProtectedApp:
-    """An ASGI app in front of another one, which handles what a protected resource must handle.
+    """An ASGI app that checks credentials, serves metadata, and runs another app for the admitted requests.
 
     Args:
         app: Any ASGI 3 app.

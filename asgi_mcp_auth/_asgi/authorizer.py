@@ -123,7 +123,7 @@ class Authorizer:
         self.admits_anonymous = bool(self._rules.public_methods)
 
     def admit_path(self, route: Route, request: RequestInfo, verified: Verified) -> Admission | Refusal:
-        """Return the decision that the path alone makes."""
+        """Admit or refuse a request by the rule of its path; neither body nor hook is asked."""
         requirement = route.requirement
         if requirement.strength is None and requirement.met_by(verified.auth_info.scopes):
             return UNCHANGED
@@ -132,7 +132,7 @@ class Authorizer:
     async def admit_message(
         self, route: Route, request: RequestInfo, receive: Receive, verified: Verified
     ) -> Admission | Refusal:
-        """Return the decision that the path, the operations in the body, the hook and the session make."""
+        """Admit or refuse a request by its path, the operations in its body, the hook and the session."""
         if request.is_websocket:
             if self._restricts:  # the messages of a websocket are not read
                 found = "operation rules cannot be applied to a websocket"

@@ -60,8 +60,8 @@ class MountCheck:
     """Detects where one middleware is mounted, and warns if clients cannot reach what they need there.
 
     Attributes:
-        own_root_path: The root path that `FastAPI(root_path=...)` sets below the middleware, which is stripped from
-            the path nevertheless; or an empty string.
+        own_root_path: The prefix of `FastAPI(root_path=...)` if the protected app is such an app, else an empty
+            string. The app removes this prefix from the path, but the scope does not contain it yet.
     """
 
     def __init__(self, app: object, config: CompiledConfig, warnings: Warnings) -> None:

@@ -1,1 +1,1 @@
-"""Fetching metadata documents and key sets, cached and refreshed. The one room that waits on the network."""
+"""Metadata documents and key sets, fetched and cached. Every request to an authorization server is sent here."""

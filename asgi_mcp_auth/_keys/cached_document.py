@@ -99,9 +99,10 @@ class CachedDocument(Generic[T]):
         return self.state is STATIC
 
     def overdue(self, now: float) -> bool:
-        """Return whether a due or stale document must be refreshed before it is used.
+        """Return whether requests must wait for a refresh of an expired document.
 
-        It must if the last fetch was cancelled, and `MAX_BACKGROUND_SECONDS` after its expiry and the last fetch.
+        They wait if the last fetch was cancelled, or if `MAX_BACKGROUND_SECONDS` have passed since the document expired
+        and since the last failed fetch.
         """
         state = self.state
         return self.error is CUT_OFF or now - max(state.fresh_until, state.failed_at) >= MAX_BACKGROUND_SECONDS

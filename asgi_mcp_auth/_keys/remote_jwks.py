@@ -347,7 +347,7 @@ class RemoteJWKS:
             url: The URL of the endpoint.
             read: Reads the response.
             is_configured: Whether the configuration names the URL. Hosts that only the metadata names must be public.
-            request: `headers` and `content`.
+            request: The header fields and the content.
         """
         is_vouched = is_configured or any(
             same_place(url, own) for own in (self.issuer, self._config.metadata_url or "")

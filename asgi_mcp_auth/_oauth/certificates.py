@@ -21,7 +21,6 @@ MAX_FIELD = 32 * 1024
 MAX_ELEMENTS = 16
 BEGIN, END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 SEQUENCE, LONG_FORM, MAX_LENGTH_BYTES = 0x30, 0x80, 4
-SHA256_BYTES = 32
 
 # Envoy quotes a value with `,`, `;` or `=`, and writes `"` as `\"` in it.
 _PAIR = re.compile(rb'([A-Za-z]{1,16})=(?:"((?:[^"\\]|\\.)*)"|([^",;=]*))([,;]|\Z)')

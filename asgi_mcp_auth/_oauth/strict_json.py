@@ -170,10 +170,10 @@ def load_value(
 def load_object(
     data: bytes, *, max_depth: int = MAX_DEPTH, max_values: int = MAX_VALUES, max_containers: int = MAX_VALUES
 ) -> JSONObject:
-    """Decode one JSON object. The arguments and exceptions are those of `load_value`.
+    """Decode one JSON object; the arguments are those of `load_value`.
 
     Raises:
-        JSONRefused: The value is not an object either.
+        JSONRefused: As `load_value`, and if the value is not an object.
     """
     value = load_value(data, max_depth=max_depth, max_values=max_values, max_containers=max_containers)
     if not isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""Token exchange as requests and answers (RFC 8693), with on-behalf-of of Microsoft Entra ID; and destinations.
+"""Requests and answers of token exchange (RFC 8693) and of Entra ID's on-behalf-of grant, and allowed destinations.
 
-The functions are pure. Nothing here keeps the subject token: a request becomes a form when the token is at hand.
+The functions are pure. A request does not contain the subject token, which is passed when the form is made.
 """
 
 from __future__ import annotations

@@ -211,7 +211,7 @@ class _Prefixes(Generic[T]):
 
 
 class Verdict(NamedTuple):
-    """What holds for a path.
+    """The decision about one path: its resource, and the rules that apply.
 
     Attributes:
         owner: The index of the owning resource; None if no resource owns the path.

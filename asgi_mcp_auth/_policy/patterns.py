@@ -27,7 +27,7 @@ class Pattern(NamedTuple):
         text: What the user wrote.
         glob: The name with a `*` for each wildcard.
         template: Whether the name is a URI template: its wildcards do not match a `/`.
-        open: Whether one more wildcard at the end of a template matches anything.
+        open: Whether a template ends with an expression that matches any rest of the name, `/` included.
     """
 
     text: str

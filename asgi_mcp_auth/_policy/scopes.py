@@ -21,7 +21,7 @@ class StepUpRequirement(NamedTuple):
     max_age: int | None = None
 
     def met_by(self, claims: Mapping[str, object], now: float, leeway: float) -> bool:
-        """Return whether a token's claims meet the requirement; a required claim that is missing does not."""
+        """Return whether a token's claims meet the requirement; False if a required claim is missing."""
         if self.acr_values and claims.get("acr") not in self.acr_values:
             return False
         if self.max_age is None:

@@ -18,7 +18,7 @@ __all__ = ("MAX_CLAIMS", "Kind", "Watermark", "Watermarks", "decode", "encode", 
 
 
 class Kind(StrEnum):
-    """What the key of a watermark is made of, apart from the issuer. The value is the first byte of a record."""
+    """What a watermark is about: the key is a digest of the issuer and of this. The value starts each record."""
 
     TOKEN = "t"
     SESSION = "s"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 
 class Watermark(NamedTuple):
-    """The tokens with this key that were issued before a time.
+    """All tokens with one key that were issued before one time are revoked, or cached answers about them are old.
 
     Attributes:
         kind: What the key is made of.

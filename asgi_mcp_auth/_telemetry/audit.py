@@ -143,7 +143,7 @@ class AuditLog:
 
     @property
     def is_dropped(self) -> bool:
-        """Whether the logger drops every line now; never with a sink."""
+        """Whether the logger is set to drop every line; False if a sink is set."""
         return self._is_logged and not logger.isEnabledFor(logging.INFO)
 
     def wants(self, outcome: Outcome, has_resource: bool, operations: Sequence[Named]) -> bool:

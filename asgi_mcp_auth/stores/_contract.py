@@ -108,8 +108,8 @@ class LogStore(Store, Protocol):
     async def read_from(self, log: str, position: str, *, limit: int = 1000, wait: float = 0.0) -> LogPage:
         """Return at most `limit` entries after `position`, oldest first; "" is the position before the first entry.
 
-        If there is none, wait for one for at most `wait` seconds, and return as soon as there is one. An empty page
-        has the position that was passed, or "" if the log restarted. Entries whose time is over may be returned.
+        If there is no such entry, wait at most `wait` seconds for the first one. An empty page has the position that
+        was passed, or "" if the log restarted. Entries whose time is over may be returned.
         """
         ...
 

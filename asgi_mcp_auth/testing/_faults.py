@@ -75,7 +75,7 @@ async def stall(fault: Fault, receive: Any) -> None:
 
 
 async def send_slowly(answer: Response, fault: Fault, send: Any) -> None:
-    """Send a response in chunks: byte by byte with pauses for a trickle, and incomplete for a cut."""
+    """Send a response in chunks. The fault `trickle` sends single bytes with pauses, and `cut` sends no body."""
     await send({"type": "http.response.start", "status": answer.status, "headers": list(answer.headers)})
     if fault.cut:  # the app ends with an incomplete response, so that the server closes the connection
         await send({"type": "http.response.body", "body": b"", "more_body": True})
