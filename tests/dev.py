@@ -142,8 +142,8 @@ class Session:
     async def token(self, grant_type: str, **params: Any) -> httpx.Response:
         """Send a token request."""
         form = {name: value for name, value in ({"grant_type": grant_type} | params).items() if value is not ...}
-        auth = form.pop("auth", None)
-        return await self.post("/token", data=form, auth=auth)
+        auth, headers = form.pop("auth", None), form.pop("headers", None)
+        return await self.post("/token", data=form, auth=auth, headers=headers)
 
     async def exchange(self, client: str, secret: str, /, **changes: Any) -> httpx.Response:
         """Exchange a code, with changes."""

@@ -80,6 +80,19 @@ async def test_a_malformed_certificate_is_an_invalid_request(value: str) -> None
     assert error_of(await grant(dev_server(clients=[CLIENT]), ("client-cert", value))) == (400, "invalid_request")
 
 
+async def test_the_refresh_token_of_a_public_client_is_bound_to_its_certificate() -> None:
+    fields = {"client-cert": OWN.field()}
+    async with Session(dev_server(clients=[CLIENT])) as session:
+        client = (await session.register())["client_id"]
+        answer = await session.authorize(client, scope="mcp:read offline_access")
+        tokens = (await session.exchange(client, answer["code"], headers=fields)).json()
+        for other in ({}, {"client-cert": ClientCertificate().field()}):
+            refused = await session.refresh(client, tokens["refresh_token"], headers=other)
+            assert error_of(refused) == (400, "invalid_grant")
+        again = (await session.refresh(client, tokens["refresh_token"], headers=fields)).json()
+    assert claims_of(again["access_token"])["cnf"] == {"x5t#S256": OWN.thumbprint}
+
+
 async def test_a_token_may_be_bound_to_a_key_and_a_certificate() -> None:
     issuer = Issuer(algorithms=("ES256",))
     proof = issuer.prove("POST", f"{BASE}/token")

@@ -46,7 +46,7 @@ class Code:
 
 @dataclass(slots=True, kw_only=True)
 class RefreshToken:
-    """A refresh token. A used token is kept, so that its reuse is detected. `jkt` is the key that it is bound to."""
+    """A refresh token. A used token is kept, so that reuse is detected. `jkt` is the client's key or certificate."""
 
     grant: Grant
     expires_at: float

@@ -34,6 +34,11 @@ class Sender(NamedTuple):
     certificate: str | None
 
     @property
+    def thumbprint(self) -> str | None:
+        """What the refresh token of a client without a secret is bound to."""
+        return self.jkt or self.certificate
+
+    @property
     def token_type(self) -> str:
         """The type of the client's access tokens."""
         return "Bearer" if self.jkt is None else "DPoP"

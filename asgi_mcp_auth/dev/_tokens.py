@@ -116,8 +116,8 @@ def _from_refresh_token(core: Core, client: Client, params: Params, sender: Send
         raise _invalid_grant("The grant was revoked.")
     if core.now >= token.expires_at:
         raise _invalid_grant("The refresh token has expired.")
-    if token.jkt is not None and token.jkt != sender.jkt:
-        raise _invalid_grant("The refresh token is bound to the key of another DPoP proof.")
+    if token.jkt is not None and token.jkt != sender.thumbprint:
+        raise _invalid_grant("The refresh token is bound to another DPoP key or client certificate.")
     policy = core.options.policy
     resources = policy.narrowed_resources(params.all("resource"), grant.resources)
     scopes = policy.narrowed_scopes(params.get("scope"), grant.granted).scopes
@@ -136,9 +136,9 @@ def _from_credentials(core: Core, client: Client, params: Params, sender: Sender
 
 
 def _new_refresh_token(core: Core, client: Client, grant: Grant, sender: Sender) -> str:
-    """Return a new refresh token. That of a client without a secret is bound to its key (RFC 9449 section 5)."""
+    """Return a new refresh token. Those of public clients are bound (RFC 9449 section 5, RFC 8705 section 4)."""
     expires_at = core.now + core.options.refresh_lifetime
-    bound_to = sender.jkt if client.secret is None else None
+    bound_to = sender.thumbprint if client.secret is None else None
     return core.grants.new_refresh_token(RefreshToken(grant=grant, expires_at=expires_at, jkt=bound_to))
 
 
