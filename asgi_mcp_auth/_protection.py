@@ -24,6 +24,7 @@ from asgi_mcp_auth._policy.api_key_file import API_KEY_ISSUER
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, CompiledIntrospection
+from asgi_mcp_auth._signals.poller import Poller
 from asgi_mcp_auth._signals.receiver import Receiver
 from asgi_mcp_auth._signals.revocations import Revocations
 from asgi_mcp_auth._telemetry.audit import AuditLog
@@ -74,6 +75,7 @@ class Protection:
         store: The store that processes share; None if there is none.
         revocations: The revocations that the process knows; None if revocation is off.
         receiver: Receives security events; None without `event_transmitters`.
+        poller: Fetches security events in the background; None without `poll_endpoint`.
         exchanger: Exchanges callers' tokens; None without `token_exchange`.
         post_stream_grace: Seconds that an event stream which answers a POST may outlive its token.
         identify_public: Whether a token that is sent to a public path is verified.
@@ -99,6 +101,7 @@ class Protection:
     store: SharedStore | None
     revocations: Revocations | None
     receiver: Receiver | None
+    poller: Poller | None
     exchanger: Exchanger | None
     post_stream_grace: float
     identify_public: bool
@@ -305,6 +308,7 @@ class ProtectionBuilder:
         if config.republishes:
             republished = self.key_sets.named(config.resources[0].trust.named[0])
         make = make_verifier or self._make_verifier
+        receiver = self._make_receiver(config)
         authenticators = tuple(
             Authenticator(
                 resource.schemes,
@@ -332,7 +336,8 @@ class ProtectionBuilder:
             warnings=self.warnings,
             store=self.store,
             revocations=self.revocations,
-            receiver=self._make_receiver(config),
+            receiver=receiver,
+            poller=self._make_poller(receiver),
             exchanger=self._make_exchanger(config),
             post_stream_grace=options["post_stream_grace"],
             identify_public=options["identify_public"],
@@ -412,6 +417,11 @@ class ProtectionBuilder:
             hooks=self.hooks,
             on_event=self.options["on_security_event"],
         )
+
+    def _make_poller(self, receiver: Receiver | None) -> Poller | None:
+        if receiver is None or not receiver.polled or self.store is None:
+            return None
+        return Poller(receiver, StoreUse(self.store, Use.REVOCATION), self.clock)
 
     def _make_exchanger(self, config: CompiledConfig) -> Exchanger | None:
         if not config.exchanges:

@@ -600,6 +600,10 @@ class EventTransmitter:
         authorization: The value of the field `Authorization` that its requests must have. In a file, refer to it with
             `from_env` or `from_file`. Default: None, for any.
         verification_state: The `state` that verification events must have. Default: None, for any.
+        poll_endpoint: The URL from which security events are fetched (RFC 8936), by one process of the fleet, once the
+            lifespan of the app has started. Default: None, for push delivery only.
+        poll_token: The bearer token for `poll_endpoint`. In a file, refer to it with `from_env` or `from_file`.
+            Default: None.
     """
 
     issuer: str
@@ -614,6 +618,8 @@ class EventTransmitter:
     email_claim: str | None = None
     authorization: str | None = field(default=None, repr=False)
     verification_state: str | None = field(default=None, repr=False)
+    poll_endpoint: str | None = None
+    poll_token: str | None = field(default=None, repr=False)
 
 
 DPoPMode = Literal["off", "allowed", "required"]

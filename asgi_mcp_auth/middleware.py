@@ -373,6 +373,8 @@ class ProtectedApp:
     async def _warm_up(self) -> None:
         if self._protection.revocations is not None:
             self._protection.revocations.start()
+        if self._protection.poller is not None:
+            self._protection.poller.start()
         await self._protection.key_sets.warm_up()
         await self._protection.probe_store()
         self._protection.log_start()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 import anyio
+import httpx
 import pytest
 from harness import ISS, Answer, Clock, R, RecordingApp, bearer, call, protect, token
 from starlette.applications import Starlette
@@ -15,7 +17,11 @@ from starlette.routing import Mount, Route
 
 from asgi_mcp_auth import ConfigurationError, EventTransmitter, MCPAuthMiddleware, MemoryStore, SecurityEvent
 from asgi_mcp_auth._asgi import events_app as events_app_module
+from asgi_mcp_auth._oauth.strict_json import JSONRefused
+from asgi_mcp_auth._signals import poller as poller_module
 from asgi_mcp_auth._signals import receiver as receiver_module
+from asgi_mcp_auth.config import AuthServerConfig
+from asgi_mcp_auth.errors import DiscoveryError
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
 pytestmark = [pytest.mark.anyio]
@@ -330,6 +336,108 @@ async def test_the_app_is_served_on_a_public_path(issuer: Issuer) -> None:
     assert await status_of(site, token(issuer)) == 401
 
 
+class Polled:
+    """A transmitter in process that is asked for events (RFC 8936)."""
+
+    def __init__(self, issuer: Issuer) -> None:
+        self.issuer = issuer
+        self.events: dict[str, object] = {}
+        self.asked: list[dict[str, Any]] = []
+        self.authorization: list[str | None] = []
+        self.answer: httpx.Response | None = None
+
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.MockTransport(self.respond))
+
+    def respond(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(json.loads(request.content))
+        self.authorization.append(request.headers.get("authorization"))
+        if self.answer is not None:
+            return self.answer
+        for token_id in [*self.asked[-1].get("ack", ()), *self.asked[-1].get("setErrs", ())]:
+            self.events.pop(token_id)
+        return httpx.Response(200, json={"sets": self.events, "moreAvailable": False})
+
+
+def polling(polled: Polled, store: MemoryStore, **options: Any) -> MCPAuthMiddleware:
+    issuer = polled.issuer
+    known = EventTransmitter(
+        issuer=ISS,
+        audiences=[US],
+        jwks=issuer.jwks(),
+        poll_endpoint="https://auth.example.com/poll",
+        poll_token="secret",
+    )
+    servers = [AuthServerConfig(issuer=ISS, jwks=issuer.jwks())]
+    changes: dict[str, Any] = {"authorization_servers": servers, "http_client": polled.client}
+    return guarded(issuer, store, event_transmitters=[known], **(changes | options))
+
+
+@pytest.mark.every_loop
+@pytest.mark.requirement("RV-8")
+async def test_events_are_fetched_in_the_background_by_one_process(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller_module, "POLL_SECONDS", 0.02)
+    store, polled = MemoryStore(), Polled(issuer)
+    apps = [polling(polled, store), polling(polled, store)]
+    raw = token(issuer)
+    assert [await status_of(app, raw) for app in apps] == [200, 200]
+    polled.events = {
+        "good": issuer.event(US, REVOKED, ALICE),
+        "foreign": issuer.event("https://other.example", REVOKED, ALICE),
+        "garbage": 5,
+    }
+    for app in apps:
+        poller = app.auth._protection.poller
+        assert poller is not None
+        poller.start()
+        poller.start()
+    with anyio.fail_after(2):
+        while polled.events or [await status_of(app, raw) for app in apps] != [401, 401]:
+            await anyio.sleep(0.01)
+    [answered] = [asked for asked in polled.asked if asked.get("ack")]
+    assert answered["ack"] == ["good"]
+    assert {name: error["err"] for name, error in answered["setErrs"].items()} == {
+        "foreign": "invalid_audience",
+        "garbage": "invalid_request",
+    }
+    assert set(polled.authorization) == {"Bearer secret"}
+    assert len(polled.asked) <= 10
+
+
+@pytest.mark.requirement("RV-8")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(httpx.Response(500), id="an error"),
+        pytest.param(httpx.Response(200, content=b"[]"), id="no object"),
+        pytest.param(httpx.Response(200, content=b"x" * 2_000_001), id="too large"),
+    ],
+)
+async def test_answers_that_are_no_events_are_errors(answer: httpx.Response, issuer: Issuer) -> None:
+    polled = Polled(issuer)
+    polled.answer = answer
+    poller = polling(polled, MemoryStore()).auth._protection.poller
+    assert poller is not None
+    [source] = poller._receiver.polled
+    with pytest.raises((DiscoveryError, JSONRefused)):
+        await poller.poll_once(source, {})
+
+
+@pytest.mark.requirement("RV-8")
+async def test_an_event_that_cannot_be_stored_gets_no_answer(issuer: Issuer) -> None:
+    store, polled = Failing(), Polled(issuer)
+    poller = polling(polled, store).auth._protection.poller
+    assert poller is not None
+    [source] = poller._receiver.polled
+    polled.events = {"e1": issuer.event(US, REVOKED, ALICE)}
+    store.fails = True
+    assert await poller.poll_once(source, {}) == ({"ack": [], "setErrs": {}}, False)
+    store.fails = False
+    assert await poller.poll_once(source, {}) == ({"ack": ["e1"], "setErrs": {}}, False)
+
+
 @pytest.mark.parametrize(
     ("options", "where"),
     [
@@ -350,6 +458,16 @@ async def test_the_app_is_served_on_a_public_path(issuer: Issuer) -> None:
             {"event_transmitters": [EventTransmitter(issuer=ISS, audiences=[US], email_claim="")]},
             "event_transmitters[0].email_claim",
             id="an empty claim",
+        ),
+        pytest.param(
+            {"event_transmitters": [EventTransmitter(issuer=ISS, audiences=[US], poll_endpoint="http://a.example/")]},
+            "event_transmitters[0].poll_endpoint",
+            id="plain http",
+        ),
+        pytest.param(
+            {"event_transmitters": [EventTransmitter(issuer=ISS, audiences=[US], poll_token="x")]},
+            "event_transmitters[0].poll_token",
+            id="a token without endpoint",
         ),
         pytest.param({"on_security_event": 5}, "on_security_event", id="a hook that cannot be called"),
         pytest.param({"revocation": False, "session_binding": True}, "event_transmitters", id="without revocation"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
 from asgi_mcp_auth._oauth.urls import Url
 from asgi_mcp_auth._policy.issuers import IssuerSet, TrustedIssuer, compile_issuer
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
@@ -25,6 +26,8 @@ class CompiledTransmitter:
         email_claim: The claim of tokens that subjects of format `email` are compared with.
         authorization: The `Authorization` field of its requests; None if it sends none.
         verification_state: The `state` of its verification events; None accepts any.
+        poll_endpoint: The URL from which its events are fetched; None if it pushes them.
+        poll_token: The bearer token for that URL.
     """
 
     trusted: TrustedIssuer
@@ -34,6 +37,8 @@ class CompiledTransmitter:
     email_claim: str | None = None
     authorization: str | None = field(default=None, repr=False)
     verification_state: str | None = field(default=None, repr=False)
+    poll_endpoint: str | None = None
+    poll_token: str | None = field(default=None, repr=False)
 
     @property
     def issuer(self) -> str:
@@ -93,10 +98,14 @@ def _compile(
             if issuer not in known:
                 fix = "Set token_issuers to the issuers whose tokens the transmitter may revoke."
                 problems.add(f"{where}.token_issuers", f"No resource trusts {show(issuer)}.", fix)
-    for name in ("email_claim", "authorization", "verification_state"):
+    for name in ("email_claim", "authorization", "verification_state", "poll_token"):
         value: object = getattr(one, name)
         if value is not None and (not isinstance(value, str) or not value):
             problems.add(f"{where}.{name}", "The value is not a non-empty string.", "Set a string, or remove it.")
+    if one.poll_endpoint is not None and (why := insecure_url(one.poll_endpoint, allow_http=allow_http)) is not None:
+        problems.add(f"{where}.poll_endpoint", f"{show(one.poll_endpoint)} {why}.", ALLOW_HTTP)
+    if one.poll_token is not None and one.poll_endpoint is None:
+        problems.add(f"{where}.poll_token", "It has no effect without poll_endpoint.", "Set poll_endpoint.")
     trusted = compile_issuer(
         AuthServerConfig(
             issuer=one.issuer,
@@ -123,4 +132,6 @@ def _compile(
         email_claim=one.email_claim,
         authorization=one.authorization,
         verification_state=one.verification_state,
+        poll_endpoint=one.poll_endpoint,
+        poll_token=one.poll_token,
     )

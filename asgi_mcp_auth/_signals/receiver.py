@@ -29,7 +29,7 @@ from asgi_mcp_auth.decisions import RecordBudget
 from asgi_mcp_auth.errors import InvalidToken, Reason, Refusal, Unavailable, printable
 from asgi_mcp_auth.stores._shared import StoreUse
 
-__all__ = ("OnSecurityEvent", "Receiver")
+__all__ = ("OnSecurityEvent", "Receiver", "Source")
 
 logger = logging.getLogger("asgi_mcp_auth.events")
 
@@ -37,7 +37,7 @@ OnSecurityEvent = Callable[[SecurityEvent], object]
 EVENTS_PER_MINUTE = 6000  # of one transmitter, in one process; the next ones are delivered again later
 
 
-class _Source:
+class Source:
     """A transmitter with its keys and its rate limit."""
 
     def __init__(self, compiled: CompiledTransmitter, keys: RemoteJWKS) -> None:
@@ -70,8 +70,10 @@ class Receiver:
         hooks: HookCaller,
         on_event: OnSecurityEvent | None,
     ) -> None:
-        self._sources = {one.issuer: _Source(one, keys_of(one)) for one in transmitters}
+        self._sources = {one.issuer: Source(one, keys_of(one)) for one in transmitters}
         self._revocations = revocations
+        self.polled = [one for one in self._sources.values() if one.compiled.poll_endpoint is not None]
+        """The transmitters that are asked for events."""
         self._use = use
         self._clock = clock
         self._hooks = hooks
@@ -85,10 +87,22 @@ class Receiver:
             EventRefusedError: The event is not accepted.
             Unavailable: The event cannot be verified or stored now; the transmitter has to deliver it again.
         """
+        await self._receive(body, lambda one: _check_authorization(authorization, one.authorization))
+
+    async def receive_polled(self, body: bytes, issuer: str) -> None:
+        """Receive a Security Event Token that was fetched from its transmitter. Raises as `receive_event`."""
+
+        def check(one: CompiledTransmitter) -> None:
+            if one.issuer != issuer:
+                raise EventRefusedError("invalid_issuer", "The iss is not the transmitter that was asked")
+
+        await self._receive(body, check)
+
+    async def _receive(self, body: bytes, check: Callable[[CompiledTransmitter], None]) -> None:
         try:
             jws = parse_event(body)
             source = self._source(jws, needs=lambda one: bool(one.audiences))
-            _check_authorization(authorization, source.compiled.authorization)
+            check(source.compiled)
             await self._verify(jws, source)
             audiences, leeway = source.compiled.audiences, source.compiled.trusted.rules.leeway
             event = check_event(jws.claims, audiences=audiences, now=self._clock(), leeway=leeway)
@@ -110,14 +124,14 @@ class Receiver:
             self._log(refused)
             raise
 
-    def _source(self, jws: CompactJWS, *, needs: Callable[[CompiledTransmitter], bool]) -> _Source:
+    def _source(self, jws: CompactJWS, *, needs: Callable[[CompiledTransmitter], bool]) -> Source:
         issuer: object = jws.claims.get("iss")
         source = self._sources.get(issuer) if isinstance(issuer, str) else None
         if source is None or not needs(source.compiled):
             raise EventRefusedError("invalid_issuer", "The iss is not a configured transmitter")
         return source
 
-    async def _verify(self, jws: CompactJWS, source: _Source) -> None:
+    async def _verify(self, jws: CompactJWS, source: Source) -> None:
         """Check the signature. Nothing else of the token is trusted before."""
         rules, header = source.compiled.trusted.rules, jws.header
         if header.alg not in rules.algorithms:
