@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
+from typing import Annotated, Literal, NamedTuple, TypedDict, cast
 
 from asgi_mcp_auth._keys.http import ClientFactory
 from asgi_mcp_auth._keys.key_cache import unfit_directory
@@ -154,7 +154,7 @@ def _an_audit_sink(value: object, name: str, problems: Problems) -> None:
 class Option(NamedTuple):
     """What is declared about one option beside its name and type."""
 
-    default: Any
+    default: object
     meaning: str
     check: Check = anything
 
@@ -601,11 +601,11 @@ STORE_USERS = ("session_binding", "revocation")
 class Declared(NamedTuple):
     """One declared option: its type and the rest of its declaration."""
 
-    hint: Any
+    hint: object
     option: Option
 
 
-def declared(options: type[Any]) -> dict[str, Declared]:
+def declared(options: type[object]) -> dict[str, Declared]:
     """Return the options that a `TypedDict` declares, by name."""
     return {name: Declared(hint.__origin__, hint.__metadata__[0]) for name, hint in options.__annotations__.items()}
 
@@ -618,7 +618,7 @@ def check_options(options: Mapping[str, object], protected_resources: object, pr
             close = get_close_matches(name, [*known, *declared(ShorthandOptions)], 1)
             fix = f"Did you mean {close[0]}?" if close else f"Known options: {', '.join(known)}."
             problems.add(name, "Unknown option.", fix)
-    complete: dict[str, Any] = {name: options.get(name, option.default) for name, (_, option) in known.items()}
+    complete: dict[str, object] = {name: options.get(name, option.default) for name, (_, option) in known.items()}
     for name, (_, option) in known.items():
         option.check(complete[name], name, problems)
     if complete["audit"] == "required" and complete["audit_sink"] is None:
@@ -666,6 +666,6 @@ def _check_store(options: Mapping[str, object], protected_resources: object, pro
         problems.add("store", "Nothing uses the store.", f"Set {' or '.join(STORE_USERS)} or dpop, or remove it.")
 
 
-def documentation(options: type[Any]) -> str:
+def documentation(options: type[object]) -> str:
     """Return the options as the lines of an `Args:` section."""
     return "\n".join(f"    {name}: {option.meaning}" for name, (_, option) in declared(options).items())

@@ -39,7 +39,7 @@ def load_app(app: str, config: str | os.PathLike[str] | None = None) -> MCPAuthM
         raise _for_gunicorn(error) from None
 
 
-def _imported(app: object) -> Any:
+def _imported(app: object) -> object:
     if not isinstance(app, str):
         raise ConfigurationError([Problem("app", f"{show(app)} is not an import string.", "Write 'module:attribute'.")])
     try:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol, get_args
+from typing import TYPE_CHECKING, get_args
 
 from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
 from asgi_mcp_auth._policy.problems import Problems, show
-from asgi_mcp_auth.config import IntrospectionMethod
+from asgi_mcp_auth.config import Introspection, IntrospectionMethod, TokenExchange
 
 if TYPE_CHECKING:
     from jwt.algorithms import AllowedPrivateKeys
 
-__all__ = ("ENDPOINT_RANGES", "ClientSettings", "check_values", "compile_credentials")
+__all__ = ("ENDPOINT_RANGES", "check_values", "compile_credentials")
 
 METHODS = get_args(IntrospectionMethod)
 METHOD_OF: Mapping[str, IntrospectionMethod] = {
@@ -29,34 +29,7 @@ ENDPOINT_RANGES: Mapping[str, tuple[float, float]] = {
 }
 COUNTS = ("cache_size", "max_concurrency", "max_queue")
 
-
-class ClientSettings(Protocol):
-    """The settings that `Introspection` and `TokenExchange` have in common."""
-
-    @property
-    def client_id(self) -> str | None:
-        """The client id."""
-        ...
-
-    @property
-    def private_key(self) -> str | None:
-        """The private key in PEM."""
-        ...
-
-    @property
-    def key_id(self) -> str | None:
-        """The `kid` of the private key."""
-        ...
-
-    @property
-    def algorithm(self) -> str:
-        """The algorithm of the private key."""
-        ...
-
-    @property
-    def auth_method(self) -> IntrospectionMethod | None:
-        """The method; None for the one that fits the secret."""
-        ...
+ClientSettings = Introspection | TokenExchange
 
 
 def check_values(

@@ -13,7 +13,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, show
 from asgi_mcp_auth._settings.reader import Field, Reader, UnusableError, shapes_of, suggest
@@ -35,7 +35,7 @@ NAME = r"[^\W\d]\w*"
 _IMPORT_STRING = re.compile(rf"(?P<module>{NAME}(?:\.{NAME})*):(?P<attribute>{NAME}(?:\.{NAME})*)(?P<call>\(\))?")
 
 
-def import_object(text: str) -> Any:
+def import_object(text: str) -> object:
     """Return the object that an import string names; with `()`, call it without arguments and return the result.
 
     Raises:
@@ -48,7 +48,7 @@ def import_object(text: str) -> Any:
         raise UnusableError(f"{show(text)} is not an import string.", fix)
     module = match["module"]
     try:
-        found: Any = importlib.import_module(module)
+        found: object = importlib.import_module(module)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if missing != module and not module.startswith(missing + "."):
@@ -68,7 +68,7 @@ def import_object(text: str) -> Any:
     return found()
 
 
-def object_of(text: str) -> Any:
+def object_of(text: str) -> object:
     """Return the store at the URL of a database, or the object that an import string names; see `import_object`."""
     if not is_redis_url(text):
         return import_object(text)
@@ -84,7 +84,7 @@ PREFIX = "MCP_AUTH_"
 MAX_FILE_BYTES = 1024 * 1024
 
 
-def settings_of(settings: type[Any]) -> dict[str, Field]:
+def settings_of(settings: type[object]) -> dict[str, Field]:
     """Return every setting of a configuration file by name, as a `TypedDict` of `Option` declares them."""
     return {
         name: Field(name, shapes_of(hint.__origin__), False, hint.__metadata__[0].default, hint.__metadata__[0].meaning)
@@ -93,14 +93,14 @@ def settings_of(settings: type[Any]) -> dict[str, Field]:
 
 
 def from_mapping(
-    configured: Callable[..., T], known: type[Any], settings: Mapping[str, Any], options: Mapping[str, Any]
+    configured: Callable[..., T], known: type[object], settings: Mapping[str, object], options: Mapping[str, object]
 ) -> T:
     """Construct from plain values; see `MCPAuth.from_mapping`. `known` declares the settings."""
     return _construct(configured, known, settings, options, folder=Path(), locate=lambda problem: problem)
 
 
 def from_toml(
-    configured: Callable[..., T], known: type[Any], path: str | os.PathLike[str], options: Mapping[str, Any]
+    configured: Callable[..., T], known: type[object], path: str | os.PathLike[str], options: Mapping[str, object]
 ) -> T:
     """Construct from a TOML file; see `MCPAuth.from_toml`."""
     file = Path(path)
@@ -122,7 +122,7 @@ def from_toml(
 
 
 def from_env(
-    configured: Callable[..., T], known: type[Any], environ: Mapping[str, str] | None, options: Mapping[str, Any]
+    configured: Callable[..., T], known: type[object], environ: Mapping[str, str] | None, options: Mapping[str, object]
 ) -> T:
     """Construct from the environment; see `MCPAuth.from_env`."""
     environ = os.environ if environ is None else environ
@@ -153,9 +153,9 @@ def _at_variable(problem: Problem) -> Problem:
 
 def _construct(
     configured: Callable[..., T],
-    known: type[Any],
-    settings: Mapping[str, Any],
-    options: Mapping[str, Any],
+    known: type[object],
+    settings: Mapping[str, object],
+    options: Mapping[str, object],
     *,
     folder: Path,
     locate: Callable[[Problem], Problem],
@@ -203,9 +203,9 @@ def _construct(
     return made
 
 
-def _from_variables(variables: Mapping[str, str], fields: Mapping[str, Field], reader: Reader) -> dict[str, Any]:
+def _from_variables(variables: Mapping[str, str], fields: Mapping[str, Field], reader: Reader) -> dict[str, object]:
     known = {f"{PREFIX}{name.upper()}": field for name, field in fields.items()}
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     for variable, text in variables.items():
         field = known.get(variable)
         if field is None:

@@ -82,7 +82,7 @@ class Field(NamedTuple):
     name: str
     shapes: tuple[Shape, ...]
     required: bool
-    default: Any
+    default: object
     meaning: str
 
 
@@ -136,7 +136,7 @@ def fields_of(record: type[Any]) -> dict[str, Field]:
 _ARGUMENT = re.compile(r"^    (\w+(?:, \w+)*): ((?:.|\n(?:        |\n))+)", re.MULTILINE)
 
 
-def _meanings(documented: type[Any]) -> dict[str, str]:
+def _meanings(documented: type[object]) -> dict[str, str]:
     """Return the descriptions in the `Args:` section of a docstring, by name."""
     text = (inspect.getdoc(documented) or "").partition("\nArgs:\n")[2]
     meanings: dict[str, str] = {}
@@ -213,9 +213,9 @@ class Reader:
         self._import_object = import_object
         self._dereference = dereference
 
-    def fields(self, values: Mapping[str, object], fields: Mapping[str, Field], where: str = "") -> dict[str, Any]:
+    def fields(self, values: Mapping[str, object], fields: Mapping[str, Field], where: str = "") -> dict[str, object]:
         """Return the values of a table as keyword arguments; unknown keys and unreadable values are left out."""
-        arguments: dict[str, Any] = {}
+        arguments: dict[str, object] = {}
         for key, value in values.items():
             path = f"{where}.{key}" if where else key
             if key not in fields:
@@ -296,7 +296,7 @@ class Reader:
             case _:
                 return value
 
-    def _record(self, values: Any, record: type[Any], where: str) -> object:
+    def _record(self, values: Any, record: type[object], where: str) -> object:
         fields = fields_of(record)
         arguments = self.fields(values, fields, where)
         for field in fields.values():

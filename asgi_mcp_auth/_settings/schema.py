@@ -9,7 +9,7 @@ from asgi_mcp_auth._settings.reader import REFERENCES, Field, Kind, Shape, field
 
 __all__ = ("config_schema",)
 
-JSONObject = dict[str, Any]
+JSONObject = dict[str, object]
 REFERENCE: JSONObject = {
     "description": "The text of an environment variable, or of a file relative to this file. It is never shown.",
     "type": "object",

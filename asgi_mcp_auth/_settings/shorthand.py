@@ -21,7 +21,7 @@ METADATA = "protected_resources[0].metadata."
 POLICY = "protected_resources[0].policy"
 
 
-def from_shorthand(make: Callable[..., T], arguments: Mapping[str, Any]) -> T:
+def from_shorthand(make: Callable[..., T], arguments: Mapping[str, object]) -> T:
     """Make an `MCPAuth` of the shorthand arguments and further options.
 
     Raises:
@@ -58,7 +58,7 @@ def _one_resource(short: Mapping[str, Any], found: list[Problem]) -> ResourceSer
     return ResourceServerConfig(metadata=metadata, policy=policy)
 
 
-def _renamed(problem: Problem, short: Mapping[str, Any]) -> Problem:
+def _renamed(problem: Problem, short: Mapping[str, object]) -> Problem:
     where = problem.where
     for name, field in POLICY_FIELDS.items():
         prefix = f"{POLICY}.{field}"
