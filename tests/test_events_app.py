@@ -394,7 +394,7 @@ async def test_events_are_fetched_in_the_background_by_one_process(
         poller.start()
         poller.start()
     with anyio.fail_after(2):
-        while polled.events or [await status_of(app, raw) for app in apps] != [401, 401]:
+        while polled.events or [await status_of(app, raw) for app in apps] != [401, 401]:  # noqa: ASYNC110 - two apps
             await anyio.sleep(0.01)
     [answered] = [asked for asked in polled.asked if asked.get("ack")]
     assert answered["ack"] == ["good"]

@@ -503,6 +503,9 @@ async def test_an_outage_leaves_a_process_ready_while_it_can_answer(issuer: Issu
         await app.auth.revoke(issuer=ISS, subject="alice")
     assert (await call(app.auth.readiness_app())).status == 200
     assert (await ask(app, raw))[0] == 200
+    page = (await call(app.auth.status_app(), "GET")).body.decode()
+    assert "<h2>Revocations</h2>" in page
+    assert "<p>Age: 0 s.</p>" in page
     status = app.auth.status()
     assert status.store is not None
     assert (status.ready, status.store.state) == (True, "failing")

@@ -81,6 +81,12 @@ def status_page(status: Status) -> str:
             if store is None
             else ("<h2>Shared store</h2>", _table(("store", "state", "calls", "note"), [_store_row(store)]))
         ),
+        *(
+            ()
+            if status.revocation is None
+            else ("<h2>Revocations</h2>", _table(("scope", "watermarks"), status.revocation.watermarks.items()))
+        ),
+        "" if status.revocation is None else f"<p>Age: {_seconds(status.revocation.age)}.</p>",
         "<h2>Caches</h2>",
         _table(
             ("resource", "tokens", "memory", "hits", "misses", "evictions", "issuer pool"), map(_cache_row, resources)
