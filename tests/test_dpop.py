@@ -523,6 +523,21 @@ async def test_cnf_of_an_introspection_answer_is_honoured(
     assert (await call(protected, headers=proven(issuer, loose))).status == 401
 
 
+@pytest.mark.requirement("IN-2")
+async def test_cnf_of_an_answer_that_confirms_a_jwt_is_honoured(issuer: Issuer, app: RecordingApp) -> None:
+    issuer.answer("/introspect", {"active": True, "cnf": {"jkt": issuer.proof_key.thumbprint}})
+    always = Choose(opaque=Introspection(client_id="rs", client_secret="s" * 32, always=True))
+    free, other = token(issuer), bound(issuer, SigningKey("ES256"))
+    protected = enabled(issuer, app, verifier=always)
+    for _ in range(2):  # the second time from the cache
+        assert (await call(protected, headers=bearer(free))).status == 401
+        assert (await call(protected, headers=proven(issuer, free))).status == 200
+        assert (await call(protected, headers=proven(issuer, bound(issuer)))).status == 200
+        assert (await call(protected, headers=proven(issuer, other))).status == 401
+    without = protect(issuer, app, verifier=always)
+    assert (await call(without, headers=bearer(free))).status == 401
+
+
 def resources(issuer: Issuer, modes: Iterable[str | None]) -> list[ResourceServerConfig]:
     return [
         ResourceServerConfig(

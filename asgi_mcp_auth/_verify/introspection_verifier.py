@@ -275,7 +275,12 @@ class IntrospectionVerifier:
         for name, expected in (("iss", local.auth_info.issuer), ("sub", local.auth_info.claims.get("sub"))):
             if content.get(name) not in (None, expected):
                 raise InvalidToken(Reason.INACTIVE_TOKEN, expected=f"{name} of the token", found=content[name])
-        return local
+        bound = read_confirmation(content.get("cnf"), self.rules.confirmations)
+        if bound is None or bound == local.confirmation:
+            return local
+        if local.confirmation is None:  # RFC 9449 section 6.2: the answer can bind a token whose claims do not
+            return local._replace(confirmation=bound)
+        raise InvalidToken(Reason.INACTIVE_TOKEN, expected="cnf of the token", found="another cnf")
 
     def _unavailable(self, unanswered: Unanswered) -> Unavailable:
         reason, issuer = Reason.INTROSPECTION_UNAVAILABLE, self._trusted.identifier
