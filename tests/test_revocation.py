@@ -654,6 +654,24 @@ async def test_a_websocket_of_a_revoked_caller_is_closed_within_a_second(issuer:
 
 
 @pytest.mark.requirement("RV-3")
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_streams_of_other_verifiers_end_too(kind: str, issuer: Issuer, clock: Clock) -> None:
+    """Such a verifier need not say until when its credential is valid."""
+    found = AuthInfo(
+        issuer=ISS, subject="alice", scopes=["mcp:read"], expires_at=clock() + 60, claims={"iat": clock() - 1}
+    )
+    app = revocable(issuer, None, websocket if kind == "websocket" else streams(False), verifier=Fixed(found))
+    scope = {**http_scope("GET", "/mcp", bearer("opaque")), "type": kind}
+    messages: list[Any] = []
+    async with open_request(app, scope, messages, "websocket.accept" if kind == "websocket" else "http.response.body"):
+        await app.auth.revoke(issuer=ISS, subject="alice")
+        await until(lambda: messages[-1].get("more_body") is False or messages[-1]["type"] == "websocket.close", 1.0)
+    revocations = app.auth._protection.revocations
+    assert revocations is not None
+    assert not revocations._streams.get().open
+
+
+@pytest.mark.requirement("RV-3")
 async def test_a_stream_that_ends_is_forgotten(issuer: Issuer) -> None:
     async def short(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-type", b"text/event-stream")]

@@ -240,13 +240,12 @@ class _WatchedResponse:
         if message["type"] == "http.response.start":
             if message["status"] >= 300:  # noqa: PLR2004 - a redirect or an error
                 self._send = send = self._context.check_response(message, self._scope, send)
-            if self._verified.valid_until is not None and is_event_stream(message):
-                grace = self._context.post_stream_grace
-                until = stream_deadline(self._scope, self._verified, grace, listens=self._listens)
-                if until is not None:
-                    opened, clock = self._context.open_stream(self._verified), self._context.clock
-                    self._stream = ExpiringStream(send, clock, until, self._scope, self._on_expiry, opened)
-                    self._send = send = self._stream.send
+            context, verified = self._context, self._verified
+            if (verified.valid_until is not None or context.revocations is not None) and is_event_stream(message):
+                opened, grace = context.open_stream(verified), context.post_stream_grace
+                until = stream_deadline(self._scope, verified, grace, listens=self._listens)
+                self._stream = ExpiringStream(send, context.clock, until, self._scope, self._on_expiry, opened)
+                self._send = send = self._stream.send
         sent: Awaitable[None] = send(message)
         return sent
 

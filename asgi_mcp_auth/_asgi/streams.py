@@ -7,6 +7,7 @@ not watched.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -114,7 +115,7 @@ class ExpiringStream:
     Args:
         send: The `send` of the server.
         clock: Seconds since the epoch.
-        until: The deadline.
+        until: The deadline; None if only a revocation ends the stream.
         scope: The scope of the request, for the ASGI revision.
         on_expiry: Called when the deadline or a revocation ends the stream.
         opened: Learns of a revocation of the token; None if revocation is off.
@@ -124,7 +125,7 @@ class ExpiringStream:
         self,
         send: Send,
         clock: Callable[[], float],
-        until: float,
+        until: float | None,
         scope: Scope,
         on_expiry: OnExpiry = None,
         opened: OpenStream | None = None,
@@ -133,7 +134,7 @@ class ExpiringStream:
         self._send = send
         self._on_expiry = on_expiry
         self._clock = clock
-        self._until = until
+        self._until = math.inf if until is None else until
         asgi: dict[str, object] = scope.get("asgi") or {}
         version = str(asgi.get("spec_version", "2.0"))
         self._raises = tuple(map(int, version.split(".")[:2])) >= OSERROR_SINCE
@@ -203,10 +204,10 @@ async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and the token's end
     opened: OpenStream | None = None,
 ) -> None:
     """Run a websocket app. Close the websocket when the token has expired or was revoked."""
-    if until is None:
+    if until is None and opened is None:
         await app(scope, receive, send)
         return
-    over = False
+    deadline, over = math.inf if until is None else until, False
     ended = ""
 
     async def watched_receive() -> Message:
@@ -226,7 +227,7 @@ async def run_until_expiry(  # noqa: PLR0917 - ASGI's three, and the token's end
 
     async def expire() -> None:
         nonlocal ended
-        ended = REVOKED if await _until_revoked(until, clock, opened) else EXPIRED
+        ended = REVOKED if await _until_revoked(deadline, clock, opened) else EXPIRED
         if on_expiry is not None and not over:
             on_expiry()
         try:
