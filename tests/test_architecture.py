@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -209,6 +210,13 @@ def test_no_small_module_serves_a_single_importer() -> None:
         and len(SOURCES[name].read_text("utf-8").splitlines()) < 60
     ]
     assert small == []
+
+
+def test_the_code_map_names_modules_that_exist() -> None:
+    text = (ROOT / "README.md").read_text("utf-8").partition("## Code map")[2].partition("## Glossary")[0]
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", text)
+    assert [path for path in named if not (ROOT / path).exists() and path != "_shared.py"] == []
+    assert {f"{room}/" for room in ROOMS if (ROOT / room).is_dir()} <= set(named)
 
 
 # --- modules --------------------------------------------------------------------------------------------------------

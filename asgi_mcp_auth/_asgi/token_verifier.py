@@ -47,10 +47,8 @@ class TokenVerifier:
             Unavailable: The token cannot be verified now, or a required audit log cannot record the decision. The
                 servers answer 400 then; None would cause a 401, on which clients discard a valid token.
         """
-        request, started = (
-            self._request([(b"authorization", b"Bearer " + token.encode("utf-8", "replace"))]),
-            perf_counter(),
-        )
+        request = self._request([(b"authorization", b"Bearer " + token.encode("utf-8", "replace"))])
+        started = perf_counter()
         found = await self._authenticator.verify(request)
         verified = found if isinstance(found, Verified) else None
         findings = Findings(self._resource, self._route, verified, perf_counter() - started)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 from asgi_mcp_auth._asgi.small_apps import MetadataApp
-from asgi_mcp_auth._oauth.access_token import check_audience
+from asgi_mcp_auth._oauth.access_token import TokenRules, check_audience
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._protection import MakeVerifier, Protection, ProtectionBuilder
@@ -114,7 +114,7 @@ def _custom_verifier(
     )
 
 
-def _audience_check(rules_of: Callable[[AuthInfo], Any]) -> Callable[[AuthInfo], bool]:
+def _audience_check(rules_of: Callable[[AuthInfo], TokenRules]) -> Callable[[AuthInfo], bool]:
     def accepts(info: AuthInfo) -> bool:
         audience = list(info.audience) if isinstance(info.audience, tuple) else info.audience
         try:
