@@ -303,6 +303,13 @@ def test_all_is_every_public_definition(name: str) -> None:
         assert public_definitions(TREES[name]) - exported == set()
 
 
+def test_public_names_are_those_of_the_snapshot() -> None:
+    """A change of public names is a decision: write it into the snapshot and into the changelog."""
+    names = {name: importlib.import_module(name).__all__ for name in PUBLIC if "._" not in name}
+    lines = [f"{module}.{name}" for module, exported in sorted(names.items()) for name in sorted(exported)]
+    assert (Path(__file__).parent / "public_names.txt").read_text("utf-8").splitlines() == lines
+
+
 def test_the_package_exports_the_contract() -> None:
     """Design, section 3."""
     promised = {
