@@ -538,6 +538,14 @@ async def test_cnf_of_an_answer_that_confirms_a_jwt_is_honoured(issuer: Issuer, 
     assert (await call(without, headers=bearer(free))).status == 401
 
 
+async def test_the_hint_about_bearer_names_the_scheme_that_is_required(
+    issuer: Issuer, app: RecordingApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    await call(enabled(issuer, app, dpop="required"), headers=bearer(bound(issuer)))
+    assert "the client must send 'Authorization: DPoP <token>' and a proof" in caplog.text
+    assert "Authorization: Bearer" not in caplog.text
+
+
 def resources(issuer: Issuer, modes: Iterable[str | None]) -> list[ResourceServerConfig]:
     return [
         ResourceServerConfig(

@@ -36,7 +36,14 @@ class MistakeLog:
         if not isinstance(refusal, NoCredential):
             self.streak = 0
             return
-        if refusal.reason is Reason.UNSUPPORTED_SCHEME:
+        if refusal.reason is Reason.UNSUPPORTED_SCHEME and refusal.found == "bearer":
+            self.streak = 0
+            self._warn(
+                "bearer",
+                "A request had the scheme Bearer, which this resource does not accept. "
+                "If DPoP is required, the client must send 'Authorization: DPoP <token>' and a proof.",
+            )
+        elif refusal.reason is Reason.UNSUPPORTED_SCHEME:
             self.streak = 0
             self._warn(
                 "scheme",
