@@ -23,7 +23,11 @@ async def open_coredis(address: RedisAddress) -> RedisClient:
     """Return a client. Its connections belong to a task in the background, which ends with the event loop."""
     opened = _Opened(address)
     spawn(opened.run)
-    await opened.done.wait()
+    try:
+        await opened.done.wait()
+    finally:
+        if not opened.done.is_set():  # a client that connects after the time limit of the call is of no use
+            opened.closed.set()
     if opened.error is not None:
         raise opened.error
     return _Coredis(opened)
