@@ -187,7 +187,7 @@ def test_faulty_settings_are_reported_at_construction(
         pytest.param(["bearer.{t}", "bearer.{t}"], [], 400, None, id="two tokens"),
         pytest.param(["mcp", "bearer."], [], 400, None, id="an empty token"),
         pytest.param(["mcp", "bearer.{t}"], ["authorization"], 400, None, id="a token in Authorization too"),
-        pytest.param(["mcp", "Bearer.{t}"], [], 401, None, id="another case, which is another protocol"),
+        pytest.param(["mcp", "Bearer.{t}"], [], 200, ["mcp"], id="a token in another case"),
     ],
 )
 async def test_a_subprotocol_token_is_verified_and_not_forwarded(
@@ -209,7 +209,7 @@ async def test_a_subprotocol_token_is_verified_and_not_forwarded(
     assert scope["subprotocols"] == seen
     lines = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
     assert lines == ([", ".join(seen).encode()] if seen else [])
-    assert b"bearer." not in repr(scope["headers"]).encode()
+    assert "bearer." not in repr(scope["headers"]).lower()
     assert b"authorization" not in dict(scope["headers"])
 
 
@@ -240,10 +240,12 @@ def test_no_subprotocol_token_stays_in_the_header(first: list[bytes], second: li
     offered = [part.decode("latin-1") for part in (*first, *second)]
     moved, _ = compiled.move_tokens({"type": "websocket", "headers": lines, "subprotocols": offered})
     kept = b",".join(value for name, value in moved["headers"] if name != b"authorization")
-    assert not any(part.strip(b" \t").startswith(b"bearer.") for part in kept.split(b","))
+    assert not any(part.strip(b" \t").lower().startswith(b"bearer.") for part in kept.split(b","))
     tokens = [value for name, value in moved["headers"] if name == b"authorization"]
-    assert len(tokens) == sum(part.strip(b" \t").startswith(b"bearer.") for _, v in lines for part in v.split(b","))
-    assert not any(offer.startswith("bearer.") for offer in moved["subprotocols"])
+    assert len(tokens) == sum(
+        part.strip(b" \t").lower().startswith(b"bearer.") for _, v in lines for part in v.split(b",")
+    )
+    assert not any(offer.lower().startswith("bearer.") for offer in moved["subprotocols"])
 
 
 @pytest.mark.requirement("CK-6")

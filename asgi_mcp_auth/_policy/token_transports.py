@@ -106,20 +106,20 @@ def _authorization(token: bytes) -> tuple[bytes, bytes]:
 
 
 def _move_subprotocols(scope: Scope) -> Scope:
-    """Move the subprotocols `bearer.<token>`; the app sees the others, and selects one of them."""
+    """Move the subprotocols `bearer.<token>`, in any case; the app sees the others, and selects one of them."""
     prefix = SUBPROTOCOL_PREFIX.encode("ascii")
     headers: Headers = []
     for name, value in scope["headers"]:
         offered = [part.strip(b" \t") for part in value.split(b",")] if name in SUBPROTOCOLS else []
-        tokens = [part.removeprefix(prefix) for part in offered if part.startswith(prefix)]
+        tokens = [part[len(prefix) :] for part in offered if part.lower().startswith(prefix)]
         if not tokens:
             headers.append((name, value))
             continue
         headers += map(_authorization, tokens)
-        others = [part for part in offered if not part.startswith(prefix)]
+        others = [part for part in offered if not part.lower().startswith(prefix)]
         if others:
             headers.append((name, b", ".join(others)))
-    others = [offer for offer in scope.get("subprotocols") or () if not offer.startswith(SUBPROTOCOL_PREFIX)]
+    others = [offer for offer in scope.get("subprotocols") or () if not offer.lower().startswith(SUBPROTOCOL_PREFIX)]
     return {**scope, "headers": headers, "subprotocols": others}
 
 

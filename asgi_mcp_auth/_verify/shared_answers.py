@@ -12,6 +12,7 @@ import json
 import logging
 import secrets
 import struct
+import time
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
+from asgi_mcp_auth.decisions import RecordBudget
 from asgi_mcp_auth.stores._shared import StoreUse
 
 __all__ = ("SharedAnswer", "SharedAnswers")
@@ -53,6 +55,7 @@ class SharedAnswers:
         self._secret = hmac.digest(secret.encode("utf-8"), LABEL, "sha256")
         self._entries = entries
         self._context = context
+        self._budget = RecordBudget(time.monotonic, most=1)
 
     async def load(self, token: bytes, now: float) -> SharedAnswer | None:
         """Return the answer about a token; None if there is no entry that can be used."""
@@ -64,7 +67,9 @@ class SharedAnswers:
             fetched_at: float = TIME.unpack_from(plain)[0]
             content = load_object(plain[TIME.size :])
         except (InvalidTag, JSONRefused, ValueError, struct.error):
-            logger.warning("An entry of shared_cache is ignored: it was changed, or made with another shared_secret")
+            if (grant := self._budget.take("ignored")) is not None:
+                what = "An entry of shared_cache is ignored%s: it was changed, or made with another shared_secret"
+                logger.warning(what, grant.note)
             return None
         if not fetched_at <= now + MAX_CLOCK_DIFFERENCE:
             return None
