@@ -75,7 +75,11 @@ async def test_introspection_names_the_certificate() -> None:
 
 
 @pytest.mark.requirement("AS-63")
-@pytest.mark.parametrize("value", ["", ":", ":AAAA:", OWN.field("xfcc"), f"{OWN.field()}, {OWN.field()}"])
+@pytest.mark.parametrize(
+    "value",
+    ["", ":", ":AAAA:", OWN.field("xfcc"), f"{OWN.field()}, {OWN.field()}"],
+    ids=["empty", "one colon", "no certificate", "another form", "two certificates"],
+)
 async def test_a_malformed_certificate_is_an_invalid_request(value: str) -> None:
     assert error_of(await grant(dev_server(clients=[CLIENT]), ("client-cert", value))) == (400, "invalid_request")
 
