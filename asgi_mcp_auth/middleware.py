@@ -354,6 +354,10 @@ class ProtectedApp:
         self._context.bridge = sdk_bridge()
         if scope.get("root_path"):  # set by a framework above; servers do not report it before the first request
             self._mount_check.check_request(scope)
+        if self._protection.revocations is not None:
+            self._protection.revocations.start()
+        if self._protection.poller is not None:
+            self._protection.poller.start()
         if self._protection.warm_up_timeout is not None:
             failed = await self._protection.key_sets.warm_up_within(self._protection.warm_up_timeout)
             await self._protection.probe_store()
@@ -371,10 +375,6 @@ class ProtectedApp:
             await self._protection.close_store()
 
     async def _warm_up(self) -> None:
-        if self._protection.revocations is not None:
-            self._protection.revocations.start()
-        if self._protection.poller is not None:
-            self._protection.poller.start()
         await self._protection.key_sets.warm_up()
         await self._protection.probe_store()
         self._protection.log_start()
