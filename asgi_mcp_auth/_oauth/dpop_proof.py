@@ -163,7 +163,7 @@ def _split(lines: list[bytes]) -> tuple[bytes, bytes, bytes, bytes]:
     parts = proof.split(b".")
     if len(parts) != 3:  # noqa: PLR2004 - a compact JWS has three
         raise _refused("not three parts")
-    return parts[0], parts[1], parts[2], parts[0] + b"." + parts[1]
+    return parts[0], parts[1], parts[2], proof[: -len(parts[2]) - 1]
 
 
 def _decode(segment: bytes, what: str) -> bytes:

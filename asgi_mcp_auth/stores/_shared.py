@@ -186,7 +186,7 @@ class StoreUse:
     def __init__(self, shared: SharedStore, use: Use) -> None:
         self._shared = shared
         self._store = shared.store
-        self._use = use
+        self._prefix = f"{use}:"
         self._ignores_failures = use in IGNORED
         shared.uses.add(use)
 
@@ -197,11 +197,11 @@ class StoreUse:
 
     def key(self, *parts: str | bytes) -> str:
         """Return the key of an entry. It shows the use alone, and is unambiguous, whatever the parts contain."""
-        digest = sha256()
+        joined = b""
         for part in parts:
             data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
-            digest.update(len(data).to_bytes(8, "big") + data)
-        return f"{self._use}:{digest.hexdigest()}"
+            joined += len(data).to_bytes(8, "big") + data
+        return self._prefix + sha256(joined).hexdigest()
 
     async def get(self, key: str) -> bytes | None:
         """Return one value. See `Store.get_many`."""
