@@ -295,11 +295,14 @@ async def test_other_methods_and_content_types(issuer: Issuer) -> None:
 
 
 @pytest.mark.requirement("RV-4")
-async def test_requests_are_bounded(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_requests_are_bounded(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(receiver_module, "EVENTS_PER_MINUTE", 2)
     app = guarded(issuer)
     answers = [await push(app, issuer.event(US, REVOKED, ALICE)) for _ in range(3)]
     assert [answer.status for answer in answers] == [202, 202, 503]
+    assert f"Too many events of {ISS}" in caplog.text
     monkeypatch.setattr(events_app_module, "MAX_CONCURRENT", 0)
     assert (await push(app, issuer.event(US, REVOKED, ALICE))).status == 503
 
@@ -404,6 +407,30 @@ async def test_events_are_fetched_in_the_background_by_one_process(
     }
     assert set(polled.authorization) == {"Bearer secret"}
     assert len(polled.asked) <= 10
+
+
+@pytest.mark.requirement("RV-8")
+@pytest.mark.parametrize("required", [False, True], ids=["in the background", "warm-up required"])
+async def test_events_are_fetched_from_the_start_of_the_app(
+    required: bool, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poller_module, "POLL_SECONDS", 0.02)
+    polled = Polled(issuer)
+    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+
+    async def receive() -> Any:
+        if len(messages) == 1:  # the app runs until it has asked
+            with anyio.fail_after(2):
+                while not polled.asked:  # noqa: ASYNC110 - the transmitter is asked in the background
+                    await anyio.sleep(0.01)
+        return messages.pop(0)
+
+    async def send(_: Any) -> None:
+        pass
+
+    app = polling(polled, MemoryStore(), require_warm_up=required)
+    await app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}, receive, send)
+    assert polled.asked
 
 
 @pytest.mark.requirement("RV-8")

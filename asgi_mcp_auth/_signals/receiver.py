@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.http_cache import TokenBucket
@@ -87,7 +87,7 @@ class Receiver:
             EventRefusedError: The event is not accepted.
             Unavailable: The event cannot be verified or stored now; the transmitter has to deliver it again.
         """
-        await self._receive(body, lambda one: _check_authorization(authorization, one.authorization))
+        await self._receive(self._verified_event(body, lambda one: _check_authorization(authorization, one)))
 
     async def receive_polled(self, body: bytes, issuer: str) -> None:
         """Receive a Security Event Token that was fetched from its transmitter. Raises as `receive_event`."""
@@ -96,33 +96,38 @@ class Receiver:
             if one.issuer != issuer:
                 raise EventRefusedError("invalid_issuer", "The iss is not the transmitter that was asked")
 
-        await self._receive(body, check)
-
-    async def _receive(self, body: bytes, check: Callable[[CompiledTransmitter], None]) -> None:
-        try:
-            jws = parse_event(body)
-            source = self._source(jws, needs=lambda one: bool(one.audiences))
-            check(source.compiled)
-            await self._verify(jws, source)
-            audiences, leeway = source.compiled.audiences, source.compiled.trusted.rules.leeway
-            event = check_event(jws.claims, audiences=audiences, now=self._clock(), leeway=leeway)
-            await self._accept(event, source.compiled)
-        except EventRefusedError as refused:
-            self._log(refused)
-            raise
+        await self._receive(self._verified_event(body, check))
 
     async def receive_logout(self, token: bytes) -> None:
         """Receive a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.5). Raises as `receive_event`."""
+        await self._receive(self._verified_logout(token))
+
+    async def _receive(self, verified: Awaitable[tuple[SecurityEvent, CompiledTransmitter]]) -> None:
+        """Accept an event as soon as it is verified. Log its refusal."""
         try:
-            jws = parse_logout(token)
-            source = self._source(jws, needs=lambda one: bool(one.clients))
-            await self._verify(jws, source)
-            clients, leeway = source.compiled.clients, source.compiled.trusted.rules.leeway
-            event = check_logout(jws.claims, clients=clients, now=self._clock(), leeway=leeway)
-            await self._accept(event, source.compiled)
+            await self._accept(*await verified)
         except EventRefusedError as refused:
             self._log(refused)
             raise
+
+    async def _verified_event(
+        self, body: bytes, check: Callable[[CompiledTransmitter], None]
+    ) -> tuple[SecurityEvent, CompiledTransmitter]:
+        jws = parse_event(body)
+        source = self._source(jws, needs=lambda one: bool(one.audiences))
+        one = source.compiled
+        check(one)
+        await self._verify(jws, source)
+        event = check_event(jws.claims, audiences=one.audiences, now=self._clock(), leeway=one.trusted.rules.leeway)
+        return event, one
+
+    async def _verified_logout(self, token: bytes) -> tuple[SecurityEvent, CompiledTransmitter]:
+        jws = parse_logout(token)
+        source = self._source(jws, needs=lambda one: bool(one.clients))
+        one = source.compiled
+        await self._verify(jws, source)
+        event = check_logout(jws.claims, clients=one.clients, now=self._clock(), leeway=one.trusted.rules.leeway)
+        return event, one
 
     def _source(self, jws: CompactJWS, *, needs: Callable[[CompiledTransmitter], bool]) -> Source:
         issuer: object = jws.claims.get("iss")
@@ -138,6 +143,9 @@ class Receiver:
             raise EventRefusedError("invalid_key", "The alg is not accepted")
         wait = source.bucket.take(self._clock())
         if wait:
+            if (grant := self._budget.take("too many")) is not None:
+                issuer = printable(source.compiled.issuer)
+                logger.warning("Too many events of %s; the next ones are answered 503%s", issuer, grant.note)
             raise Unavailable(Reason.STORE_UNAVAILABLE, found="too many events", retry_after=wait)
         try:
             candidates, _ = await source.keys.select(
@@ -198,7 +206,8 @@ class Receiver:
             logger.warning("Refused a security event: %s: %s%s", refused.code, refused.description, grant.note)
 
 
-def _check_authorization(given: bytes | None, expected: str | None) -> None:
+def _check_authorization(given: bytes | None, one: CompiledTransmitter) -> None:
+    expected = one.authorization
     if expected is not None and not hmac.compare_digest(given or b"", expected.encode("utf-8", "surrogatepass")):
         raise EventRefusedError("authentication_failed", "The Authorization field is not the expected one")
 
