@@ -398,7 +398,7 @@ def reached(body: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.requirement("MX-1", "MX-6")
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     public=st.lists(st.sampled_from(PATTERNS), unique=True, max_size=4),
     ruled=st.lists(st.sampled_from(NAMES[:4]), unique=True, max_size=3),

@@ -75,7 +75,7 @@ def test_what_the_sdk_runs_is_what_was_checked(body: bytes) -> None:
     assert [(operation.method, operation.tool) for operation in checked] == run
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(bodies(), max_size=4))
 def test_of_a_batch_everything_was_checked(elements: list[bytes]) -> None:
     body = b"[" + b",".join(elements) + b"]"
