@@ -30,12 +30,11 @@ from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.credentials import has_query_token, used_scheme
 from asgi_mcp_auth._oauth.origin import Cors, is_preflight
 from asgi_mcp_auth._oauth.responses import Response, json_response, refusal_response
-from asgi_mcp_auth._policy.client_certificates import CertificateSource
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import NO_RESOURCE, Route
-from asgi_mcp_auth._policy.token_transports import TokenTransports
 from asgi_mcp_auth._protection import Protection
 from asgi_mcp_auth._request import RequestInfo, canonical_name
+from asgi_mcp_auth._request import Scope as ReadOnlyScope
 from asgi_mcp_auth._telemetry.reporting import NOTHING_FOUND, Findings
 from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.decisions import Outcome
@@ -159,32 +158,18 @@ class ProtectedApp:
             scope = {**scope, "headers": list(scope["headers"])}
         claimed = self._mount_check.check_request(scope) if scope.get("root_path") else ""
         route = self._routes.match(scope, claimed)
+        read: ReadOnlyScope = scope
         if self._certificates is not None:
-            scope = self._drop_certificates(self._certificates, scope)
+            read = self._warn(*self._certificates.drop_untrusted(read))
         if self._transports is not None and (self._protection.identify_public or not route.is_public):
-            scope = self._move_tokens(self._transports, scope)
-        return route, RequestInfo(scope, route.reads)
+            read = self._warn(*self._transports.move_tokens(read))
+        return route, RequestInfo(read, route.reads)
 
-    def _drop_certificates(self, certificates: CertificateSource, scope: Scope) -> Scope:
-        """Return the scope without fields for client certificates that are not of a trusted proxy."""
-        kept, is_dropped = certificates.drop_untrusted(scope)
-        if is_dropped:
-            self._protection.warnings.warn_once(
-                "The field of client_certificates came twice, or from a peer that proxies= does not list, and was "
-                "dropped. If the peer is a proxy of yours, list the address that the server reports for it, and let "
-                "it replace the field."
-            )
-        return {**kept}
-
-    def _move_tokens(self, transports: TokenTransports, scope: Scope) -> Scope:
-        """Return the scope with tokens of other transports in `Authorization`, where all tokens are read."""
-        moved, is_dropped = transports.move_tokens(scope)
-        if is_dropped:
-            self._protection.warnings.warn_once(
-                "The field of trusted_token_header came from a peer that proxies= does not list, and was dropped. If "
-                "the peer is a proxy of yours, list the address that the server reports for it."
-            )
-        return {**moved}
+    def _warn(self, scope: ReadOnlyScope, warning: str | None) -> ReadOnlyScope:
+        """Log a warning about a scope once, and return the scope."""
+        if warning is not None:
+            self._protection.warnings.warn_once(warning)
+        return scope
 
     def _report_admission(
         self, admission: Admission, request: RequestInfo, findings: Findings

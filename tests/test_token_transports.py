@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from asgi_mcp_auth import ApiKeys, Choose, ConfigurationError, MCPAuth, TrustedTokenHeader
 from asgi_mcp_auth._policy.problems import Problems
-from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_peers, compile_transports
+from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_transports
+from asgi_mcp_auth._policy.trusted_fields import compile_peers
 from asgi_mcp_auth.cli import main
 from asgi_mcp_auth.testing import Issuer
 

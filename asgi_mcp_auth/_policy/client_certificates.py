@@ -15,15 +15,18 @@ from asgi_mcp_auth._oauth.certificates import (
     write_field,
 )
 from asgi_mcp_auth._oauth.json_types import unchecked
-from asgi_mcp_auth._oauth.origin import is_free_field
 from asgi_mcp_auth._policy.problems import Problems, show
-from asgi_mcp_auth._policy.token_transports import Peers, compile_peers
-from asgi_mcp_auth._request import Scope, spellings
+from asgi_mcp_auth._policy.trusted_fields import TrustedField, compile_field, compile_peers
+from asgi_mcp_auth._request import Scope
 from asgi_mcp_auth.config import ClientCertificates
 
 __all__ = ("CertificateSource", "compile_certificates")
 
 FORMATS: Final = {"rfc9440": read_client_cert, "xfcc": read_xfcc, "escaped-pem": read_escaped_pem}
+UNTRUSTED: Final = (
+    "The field of client_certificates came twice, or from a peer that proxies= does not list, and was dropped. If the "
+    "peer is a proxy of yours, list the address that the server reports for it, and let it replace the field."
+)
 KNOWN_FIELDS: Final = {"client-cert": "rfc9440", "x-forwarded-client-cert": "xfcc"}
 
 
@@ -32,47 +35,45 @@ class CertificateSource:
     """Where the certificate of a client comes from.
 
     Attributes:
-        fields: The spellings of the field; empty for the TLS extension.
+        field: The field of a trusted proxy; None for the TLS extension.
         form: The format of the field.
-        peers: The proxies that may set the field.
     """
 
-    fields: frozenset[bytes]
+    field: TrustedField | None
     form: str
-    peers: Peers
 
-    def drop_untrusted(self, scope: Scope) -> tuple[Scope, bool]:
-        """Return the scope without fields that must not be believed, and whether there were any.
+    def drop_untrusted(self, scope: Scope) -> tuple[Scope, str | None]:
+        """Return the scope without fields that must not be believed, and a warning if there were any.
 
         These are fields of other peers, and repeated ones: one of them may be the client's, if the proxy adds its field
         instead of replacing that of the client.
         """
-        lines = sum(name in self.fields for name, _ in scope["headers"])
-        if not lines or (lines == 1 and self.peers.include(scope)):
-            return scope, False
-        return {**scope, "headers": [field for field in scope["headers"] if field[0] not in self.fields]}, True
+        lines = 0 if self.field is None else len(self.field.values(scope))
+        if self.field is None or not lines or (lines == 1 and self.field.peers.include(scope)):
+            return scope, None
+        return self.field.remove(scope), UNTRUSTED
 
     def as_reported(self, pem: str) -> Scope:
         """Return the parts of a scope that report a certificate, as the server or a trusted proxy would."""
-        if not self.fields:
+        if self.field is None:
             return {"headers": [], "extensions": {"tls": {"client_cert_chain": [pem]}}}
-        return {"headers": [(min(self.fields), write_field(pem, self.form).encode("ascii"))]}
+        return {"headers": [(min(self.field.names), write_field(pem, self.form).encode("ascii"))]}
 
     def thumbprint(self, scope: Scope) -> str | None:
         """Return the thumbprint of the client's certificate, or None if there is no certificate.
 
         `scope` has gone through `drop_untrusted`. Raises `ValueError` if the certificate cannot be read.
         """
-        if not self.fields:
+        if self.field is None:
             return _from_extension(scope)
-        for name, value in scope["headers"]:
-            if name in self.fields:
-                if len(value) > MAX_FIELD:
-                    msg = "more bytes than a certificate has"
-                    raise ValueError(msg)
-                # Proxies send nothing or "-" for a client without a certificate.
-                return FORMATS[self.form](value) if value.strip(b" \t-") else None
-        return None
+        values = self.field.values(scope)
+        if not values:
+            return None
+        if len(values[0]) > MAX_FIELD:
+            msg = "more bytes than a certificate has"
+            raise ValueError(msg)
+        # Proxies send nothing or "-" for a client without a certificate.
+        return FORMATS[self.form](values[0]) if values[0].strip(b" \t-") else None
 
 
 def _from_extension(scope: Scope) -> str | None:
@@ -96,24 +97,20 @@ def compile_certificates(given: object, problems: Problems) -> CertificateSource
         fix = 'Pass ClientCertificates(header="Client-Cert", proxies=[...]), or ClientCertificates() for the extension.'
         problems.add(where, f"{show(given)} is not a ClientCertificates.", fix)
         return None
-    peers = compile_peers(given.proxies, f"{where}.proxies", problems)
-    name, form = unchecked(given.header), unchecked(given.format)
-    if name is None:
+    form = unchecked(given.format)
+    if unchecked(given.header) is None:
+        peers = compile_peers(given.proxies, f"{where}.proxies", problems)
         if form is not None or peers.networks or peers.unix:
             fix = "Set header to the name of the field, or remove format and proxies."
             problems.add(where, "format and proxies are for a header field, and there is none.", fix)
-        return CertificateSource(frozenset(), "", peers)
-    if not isinstance(name, str) or not is_free_field(name):
-        fix = "Write the name of a field that nothing else reads, for example 'Client-Cert'."
-        problems.add(f"{where}.header", f"{show(name)} cannot carry certificates.", fix)
+        return CertificateSource(None, "")
+    field = compile_field(given.header, given.proxies, where, problems, member="header", example="Client-Cert")
+    if field is None:
         return None
-    form = KNOWN_FIELDS.get(name.lower()) if form is None else form
+    form = KNOWN_FIELDS.get(str(given.header).lower()) if form is None else form
     if not isinstance(form, str) or form not in FORMATS:
         fix = f"Set one of {', '.join(FORMATS)}."
         what = f"{show(form)} is not a format of certificates." if form is not None else "The format is missing."
         problems.add(f"{where}.format", what, fix)
         return None
-    if not peers.networks and not peers.unix:
-        fix = "List the addresses of the proxies that set the field."
-        problems.add(f"{where}.proxies", "No proxy may set the field.", fix)
-    return CertificateSource(frozenset(spellings(name.lower().encode("ascii"))), form, peers)
+    return CertificateSource(field, form)

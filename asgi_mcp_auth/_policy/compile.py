@@ -35,6 +35,7 @@ from asgi_mcp_auth._policy.rules import compile_scopes
 from asgi_mcp_auth._policy.senders import CompiledSenders, compile_dpop
 from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_transports
 from asgi_mcp_auth._policy.transmitters import CompiledTransmitter, compile_transmitters
+from asgi_mcp_auth._policy.trusted_fields import TrustedField
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, compile_choice, key_field
 from asgi_mcp_auth.config import Choose, DPoPSettings, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
@@ -351,6 +352,10 @@ class CompiledConfig:
         )
 
 
+def _names(field: TrustedField | None) -> frozenset[bytes]:
+    return frozenset() if field is None else field.names
+
+
 def _check_fields(
     resources: list[CompiledResource],
     transports: TokenTransports | None,
@@ -358,14 +363,14 @@ def _check_fields(
     problems: Problems,
 ) -> None:
     """Check that no field carries two of API keys, access tokens and certificates."""
-    fields = frozenset[bytes]() if transports is None else transports.fields
+    fields = _names(None if transports is None else transports.field)
     keys = {key_field(resource.verifier) or "" for resource in resources}
     for name in sorted(name for name in keys if name.encode("ascii") in fields):
         problems.add(
             "trusted_token_header.name", f"{show(name)} carries API keys.", "Use another field for one of them."
         )
     taken = fields.union(name.encode("ascii") for name in keys)
-    if certificates is not None and (both := sorted(certificates.fields & taken)):
+    if both := sorted(_names(None if certificates is None else certificates.field) & taken):
         what = f"{show(both[0].decode('ascii'))} carries API keys or access tokens."
         problems.add("client_certificates.header", what, "Use another field for one of them.")
 
@@ -560,7 +565,7 @@ def compile_config(
         documents=_documents(resources),
         republishes=one_issuer,
         transports=transports,
-        certificates=None if certificates is None or not certificates.fields else certificates,
+        certificates=None if certificates is None or certificates.field is None else certificates,
         hosts=HostCheck([url for _, url in urls], hosts),
         paths=PathTable(
             [resource.owned_prefix for resource in resources],
