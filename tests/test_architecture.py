@@ -45,6 +45,7 @@ LAYERS = (
         "context",
         "errors",
         "decisions",
+        "_credential_settings",
         "config",
         "authorization",
         "_request",

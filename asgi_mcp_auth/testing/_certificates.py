@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from asgi_mcp_auth._credential_settings import CertificateFormat
 from asgi_mcp_auth._oauth.certificates import read_pem, write_field
-from asgi_mcp_auth.config import CertificateFormat
 
 __all__ = ("ClientCertificate",)
 
