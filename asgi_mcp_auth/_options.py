@@ -5,18 +5,32 @@ from these declarations. Annotations are evaluated (no `from __future__ import a
 resolves nothing.
 """
 
-import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Annotated, Literal, NamedTuple, TypedDict, cast
 
 from asgi_mcp_auth._keys.http import ClientFactory
-from asgi_mcp_auth._keys.key_cache import unfit_directory
+from asgi_mcp_auth._option_checks import (
+    Check,
+    a_bool,
+    a_hook,
+    a_list_of_observers,
+    a_list_of_operations,
+    a_revocation_hook,
+    a_secret,
+    a_store,
+    a_verifier,
+    an_audit_mode,
+    an_audit_sink,
+    anything,
+    at_least,
+    check_together,
+    seconds,
+    telemetry_that_is_installed,
+)
 from asgi_mcp_auth._policy.compile import MetadataSigner
-from asgi_mcp_auth._policy.problems import Problems, as_list, show
+from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._signals.receiver import OnSecurityEvent
 from asgi_mcp_auth._verify.hooks import Authorize
 from asgi_mcp_auth._verify.verifier import IsRevoked, Verifier
@@ -35,7 +49,7 @@ from asgi_mcp_auth.config import (
     TrustedTokenHeader,
 )
 from asgi_mcp_auth.decisions import Observer
-from asgi_mcp_auth.stores import LogStore, Store
+from asgi_mcp_auth.stores import Store
 
 __all__ = (
     "MCPAuthOptions",
@@ -47,108 +61,6 @@ __all__ = (
     "declared",
     "documentation",
 )
-
-MIN_SECRET = 32
-
-Check = Callable[[object, str, Problems], None]
-
-
-def anything(value: object, name: str, problems: Problems) -> None:
-    """Accept any value: the compiler of the configuration checks it."""
-    del value, name, problems
-
-
-def a_bool(value: object, name: str, problems: Problems) -> None:
-    """Accept True and False."""
-    if not isinstance(value, bool):
-        problems.add(name, f"{show(value)} is not a bool.", "Pass True or False.")
-
-
-def at_least(minimum: int, unit: str) -> Check:
-    """Accept an integer that is not smaller."""
-
-    def check(value: object, name: str, problems: Problems) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-            problems.add(name, f"{show(value)} is not a number of {unit}.", f"Pass {minimum} or more.")
-
-    return check
-
-
-def seconds(minimum: float, maximum: float) -> Check:
-    """Accept a number of seconds in a range."""
-
-    def check(value: object, name: str, problems: Problems) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
-            fix = f"Pass a number of seconds, {minimum:g} to {maximum:g}."
-            problems.add(name, f"{show(value)} is not in {minimum:g} … {maximum:g}.", fix)
-
-    return check
-
-
-def a_hook(expected: str) -> Check:
-    """Accept a callable or None."""
-
-    def check(value: object, name: str, problems: Problems) -> None:
-        if value is not None and not callable(value):
-            problems.add(name, f"{show(value)} cannot be called.", f"Pass {expected}.")
-
-    return check
-
-
-def _a_revocation_hook(value: object, name: str, problems: Problems) -> None:
-    a_hook("a callable from an AuthInfo to a bool")(value, name, problems)
-    if isinstance(value, type):
-        problems.add(name, f"{value.__name__} is a class.", "Pass an instance.")
-
-
-def _a_verifier(value: object, name: str, problems: Problems) -> None:
-    if value is not None and not isinstance(value, Choose) and not callable(getattr(value, "verify", None)):
-        fix = "Pass Choose(...), or an object with an async method verify(credential, request)."
-        problems.add(name, f"{show(value)} is not a verifier.", fix)
-
-
-def _a_store(value: object, name: str, problems: Problems) -> None:
-    if value is not None and (isinstance(value, type) or not isinstance(value, Store)):
-        fix = "Pass a MemoryStore(), or an object with the methods of asgi_mcp_auth.Store."
-        problems.add(name, f"{show(value)} is not a Store.", fix)
-
-
-def _a_secret(value: object, name: str, problems: Problems) -> None:
-    if value is not None and (not isinstance(value, str) or len(value) < MIN_SECRET):
-        fix = f"Pass {MIN_SECRET} random characters or more, for example of secrets.token_urlsafe(32)."
-        problems.add(name, "The value is not a secret of sufficient length.", fix)
-
-
-def _observers(value: object, name: str, problems: Problems) -> None:
-    listed = as_list(value)
-    if listed is None or not all(map(callable, listed)):
-        problems.add(name, f"{show(value)} is not a list of callables.", "Pass [observer].")
-    elif any(inspect.iscoroutinefunction(observer) for observer in listed):
-        fix = "Pass a plain function, for example one that puts the decision into a queue."
-        problems.add(name, "An observer is async and would never be awaited.", fix)
-
-
-def _telemetry(value: object, name: str, problems: Problems) -> None:
-    a_bool(value, name, problems)
-    if value is True and find_spec("opentelemetry") is None:
-        problems.add(name, "OpenTelemetry is not installed.", "pip install '.[otel]'")
-
-
-def _an_audit_mode(value: object, name: str, problems: Problems) -> None:
-    if value not in (None, "best_effort", "required"):
-        problems.add(name, f"{show(value)} is not an audit mode.", 'Pass "best_effort" or "required".')
-
-
-def _audit_operations(value: object, name: str, problems: Problems) -> None:
-    listed = as_list(value)
-    if listed is None or not all(isinstance(pattern, str) and pattern for pattern in listed):
-        problems.add(name, f"{show(value)} is not a list of operations.", 'Pass ["tools/call purge*"], or ["*"].')
-
-
-def _an_audit_sink(value: object, name: str, problems: Problems) -> None:
-    a_hook("a callable that writes one line of text")(value, name, problems)
-    if inspect.iscoroutinefunction(value):
-        problems.add(name, "The sink is async and would never be awaited.", "Pass a plain function.")
 
 
 class Option(NamedTuple):
@@ -244,7 +156,7 @@ class MCPAuthOptions(TypedDict, total=False):
             "The verifier of the credentials of all resources that have none of their own: `Choose(...)` for opaque "
             "tokens, or a verifier of your own instead of the JWT verification. The decision of a verifier of your own "
             "is final: the verifier itself must check issuer, audience and expiry.",
-            _a_verifier,
+            a_verifier,
         ),
     ]
     dpop: Annotated[
@@ -271,7 +183,7 @@ class MCPAuthOptions(TypedDict, total=False):
             None,
             "A secret of at least 32 characters that all processes of a server share. It makes the nonces of DPoP, "
             "signs `key_cache`, and encrypts `shared_cache`. In a file, refer to it with `from_env` or `from_file`.",
-            _a_secret,
+            a_secret,
         ),
     ]
     trusted_token_header: Annotated[
@@ -305,7 +217,7 @@ class MCPAuthOptions(TypedDict, total=False):
             None,
             "Called about every accepted token, sync or async. Any answer but False rejects the token; an exception is "
             "answered 503. For revocation by subject, session or token use `revocation`, which asks nothing.",
-            _a_revocation_hook,
+            a_revocation_hook,
         ),
     ]
     revocation: Annotated[
@@ -375,7 +287,7 @@ class MCPAuthOptions(TypedDict, total=False):
             None,
             "State that all processes of a server share: a `RedisStore`, or the URL of a database in a file. A "
             "`MemoryStore` is for a single process.",
-            _a_store,
+            a_store,
         ),
     ]
     store_timeout: Annotated[
@@ -425,14 +337,16 @@ class MCPAuthOptions(TypedDict, total=False):
     ]
     on_decision: Annotated[
         Sequence[Observer],
-        Option((), "Observers; each is called with one `Decision` per request and must not block.", _observers),
+        Option(
+            (), "Observers; each is called with one `Decision` per request and must not block.", a_list_of_observers
+        ),
     ]
     telemetry: Annotated[
         bool,
         Option(
             False,
             "Report metrics, and attributes of the current span, through the OpenTelemetry API (extra `otel`).",
-            _telemetry,
+            telemetry_that_is_installed,
         ),
     ]
     audit: Annotated[
@@ -441,7 +355,7 @@ class MCPAuthOptions(TypedDict, total=False):
             None,
             "Write one JSON line about each refusal, and about the allowed requests of `audit_operations`. "
             '`"required"` answers 503 instead of running the app if the sink raises; `"best_effort"` logs the failure.',
-            _an_audit_mode,
+            an_audit_mode,
         ),
     ]
     audit_operations: Annotated[
@@ -450,7 +364,7 @@ class MCPAuthOptions(TypedDict, total=False):
             (),
             'The allowed operations that the audit log records, such as `"tools/call purge*"`; `"*"` for all requests. '
             "If the option is set, the bodies of POST requests are read.",
-            _audit_operations,
+            a_list_of_operations,
         ),
     ]
     audit_sink: Annotated[
@@ -459,7 +373,7 @@ class MCPAuthOptions(TypedDict, total=False):
             None,
             "Called with each line of the audit log, before the app runs; must not block for long. Default: the logger "
             "`asgi_mcp_auth.audit`.",
-            _an_audit_sink,
+            an_audit_sink,
         ),
     ]
     http_client: Annotated[
@@ -576,28 +490,6 @@ class Settings(MiddlewareOptions, total=False):
     ]
 
 
-def _check_key_cache(options: Mapping[str, object], problems: Problems) -> None:
-    """Report a cache of keys whose entries could not be signed, or that other users could write to."""
-    cache = options["key_cache"]
-    if cache is None:
-        return
-    if not isinstance(cache, str) or not cache:
-        problems.add("key_cache", f"{show(cache)} is not a directory.", 'Pass "store", or the path of a directory.')
-    elif cache != IN_STORE and (why := unfit_directory(Path(cache))) is not None:
-        fix = f"Create it for the user that runs the server: install -d -m 700 {cache}"
-        problems.add("key_cache", f"{show(cache)} cannot be used: {why}.", fix)
-    if options["shared_secret"] is None:
-        fix = "Set shared_secret to the same secret in all processes."
-        problems.add("key_cache", "Without shared_secret, its entries cannot be signed.", fix)
-
-
-IN_STORE = "store"
-"""The value of `key_cache` for the store instead of a directory."""
-
-STORE_USERS = ("session_binding", "revocation")
-"""The options that need `store`. DPoP uses it to remember proofs, and remembers them in the process without one."""
-
-
 class Declared(NamedTuple):
     """One declared option: its type and the rest of its declaration."""
 
@@ -621,49 +513,8 @@ def check_options(options: Mapping[str, object], protected_resources: object, pr
     complete: dict[str, object] = {name: options.get(name, option.default) for name, (_, option) in known.items()}
     for name, (_, option) in known.items():
         option.check(complete[name], name, problems)
-    if complete["audit"] == "required" and complete["audit_sink"] is None:
-        fix = "Set audit_sink to a function that raises an exception if it cannot write."
-        problems.add("audit_sink", "Logging handlers swallow their errors, so required needs a sink.", fix)
-    if complete["audit"] is None and (complete["audit_sink"] is not None or complete["audit_operations"]):
-        fix = 'Set audit="best_effort", or remove them.'
-        problems.add("audit", "audit_sink and audit_operations have no effect without audit.", fix)
-    if complete["dangerously_exit_when_cold"] is True and complete["require_warm_up"] is False:
-        fix = "Set require_warm_up=True too, or remove it."
-        problems.add("dangerously_exit_when_cold", "It has no effect without require_warm_up=True.", fix)
-    if getattr(complete["dpop_settings"], "require_nonce", False) is True and complete["shared_secret"] is None:
-        fix = "Set shared_secret to the same secret in all processes."
-        problems.add("dpop_settings.require_nonce", "Nonces cannot be made without shared_secret.", fix)
-    if complete["event_transmitters"] and not complete["revocation"]:
-        problems.add("event_transmitters", "Events have no effect without revocation.", "Set revocation=True.")
-    if complete["on_security_event"] is not None and not complete["event_transmitters"]:
-        fix = "Set event_transmitters, or remove it."
-        problems.add("on_security_event", "It is never called without event_transmitters.", fix)
-    _check_key_cache(complete, problems)
-    _check_store(complete, protected_resources, problems)
+    check_together(complete, protected_resources, problems)
     return cast("MCPAuthOptions", complete)
-
-
-def _check_store(options: Mapping[str, object], protected_resources: object, problems: Problems) -> None:
-    """Report options that need a store, and a store that nothing uses."""
-    users = [name for name in STORE_USERS if options[name]]
-    if options["key_cache"] == IN_STORE:
-        users.append("key_cache")
-    resources = as_list(protected_resources) or [protected_resources]
-    verifiers = [options["verifier"], *(getattr(resource, "verifier", None) for resource in resources)]
-    if any(getattr(getattr(verifier, "opaque", None), "shared_cache", False) is True for verifier in verifiers):
-        users.append("shared_cache")
-        if options["shared_secret"] is None:
-            fix = "Set shared_secret to the same secret in all processes."
-            problems.add("verifier.opaque.shared_cache", "Without shared_secret, answers cannot be encrypted.", fix)
-    if options["store"] is None and users:
-        fix = "Set store= to a store that all processes share; MemoryStore() is for a single process."
-        problems.add("store", f"{' and '.join(users)} cannot be used without a store.", fix)
-    if options["revocation"] and isinstance(options["store"], Store) and not isinstance(options["store"], LogStore):
-        fix = "Add append and read_from (see LogStore), or use a RedisStore."
-        problems.add("store", "Revocation needs a store that has logs.", fix)
-    modes = [options["dpop"], *(getattr(resource, "dpop", None) for resource in resources)]
-    if options["store"] is not None and not users and all(mode in (None, "off") for mode in modes):
-        problems.add("store", "Nothing uses the store.", f"Set {' or '.join(STORE_USERS)} or dpop, or remove it.")
 
 
 def documentation(options: type[object]) -> str:

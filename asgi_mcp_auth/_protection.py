@@ -19,7 +19,8 @@ from asgi_mcp_auth._keys.key_cache import KeyCache, KeyDirectory
 from asgi_mcp_auth._keys.registry import Issuers, KeySets
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.json_types import unchecked
-from asgi_mcp_auth._options import IN_STORE, MCPAuthOptions
+from asgi_mcp_auth._option_checks import IN_STORE
+from asgi_mcp_auth._options import MCPAuthOptions
 from asgi_mcp_auth._policy.api_key_file import API_KEY_ISSUER
 from asgi_mcp_auth._policy.compile import CompiledConfig, CompiledResource, compile_config
 from asgi_mcp_auth._policy.problems import Problems

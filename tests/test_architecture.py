@@ -59,7 +59,7 @@ LAYERS = (
     ("_settings", "_keys", "stores._shared", "stores.redis", "stores._redis_py", "stores._coredis"),
     ("_verify", "_signals", "_upstream"),
     ("_asgi", "_telemetry"),
-    ("_options", "_protection", "middleware"),
+    ("_option_checks", "_options", "_protection", "middleware"),
     ("_compat.mcpauth",),
     ("auth",),
     ("loading", "exceptions", "types", "utils", ""),
