@@ -25,7 +25,7 @@ from asgi_mcp_auth import (
     ResourceServerMetadata,
     Verified,
 )
-from asgi_mcp_auth._policy.issuers import WEEK
+from asgi_mcp_auth._policy.trusted_issuer import WEEK
 from asgi_mcp_auth.config import JWKSCacheSettings
 from asgi_mcp_auth.status import (
     DocumentStatus,

@@ -17,7 +17,7 @@ from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.http_cache import State, TokenBucket, seconds_until_fetch_allowed
 from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
-from asgi_mcp_auth._policy.issuers import TrustedIssuer
+from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer
 from asgi_mcp_auth.config import JWKSCacheSettings
 from asgi_mcp_auth.errors import Reason, Unavailable
 

@@ -25,7 +25,8 @@ from asgi_mcp_auth._keys.probation import Probation
 from asgi_mcp_auth._keys.remote_jwks import MAX_FETCHES_AT_ONCE, RemoteJWKS
 from asgi_mcp_auth._oauth.access_token import TokenRules
 from asgi_mcp_auth._oauth.jwk_set import VerificationKey
-from asgi_mcp_auth._policy.issuers import IssuerSet, OtherIssuers, TrustedIssuer, may_be_issuer
+from asgi_mcp_auth._policy.issuers import IssuerSet, OtherIssuers, may_be_issuer
+from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer
 from asgi_mcp_auth.config import AuthServerConfig
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import ConfigurationError, InvalidToken, Reason, Unavailable, printable

@@ -11,8 +11,8 @@ from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
 from asgi_mcp_auth._oauth.token_exchange import Destinations, Grant
 from asgi_mcp_auth._oauth.urls import Url, parse_url
 from asgi_mcp_auth._policy.client_settings import ENDPOINT_RANGES, check_values, compile_credentials
-from asgi_mcp_auth._policy.issuers import TrustedIssuer
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
+from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer
 from asgi_mcp_auth.config import TokenExchange
 
 __all__ = ("CompiledExchange", "compile_destinations", "compile_exchanges")

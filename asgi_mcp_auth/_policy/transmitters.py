@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
 from asgi_mcp_auth._oauth.urls import Url
-from asgi_mcp_auth._policy.issuers import IssuerSet, TrustedIssuer, compile_issuer
+from asgi_mcp_auth._policy.issuers import IssuerSet
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
+from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer, compile_issuer
 from asgi_mcp_auth.config import AuthServerConfig, EventTransmitter
 
 __all__ = ("CompiledTransmitter", "compile_transmitters")

@@ -11,8 +11,9 @@ from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._oauth.origin import is_free_field
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
 from asgi_mcp_auth._policy.client_settings import ENDPOINT_RANGES, check_values, compile_credentials
-from asgi_mcp_auth._policy.issuers import IssuerSet, TrustedIssuer
+from asgi_mcp_auth._policy.issuers import IssuerSet
 from asgi_mcp_auth._policy.problems import Problems, show
+from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer
 from asgi_mcp_auth.config import ApiKeys, Choose, Introspection
 from asgi_mcp_auth.stores import Store
 

@@ -15,7 +15,7 @@ from asgi_mcp_auth._oauth.access_token import ANY_JWT, CLIENT_ID_CLAIMS, unverif
 from asgi_mcp_auth._oauth.jws import VERIFIABLE
 from asgi_mcp_auth._oauth.server_metadata import insecure_url
 from asgi_mcp_auth._oauth.urls import parse_url
-from asgi_mcp_auth._policy.issuers import MAX_KEYS_WITHOUT_KID
+from asgi_mcp_auth._policy.trusted_issuer import MAX_KEYS_WITHOUT_KID
 from asgi_mcp_auth.config import MAX_LEEWAY
 from asgi_mcp_auth.doctor._steps import Token, claim_of
 from asgi_mcp_auth.errors import Reason, Refusal, printable
