@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 import asgi_mcp_auth
+from asgi_mcp_auth import config
 from asgi_mcp_auth._policy.problems import Referenced
 from asgi_mcp_auth._settings.reader import Field, Kind, Shape
 from asgi_mcp_auth.cli import main
@@ -232,6 +234,36 @@ def test_check_config_shows_a_store_without_its_password(tmp_path: Path) -> None
     shown = checked(f'{SHORT}session_binding = true\nstore = "redis://:s3cret@cache/1"', tmp_path)
     assert "option store = asgi_mcp_auth.stores.redis:RedisStore " in shown
     assert "s3cret" not in shown
+
+
+SECRETS_IN_A_FILE = """revocation = true
+store = "asgi_mcp_auth:MemoryStore()"
+[[token_exchange]]
+client_id = "api"
+client_secret = "s3cret"
+[[event_transmitters]]
+issuer = "https://auth.example.com"
+audiences = ["https://events.example.com"]
+authorization = "Bearer s3cret"
+poll_endpoint = "https://auth.example.com/poll"
+poll_token = "s3cret"
+verification_state = "s3cret"
+"""
+
+
+def test_check_config_shows_no_secret_that_is_written_in_the_file(tmp_path: Path) -> None:
+    shown = checked(SHORT + SECRETS_IN_A_FILE, tmp_path)
+    assert '"client_id": "api", "client_secret": "…", "private_key": null' in shown
+    assert '"authorization": "…", "verification_state": "…", "poll_endpoint": "https://auth.example.com/poll"' in shown
+    assert "s3cret" not in shown
+
+
+def test_the_repr_of_a_configuration_value_leaves_its_secrets_out() -> None:
+    secret = re.compile(r"secret|private_key|pepper|(?<!requested_)token$|^authorization$|_state$")
+    values = [value for value in vars(config).values() if isinstance(value, type) and is_dataclass(value)]
+    found = {field.name: field.repr for value in values for field in fields(value) if secret.search(field.name)}
+    assert {"client_secret", "private_key", "pepper", "poll_token", "authorization"} <= set(found)
+    assert {name for name, is_shown in found.items() if is_shown} == set()
 
 
 def test_check_config_shows_no_option_that_has_its_default(tmp_path: Path) -> None:

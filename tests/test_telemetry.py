@@ -144,6 +144,6 @@ async def test_metrics_arrive_at_a_collector(issuer: Issuer, monkeypatch: pytest
 def test_telemetry_without_the_package_is_a_configuration_error(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._options.find_spec", dict[str, None]().get)
+    monkeypatch.setattr("asgi_mcp_auth._option_checks.find_spec", dict[str, None]().get)
     with pytest.raises(ConfigurationError, match=r"\.\[otel\]"):
         protect(issuer, RecordingApp(), telemetry=True)

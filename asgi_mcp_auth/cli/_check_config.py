@@ -18,12 +18,20 @@ from asgi_mcp_auth._settings.schema import config_schema
 from asgi_mcp_auth._settings.shorthand import SHORTHAND
 from asgi_mcp_auth.auth import MCPAuth, options_of, protection_of
 from asgi_mcp_auth.cli._terminal import console, write
-from asgi_mcp_auth.config import AuthServerConfig, ResourceServerConfig, ResourceServerMetadata, ScopePolicy
+from asgi_mcp_auth.config import (
+    AuthServerConfig,
+    ResourceServerConfig,
+    ResourceServerMetadata,
+    ScopePolicy,
+    TokenExchange,
+)
 from asgi_mcp_auth.errors import ConfigurationError
 
 __all__ = ("check_config", "print_schema", "text_of")
 
 WIDTH = 12
+OWN_VALUES: Final = frozenset({ScopePolicy.__module__, TokenExchange.__module__})
+"""The modules of configuration values, whose secrets are the fields that their repr leaves out."""
 PUBLIC: Final = frozenset(
     {
         *(field.name for owner in (ResourceServerMetadata, ScopePolicy) for field in fields(owner)),
@@ -140,11 +148,18 @@ def text_of(value: object, field: Field) -> str:
 
 
 def _showable(value: object, *, public: bool) -> object:
-    """Return a value in lists, dicts and plain values, with the origin in place of each text that may be a secret."""
+    """Return a value in lists, dicts and plain values.
+
+    The origin stands in for each text that may be a secret, and "…" for a secret that is written in the file.
+    """
     if isinstance(value, Referenced):
         return _without_query(str(value)) if public else f"({value.origin})"
-    if is_dataclass(value) and type(value).__module__ == ScopePolicy.__module__:  # others may hold secrets
-        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    if is_dataclass(value) and type(value).__module__ in OWN_VALUES:  # others may hold secrets
+        shown = {field.name: (field.repr, getattr(value, field.name)) for field in fields(value)}
+        value = {
+            name: text if is_shown or text is None or isinstance(text, Referenced) else "…"
+            for name, (is_shown, text) in shown.items()
+        }
     mapping, items = as_mapping(value), as_list(value)
     if mapping is not None:
         return {str(_showable(name, public=public)): _showable(item, public=public) for name, item in mapping.items()}
