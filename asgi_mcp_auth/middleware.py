@@ -18,7 +18,7 @@ from time import perf_counter
 
 from asgi_mcp_auth._asgi.app_check import refuse_wsgi_call
 from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Send
-from asgi_mcp_auth._asgi.authorizer import Admission
+from asgi_mcp_auth._asgi.authorizer import Admission, Authorizer
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.mount_check import MountCheck
 from asgi_mcp_auth._asgi.response import Incoming, send_response
@@ -252,7 +252,7 @@ class ProtectedApp:
         else:
             await self._refuse(unrecorded, request, receive, send, findings)
 
-    async def _serve_unauthenticated(  # noqa: PLR0917 - ASGI's two, and what is known about the request
+    def _serve_unauthenticated(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,
         refusal: Refusal,
         findings: Findings,
@@ -261,12 +261,27 @@ class ProtectedApp:
         receive: Receive,
         send: Send,
         cors: Cors | None,
-    ) -> None:
+    ) -> Awaitable[None]:
         """Run the app without an identity if there is no credential and every operation is public; else refuse."""
-        index = route.resource or 0
-        admission: Admission | Refusal = refusal
-        if isinstance(refusal, NoCredential) and self._authorizers[index].admits_anonymous:
-            admission = await self._authorizers[index].admit_anonymous(refusal, route, request, receive)
+        authorizer = self._authorizers[route.resource or 0]
+        if isinstance(refusal, NoCredential) and authorizer.admits_anonymous:
+            return self._serve_anonymous(authorizer, refusal, findings, route, request, receive, send, cors)
+        self._mistakes.check(refusal, request)
+        return self._refuse(refusal, request, receive, send, findings, cors)
+
+    async def _serve_anonymous(  # noqa: PLR0917 - ASGI's two, and what is known about the request
+        self,
+        authorizer: Authorizer,
+        refusal: NoCredential,
+        findings: Findings,
+        route: Route,
+        request: RequestInfo,
+        receive: Receive,
+        send: Send,
+        cors: Cors | None,
+    ) -> None:
+        """Run the app without an identity if every operation is public; else refuse."""
+        admission = await authorizer.admit_anonymous(refusal, route, request, receive)
         if isinstance(admission, Refusal):
             self._mistakes.check(refusal, request)
             await self._refuse(admission, request, receive, send, findings, cors)
@@ -284,7 +299,7 @@ class ProtectedApp:
         del admission  # holds the parsed body
         await run_public(self._context, cors, scope, receive, send, wrap_send)
 
-    async def _refuse(  # noqa: PLR0917 - ASGI's two, and what is known about the request
+    def _refuse(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,
         refusal: Refusal,
         request: RequestInfo,
@@ -292,7 +307,8 @@ class ProtectedApp:
         send: Send,
         findings: Findings = NOTHING_FOUND,
         cors: Cors | None = None,
-    ) -> None:
+    ) -> Awaitable[None]:
+        """Report a refusal, and return the sending of its response."""
         details, resource = self._protection.show_error_details, findings.resource
         if resource is None:
             response = refusal_response(refusal, None, details=details)
@@ -302,7 +318,7 @@ class ProtectedApp:
         if cors is not None:
             response = response.with_headers(cors.response)
         self._report("refused", request, findings, refusal=refusal, status=response.status)
-        await send_response(response, request, receive, send)
+        return send_response(response, request, receive, send)
 
     async def _answer_failure(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,
@@ -319,7 +335,7 @@ class ProtectedApp:
         response = challenge.respond(refusal, details=self._protection.show_error_details)
         await send_response(response if cors is None else response.with_headers(cors.response), request, receive, send)
 
-    async def _answer(  # noqa: PLR0917 - ASGI's two, and what is known about the request
+    def _answer(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,
         outcome: Outcome,
         response: Response,
@@ -327,9 +343,10 @@ class ProtectedApp:
         receive: Receive,
         send: Send,
         findings: Findings = NOTHING_FOUND,
-    ) -> None:
+    ) -> Awaitable[None]:
+        """Report an answer of this library, and return the sending of the answer."""
         self._report(outcome, request, findings, status=response.status)
-        await send_response(response, request, receive, send)
+        return send_response(response, request, receive, send)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the lifespan through. Key sets warm up in the background of the app's own start-up, never around it."""

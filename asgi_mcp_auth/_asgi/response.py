@@ -50,10 +50,10 @@ async def send_response(response: Response, request: RequestInfo, receive: Recei
     by a close if the server has no such extension (HTTP 403).
     """
     status, fields, body = response
-    headers = list(fields)
-    if request.method == "HEAD":
-        body = b""
-    if not request.is_websocket:
+    headers, scope = list(fields), request.scope
+    if scope["type"] != "websocket":
+        if scope["method"] == "HEAD":
+            body = b""
         if isinstance(receive, Incoming):
             await receive.drain()
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -61,7 +61,7 @@ async def send_response(response: Response, request: RequestInfo, receive: Recei
         return
     if (await receive())["type"] != "websocket.connect":
         return
-    if "websocket.http.response" in (request.scope.get("extensions") or {}):
+    if "websocket.http.response" in (scope.get("extensions") or {}):
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
     else:

@@ -84,13 +84,11 @@ class ChallengeSource:
 
     def respond(self, refusal: Refusal, *, used: bytes | None = None, details: bool = False) -> Response:
         """Return the response to a refusal; see `refusal_response`. Frequent responses are rendered once."""
-        is_missing = isinstance(refusal, NoCredential)
-        is_special = refusal.tool_call_id is not None or (isinstance(refusal, NoCredential) and refusal.required)
-        if (
-            is_special
-            or refusal.response_headers
-            or not (is_missing or (isinstance(refusal, InvalidToken) and not details))
-        ):
+        if isinstance(refusal, NoCredential):
+            is_frequent = not refusal.required
+        else:
+            is_frequent = isinstance(refusal, InvalidToken) and not details
+        if not is_frequent or refusal.tool_call_id is not None or refusal.response_headers:
             return refusal_response(refusal, self, used=used, details=details)
         key = refusal.description, used
         response = self._rendered.get(key)
