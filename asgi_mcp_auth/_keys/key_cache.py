@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
@@ -64,7 +64,7 @@ class Entries(Protocol):
         """Return an entry; None if there is none or it cannot be read."""
         ...
 
-    async def put(self, key: str, value: bytes, ttl: float) -> None:
+    def put(self, key: str, value: bytes, ttl: float) -> Awaitable[None]:
         """Keep an entry for `ttl` seconds. Failures are ignored or logged."""
         ...
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import binascii
 import re
-from base64 import urlsafe_b64encode
 from hashlib import sha256
 from urllib.parse import quote, unquote_to_bytes
+
+from asgi_mcp_auth._oauth.jws import encode_base64url
 
 __all__ = ("MAX_FIELD", "read_client_cert", "read_escaped_pem", "read_pem", "read_xfcc", "thumbprint_of", "write_field")
 
@@ -147,4 +148,4 @@ def _is_one_sequence(der: bytes) -> bool:
 
 
 def _encode(digest: bytes) -> str:
-    return urlsafe_b64encode(digest).rstrip(b"=").decode("ascii")
+    return encode_base64url(digest)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -17,7 +16,7 @@ from typing import Final, NamedTuple
 from asgi_mcp_auth._oauth.access_token import unverified_time
 from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._oauth.jwk_set import SkipReason, VerificationKey, canonical_members, read_key
-from asgi_mcp_auth._oauth.jws import decode_base64url
+from asgi_mcp_auth._oauth.jws import decode_base64url, encode_base64url
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._oauth.urls import parse_url
 from asgi_mcp_auth.errors import InvalidProof, InvalidToken, Reason
@@ -104,7 +103,7 @@ def _refused(found: str, expected: str = "a DPoP proof") -> InvalidProof:
 
 def digest_of(token: bytes) -> str:
     """Return the SHA-256 of a token in base64url, as the claim `ath` contains it (RFC 9449 section 4.2)."""
-    return urlsafe_b64encode(sha256(token).digest()).rstrip(b"=").decode("ascii")
+    return encode_base64url(sha256(token).digest())
 
 
 def thumbprint(members: Mapping[str, str]) -> str:
@@ -115,8 +114,7 @@ def thumbprint(members: Mapping[str, str]) -> str:
 def make_nonce(key: bytes, now: float, *, slots_ago: int = 0) -> str:
     """Return the nonce of a time slot. All processes with the same key make the same nonces, and store none."""
     slot = int(now // NONCE_SECONDS) - slots_ago
-    mac = hmac.digest(key, b"%d" % slot, "sha256")[:18]
-    return urlsafe_b64encode(mac).decode("ascii")
+    return encode_base64url(hmac.digest(key, b"%d" % slot, "sha256")[:18])
 
 
 def check_proof(
@@ -139,45 +137,45 @@ def check_proof(
         InvalidProof: `invalid_dpop_proof`: the proof is missing, malformed, or not for this request.
         InvalidToken: `dpop_key_mismatch`: the token is bound to another key.
     """
-    header, payload, signature, signing_input = _split(lines)
+    header, payload, signing_input, signature = _split(lines)
     known = known_key(header)
     key = known or _read_header(header, settings.algorithms)
-    if expected.jkt is not None and not hmac.compare_digest(key.thumbprint, expected.jkt):
+    if expected.jkt is not None and key.thumbprint != expected.jkt:  # neither is a secret
         raise InvalidToken(
             Reason.DPOP_KEY_MISMATCH, expected="the key of the token", description="Invalid DPoP key binding"
         )
     claims = _load(payload, MAX_CLAIM_VALUES, "claims")
     jti, htu, issued_at, nonce = _check_claims(claims, expected, settings.window, now)
-    if not key.key.verify(key.alg, signing_input, _decode(signature, "the signature")):
+    try:
+        octets = decode_base64url(signature)
+    except ValueError:
+        raise _refused("the signature not in canonical base64url") from None
+    if not key.key.verify(key.alg, signing_input, octets):
         raise _refused("a wrong signature")
     return Proof(header, key, known is not None, jti, htu, issued_at, nonce)
 
 
 def _split(lines: list[bytes]) -> tuple[bytes, bytes, bytes, bytes]:
-    """Return header, payload, signature and signing input of the only proof (RFC 9449 section 4.3, 1 and 2)."""
+    """Return header, payload, signing input and signature of the only proof (RFC 9449 section 4.3, 1 and 2)."""
     if len(lines) != 1:
         raise _refused(f"{len(lines) or 'no'} DPoP fields", "one DPoP field")
     proof = lines[0].strip(b" \t")
     if len(proof) > MAX_PROOF:
         raise _refused(f"{len(proof)} bytes", f"at most {MAX_PROOF} bytes")
-    parts = proof.split(b".")
-    if len(parts) != 3:  # noqa: PLR2004 - a compact JWS has three
+    signing_input, _, signature = proof.rpartition(b".")
+    header, dot, payload = signing_input.partition(b".")
+    if not dot or b"." in payload:
         raise _refused("not three parts")
-    return parts[0], parts[1], parts[2], proof[: -len(parts[2]) - 1]
-
-
-def _decode(segment: bytes, what: str) -> bytes:
-    try:
-        return decode_base64url(segment)
-    except ValueError:
-        raise _refused(f"{what} not in canonical base64url") from None
+    return header, payload, signing_input, signature
 
 
 def _load(segment: bytes, max_values: int, what: str) -> JSONObject:
     try:
-        return load_object(_decode(segment, what), max_values=max_values, max_containers=MAX_CONTAINERS)
+        return load_object(decode_base64url(segment), max_values=max_values, max_containers=MAX_CONTAINERS)
     except JSONRefused as error:
         raise _refused(f"{what}: {error}") from None
+    except ValueError:
+        raise _refused(f"{what} not in canonical base64url") from None
 
 
 def _read_header(segment: bytes, algorithms: frozenset[str]) -> ProofKey:
@@ -213,34 +211,31 @@ def _check_claims(
 
     Other claims are ignored, and a claim whose value is `null` is absent.
     """
-    texts: dict[str, str] = {}
-    optional = ("nonce",) if expected.ath is not None else ("nonce", "ath")
-    for name in ("jti", "htm", "htu", "ath", "nonce"):
-        value = claims.get(name)
-        if value is None and name in optional:
-            continue
-        if not isinstance(value, str) or not value:
-            raise _refused(f"no {name}" if value is None else f"{name} that is no text", name)
-        texts[name] = value
+    jti, htm, htu = _text(claims, "jti"), _text(claims, "htm"), _text(claims, "htu")
+    ath = _text(claims, "ath") if expected.ath is not None or claims.get("ath") is not None else None
+    nonce = _text(claims, "nonce") if claims.get("nonce") is not None else None
     issued_at = unverified_time(claims, "iat")
     if issued_at is None:
         raise _refused("no iat that is a number", "iat")
-    if texts["htm"] != expected.method:
-        raise _refused(f"htm {texts['htm']}", f"htm {expected.method}")
-    if texts["htu"] != expected.url and not _same_url(texts["htu"], expected.url):
+    if htm != expected.method:
+        raise _refused(f"htm {htm}", f"htm {expected.method}")
+    if htu != expected.url and not _same_url(htu, expected.url):
         raise _refused("another htu", f"htu {expected.url}")
     if not abs(now - issued_at) <= window:
         raise _refused(
             f"iat {abs(now - issued_at):.0f} s {'ago' if issued_at < now else 'ahead'}",
             f"iat within {window:g} s of the clock",
         )
-    if expected.ath is not None and not _equal(texts["ath"], expected.ath):
+    if expected.ath is not None and ath != expected.ath:  # the client knows the token, so its hash is no secret
         raise _refused("the ath of another token", "the ath of the token")
-    return texts["jti"], texts["htu"], issued_at, texts.get("nonce")
+    return jti, htu, issued_at, nonce
 
 
-def _equal(given: str, known: str) -> bool:
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), known.encode("ascii"))
+def _text(claims: JSONObject, name: str) -> str:
+    value = claims.get(name)
+    if isinstance(value, str) and value:
+        return value
+    raise _refused(f"no {name}" if value is None else f"{name} that is no text", name)
 
 
 _ESCAPE = re.compile("%[0-9A-Fa-f]{2}")

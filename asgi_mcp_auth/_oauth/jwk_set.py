@@ -7,7 +7,7 @@ can keep the set that it has.
 from __future__ import annotations
 
 import re
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64decode
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from jwt.exceptions import PyJWTError
 
 from asgi_mcp_auth._oauth import ml_dsa
 from asgi_mcp_auth._oauth.json_types import is_list, is_object
-from asgi_mcp_auth._oauth.jws import VERIFIABLE
+from asgi_mcp_auth._oauth.jws import VERIFIABLE, encode_base64url
 from asgi_mcp_auth._oauth.strict_json import is_valid
 from asgi_mcp_auth.errors import InvalidServerMetadata, InvalidToken, Reason, printable
 
@@ -232,7 +232,7 @@ def canonical_members(jwk: Mapping[str, object], kty: str) -> dict[str, str] | S
         reason = _check_rsa(*(int.from_bytes(octets) for octets in material.values()))
         if reason is not None:
             return reason
-    members = {name: urlsafe_b64encode(octets).rstrip(b"=").decode() for name, octets in material.items()}
+    members = {name: encode_base64url(octets) for name, octets in material.items()}
     parameter = _PARAMETER.get(kty)
     return members | {"kty": kty} | ({} if parameter is None else {parameter: str(jwk[parameter])})
 

@@ -29,6 +29,7 @@ __all__ = (
     "CompactJWS",
     "Header",
     "decode_base64url",
+    "encode_base64url",
     "is_compact",
     "parse_compact",
 )
@@ -108,6 +109,7 @@ MAX_CLAIM_CONTAINERS = 128  # Keycloak needs two for each client in `resource_ac
 
 OPAQUE = "a compact JWS; for opaque tokens set verifier=Choose(opaque=Introspection(...))"
 DOT = ord(".")
+_TO_BASE64URL = bytes.maketrans(b"+/", b"-_")
 _TO_BASE64 = bytes.maketrans(b"-_+/=", b"+/!!!")  # `!` is refused by strict decoding, and so are "+", "/" and "=" then
 _PADDING = (b"", b"", b"==", b"=")
 # Stray bits in the last character would give one value several spellings (RFC 4648 section 3.5).
@@ -131,6 +133,11 @@ def decode_base64url(text: bytes) -> bytes:
         raise ValueError(msg)
     # Strict mode refuses every character outside the alphabet.
     return binascii.a2b_base64(text.translate(_TO_BASE64) + _PADDING[tail], strict_mode=True)
+
+
+def encode_base64url(data: bytes) -> str:
+    """Return bytes in unpadded base64url (RFC 7515 section 2)."""
+    return binascii.b2a_base64(data, newline=False).translate(_TO_BASE64URL, b"=").decode("ascii")
 
 
 # All tokens that one key signs have the same header. Refused headers are not cached.

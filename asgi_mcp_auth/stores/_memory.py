@@ -143,11 +143,12 @@ class MemoryStore:
     def _of_use(self, key: str) -> _Entries:
         return self._uses.get(key.partition(":")[0], self._others)
 
-    def _until(self, ttl: float) -> float:
+    def _now_and_until(self, ttl: float) -> tuple[float, float]:
         if not 0 < ttl < math.inf:
             msg = f"MemoryStore: ttl is {ttl!r}; pass a positive, finite number of seconds"
             raise ValueError(msg)
-        return self._clock() + ttl
+        now = self._clock()
+        return now, now + ttl
 
     async def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         """See `Store.get_many`."""
@@ -162,13 +163,13 @@ class MemoryStore:
             StoreFullError: There is no room.
             ValueError: `ttl` is not a positive, finite number.
         """
-        until = self._until(ttl)
+        now, until = self._now_and_until(ttl)
         with self._lock:
-            self._of_use(key).put(key, value, until, self._clock())
+            self._of_use(key).put(key, value, until, now)
 
     async def add(self, key: str, value: bytes, ttl: float) -> bytes | None:
         """See `Store.add`. Raises what `put` raises."""
-        until, entries, now = self._until(ttl), self._of_use(key), self._clock()
+        (now, until), entries = self._now_and_until(ttl), self._of_use(key)
         with self._lock:
             existing = entries.get(key, now)
             if existing is None:
@@ -177,11 +178,11 @@ class MemoryStore:
 
     async def touch(self, key: str, ttl: float) -> bool:
         """See `Store.touch`. Raises what `put` raises."""
-        until, entries = self._until(ttl), self._of_use(key)
+        (now, until), entries = self._now_and_until(ttl), self._of_use(key)
         with self._lock:
-            value = entries.get(key, self._clock())
+            value = entries.get(key, now)
             if value is not None:
-                entries.put(key, value, until, self._clock())
+                entries.put(key, value, until, now)
         return value is not None
 
     async def delete(self, key: str) -> None:
@@ -191,9 +192,9 @@ class MemoryStore:
 
     async def append(self, log: str, value: bytes, ttl: float) -> str:
         """See `LogStore.append`. Raises what `put` raises."""
-        until = self._until(ttl)
+        now, until = self._now_and_until(ttl)
         with self._lock:
-            return self._logs.setdefault(log, _Log(self._max_entries)).append(value, until, self._clock())
+            return self._logs.setdefault(log, _Log(self._max_entries)).append(value, until, now)
 
     async def read_from(self, log: str, position: str, *, limit: int = 1000, wait: float = 0.0) -> LogPage:
         """See `LogStore.read_from`."""

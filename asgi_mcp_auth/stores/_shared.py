@@ -118,11 +118,19 @@ class SharedStore:
             warning=self._warning,
         )
 
-    async def call(self, work: Callable[[], Awaitable[T]], *, wait: float = 0.0) -> T:
-        """Return the result of one operation on the store, which may take `wait` seconds more than the time limit.
+    async def call(
+        self, work: Callable[[], Awaitable[T]], check: Callable[[T], object] | None = None, *, wait: float = 0.0
+    ) -> T:
+        """Return the result of one operation on the store.
+
+        Args:
+            work: Calls the operation.
+            check: Raises an exception if a store may not return such a result.
+            wait: Seconds that the operation may take in addition to the time limit.
 
         Raises:
-            Unavailable: With `store_unavailable`: the store raised, took too long, or failed just before.
+            Unavailable: With `store_unavailable`: the store raised, took too long, returned something wrong, or failed
+                just before.
         """
         now = self._clock()
         if self._breaker.seconds_until_allowed(now):
@@ -135,19 +143,21 @@ class SharedStore:
             else:
                 with anyio.fail_after(self._timeout + wait):
                     result = await work()
+            if check is not None:
+                check(result)
         except StoreFullError as error:
-            self._succeeded()  # the store answers, and what it holds can be read
+            self._succeeded(now)  # the store answers, and what it holds can be read
             if (grant := self._budget.take("full")) is not None:
                 text = printable(str(error), 256)
                 logger.error("%s is full%s: %s", type(self.store).__name__, grant.note, text)  # noqa: TRY400
             raise self._unavailable("StoreFullError") from None
         except Exception as error:  # noqa: BLE001 - whatever a store raises means that its answer is unknown
             raise self._failed(error) from None
-        self._succeeded()
+        self._succeeded(now)
         return result
 
-    def _succeeded(self) -> None:
-        self._answered_at = self._clock()
+    def _succeeded(self, started_at: float) -> None:
+        self._answered_at = started_at
         if not self.is_available:
             if self._is_reported:
                 seconds = self._clock() - self._failing_since
@@ -197,73 +207,74 @@ class StoreUse:
 
     def key(self, *parts: str | bytes) -> str:
         """Return the key of an entry. It shows the use alone, and is unambiguous, whatever the parts contain."""
-        joined = b""
-        for part in parts:
-            data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogatepass")
-            joined += len(data).to_bytes(8, "big") + data
-        return self._prefix + sha256(joined).hexdigest()
+        return self._prefix + sha256(ascii(parts).encode("ascii")).hexdigest()
 
     async def get(self, key: str) -> bytes | None:
         """Return one value. See `Store.get_many`."""
         return (await self.get_many((key,)))[0]
 
-    async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None]:
+    def get_many(self, keys: Sequence[str]) -> Awaitable[Sequence[bytes | None]]:
         """See `Store.get_many`."""
 
-        async def work() -> Sequence[bytes | None]:
-            found = await self._store.get_many(keys)
-            if len(found) != len(keys) or not all(map(_is_value, found)):
-                msg = f"get_many returned something else than {len(keys)} values of bytes or None"
+        def check(found: Sequence[bytes | None]) -> None:
+            if len(found) != len(keys):
+                msg = f"get_many returned {len(found)} values for {len(keys)} keys"
                 raise TypeError(msg)
-            return found
+            for value in found:
+                _check_value(value)
 
-        return await self._call(work, (None,) * len(keys))
+        return self._call(lambda: self._store.get_many(keys), (None,) * len(keys), check)
 
-    async def put(self, key: str, value: bytes, ttl: float) -> None:
+    def put(self, key: str, value: bytes, ttl: float) -> Awaitable[None]:
         """See `Store.put`."""
-        await self._call(lambda: self._store.put(key, value, ttl), None)
+        return self._call(lambda: self._store.put(key, value, ttl), None)
 
-    async def add(self, key: str, value: bytes, ttl: float) -> bytes | None:
+    def add(self, key: str, value: bytes, ttl: float) -> Awaitable[bytes | None]:
         """See `Store.add`."""
+        return self._call(lambda: self._store.add(key, value, ttl), None, _check_value)
 
-        async def work() -> bytes | None:
-            existing = await self._store.add(key, value, ttl)
-            if not _is_value(existing):
-                msg = f"add returned {type(existing).__name__}, not bytes or None"
-                raise TypeError(msg)
-            return existing
-
-        return await self._call(work, None)
-
-    async def touch(self, key: str, ttl: float) -> bool:
+    def touch(self, key: str, ttl: float) -> Awaitable[bool]:
         """See `Store.touch`."""
-        return await self._call(lambda: self._store.touch(key, ttl), False)
+        return self._call(lambda: self._store.touch(key, ttl), False)
 
-    async def delete(self, key: str) -> None:
+    def delete(self, key: str) -> Awaitable[None]:
         """See `Store.delete`."""
-        await self._call(lambda: self._store.delete(key), None)
+        return self._call(lambda: self._store.delete(key), None)
 
-    async def append(self, log: str, value: bytes, ttl: float) -> str:
+    def append(self, log: str, value: bytes, ttl: float) -> Awaitable[str]:
         """See `LogStore.append`."""
-        return await self._call(lambda: self._logs.append(log, value, ttl), "")
+        return self._call(lambda: self._logs.append(log, value, ttl), "")
 
-    async def read_from(self, log: str, position: str, *, limit: int = 1000, wait: float = 0.0) -> LogPage:
+    def read_from(self, log: str, position: str, *, limit: int = 1000, wait: float = 0.0) -> Awaitable[LogPage]:
         """See `LogStore.read_from`. The time limit begins after `wait`."""
         work = lambda: self._logs.read_from(log, position, limit=limit, wait=wait)  # noqa: E731
-        return await self._call(work, LogPage((), position), wait=wait)
+        return self._call(work, LogPage((), position), wait=wait)
 
     @property
     def _logs(self) -> LogStore:
         return cast("LogStore", self._store)  # configurations that need logs are checked for them
 
-    async def _call(self, work: Callable[[], Awaitable[T]], ignored: T, *, wait: float = 0.0) -> T:
-        try:
-            return await self._shared.call(work, wait=wait)
-        except Unavailable as unavailable:
-            if self._ignores_failures:
-                return ignored
-            raise unavailable.without_traceback() from None
+    def _call(
+        self,
+        work: Callable[[], Awaitable[T]],
+        ignored: T,
+        check: Callable[[T], object] | None = None,
+        *,
+        wait: float = 0.0,
+    ) -> Awaitable[T]:
+        """Return the call of the store. `ignored` is its result if the store fails and the use ignores failures."""
+        called = self._shared.call(work, check, wait=wait)
+        return _or_else(called, ignored) if self._ignores_failures else called
 
 
-def _is_value(value: object) -> bool:
-    return value is None or isinstance(value, bytes)
+async def _or_else(called: Awaitable[T], ignored: T) -> T:
+    try:
+        return await called
+    except Unavailable:
+        return ignored
+
+
+def _check_value(value: object) -> None:
+    if value is not None and not isinstance(value, bytes):
+        msg = f"the store returned {type(value).__name__}, not bytes or None"
+        raise TypeError(msg)
