@@ -33,7 +33,7 @@ from asgi_mcp_auth._oauth.responses import Response, json_response, refusal_resp
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.routes import NO_RESOURCE, Route
 from asgi_mcp_auth._protection import Protection
-from asgi_mcp_auth._request import RequestInfo, canonical_name
+from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._request import Scope as ReadOnlyScope
 from asgi_mcp_auth._telemetry.reporting import NOTHING_FOUND, Findings
 from asgi_mcp_auth._verify.verifier import Verified
@@ -135,22 +135,9 @@ class ProtectedApp:
         if isinstance(admission, Refusal):
             await self._refuse(admission, request, receive, send, Findings(resource, route, identity, seconds), cors)
             return
-        receive, wrap_send = admission.receive or receive, admission.wrap_send
-        removed_fields, listens, began = admission.removed_fields, admission.listens, admission.began_anonymously
+        changes = admission.changes
         del admission  # holds the parsed body
-        await self._run_app(  # 10
-            self._context,
-            identity,
-            cors,
-            request,
-            receive,
-            send,
-            wrap_send,
-            removed_fields,
-            listens,
-            on_expiry,
-            began_anonymously=began,
-        )
+        await self._run_app(self._context, identity, cors, request, receive, send, changes, on_expiry)  # 10
 
     def _route(self, scope: Scope) -> tuple[Route, RequestInfo]:
         """Return the route of a request, and the request as the route reads it."""
@@ -292,12 +279,9 @@ class ProtectedApp:
             if unrecorded is not None:
                 await self._refuse(unrecorded, request, receive, send, findings, cors)
                 return
-        receive, wrap_send, scope = admission.receive or receive, admission.wrap_send, request.scope
-        if admission.removed_fields:
-            kept = [field for field in scope["headers"] if canonical_name(field[0]) not in admission.removed_fields]
-            scope = {**scope, "headers": kept}
+        changes = admission.changes
         del admission  # holds the parsed body
-        await run_public(self._context, cors, scope, receive, send, wrap_send)
+        await run_public(self._context, cors, request.scope, receive, send, changes)
 
     def _refuse(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,

@@ -127,7 +127,7 @@ def test_a_watermark_has_exactly_one_scope(scope: dict[str, Any]) -> None:
 KEYS = st.binary(min_size=16, max_size=16)
 TIMES = st.floats(allow_nan=False, allow_infinity=False)
 MARKS = st.one_of(
-    st.builds(Watermark, st.sampled_from([kind for kind in Kind if kind is not Kind.CLAIM]), KEYS, TIMES),
+    st.builds(Watermark, st.sampled_from([kind for kind in Kind if kind is not Kind.CLAIM]), KEYS, TIMES, st.just("")),
     st.builds(Watermark, st.just(Kind.CLAIM), KEYS, TIMES, st.text(min_size=1, max_size=60)),
 )
 

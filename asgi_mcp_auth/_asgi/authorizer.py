@@ -12,6 +12,7 @@ from typing import NamedTuple
 from asgi_mcp_auth._asgi.asgi_types import Receive, WrapSend
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import ListRules, rewrite_lists
+from asgi_mcp_auth._asgi.run import UNCHANGED, Changes
 from asgi_mcp_auth._asgi.sessions import SessionBinding
 from asgi_mcp_auth._asgi.streams import LISTEN
 from asgi_mcp_auth._mcp.headers import MCPFields, header_params
@@ -45,34 +46,25 @@ CHATGPT = (b"openai-mcp", b"chatgpt")  # in its User-Agent
 MAX_PUBLIC_BODY = 65_536  # bytes that are read for a client without a token
 MAX_KNOWN, MAX_KNOWN_LENGTH = 1024, 256  # operations whose requirements are cached, and characters of an operation
 NO_PARAMS: Mapping[str, str] = {}
-NO_FIELDS: frozenset[bytes] = frozenset()
 
 
 class Admission(NamedTuple):
-    """The changes for one admitted request. None means: as the server passed it.
+    """An admitted request.
 
     Attributes:
-        receive: Replays a body that was read.
+        changes: What the app sees of the request in another way than the server passed it.
         operations: What the body asks for, if there is a hook.
-        wrap_send: Wraps `send`, to filter lists or to watch for a new session id.
-        removed_fields: Header fields, by canonical name, that the app does not get.
         needed: The scopes that the rules for the body require.
-        listens: Whether the body asks for `subscriptions/listen`. None: the body was not read.
-        began_anonymously: Whether the caller's session was made without a token.
         named: What the body asks for, without arguments, if an observer or the audit log wants to know.
     """
 
-    receive: Receive | None = None
+    changes: Changes = UNCHANGED
     operations: tuple[Operation, ...] = ()
-    wrap_send: WrapSend | None = None
-    removed_fields: frozenset[bytes] = NO_FIELDS
     needed: Sequence[Requirement] = ()
-    listens: bool | None = None
-    began_anonymously: bool = False
     named: tuple[Named, ...] = ()
 
 
-UNCHANGED = Admission()
+ADMITTED = Admission()
 
 
 class Authorizer:
@@ -126,8 +118,8 @@ class Authorizer:
         """Admit or refuse a request by the rule of its path; neither body nor hook is asked."""
         requirement = route.requirement
         if requirement.strength is None and requirement.met_by(verified.auth_info.scopes):
-            return UNCHANGED
-        return self._lacking(request, [requirement], verified) or UNCHANGED
+            return ADMITTED
+        return self._lacking(request, [requirement], verified) or ADMITTED
 
     async def admit_message(
         self, route: Route, request: RequestInfo, receive: Receive, verified: Verified
@@ -147,13 +139,10 @@ class Authorizer:
             admission = await self._admit_body(route, request, receive, verified, fields)
         if isinstance(admission, Refusal) or self._sessions is None:
             return admission
-        bound = await self._sessions.check(request, fields.modern, verified.auth_info)
-        if isinstance(bound, Refusal):
-            return bound
-        wrap_send = _both(admission.wrap_send, bound.wrap_send)
-        return admission._replace(
-            wrap_send=wrap_send, removed_fields=bound.removed_fields, began_anonymously=bound.began_anonymously
-        )
+        session = await self._sessions.check(request, fields.modern, verified.auth_info)
+        if isinstance(session, Refusal):
+            return session
+        return _with_session(admission, session)
 
     def _admit_without_message(
         self, route: Route, request: RequestInfo, receive: Receive, verified: Verified, fields: MCPFields
@@ -162,7 +151,7 @@ class Authorizer:
         if lacking is not None:
             return lacking
         filtering = self._filtering(verified.auth_info, fields, None) if request.method == "GET" else None
-        return Admission(receive=without_body(receive), wrap_send=filtering)
+        return Admission(Changes(without_body(receive), filtering))
 
     async def _admit_body(
         self, route: Route, request: RequestInfo, receive: Receive, verified: Verified, fields: MCPFields
@@ -234,9 +223,8 @@ class Authorizer:
         hooked = () if self._authorize is None else tuple(each for one in asked for each in operations(one, params))
         filtering = self._filtering(info, fields, asked) if self._rewrites_lists else None
         listens = LISTEN in [one[0] for one in asked]
-        return Admission(
-            receive, hooked, filtering, NO_FIELDS, needed, listens, named=named(asked) if self._observed else ()
-        )
+        changes = Changes(receive, filtering, listens=listens)
+        return Admission(changes, hooked, needed, named(asked) if self._observed else ())
 
     async def admit_anonymous(
         self, refusal: NoCredential, route: Route, request: RequestInfo, receive: Receive
@@ -267,11 +255,10 @@ class Authorizer:
         admission = self._admission(None, fields, asked, params, receive)
         if self._sessions is None:
             return admission
-        bound = await self._sessions.check(request, fields.modern, None)
-        if isinstance(bound, Refusal):
-            return bound
-        wrap_send = _both(admission.wrap_send, bound.wrap_send)
-        return admission._replace(wrap_send=wrap_send, removed_fields=bound.removed_fields)
+        session = await self._sessions.check(request, fields.modern, None)
+        if isinstance(session, Refusal):
+            return session
+        return _with_session(admission, session)
 
     def _is_public(self, route: Route, asked: Iterable[Asked]) -> bool:
         """Return whether everything that a body asks for, under every name, needs no token."""
@@ -439,6 +426,13 @@ class Authorizer:
             modern=fields.modern,
         )
         return lambda send: rewrite_lists(send, lists, rewriting)
+
+
+def _with_session(admission: Admission, session: Changes) -> Admission:
+    """Return the admission with the changes that the session makes."""
+    own = admission.changes
+    both = _both(own.wrap_send, session.wrap_send)
+    return admission._replace(changes=session._replace(receive=own.receive, wrap_send=both, listens=own.listens))
 
 
 def _both(inner: WrapSend | None, outer: WrapSend | None) -> WrapSend | None:

@@ -6,8 +6,8 @@ The exceptions of the app pass through, and its streams are not buffered.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, NamedTuple
 
 from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Send, WrapSend
 from asgi_mcp_auth._asgi.identity import AuthenticatedUser, Credentials, SDKBridge
@@ -29,7 +29,28 @@ from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.context import current_auth_var
 from asgi_mcp_auth.errors import ExchangeError, Refusal
 
-__all__ = ("AppContext", "run_app", "run_exchanging", "run_public")
+__all__ = ("UNCHANGED", "AppContext", "Changes", "run_app", "run_exchanging", "run_public")
+
+
+class Changes(NamedTuple):
+    """What the app sees of a request in another way than the server passed it.
+
+    Attributes:
+        receive: Replays a body that was read; None for the server's own.
+        wrap_send: Wraps `send`, to filter lists or to watch for a new session id.
+        removed_fields: Header fields, by canonical name, that the app does not get.
+        listens: Whether the body asks for `subscriptions/listen`. None: the body was not read.
+        began_anonymously: Whether the caller's session was made without a token.
+    """
+
+    receive: Receive | None = None
+    wrap_send: WrapSend | None = None
+    removed_fields: frozenset[bytes] = frozenset()
+    listens: bool | None = None
+    began_anonymously: bool = False
+
+
+UNCHANGED = Changes()
 
 
 class AppContext:
@@ -78,12 +99,8 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     request: RequestInfo,
     receive: Receive,
     send: Send,
-    wrap_send: WrapSend | None = None,
-    removed_fields: frozenset[bytes] = frozenset(),
-    listens: bool | None = None,
+    changes: Changes = UNCHANGED,
     on_expiry: OnExpiry = None,
-    *,
-    began_anonymously: bool = False,
 ) -> None:
     """Run the app with the caller's identity in its scope and in `current_auth()`.
 
@@ -91,6 +108,7 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     a token the scope has our own type, so that the SDK finds the session again.
     """
     info, bridge, scope = verified.auth_info, context.bridge, request.scope
+    replayed, wrap_send, removed_fields, listens, began_anonymously = changes
     user = AuthenticatedUser(info) if bridge is None else bridge.make_user(info)
     child: dict[str, Any] = dict(scope)
     identity = {"mcp_auth": info, "claims": info.claims}
@@ -101,9 +119,10 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     if not context.expose_token or info.issuer == API_KEY_ISSUER:  # MCP forbids token passthrough; a key is no token
         child["headers"] = request.forwarded
     if removed_fields:
-        child["headers"] = [field for field in child["headers"] if canonical_name(field[0]) not in removed_fields]
+        child["headers"] = _without(removed_fields, child["headers"])
     reset_bridge = None if bridge is None else bridge.context_var.set(user)
     reset = current_auth_var.set(info)
+    receive = replayed or receive
     try:
         if scope["type"] == "websocket":
             opened, until = context.open_stream(verified), verified.valid_until
@@ -140,7 +159,7 @@ class _Watched:
         return sent
 
 
-async def run_exchanging(  # noqa: PLR0917 - the arguments of `run_app`, and two of its own
+async def run_exchanging(  # noqa: PLR0917 - the arguments of `run_app`, and two more
     exchanger: Exchanger,
     answer: Callable[[Refusal, Verified, Cors | None, RequestInfo, Receive, Send], Awaitable[None]],
     context: AppContext,
@@ -149,8 +168,8 @@ async def run_exchanging(  # noqa: PLR0917 - the arguments of `run_app`, and two
     request: RequestInfo,
     receive: Receive,
     send: Send,
-    *more: Any,
-    **options: Any,
+    changes: Changes = UNCHANGED,
+    on_expiry: OnExpiry = None,
 ) -> None:
     """Run the app as `run_app` does, with the caller's token held for exchange.
 
@@ -159,7 +178,7 @@ async def run_exchanging(  # noqa: PLR0917 - the arguments of `run_app`, and two
     watched = _Watched(send)
     entered = exchanger.enter(verified.auth_info, request, verified.valid_until)
     try:
-        await run_app(context, verified, cors, request, receive, watched, *more, **options)
+        await run_app(context, verified, cors, request, receive, watched, changes, on_expiry)
     except ExchangeError as error:
         refusal = error.refusal()
         if refusal is None or watched.started:
@@ -177,7 +196,7 @@ async def run_public(  # noqa: PLR0917 - the three arguments of ASGI and our own
     scope: Scope,
     receive: Receive,
     send: Send,
-    wrap_send: WrapSend | None = None,
+    changes: Changes = UNCHANGED,
 ) -> None:
     """Run the app without an identity.
 
@@ -185,13 +204,22 @@ async def run_public(  # noqa: PLR0917 - the three arguments of ASGI and our own
     """
     reset_bridge = None if context.bridge is None else context.bridge.context_var.set(None)
     reset = current_auth_var.set(None)
+    if changes.removed_fields:
+        scope = {**scope, "headers": _without(changes.removed_fields, scope["headers"])}
     try:
         watched = send if cors is None else _adding_fields(send, (), cors)
-        await context.app(scope, receive, watched if wrap_send is None else wrap_send(watched))
+        if changes.wrap_send is not None:
+            watched = changes.wrap_send(watched)
+        await context.app(scope, changes.receive or receive, watched)
     finally:
         current_auth_var.reset(reset)
         if context.bridge is not None and reset_bridge is not None:
             context.bridge.context_var.reset(reset_bridge)
+
+
+def _without(names: frozenset[bytes], headers: Iterable[Header]) -> list[Header]:
+    """Return the header fields without those that have one of these canonical names."""
+    return [field for field in headers if canonical_name(field[0]) not in names]
 
 
 def _as_coroutine_function(send: Any) -> Any:

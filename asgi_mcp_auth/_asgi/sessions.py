@@ -13,7 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from asgi_mcp_auth._asgi.asgi_types import Message, Send, WrapSend
+from asgi_mcp_auth._asgi.asgi_types import Message, Send
+from asgi_mcp_auth._asgi.run import Changes
 from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._request import RequestInfo
@@ -21,7 +22,7 @@ from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import Reason, Refusal, SessionNotFound, Unavailable
 from asgi_mcp_auth.stores._shared import StoreUse
 
-__all__ = ("SESSION_ID", "Bound", "SessionBinding")
+__all__ = ("SESSION_ID", "SessionBinding")
 
 SESSION_ID = b"mcp-session-id"
 STATEFUL = frozenset((SESSION_ID, b"last-event-id"))
@@ -32,20 +33,6 @@ RENEW_SECONDS = 60.0  # between two looks at the store for one session, which al
 MAX_SESSIONS = 10_000  # of one principal in one process: a client must not fill a store that others use
 MAX_COUNTED = 100_000  # sessions of all principals that are counted
 MAX_CHECKED = 10_000  # sessions of which this process knows the owner without the store
-
-
-class Bound(NamedTuple):
-    """What changes for a request.
-
-    Attributes:
-        removed_fields: The header fields to remove, by canonical name.
-        wrap_send: Wraps `send`, to look for a new session id.
-        began_anonymously: Whether the session was made without a token.
-    """
-
-    removed_fields: frozenset[bytes] = frozenset()
-    wrap_send: WrapSend | None = None
-    began_anonymously: bool = False
 
 
 class _Checked(NamedTuple):
@@ -108,19 +95,19 @@ class SessionBinding:
         key = self._entries.key
         return key(self._resource, session_id), key(self._resource, session_id, "claim")
 
-    async def check(self, request: RequestInfo, modern: bool, auth_info: AuthInfo | None) -> Bound | Refusal:
+    async def check(self, request: RequestInfo, modern: bool, auth_info: AuthInfo | None) -> Changes | Refusal:
         """Return what changes for the app, or the refusal of a session that is not the caller's.
 
         A session that was made without a token belongs to the first caller with one, and to no caller without one
         from then on.
         """
         if modern:
-            return Bound(STATEFUL)
+            return Changes(removed_fields=STATEFUL)
         named = request.fields.get(SESSION_ID, [])
         owner = ANONYMOUS if auth_info is None else auth_info.principal.key.encode("ascii")
         wrap_send = partial(self._watch, owner=owner, known=named)
         if not named:
-            return Bound(wrap_send=wrap_send)
+            return Changes(wrap_send=wrap_send)
         client_id = None if auth_info is None else auth_info.client_id
         unknown = SessionNotFound(Reason.SESSION_NOT_FOUND, client_id=client_id)
         if len(named) > 1 or not 0 < len(named[0]) <= MAX_ID_LENGTH:
@@ -135,7 +122,7 @@ class SessionBinding:
             if checked is None:
                 return unknown
         self._counts.touch(owner, key)
-        return Bound(wrap_send=wrap_send, began_anonymously=checked.began_anonymously)
+        return Changes(wrap_send=wrap_send, began_anonymously=checked.began_anonymously)
 
     async def _look_up(self, key: str, claim: str, owner: bytes) -> _Checked | None:
         """Ask the store whether a session is the caller's, and renew it. Return None if it is not."""

@@ -174,10 +174,10 @@ def _needed(findings: Findings, refusal: Refusal | None) -> tuple[str, ...]:
     route = findings.route
     if route is None or route.resource is None:
         return ()
-    named = [*route.requirement.named]
+    named = route.requirement.named
     for requirement in findings.needed:
-        named += [name for name in requirement.named if name not in named]
-    return tuple(named)
+        named += tuple(name for name in requirement.named if name not in named)
+    return named
 
 
 def _operation(named: Named) -> Operation:
