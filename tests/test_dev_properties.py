@@ -17,7 +17,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asgi_mcp_auth.dev import DevServer
-from asgi_mcp_auth.dev._bounded import Bounded
 from asgi_mcp_auth.dev._clients import ClientRules, read_client
 from asgi_mcp_auth.dev._errors import OAuthError
 from asgi_mcp_auth.dev._forms import basic_credentials, read_params
@@ -265,13 +264,3 @@ def test_only_configured_resources_and_scopes_are_granted(asked: list[str], scop
         assert set(granted.scopes) <= {"a", "b"}
         fewer = allowed(lambda: policy.narrowed_scopes(scope, granted), "invalid_scope")
         assert fewer is None or set(fewer.scopes) <= set(granted.scopes)
-
-
-@pytest.mark.parametrize("size", [1, 3])
-def test_bounded_drops_the_oldest_entries(size: int) -> None:
-    table: Bounded[int, int] = Bounded(size)
-    for number in range(10):
-        table.put(number, number)
-    assert [number for number in range(10) if table.get(number) is not None] == list(range(10 - size, 10))
-    assert table.pop(9) == 9
-    assert table.pop(9) is None

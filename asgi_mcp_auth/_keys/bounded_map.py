@@ -1,4 +1,4 @@
-"""A mapping of bounded size, for what unverified tokens can add to."""
+"""A mapping of bounded size, for what clients can add to."""
 
 from __future__ import annotations
 
@@ -50,9 +50,13 @@ class BoundedMap(Generic[K, V]):
         """Remove an entry; return its value, or None if there is none."""
         return self._entries.pop(key, None)
 
+    def items(self) -> tuple[tuple[K, V], ...]:
+        """Return the entries at this moment, the least recently used first."""
+        return tuple(self._entries.items())
+
     def remove_if(self, is_unwanted: Callable[[V], bool]) -> None:
         """Remove the entries whose value is unwanted; takes a look at each."""
-        for key in [key for key, value in tuple(self._entries.items()) if is_unwanted(value)]:
+        for key in [key for key, value in self.items() if is_unwanted(value)]:
             self._entries.pop(key, None)
 
     def clear(self) -> None:

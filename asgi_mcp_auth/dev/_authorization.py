@@ -11,10 +11,10 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
+from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._oauth.responses import Header, Response
 from asgi_mcp_auth._oauth.urls import parse_url
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth.dev._bounded import Bounded
 from asgi_mcp_auth.dev._clients import Client
 from asgi_mcp_auth.dev._core import Core, Reply
 from asgi_mcp_auth.dev._errors import OAuthError, PageError
@@ -66,7 +66,7 @@ class AuthorizationEndpoint:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._pending: Bounded[str, _Pending] = Bounded(MAX_PENDING)
+        self._pending: BoundedMap[str, _Pending] = BoundedMap(MAX_PENDING)
         port = core.options.url.port
         self._cookie = "mcp_dev_consent" if port is None else f"mcp_dev_consent_{port}"
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.http import ClientFactory, Fetched, Fetcher, UntrustedLimits
 from asgi_mcp_auth._oauth.urls import is_loopback, parse_url
-from asgi_mcp_auth.dev._bounded import Bounded
 from asgi_mcp_auth.dev._clients import Client, ClientRules, read_client
 from asgi_mcp_auth.dev._errors import OAuthError
 from asgi_mcp_auth.errors import DiscoveryError
@@ -103,7 +103,7 @@ class ClientDocuments:
         self._loopback = loopback
         self._clock = clock
         self._fetcher = Fetcher(new_client)
-        self._cached: Bounded[str, _Cached] = Bounded(MAX_CACHED)
+        self._cached: BoundedMap[str, _Cached] = BoundedMap(MAX_CACHED)
         self._fetching = 0
 
     async def find(self, client_id: str) -> Client:

@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
+from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._oauth.responses import Header, Response, json_response
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth.dev._bounded import Bounded
 from asgi_mcp_auth.dev._client_documents import ClientDocuments
 from asgi_mcp_auth.dev._clients import Client, ClientRules, load_client_object, read_client
 from asgi_mcp_auth.dev._errors import OAuthError
@@ -52,7 +52,7 @@ class ClientRegistry:
         self._registration = registration
         self._documents = documents
         self._clock = clock
-        self._registered: Bounded[str, Client] = Bounded(size)
+        self._registered: BoundedMap[str, Client] = BoundedMap(size)
 
     @property
     def registered(self) -> list[Client]:

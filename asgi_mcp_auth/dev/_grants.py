@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from asgi_mcp_auth.dev._bounded import Bounded
+from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth.dev._policy import ScopeSet
 
 __all__ = ("AccessToken", "Code", "Grant", "GrantStore", "RefreshToken")
@@ -77,9 +77,9 @@ class GrantStore:
 
     def __init__(self, size: int) -> None:
         self.revision = 0
-        self._codes: Bounded[bytes, Code] = Bounded(size)
-        self._refresh: Bounded[bytes, RefreshToken] = Bounded(size)
-        self._access: Bounded[bytes, AccessToken] = Bounded(size)
+        self._codes: BoundedMap[bytes, Code] = BoundedMap(size)
+        self._refresh: BoundedMap[bytes, RefreshToken] = BoundedMap(size)
+        self._access: BoundedMap[bytes, AccessToken] = BoundedMap(size)
 
     def new_code(self, code: Code) -> str:
         """Store a code and return its secret."""

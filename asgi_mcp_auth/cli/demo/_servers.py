@@ -19,6 +19,7 @@ import uvicorn
 from mcp.server.mcpserver import MCPServer
 
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
+from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._oauth.responses import Response
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth.auth import MCPAuth
@@ -26,7 +27,6 @@ from asgi_mcp_auth.cli.demo._exchanges import HTTPExchange, record_exchanges
 from asgi_mcp_auth.cli.demo._meaning import AUTHORIZATION_SERVER, CLIENT, MCP_SERVER, Deployment
 from asgi_mcp_auth.config import ResourceServerConfig, ResourceServerMetadata, ScopePolicy
 from asgi_mcp_auth.dev import DevServer
-from asgi_mcp_auth.dev._bounded import Bounded
 
 __all__ = ("READ", "START_SECONDS", "CallbackApp", "Clock", "RunningServers", "mcp_server", "running", "wait_until")
 
@@ -71,7 +71,7 @@ class CallbackApp:
     """The client's redirect URI: keeps the last authorization responses by `state`, since any page can send one."""
 
     def __init__(self) -> None:
-        self._responses: Bounded[str, dict[str, str]] = Bounded(MAX_CALLBACKS)
+        self._responses: BoundedMap[str, dict[str, str]] = BoundedMap(MAX_CALLBACKS)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Keep an authorization response, and send the page that ends the flow in the browser."""
