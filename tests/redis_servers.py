@@ -1,4 +1,7 @@
-"""Debian's redis-server as processes: alone, with TLS, with Sentinel, as a Cluster; and a slow network before it."""
+"""A Redis server as processes: alone, with TLS, with Sentinel, as a Cluster; and a slow network before it.
+
+The program is `redis-server`; the environment variable `REDIS_SERVER` names another one, for example `valkey-server`.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ import anyio.abc
 from processes import Process, free_port, running
 from proxies import require_program
 
-__all__ = ("RedisServer", "cluster", "redis", "sentinel", "slow_network")
+__all__ = ("RedisServer", "cluster", "redis", "sentinel", "slow_network", "wait_for")
 
-SERVER = ("redis-server", "redis-server")
+SERVER = os.environ.get("REDIS_SERVER", "redis-server")
 
 
 class RedisServer:
@@ -52,23 +55,33 @@ def ask(port: int, *command: str) -> bytes:
         return connection.recv(1_000_000)
 
 
+def wait_for(port: int, command: str, expected: bytes, seconds: float = 20) -> None:
+    """Wait until the answer to a command contains some bytes."""
+    deadline = time.monotonic() + seconds
+    while expected not in (answer := ask(port, *command.split())):
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.05)
+
+
 @contextlib.contextmanager
 def redis(directory: Path, *options: str, port: int | None = None) -> Generator[RedisServer]:
     """Run a server without persistence, but for what `options` say."""
-    require_program(*SERVER)
+    require_program(SERVER, SERVER)
     port = port or free_port()
     arguments = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", "", *options]
-    with running(["redis-server", *arguments], ready_line="Ready to accept connections") as process:
+    with running([SERVER, *arguments], ready_line="Ready to accept connections") as process:
         yield RedisServer(port, process)
 
 
 @contextlib.contextmanager
-def sentinel(directory: Path, server: RedisServer) -> Generator[int]:
-    """Run a Sentinel that knows the server as `main`; yield its port."""
+def sentinel(directory: Path, server: RedisServer, *settings: str) -> Generator[int]:
+    """Run a Sentinel that knows the server as `main`; yield its port. `settings` are settings of `main`."""
     port = free_port()
+    lines = [f"port {port}", f"dir {directory}", f"sentinel monitor main 127.0.0.1 {server.port} 1"]
+    lines += [f"sentinel {name} main {value}" for name, value in (setting.split() for setting in settings)]
     file = directory / "sentinel.conf"
-    file.write_text(f"port {port}\nsentinel monitor main 127.0.0.1 {server.port} 1\ndir {directory}\n")
-    with running(["redis-server", str(file), "--sentinel"], ready_port=port):
+    file.write_text("\n".join(lines) + "\n")
+    with running([SERVER, str(file), "--sentinel"], ready_port=port):
         yield port
 
 
@@ -86,10 +99,8 @@ def cluster(directory: Path) -> Generator[tuple[int, int]]:
             ask(port, "CLUSTER", "ADDSLOTSRANGE", *slots)
             ports.append(port)
         ask(ports[0], "CLUSTER", "MEET", "127.0.0.1", str(ports[1]))
-        deadline = time.monotonic() + 20
-        while not all(b"cluster_state:ok" in ask(port, "CLUSTER", "INFO") for port in ports):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        for port in ports:
+            wait_for(port, "CLUSTER INFO", b"cluster_state:ok")
         yield ports[0], ports[1]
 
 

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from operations import LEGACY, Replies, post, rpc
 from processes import free_port
-from redis_servers import RedisServer, cluster, redis, sentinel, slow_network
+from redis_servers import RedisServer, cluster, redis, sentinel, slow_network, wait_for
 
 from asgi_mcp_auth import ConfigurationError, MCPAuth, MCPAuthMiddleware
 from asgi_mcp_auth.errors import Unavailable
@@ -254,6 +254,37 @@ def test_every_kind_of_server_keeps_the_contract(server: RedisServer, tmp_path: 
     with every_kind(server, tmp_path) as urls:
         for loop in ("asyncio", "trio"):
             anyio.run(check_all, urls, backend=loop)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"], indirect=True)
+@pytest.mark.requirement("FS-1", "FS-5")
+async def test_a_store_follows_the_sentinels_to_the_new_primary(tmp_path: Path) -> None:
+    (tmp_path / "replica").mkdir()
+    settings = ("down-after-milliseconds 300", "failover-timeout 2000")
+    with (
+        redis(tmp_path) as primary,
+        redis(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}") as replica,
+        sentinel(tmp_path, primary, *settings) as port,
+    ):
+        _, entries = uses(f"redis+sentinel://127.0.0.1:{port}/main/0")
+        key = entries.key("alice")
+        await entries.put(key, b"1", 60)
+        wait_for(port, "SENTINEL MASTER main", b"num-slaves\r\n$1\r\n1\r\n")
+        wait_for(replica.port, "DBSIZE", b":1\r\n")
+        primary.process.stop()
+        with pytest.raises(Unavailable):
+            await entries.get(key)
+        found: bytes | None = None
+        with anyio.fail_after(30):
+            while found is None:
+                with suppress(Unavailable):
+                    found = await entries.get(key)
+                await anyio.sleep(0.1)
+        assert found == b"1"
+        await entries.put(key, b"2", 60)
+        assert b"role:master" in replica.ask("INFO", "replication")
+        assert await entries.get(key) == b"2"
 
 
 ADDER = """
