@@ -35,7 +35,7 @@ from asgi_mcp_auth._upstream.exchange import Exchanger
 from asgi_mcp_auth._verify.api_keys import ApiKeyVerifier
 from asgi_mcp_auth._verify.authenticator import Authenticator
 from asgi_mcp_auth._verify.choice import Choice
-from asgi_mcp_auth._verify.dpop import DPoP
+from asgi_mcp_auth._verify.dpop import DPoP, KeyLimits
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth._verify.jwt import JWTVerifier
@@ -209,6 +209,7 @@ class ProtectionBuilder:
         warnings: Logs each warning once.
         store: The store that processes share; None if there is none.
         local_store: The same, or a store in this process if there is none.
+        key_limits: Limits what one DPoP key can record in that store.
         revocations: The revocations that the process knows; None if revocation is off.
         loaded_modules: The server packages that the process has imported, which decide the defaults of `proxies`.
         observers: Called with each decision.
@@ -221,6 +222,7 @@ class ProtectionBuilder:
     warnings: Warnings
     store: SharedStore | None
     local_store: SharedStore
+    key_limits: KeyLimits
     revocations: Revocations | None
     loaded_modules: frozenset[str]
     observers: tuple[Observer, ...] = ()
@@ -228,10 +230,11 @@ class ProtectionBuilder:
     @classmethod
     def of(cls, options: MCPAuthOptions) -> ProtectionBuilder:
         """Return a builder with key sets of its own."""
-        store = None
-        if isinstance(options["store"], Store):  # `check_options` reports another type
-            is_local = type(options["store"]) is MemoryStore
-            store = SharedStore(options["store"], None if is_local else options["store_timeout"])
+        store, given, room = None, options["store"], MAX_LOCAL
+        if isinstance(given, Store):  # `check_options` reports another type
+            store = SharedStore(given, None if type(given) is MemoryStore else options["store_timeout"])
+        if isinstance(given, MemoryStore):
+            room = given.max_entries
         key_sets = KeySets(
             Fetcher(options["http_client"]),
             clock=options["clock"],
@@ -256,6 +259,7 @@ class ProtectionBuilder:
             warnings=Warnings(),
             store=store,
             local_store=SharedStore(MemoryStore(MAX_LOCAL), None) if store is None else store,
+            key_limits=KeyLimits(room),
             revocations=_make_revocations(options, store),
             loaded_modules=modules,
             observers=observers,
@@ -401,7 +405,8 @@ class ProtectionBuilder:
             return None
         if senders.dpop is not None:
             clock, replays = self.options["clock"], StoreUse(self.local_store, Use.REPLAY)
-            dpop = DPoP(senders.dpop, resource.url.origin, clock=clock, replays=replays, hooks=self.hooks)
+            limits, hooks, origin = self.key_limits, self.hooks, resource.url.origin
+            dpop = DPoP(senders.dpop, origin, clock=clock, replays=replays, limits=limits, hooks=hooks)
         if senders.certificates is not None:
             certificates = CertificateBinding(senders.certificates)
         return SenderConstraint(senders.methods, dpop=dpop, certificates=certificates)

@@ -145,6 +145,7 @@ class Reason(StrEnum):
     KEY_NOT_YET_KNOWN = "key_not_yet_known"
     HOOK_FAILED = "hook_failed"
     STORE_UNAVAILABLE = "store_unavailable"
+    DPOP_TOO_MANY_PROOFS = "dpop_too_many_proofs"
 
 
 def printable(value: object, limit: int = 128) -> str:

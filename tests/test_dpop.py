@@ -49,6 +49,7 @@ from asgi_mcp_auth import (
     Verified,
 )
 from asgi_mcp_auth._oauth.dpop_proof import NONCE_SECONDS
+from asgi_mcp_auth._verify.dpop import KeyLimits
 from asgi_mcp_auth.stores import MemoryStore
 from asgi_mcp_auth.testing import Issuer, SigningKey
 
@@ -397,6 +398,69 @@ async def test_a_store_that_fails_is_a_503_or_ignored_where_configured(issuer: I
     accepting = enabled(issuer, app, store=BrokenStore(), dpop_settings=DPoPSettings(on_store_failure="accept"))
     assert (await call(accepting, headers=proven(issuer, access))).status == 200
     assert (await call(accepting, headers=sent(access))).status == 401
+
+
+@pytest.mark.parametrize(
+    ("room", "per_minute"),
+    [
+        pytest.param(1_000_000, 22_388, id="without a store, and with a store of unknown room"),
+        pytest.param(100_000, 2_238, id="MemoryStore()"),
+        pytest.param(1_000, 22, id="a small store"),
+        pytest.param(1, 10, id="a store without room for anything: a client of ordinary speed is not limited"),
+    ],
+)
+def test_the_limit_of_a_key_follows_from_the_room_for_records(room: int, per_minute: int) -> None:
+    limits = KeyLimits(room)
+    assert limits.per_minute == per_minute
+    taken = sum(limits.of("a").take(0.0) == 0 for _ in range(per_minute + 3))
+    assert (taken, limits.of("b").take(0.0)) == (per_minute, 0)
+
+
+@pytest.mark.requirement("DP-5", "RS-137")
+async def test_one_key_cannot_fill_the_store_for_others(issuer: Issuer, app: RecordingApp) -> None:
+    clock, other, accepting = issuer.clock, SigningKey("ES256"), DPoPSettings(on_store_failure="accept")
+    assert isinstance(clock, Clock)
+    store = MemoryStore(max_entries=1000, clock=clock)
+    protected, access = enabled(issuer, app, store=store, dpop_settings=accepting), bound(issuer, exp=clock() + 9000)
+    others = bound(issuer, other, exp=clock() + 9000)
+    recorded: list[float] = []
+    while clock() < 1_800_000_000 + 700:  # longer than a record lasts
+        answer = await call(protected, headers=proven(issuer, access, iat=int(clock()) + 300))
+        if answer.status == 200:
+            recorded.append(clock())
+            continue
+        assert (answer.status, challenges(answer)) == (503, [])
+        assert answer.json() == {"error": "temporarily_unavailable"}
+        assert 1 <= int(answer.header("retry-after") or 0) <= 3
+        assert (await call(protected, headers=proven(issuer, others, key=other))).status == 200
+        clock.now += 20
+    most = max(sum(end - 610 < time <= end for time in recorded) for end in recorded)
+    assert 200 <= most <= 250  # a quarter of the room
+    clock.now += 3
+    assert (await call(protected, headers=proven(issuer, access))).status == 200  # after Retry-After
+
+
+@pytest.mark.requirement("DP-4")
+async def test_the_limit_of_a_key_is_the_same_for_all_resources(issuer: Issuer, app: RecordingApp) -> None:
+    options: dict[str, Any] = {"store": MemoryStore(max_entries=100), "http_client": issuer.http_client}
+    protected = MCPAuth(resources(issuer, ["allowed", "required"]), clock=issuer.clock, **options).wrap(app)
+    statuses: list[int] = []
+    for number in range(12):
+        url = f"https://mcp.example.com/{number % 2}"
+        fields = proven(issuer, bound(issuer, aud=url), url=url)
+        statuses.append((await call(protected, path=f"/{number % 2}", headers=fields)).status)
+    assert statuses == [200] * 10 + [503] * 2
+
+
+@pytest.mark.requirement("DP-4")
+async def test_a_repeated_proof_does_not_use_up_the_limit_of_its_key(issuer: Issuer, app: RecordingApp) -> None:
+    protected, access = enabled(issuer, app, store=MemoryStore(max_entries=100)), bound(issuer)
+    fields = proven(issuer, access)
+    assert (await call(protected, headers=fields)).status == 200
+    for _ in range(30):  # a thief who has a copy of the request
+        assert (await call(protected, headers=fields)).status == 401
+    statuses = [(await call(protected, headers=proven(issuer, access))).status for _ in range(10)]
+    assert statuses == [200] * 9 + [503]
 
 
 NONCES: dict[str, Any] = {"dpop_settings": DPoPSettings(require_nonce=True), "shared_secret": SECRET}

@@ -90,11 +90,14 @@ class TokenBucket:
 
         A clock that was set back adds no tokens.
         """
-        earned = max(0.0, now - self._since) / MINUTE * self._per_minute
-        self._level, self._since = min(self._per_minute, self._level + earned), now
-        if self._level < amount - ROUNDING:
-            return round((amount - self._level) * MINUTE / self._per_minute, 6)
-        self._level -= amount
+        level, elapsed = self._level, now - self._since
+        if elapsed > 0:
+            level = min(self._per_minute, level + elapsed / MINUTE * self._per_minute)
+        self._since = now
+        if level < amount - ROUNDING:
+            self._level = level
+            return round((amount - level) * MINUTE / self._per_minute, 6)
+        self._level = level - amount
         return 0.0
 
     def give_back(self, amount: float = 1.0) -> None:

@@ -50,6 +50,8 @@ HINTS: Final[Mapping[Reason, str]] = {
     Reason.DPOP_KEY_MISMATCH: "Sign the proof with the key that the token was requested with. An unbound token was "
     "requested without a proof at the token endpoint.",
     Reason.DPOP_PROOF_REPLAYED: "Make a new proof, with a new jti, for each request.",
+    Reason.DPOP_TOO_MANY_PROOFS: "One key has made more proofs than the room for used proofs allows it. Let the client "
+    "wait for Retry-After, use a key for each client, or give MemoryStore a higher max_entries.",
     Reason.DPOP_NONCE_REQUIRED: "The token and the proof are acceptable. Repeat the request with the nonce of the "
     "field DPoP-Nonce in the proof.",
     Reason.INSUFFICIENT_SCOPE: "Have the client request the missing scopes and the provider grant them. The settings "

@@ -129,6 +129,7 @@ REVOCATION: Final = _step(
 PROOF: Final = _step(
     "proof",
     *(Reason.INVALID_DPOP_PROOF, Reason.DPOP_KEY_MISMATCH, Reason.DPOP_PROOF_REPLAYED, Reason.DPOP_NONCE_REQUIRED),
+    Reason.DPOP_TOO_MANY_PROOFS,
     expected=lambda _: "a DPoP proof with the key of the token",
 )
 CERTIFICATE: Final = _step(

@@ -122,7 +122,8 @@ class MemoryStore:
     time: a new entry raises `StoreFullError`.
 
     Args:
-        max_entries: Entries of each use and of each log, at most. A deleted entry counts until its time is over.
+        max_entries: Entries of each use and of each log, at most; also an attribute. A deleted entry counts until its
+            time is over.
         clock: Seconds, for tests.
 
     Raises:
@@ -134,7 +135,7 @@ class MemoryStore:
             msg = f"MemoryStore: max_entries is {max_entries!r}; set a positive integer"
             raise ValueError(msg)
         self._clock = clock
-        self._max_entries = max_entries
+        self.max_entries = max_entries
         self._others = _Entries(max_entries, droppable=False)
         self._uses = {str(use): _Entries(max_entries, droppable=use in DROPPABLE) for use in Use}
         self._logs: dict[str, _Log] = {}
@@ -194,7 +195,7 @@ class MemoryStore:
         """See `LogStore.append`. Raises what `put` raises."""
         now, until = self._now_and_until(ttl)
         with self._lock:
-            return self._logs.setdefault(log, _Log(self._max_entries)).append(value, until, now)
+            return self._logs.setdefault(log, _Log(self.max_entries)).append(value, until, now)
 
     async def read_from(self, log: str, position: str, *, limit: int = 1000, wait: float = 0.0) -> LogPage:
         """See `LogStore.read_from`."""
