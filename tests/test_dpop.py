@@ -506,6 +506,52 @@ async def test_nonces_of_all_workers_with_the_secret_are_accepted_for_two_slots(
     assert refused.header("dpop-nonce") not in (nonce, fresh, None)
 
 
+@pytest.mark.requirement("DP-6", "DP-9")
+@pytest.mark.parametrize(
+    ("answer", "type_"),
+    [
+        pytest.param([{"type": "websocket.accept"}], "websocket.accept", id="an accepted handshake"),
+        pytest.param([{"type": "websocket.accept", "headers": None}], "websocket.accept", id="header fields of None"),
+        pytest.param(
+            [{"type": "websocket.accept", "subprotocol": "mcp", "headers": [(b"x-app", b"1")]}],
+            "websocket.accept",
+            id="with header fields of the app",
+        ),
+        pytest.param(
+            [
+                {"type": "websocket.http.response.start", "status": 404, "headers": [(b"x-app", b"1")]},
+                {"type": "websocket.http.response.body", "body": b""},
+            ],
+            "websocket.http.response.start",
+            id="a handshake that the app refuses",
+        ),
+    ],
+)
+async def test_the_answer_to_a_handshake_brings_the_next_nonce(
+    issuer: Issuer, answer: list[dict[str, Any]], type_: str
+) -> None:
+    async def answering(_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        for message in answer:
+            await send(message)
+
+    clock: Any = issuer.clock
+    clock.now = NONCE_SECONDS * 15_000_000
+    protected = enabled(issuer, answering, **NONCES)
+    access = bound(issuer, exp=int(clock.now) + 3600)
+    refused = await websocket(protected, headers=proven(issuer, access, "GET"))
+    assert refused.denial is not None
+    nonce = refused.denial.header("dpop-nonce")
+    for fresh in (False, True):
+        handshake = await websocket(protected, headers=proven(issuer, access, "GET", nonce=nonce))
+        first = next(message for message in handshake.sent if message["type"] == type_)
+        names = [name for name, _ in first.get("headers") or ()]
+        of_app = [name for name, _ in answer[0].get("headers") or ()]
+        assert names == [*of_app, *([b"dpop-nonce"] if fresh else [])]
+        assert {**first, "headers": None} == {**answer[0], "headers": None}
+        clock.now += NONCE_SECONDS
+
+
 @pytest.mark.requirement("DP-6")
 @pytest.mark.parametrize("nonce", ["", "x", "\N{SNOWMAN}", "a" * 1000])
 async def test_nonces_of_others_are_not_accepted(issuer: Issuer, app: RecordingApp, nonce: str) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
+import json
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,14 +16,28 @@ import httpx
 import pytest
 from clients import sdk_client
 from flows import world
-from processes import AuthorizationServer, authorization_server, free_port, require_authorization_server, uvicorn
+from processes import (
+    AuthorizationServer,
+    authorization_server,
+    free_port,
+    importing_from,
+    require_authorization_server,
+    running,
+    uvicorn,
+)
 from redis_servers import redis
+from websockets.datastructures import Headers
+from websockets.sync.client import connect
 
-from asgi_mcp_auth.testing import DPoPAuth
+from asgi_mcp_auth._oauth.dpop_proof import make_nonce
+from asgi_mcp_auth._policy.senders import NONCE_LABEL
+from asgi_mcp_auth.testing import DPoPAuth, Issuer
 
 pytestmark = pytest.mark.full
 
 COUNTERPARTS = Path(__file__).parent / "counterparts"
+SECRET = "a secret that all workers share, long enough"
+"""As in dpop_app.py."""
 BASIC = httpx.BasicAuth("m2m", "m2m-secret")
 
 
@@ -93,6 +111,39 @@ def test_workers_with_one_store_accept_a_proof_once(authority: AuthorizationServ
                 served.update(response.text for response in found if response.status_code == 200)
     assert all(found == [200, 401, 401, 401] for found in statuses)
     assert len(served) == 2, "one worker served every request"
+
+
+@pytest.mark.requirement("DP-6", "DP-9")
+@pytest.mark.parametrize(
+    ("server", "brings_it"),
+    [
+        pytest.param("uvicorn dpop_app:app --port {port} --ws websockets", True, id="uvicorn with websockets"),
+        pytest.param("uvicorn dpop_app:app --port {port} --ws wsproto", True, id="uvicorn with wsproto"),
+        pytest.param("hypercorn dpop_app:app --bind 127.0.0.1:{port}", True, id="hypercorn"),
+        pytest.param("granian --interface asgi --port {port} dpop_app:app", False, id="granian 2.8 drops the fields"),
+        pytest.param("daphne --port {port} dpop_app:app", False, id="daphne 4.2 drops the fields"),
+    ],
+)
+def test_an_accepted_handshake_brings_the_next_nonce(server: str, brings_it: bool) -> None:
+    issuer, port = Issuer("https://auth.example.com", algorithms=("ES256",)), free_port()
+    resource = "https://mcp.example.com/mcp"
+    settings = {"RESOURCE": resource, "ISSUER": issuer.url, "MODE": "required", "NONCES": "1"}
+    env = importing_from(COUNTERPARTS, settings | {"KEYS": json.dumps(issuer.jwks())})
+    access = issuer.mint(resource, scope="mcp:read", cnf={"jkt": issuer.proof_key.thumbprint})
+    key = hmac.digest(SECRET.encode("ascii"), NONCE_LABEL + resource.encode("ascii"), "sha256")
+
+    def shake_hands(slots_ago: int) -> Headers:
+        proof = issuer.prove("GET", resource, access, nonce=make_nonce(key, time.time(), slots_ago=slots_ago))
+        fields = {"authorization": f"DPoP {access}", "dpop": proof}
+        with connect(f"ws://127.0.0.1:{port}/mcp", additional_headers=fields, proxy=None) as websocket:
+            assert websocket.response is not None
+            return websocket.response.headers
+
+    argv = [sys.executable, "-m", *server.format(port=port).split()]
+    with running(argv, ready_url=f"http://127.0.0.1:{port}/mcp", env=env, cwd=COUNTERPARTS):
+        assert shake_hands(0).get_all("dpop-nonce") == []
+        fresh = [make_nonce(key, time.time())] if brings_it else []
+        assert shake_hands(1).get_all("dpop-nonce") == fresh
 
 
 @pytest.mark.requirement("DP-11")

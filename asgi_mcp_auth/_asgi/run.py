@@ -31,6 +31,9 @@ from asgi_mcp_auth.errors import ExchangeError, Refusal
 
 __all__ = ("UNCHANGED", "AppContext", "Changes", "run_app", "run_exchanging", "run_public")
 
+STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
+"""The messages that contain the header fields of a response."""
+
 
 class Changes(NamedTuple):
     """What the app sees of a request in another way than the server passed it.
@@ -125,6 +128,8 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     receive = replayed or receive
     try:
         if scope["type"] == "websocket":
+            if verified.response_headers:  # no CORS fields: browsers do not apply CORS to websockets
+                send = _adding_fields(send, verified.response_headers, None)
             opened, until = context.open_stream(verified), verified.valid_until
             await run_until_expiry(context.app, context.clock, until, child, receive, send, on_expiry, opened)
         else:
@@ -279,17 +284,18 @@ class _WatchedResponse:
 
 
 def _adding_fields(send: Send, fields: tuple[Header, ...], cors: Cors | None) -> Send:
-    """Return a `send` that adds header fields to the start of the response."""
+    """Return a `send` that adds header fields to the start of the response, or to the answer to a handshake."""
 
     async def adding(message: Message) -> None:
-        await send(add_fields(message, fields, cors) if message["type"] == "http.response.start" else message)
+        await send(add_fields(message, fields, cors) if message["type"] in STARTS else message)
 
     return adding
 
 
 def add_fields(message: Message, fields: tuple[Header, ...], cors: Cors | None) -> Message:
     """Return the start of a response with more header fields; CORS fields only if the app does not set its own."""
-    headers = list(message.get("headers", ()))
+    sent: Iterable[Header] = message.get("headers") or ()  # some apps accept a websocket with headers=None
+    headers = list(sent)
     names = {bytes(name).lower() for name, _ in headers}
     headers += fields
     if cors is not None and b"access-control-allow-origin" not in names:
