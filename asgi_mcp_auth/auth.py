@@ -211,6 +211,7 @@ class MCPAuth:
         requested_token_type: str = ACCESS_TOKEN,
         actor_token: str | None = None,
         caller: Caller | None = None,
+        refused: ExchangedToken | None = None,
     ) -> ExchangedToken:
         """Return a token with which the app may call an upstream API for the caller (RFC 8693 section 2).
 
@@ -224,6 +225,8 @@ class MCPAuth:
             requested_token_type: The type of the token.
             actor_token: An access token of this server, for an issuer that requires one.
             caller: The caller, from `caller()`; None for the caller of the request that is being handled.
+            refused: The token that the API has answered with 401. A cached token is exchanged anew then, unless the
+                exchange was less than 10 seconds ago.
 
         Raises:
             ExchangeError: There is no token; `reason` says why.
@@ -236,7 +239,10 @@ class MCPAuth:
             requested_token_type=requested_token_type,
             actor_token=actor_token,
         )
-        return await self._exchanger().exchange(request, caller)
+        exchanger = self._exchanger()
+        if refused is not None:
+            exchanger.refuse(request, refused, caller)
+        return await exchanger.exchange(request, caller)
 
     def exchange_auth(
         self,
@@ -249,6 +255,8 @@ class MCPAuth:
         caller: Caller | None = None,
     ) -> ExchangeAuth:
         """Return an `httpx.Auth` that sends what `exchange` returns; one object may serve all requests.
+
+        If the API answers a cached token with 401, the request is sent once more with a new token.
 
         Args:
             allow: The origins that may receive the token: `"https://api.example.com"`, or a domain suffix such as

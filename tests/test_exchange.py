@@ -7,7 +7,7 @@ import json
 import logging
 import pickle
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -858,6 +858,162 @@ async def test_redirects(  # noqa: PLR0917 - a row of the table
     assert len(elsewhere) == arrived
     assert not [fields for fields in elsewhere if b"authorization" in fields]
     assert visited[0] == "/orders"
+
+
+class RevokingAPI:
+    """An API that answers 401 to the tokens in `revoked`, or to every token, and counts requests."""
+
+    def __init__(self) -> None:
+        self.revoked: set[str] = set()
+        self.refuses_all = False
+        self.seen: list[tuple[str, bytes]] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body = (await receive()).get("body", b"")
+        sent = dict(scope["headers"])[b"authorization"].decode("ascii").removeprefix("Bearer ")
+        self.seen.append((sent, body))
+        status = 401 if self.refuses_all or sent in self.revoked else 200
+        location = {"location": f"{API}/there"} if scope["path"] == "/redirect" else {}
+        await JSONResponse("", 307 if location else status, location)(scope, receive, send)
+
+
+async def chunks() -> AsyncIterator[bytes]:
+    for chunk in (b"one", b"two"):
+        yield chunk
+
+
+@pytest.mark.requirement("TX-6")
+@pytest.mark.parametrize(
+    ("age", "method", "path", "sends", "statuses", "exchanges", "sent"),
+    [
+        pytest.param(60, "GET", "/", {}, [200, 200], 2, 3, id="repeated with a new token"),
+        pytest.param(60, "POST", "/", {"json": [1]}, [200, 200], 2, 3, id="with a body"),
+        pytest.param(60, "POST", "/", {"content": chunks}, [401, 200], 2, 2, id="a stream is not repeated"),
+        pytest.param(60, "GET", "/redirect", {}, [401, 200], 2, 4, id="a redirected request is not repeated"),
+        pytest.param(9, "GET", "/", {}, [401, 401], 1, 2, id="a token of 9 seconds is kept"),
+        pytest.param(-60, "GET", "/", {}, [200, 200], 2, 2, id="the clock was set back: not used in the first place"),
+    ],
+)
+async def test_a_token_that_the_api_refuses_is_exchanged_anew(  # noqa: PLR0917 - a row of the table
+    host: Host,
+    issuer: Issuer,
+    clock: Clock,
+    age: float,
+    method: str,
+    path: str,
+    sends: Any,
+    statuses: Any,
+    exchanges: int,
+    sent: int,
+) -> None:
+    api, raw = RevokingAPI(), token(issuer, exp=int(clock.now) + 900)
+    auth = host.auth.exchange_auth(audience=API, scopes=["orders:read"], allow=[API])
+    async with UpstreamAPI(API, issuer).client(auth, {API: api}) as client:
+
+        async def call_api(_: MCPAuth) -> Any:
+            api.revoked.add(await exchange_orders(host.auth))
+            clock.now += age
+            found: list[int] = []
+            for _n in range(2):
+                options = {name: value() if callable(value) else value for name, value in sends.items()}
+                response = await client.request(method, f"{API}{path}", follow_redirects=True, **options)
+                found.append(response.status_code)
+            return found
+
+        assert (await host.get(raw, call_api)).json() == statuses
+    assert (host.calls, len(api.seen)) == (exchanges, sent)
+    assert len({body for _, body in api.seen}) == 1
+
+
+@pytest.mark.requirement("TX-6")
+async def test_an_api_that_refuses_every_token_causes_no_flood_of_exchanges(
+    host: Host, issuer: Issuer, clock: Clock
+) -> None:
+    api, raw = RevokingAPI(), token(issuer, exp=int(clock.now) + 900)
+    api.refuses_all = True
+    auth = host.auth.exchange_auth(audience=API, allow=[API])
+    async with UpstreamAPI(API, issuer).client(auth, {API: api}) as client:
+
+        async def call_api(_: MCPAuth) -> Any:
+            for _n in range(60):  # a minute
+                assert (await client.get(API)).status_code == 401
+                clock.now += 1
+            async with anyio.create_task_group() as tasks:
+                for _n in range(50):
+                    tasks.start_soon(client.get, API)
+            return host.calls
+
+        assert (await host.get(raw, call_api)).json() == 7
+    assert 110 <= len(api.seen) <= 110 + 6 + 50
+
+
+@pytest.mark.requirement("TX-6")
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param({"expires_in": None}, id="without expires_in"),
+        pytest.param({"expires_in": 20}, id="with an end that is too near"),
+    ],
+)
+async def test_a_token_that_is_not_cached_is_not_exchanged_twice(host: Host, issuer: Issuer, answer: Any) -> None:
+    good = {
+        "access_token": "short",
+        "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
+        "token_type": "Bearer",
+    }
+    issuer.answer(TOKEN, {name: value for name, value in (good | answer).items() if value is not None})
+    api = RevokingAPI()
+    api.refuses_all = True
+    auth = host.auth.exchange_auth(audience=API, allow=[API])
+    async with UpstreamAPI(API, issuer).client(auth, {API: api}) as client:
+        status = await host.get(handler=lambda _: status_of(client.get(API)))
+    assert (status.json(), len(api.seen), host.calls) == (401, 1, 1)
+
+
+async def status_of(response: Awaitable[httpx.Response]) -> int:
+    return (await response).status_code
+
+
+@pytest.mark.requirement("TX-6", "TX-7")
+async def test_a_refused_token_of_a_caller_whose_token_is_refused_too_is_an_error(
+    host: Host, issuer: Issuer, clock: Clock
+) -> None:
+    api, raw = RevokingAPI(), token(issuer, exp=int(clock.now) + 900)
+    auth = host.auth.exchange_auth(audience=API, scopes=["orders:read"], allow=[API])
+    async with UpstreamAPI(API, issuer).client(auth, {API: api}) as client:
+
+        async def call_api(_: MCPAuth) -> Any:
+            api.revoked.add(await exchange_orders(host.auth))
+            clock.now += 60
+            issuer.answer(TOKEN, {"error": "invalid_grant"}, status=400)
+            return await client.get(API)
+
+        assert await host.reason(call_api, raw) == "subject_refused"
+    assert len(api.seen) == 1
+
+
+@pytest.mark.requirement("TX-6")
+async def test_an_app_reports_a_refused_token_itself(host: Host, issuer: Issuer, clock: Clock) -> None:
+    raw, callers = token(issuer, exp=int(clock.now) + 900), list[Caller]()
+
+    async def renew(auth: MCPAuth) -> Any:
+        callers.append(auth.caller())
+        first = await auth.exchange(audience=API)
+        young = await auth.exchange(audience=API, refused=first)
+        clock.now += 10
+        other = await auth.exchange(audience=API, scopes=["orders:read"], refused=first)
+        second = await auth.exchange(audience=API, refused=first)
+        late = await auth.exchange(audience=API, refused=first)  # renewed in the meantime
+        found = [first, young, other, second, late]
+        return [len({one.access_token for one in found[:number]}) for number in range(1, 6)]
+
+    assert (await host.get(raw, renew)).json() == [1, 1, 2, 3, 3]
+    assert host.calls == 3
+    clock.now += 10
+    cached = await host.auth.exchange(audience=API, caller=callers[0])
+    with pytest.raises(ExchangeError) as ended:  # after the request no token can be exchanged
+        await host.auth.exchange(audience=API, caller=callers[0], refused=cached)
+    assert ended.value.reason == "request_ended"
 
 
 @pytest.mark.requirement("TX-5")

@@ -7,6 +7,7 @@ endpoint of its own issuer only.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from functools import partial
@@ -46,6 +47,9 @@ TEXTS = EndpointTexts(
     unauthorized=Event.EXCHANGE_UNAUTHORIZED,
     recovered=Event.EXCHANGE_RECOVERED,
 )
+
+
+MIN_SECONDS_TO_RENEWAL = 10.0  # an API that refuses new tokens too must not cause an exchange for each of its answers
 
 
 @final
@@ -211,6 +215,30 @@ class Exchanger:
             raise ExchangeError(**answer._asdict())
         return answer
 
+    def refuse(self, request: ExchangeRequest, token: ExchangedToken, caller: Caller | None = None) -> bool:
+        """Use a cached token no longer, because the API has answered it with 401. Return whether to expect another one.
+
+        A token that is new stays: another one would hardly be accepted either.
+
+        Raises:
+            ExchangeError: `caller` is None, and no request is being handled.
+        """
+        subject = self.current() if caller is None else caller
+        info = subject.auth_info
+        upstream = self._by_issuer.get(info.issuer)
+        if upstream is None:
+            return False
+        key = request.key(info.issuer, upstream.client_id, subject.digest(self._running.get(subject)))
+        cached = upstream.cache.get(key)
+        if cached is None:  # tokens that are not cached are new
+            return False
+        if cached.token != token:  # renewed in the meantime
+            return True
+        if 0 <= self._clock() - cached.since < MIN_SECONDS_TO_RENEWAL:
+            return False
+        upstream.cache.put(key, cached._replace(until=-math.inf))
+        return True
+
     async def _find(self, upstream: _Upstream, request: ExchangeRequest, subject: Caller) -> ExchangedToken | Failure:
         """Return the cached token, or join the call of the token endpoint."""
         now, token, info = self._clock(), self._running.get(subject), subject.auth_info
@@ -221,7 +249,7 @@ class Exchanger:
         if cached is not None and cached.since <= now < cached.until:
             return cached.token
         if token is None:
-            message = "The request has ended, and no token for this API is cached. Exchange before the request ends."
+            message = "The request has ended, and no usable token is cached. Exchange before the request ends."
             return Failure(ExchangeReason.REQUEST_ENDED, message)
         work = partial(self._run, upstream, request, token, info, key)
         answer = await upstream.endpoint.join(key, work)

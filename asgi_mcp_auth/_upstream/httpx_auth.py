@@ -2,6 +2,9 @@
 
 httpx runs an auth flow once for each request that the app sends, and follows redirects inside of that. A redirect to
 another origin loses the `Authorization` field there (httpx 0.28, `_redirect_headers`), and is an error here.
+
+After a 401, a request is sent once more with a new token. Not repeated are requests whose body is a stream, which can
+be sent only once, and redirected requests, which the API may have executed before the redirect.
 """
 
 from __future__ import annotations
@@ -10,11 +13,13 @@ from collections.abc import AsyncGenerator, Generator
 
 import httpx
 
-from asgi_mcp_auth._oauth.token_exchange import Destinations, ExchangeRequest
+from asgi_mcp_auth._oauth.token_exchange import Destinations, ExchangedToken, ExchangeRequest
 from asgi_mcp_auth._upstream.exchange import Caller, Exchanger
 from asgi_mcp_auth.errors import ExchangeError, ExchangeReason, printable
 
 __all__ = ("ExchangeAuth",)
+
+UNAUTHORIZED = 401
 
 
 class ExchangeAuth(httpx.Auth):
@@ -44,18 +49,23 @@ class ExchangeAuth(httpx.Auth):
         raise RuntimeError(msg)
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Add the token to one request, and check where redirects led.
+        """Add the token to one request, check where redirects led, and renew a token that the API refuses.
 
         Raises:
             ExchangeError: The destination is not allowed, or there is no token that may be sent as a bearer token.
         """
         self._check(request.url)
-        token = await self._exchanger.exchange(self._request, self._caller)
-        if not token.is_bearer:
-            message = f"The token is no bearer token, but {token.issued_token_type}."
-            raise ExchangeError(ExchangeReason.NOT_BEARER, message)
-        request.headers["authorization"] = f"Bearer {token.access_token}"
-        response = yield request
+        caller = self._exchanger.current() if self._caller is None else self._caller
+        token = await self._exchanger.exchange(self._request, caller)
+        response = yield _authorized(request, token)
+        self._check_visited(response)
+        if response.status_code != UNAUTHORIZED or not self._exchanger.refuse(self._request, token, caller):
+            return
+        if isinstance(request.stream, httpx.ByteStream) and not response.history:
+            renewed = await self._exchanger.exchange(self._request, caller)
+            self._check_visited((yield _authorized(request, renewed)))
+
+    def _check_visited(self, response: httpx.Response) -> None:
         for visited in (*response.history, response):
             self._check(visited.request.url)
 
@@ -64,3 +74,11 @@ class ExchangeAuth(httpx.Auth):
             origin = printable(f"{url.scheme}://{url.netloc.decode('ascii', 'replace')}")
             message = f"The token may not be sent to {origin}. Add the origin to allow= if it is part of the API."
             raise ExchangeError(ExchangeReason.DESTINATION, message)
+
+
+def _authorized(request: httpx.Request, token: ExchangedToken) -> httpx.Request:
+    if not token.is_bearer:
+        message = f"The token is no bearer token, but {token.issued_token_type}."
+        raise ExchangeError(ExchangeReason.NOT_BEARER, message)
+    request.headers["authorization"] = f"Bearer {token.access_token}"
+    return request
