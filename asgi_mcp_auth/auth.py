@@ -309,7 +309,8 @@ class MCPAuth:
 
     def status(self) -> Status:
         """Return a snapshot of this process: issuers, keys, caches and counts."""
-        protection, store, revocations = self._protection, self._protection.store, self._protection.revocations
+        protection, exchanger = self._protection, self._protection.exchanger
+        store, revocations = protection.store, protection.revocations
         resources = zip(protection.config.resources, protection.authenticators, strict=True)
         return Status(
             at=protection.clock(),
@@ -322,6 +323,7 @@ class MCPAuth:
             ready=not (protection.key_sets.unusable() or protection.unreachable()) and protection.is_store_ready,
             store=None if store is None else store.status(),
             revocation=None if revocations is None else revocations.status(),
+            exchanges=() if exchanger is None else exchanger.status(),
         )
 
     async def revoke(

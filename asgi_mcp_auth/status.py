@@ -16,6 +16,7 @@ from asgi_mcp_auth.decisions import Event
 __all__ = (
     "DocumentStatus",
     "Event",
+    "ExchangeStatus",
     "IntrospectionStatus",
     "IssuerStatus",
     "KeyStatus",
@@ -181,6 +182,35 @@ class IntrospectionStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeStatus:
+    """The status of token exchange at one issuer.
+
+    Attributes:
+        issuer: The issuer identifier.
+        entries: The number of cached tokens.
+        exchanged: The number of tokens that the issuer has issued.
+        cached: The number of exchanges that a cached token answered.
+        refused: The number of exchanges that the issuer has refused, by the reason of the `ExchangeError`.
+        failed: The number of exchanges without an answer that can be used.
+        under_way: The number of exchanges that are waiting for an answer.
+        failures: The number of calls that have failed since the last answer.
+        retry_in: Seconds until the next call is allowed; 0 if calls are allowed now.
+        last_error: Why the last call failed; None if it succeeded.
+    """
+
+    issuer: str
+    entries: int
+    exchanged: int
+    cached: int
+    refused: Mapping[str, int]
+    failed: int
+    under_way: int
+    failures: int
+    retry_in: float
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceStatus:
     """The status of one protected resource.
 
@@ -248,6 +278,7 @@ class Status:
         ready: Whether the tokens of every issuer that the configuration names can be verified, and the store works.
         store: The status of the shared store; None if there is none.
         revocation: The status of the copy of the revocations; None if revocation is off.
+        exchanges: The status of token exchange at each issuer; empty without `token_exchange`.
     """
 
     at: float
@@ -256,6 +287,7 @@ class Status:
     ready: bool
     store: StoreStatus | None = None
     revocation: RevocationStatus | None = None
+    exchanges: tuple[ExchangeStatus, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the snapshot as plain JSON values."""

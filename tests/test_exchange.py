@@ -774,6 +774,56 @@ async def test_the_number_of_waiting_exchanges_is_bounded(issuer: Issuer) -> Non
     assert statuses == [503, 503, 200, 200]
 
 
+@pytest.mark.requirement("TX-6", "TX-7")
+async def test_the_status_counts_exchanges_by_their_outcome(issuer: Issuer, clock: Clock) -> None:
+    host = Host(issuer)
+    alice, bob = token(issuer), token(issuer, sub="bob")
+
+    def counts() -> Any:
+        [status] = host.auth.status().exchanges
+        return status.exchanged, status.cached, status.refused, status.failed, status.entries
+
+    assert counts() == (0, 0, {}, 0, 0)
+    for raw in (alice, alice, bob, alice):
+        await host.get(raw)
+    assert counts() == (2, 2, {}, 0, 2)
+    clock.now += 280  # the end of the cached tokens is near
+    for error, status in (("invalid_target", 400), ("access_denied", 403), ("invalid_target", 400)):
+        issuer.answer(TOKEN, {"error": error}, status=status)
+        await host.reason(exchange_orders, alice)
+    assert counts() == (2, 2, {"invalid_target": 2, "denied": 1}, 0, 2)
+    issuer.answer(TOKEN, b"<html>", content_type="text/html")
+    await host.reason(exchange_orders, alice)
+    assert host.auth.status().exchanges[0].last_error is None
+    issuer.fail(TOKEN, status=503)
+    await host.reason(exchange_orders, alice)
+    assert counts() == (2, 2, {"invalid_target": 2, "denied": 1}, 2, 2)
+    answer = await call(host.auth.status_app(), "GET", "/", [("accept", "application/json")])
+    [shown] = answer.json()["exchanges"]
+    assert shown == {
+        "issuer": ISS,
+        "entries": 2,
+        "exchanged": 2,
+        "cached": 2,
+        "refused": {"invalid_target": 2, "denied": 1},
+        "failed": 2,
+        "under_way": 0,
+        "failures": 1,
+        "retry_in": 0.0,
+        "last_error": "The token endpoint answered 503",
+    }
+    page = (await call(host.auth.status_app(), "GET", "/")).body.decode()
+    for part in ("Token exchange", "2 invalid_target, 1 denied", "The token endpoint answered 503"):
+        assert part in page
+    assert alice not in page
+
+
+async def test_without_token_exchange_the_status_has_none(issuer: Issuer) -> None:
+    auth = protect(issuer, JSONResponse("")).auth
+    assert auth.status().exchanges == ()
+    assert b"Token exchange" not in (await call(auth.status_app(), "GET", "/")).body
+
+
 # --- httpx ----------------------------------------------------------------------------------------------------------
 
 

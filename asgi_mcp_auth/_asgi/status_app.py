@@ -9,7 +9,7 @@ from typing import Any, Final
 from asgi_mcp_auth._asgi.response import complete_lifespan, send_response
 from asgi_mcp_auth._oauth.responses import Response, json_response
 from asgi_mcp_auth._request import RequestInfo
-from asgi_mcp_auth.status import DocumentStatus, IssuerStatus, ResourceStatus, Status, StoreStatus
+from asgi_mcp_auth.status import DocumentStatus, ExchangeStatus, IssuerStatus, ResourceStatus, Status, StoreStatus
 
 __all__ = ("StatusApp", "status_page")
 
@@ -87,6 +87,17 @@ def status_page(status: Status) -> str:
             else ("<h2>Revocations</h2>", _table(("scope", "watermarks"), status.revocation.watermarks.items()))
         ),
         "" if status.revocation is None else f"<p>Age: {_seconds(status.revocation.age)}.</p>",
+        *(
+            (
+                "<h2>Token exchange</h2>",
+                _table(
+                    ("issuer", "exchanged", "from the cache", "refused", "failed", "cached tokens", "note"),
+                    map(_exchange_row, status.exchanges),
+                ),
+            )
+            if status.exchanges
+            else ()
+        ),
         "<h2>Caches</h2>",
         _table(
             ("resource", "tokens", "memory", "hits", "misses", "evictions", "issuer pool"), map(_cache_row, resources)
@@ -104,6 +115,11 @@ def _issuer_row(one: IssuerStatus) -> tuple[object, ...]:
 def _store_row(one: StoreStatus) -> tuple[object, ...]:
     state = one.state if one.failing_for is None else f"{one.state} for {_seconds(one.failing_for)}"
     return one.store, state, one.calls, "; ".join(filter(None, (one.last_error, one.warning))) or "-"
+
+
+def _exchange_row(one: ExchangeStatus) -> tuple[object, ...]:
+    refused = ", ".join(f"{count} {reason}" for reason, count in one.refused.items()) or 0
+    return one.issuer, one.exchanged, one.cached, refused, one.failed, one.entries, one.last_error or "-"
 
 
 def _cache_row(one: ResourceStatus) -> tuple[object, ...]:

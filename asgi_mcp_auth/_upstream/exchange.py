@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from functools import partial
@@ -34,6 +35,7 @@ from asgi_mcp_auth._verify.verifier import IsRevoked
 from asgi_mcp_auth.context import AuthInfo, current_auth_var
 from asgi_mcp_auth.decisions import Event
 from asgi_mcp_auth.errors import ExchangeError, ExchangeReason, Refusal
+from asgi_mcp_auth.status import ExchangeStatus
 
 __all__ = ("Caller", "Entered", "Exchanger")
 
@@ -49,6 +51,7 @@ TEXTS = EndpointTexts(
 )
 
 
+FAILED = frozenset((ExchangeReason.UNAVAILABLE, ExchangeReason.INVALID_ANSWER))
 MIN_SECONDS_TO_RENEWAL = 10.0  # an API that refuses new tokens too must not cause an exchange for each of its answers
 
 
@@ -99,21 +102,48 @@ class _Cached(NamedTuple):
 
 
 class _Upstream:
-    """The token endpoint of one issuer, and the settings for it."""
+    """The token endpoint of one issuer, the settings for it, and counts of its answers."""
 
     def __init__(self, compiled: CompiledExchange, issuer: RemoteJWKS, clock: Callable[[], float]) -> None:
         settings = self.settings = compiled.settings
+        self.issuer = compiled.trusted.identifier
+        self.exchanged = self.cached = self.failed = 0
+        self.refused: Counter[str] = Counter()
         self.client_id = compiled.authentication.client_id
         self.cache: BoundedMap[bytes, _Cached] = BoundedMap(settings.cache_size)
         self.endpoint: Endpoint[ExchangedToken | Failure] = Endpoint(
             issuer,
-            compiled.trusted.identifier,
+            self.issuer,
             compiled.authentication,
             TEXTS,
             Limits(settings.timeout, settings.max_concurrency, settings.max_queue),
             clock=clock,
             url=settings.endpoint,
             refuses_client=refuses_client,
+        )
+
+    def count(self, answer: ExchangedToken | Failure) -> None:
+        """Count one exchange."""
+        if isinstance(answer, ExchangedToken):
+            self.exchanged += 1
+        elif answer.reason in FAILED:
+            self.failed += 1
+        else:
+            self.refused[answer.reason.value] += 1
+
+    def status(self) -> ExchangeStatus:
+        """Return a snapshot of the cache, the counts and the calls."""
+        return ExchangeStatus(
+            issuer=self.issuer,
+            entries=len(self.cache),
+            exchanged=self.exchanged,
+            cached=self.cached,
+            refused=dict(self.refused),
+            failed=self.failed,
+            under_way=self.endpoint.under_way,
+            failures=self.endpoint.failures,
+            retry_in=self.endpoint.retry_in,
+            last_error=self.endpoint.last_error,
         )
 
 
@@ -247,6 +277,7 @@ class Exchanger:
         key = request.key(info.issuer, upstream.client_id, subject.digest(token))
         cached = upstream.cache.get(key)
         if cached is not None and cached.since <= now < cached.until:
+            upstream.cached += 1
             return cached.token
         if token is None:
             message = "The request has ended, and no usable token is cached. Exchange before the request ends."
@@ -254,6 +285,7 @@ class Exchanger:
         work = partial(self._run, upstream, request, token, info, key)
         answer = await upstream.endpoint.join(key, work)
         if isinstance(answer, Unanswered):
+            upstream.failed += 1
             return Failure(ExchangeReason.UNAVAILABLE, answer.why, retry_after=answer.retry_after)
         return answer
 
@@ -278,6 +310,10 @@ class Exchanger:
             self.drop(info.issuer, info.subject)
             raise ExchangeError(ExchangeReason.REVOKED, "The caller's token is revoked.")
 
+    def status(self) -> tuple[ExchangeStatus, ...]:
+        """Return the status of each issuer."""
+        return tuple(upstream.status() for upstream in dict.fromkeys(self._by_issuer.values()))
+
     def drop(self, issuer: str, subject: str | None = None) -> None:
         """Drop the cached tokens of a subject, or of all subjects of an issuer; tokens that arrive are not cached."""
         self._drops += 1
@@ -289,10 +325,12 @@ class Exchanger:
     ) -> ExchangedToken | Failure:
         """Call the token endpoint, and cache its token. A failure is an answer too: many callers wait for it."""
         try:
-            return await self._call(upstream, request, token, info, key)
+            answer = await self._call(upstream, request, token, info, key)
         except Exception as error:  # noqa: BLE001 - a fault here must not reach callers with the token in its frames
             failed = self._hooks.failed("The token exchange", error, token)
-            return Failure(ExchangeReason.UNAVAILABLE, f"The token exchange failed with {failed.found}")
+            answer = Failure(ExchangeReason.UNAVAILABLE, f"The token exchange failed with {failed.found}")
+        upstream.count(answer)
+        return answer
 
     async def _call(
         self, upstream: _Upstream, request: ExchangeRequest, token: bytes, info: AuthInfo, key: bytes
