@@ -13,6 +13,7 @@ __all__ = (
     "DEFAULT_ALGORITHMS",
     "DPOP_MODES",
     "ApiKeys",
+    "AssertionAudience",
     "CertificateFormat",
     "Choose",
     "ClientCertificates",
@@ -31,6 +32,7 @@ DEFAULT_ALGORITHMS: Final = (
 )
 """The JWS algorithms that are allowed by default; only asymmetric algorithms (RFC 8725 section 3.1)."""
 
+AssertionAudience = Literal["issuer", "endpoint"]
 IntrospectionMethod = Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "bearer"]
 """How a resource authenticates at the introspection endpoint (RFC 7662 section 2.1, RFC 6749 section 2.3)."""
 
@@ -57,6 +59,9 @@ class Introspection:
         private_key: The private key in PEM, for `private_key_jwt` (RFC 7523). Default: None.
         key_id: The `kid` of the private key. Default: None.
         algorithm: The algorithm of the private key. Default: `"RS256"`.
+        assertion_audience: The audience of the assertion of `private_key_jwt`: `"issuer"`, the issuer identifier
+            (draft-ietf-oauth-rfc7523bis), or `"endpoint"`, the URL of the introspection endpoint, for a server that
+            accepts its endpoints alone. Default: `"issuer"`.
         bearer_token: An access token of this resource for the introspection endpoint. Default: None.
         auth_method: `"client_secret_basic"`, `"client_secret_post"`, `"private_key_jwt"` or `"bearer"`. Default: None,
             which follows from the secret and from the metadata of the issuer.
@@ -83,6 +88,7 @@ class Introspection:
     private_key: str | None = field(default=None, repr=False)
     key_id: str | None = None
     algorithm: str = "RS256"
+    assertion_audience: AssertionAudience = "issuer"
     bearer_token: str | None = field(default=None, repr=False)
     auth_method: IntrospectionMethod | None = None
     endpoint: str | None = None
@@ -257,6 +263,9 @@ class TokenExchange:
         private_key: The private key in PEM, for `private_key_jwt` (RFC 7523). Default: None.
         key_id: The `kid` of the private key. Default: None.
         algorithm: The algorithm of the private key. Default: `"RS256"`.
+        assertion_audience: The audience of the assertion of `private_key_jwt`: `"issuer"`, the issuer identifier
+            (draft-ietf-oauth-rfc7523bis), or `"endpoint"`, the URL of the token endpoint, which Microsoft Entra ID
+            documents and some older servers require. Default: `"issuer"`.
         auth_method: `"client_secret_basic"`, `"client_secret_post"` or `"private_key_jwt"`. Default: None, which
             follows from the secret and from the metadata of the issuer.
         endpoint: The URL of the token endpoint. Default: None, for `token_endpoint` of the metadata.
@@ -274,6 +283,7 @@ class TokenExchange:
     private_key: str | None = field(default=None, repr=False)
     key_id: str | None = None
     algorithm: str = "RS256"
+    assertion_audience: AssertionAudience = "issuer"
     auth_method: Literal["client_secret_basic", "client_secret_post", "private_key_jwt"] | None = None
     endpoint: str | None = None
     grant: Literal["token_exchange", "on_behalf_of"] = "token_exchange"

@@ -10,10 +10,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import anyio
 import httpx
+import jwt
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fastmcp import FastMCP
 from harness import ISS, Answer, Clock, R, bearer, call, cht, protect, token, websocket
 from mcp.server.mcpserver import MCPServer
@@ -38,8 +42,10 @@ from asgi_mcp_auth import (
     current_auth,
 )
 from asgi_mcp_auth._keys.background import spawn
+from asgi_mcp_auth._oauth.token_exchange import ACCESS_TOKEN
 from asgi_mcp_auth._policy.api_key_file import ApiKeyRecord, digest_of
 from asgi_mcp_auth.auth import protection_of
+from asgi_mcp_auth.providers import PROVIDERS
 from asgi_mcp_auth.testing import Issuer, UpstreamAPI, call_tool, running, without_network
 
 pytestmark = pytest.mark.anyio
@@ -140,6 +146,57 @@ async def test_the_server_authenticates_by_the_configured_method(issuer: Issuer,
     host = Host(issuer, [TokenExchange(client_id="mcp-server", client_secret=SECRET, **settings)])
     await host.get()
     assert ("client_secret" in issuer.exchanges[0]) is (where == "form")
+
+
+@pytest.mark.requirement("TX-2")
+@pytest.mark.parametrize(
+    ("settings", "audience"),
+    [
+        pytest.param({}, ISS, id="the issuer"),
+        pytest.param({"assertion_audience": "issuer"}, ISS, id="the issuer, as configured"),
+        pytest.param({"assertion_audience": "endpoint"}, ISS + TOKEN, id="the token endpoint of the metadata"),
+        pytest.param(
+            {"assertion_audience": "endpoint", "endpoint": f"{ISS}/other"}, f"{ISS}/other", id="a configured endpoint"
+        ),
+        *(
+            pytest.param(dict(row.exchange), ISS + TOKEN, id=f"{row.name}, as its row has it")
+            for row in PROVIDERS
+            if row.exchange
+        ),
+    ],
+)
+async def test_the_audience_of_an_assertion_is_the_issuer_or_the_endpoint(
+    issuer: Issuer, settings: Any, audience: str
+) -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode("ascii")
+    credentials: dict[str, Any] = {"client_id": "mcp-server", "private_key": pem, "key_id": "k1", "algorithm": "PS256"}
+    forms: list[dict[str, list[str]]] = []
+
+    async def spy(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] in (TOKEN, "/other"):
+            forms.append(parse_qs((await receive())["body"].decode("ascii")))
+            answer = {"access_token": "x", "issued_token_type": ACCESS_TOKEN, "token_type": "Bearer", "expires_in": 300}
+            await JSONResponse(answer)(scope, receive, send)
+            return
+        await issuer(scope, receive, send)
+
+    host = Host(
+        issuer,
+        [TokenExchange(**credentials, **settings)],
+        http_client=lambda: httpx.AsyncClient(transport=httpx.ASGITransport(app=spy)),
+    )
+    scopes = ["api://orders/.default"]
+    answer = await host.get(handler=lambda auth: reason_of(auth.exchange(scopes=scopes)))
+    assert answer.json() == "none"
+    [form] = forms
+    [assertion] = form["client_assertion"]
+    options: Any = {"verify_exp": False, "verify_iat": False, "verify_aud": False}
+    claims = jwt.decode(assertion, key.public_key(), algorithms=["PS256"], options=options)
+    assert claims["aud"] == audience
+    assert (claims["iss"], claims["sub"]) == ("mcp-server", "mcp-server")
+    assert jwt.get_unverified_header(assertion) == {"alg": "PS256", "typ": "JWT", "kid": "k1"}
+    assert pem not in repr(host.auth.configs)
 
 
 @pytest.mark.requirement("TX-1")
@@ -1095,6 +1152,11 @@ PROBLEMS: list[tuple[str, Any, list[str]]] = [
         "an http endpoint",
         TokenExchange(client_id="c", client_secret="x", endpoint="http://a.example/t"),
         ["token_exchange[0].endpoint"],
+    ),
+    (
+        "an audience that is none",
+        TokenExchange(client_id="c", client_secret="x", assertion_audience="token_endpoint"),  # type: ignore[arg-type]
+        ["token_exchange[0].assertion_audience"],
     ),
     ("a key that is none", TokenExchange(client_id="c", private_key="secret-pem"), ["token_exchange[0].private_key"]),
     (

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from operator import methodcaller
 from typing import Any
+from urllib.parse import parse_qs
 
 import anyio
+import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -244,7 +246,13 @@ async def test_the_settings_come_from_a_file_with_the_secret_from_the_environmen
         pytest.param({"auth_method": "client_secret_post"}, None, "rs s3cr%25t%3A%2B%2F", id="client_secret_post"),
         pytest.param({"client_secret": None, "bearer_token": "tok"}, None, "Bearer tok", id="bearer"),
         pytest.param(
-            {"client_secret": None, "private_key": PEM, "key_id": "k1"}, None, "assertion", id="private_key_jwt"
+            {"client_secret": None, "private_key": PEM, "key_id": "k1"}, None, f"for {ISS}", id="private_key_jwt"
+        ),
+        pytest.param(
+            {"client_secret": None, "private_key": PEM, "assertion_audience": "endpoint"},
+            None,
+            f"for {ISS}{PATH}",
+            id="private_key_jwt for the endpoint",
         ),
     ],
 )
@@ -279,7 +287,10 @@ async def test_the_resource_authenticates(
     assert headers[b"content-type"] == b"application/x-www-form-urlencoded"
     assert headers[b"accept"] == b"application/json"
     assert form.startswith(f"token={raw}&token_type_hint=access_token")
-    if expected == "assertion":
+    if expected.startswith("for "):
+        [assertion] = parse_qs(form)["client_assertion"]
+        claims = jwt.decode(assertion, options={"verify_signature": False})
+        assert claims["aud"] == expected.removeprefix("for ")
         assert "client_assertion_type=urn%3Aietf%3Aparams%3Aoauth%3Aclient-assertion-type%3Ajwt-bearer" in form
         assert "client_id=rs" in form
     elif " " in expected and not expected.startswith("rs"):

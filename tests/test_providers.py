@@ -57,6 +57,7 @@ from asgi_mcp_auth import (
     ResourceServerConfig,
     ResourceServerMetadata,
     ScopePolicy,
+    TokenExchange,
     providers,
 )
 from asgi_mcp_auth._oauth.urls import discovery_urls, parse_url
@@ -109,6 +110,7 @@ def test_the_table_describes_the_tokens(provider: ProviderToken) -> None:
 def test_the_configuration_has_the_settings_of_each_row(row: Provider) -> None:
     AuthServerConfig(**row.config)
     ScopePolicy(**row.policy)
+    TokenExchange(**row.exchange)
 
 
 def test_each_usable_row_has_a_token() -> None:
@@ -120,6 +122,7 @@ def test_each_usable_row_has_a_token() -> None:
 def row_of_the_readme(row: Provider) -> str:
     settings = [f"`{name}={json.dumps(value, ensure_ascii=False)}`" for name, value in row.config.items()]
     settings += [f"`{name}={json.dumps(value)}` (policy)" for name, value in row.policy.items()]
+    settings += [f"`{name}={json.dumps(value)}` (exchange)" for name, value in row.exchange.items()]
     listed = "<br>".join(settings) or "none"
     issuers = "<br>".join(f"`{issuer}`" for issuer in row.issuers)
     return f"| {row.name} | {issuers} | {listed if row.usable else 'cannot be used'} | {row.advice} |"

@@ -238,7 +238,11 @@ class Endpoint(Generic[T]):
             listed = members.get(f"{self._texts.member}_auth_methods_supported")
             supported = listed or members.get("token_endpoint_auth_methods_supported")
         fields, parameters = self._authentication.fields(
-            supported=supported, audience=self._identifier, now=self._clock(), token_id=secrets.token_urlsafe(16)
+            supported=supported,
+            issuer=self._identifier,
+            endpoint=url,
+            now=self._clock(),
+            token_id=secrets.token_urlsafe(16),
         )
         pairs = form if isinstance(form, list) else list(form.items())
         return await self._issuer.post(

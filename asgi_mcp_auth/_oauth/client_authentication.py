@@ -10,7 +10,7 @@ from urllib.parse import quote_plus
 
 import jwt
 
-from asgi_mcp_auth.config import IntrospectionMethod
+from asgi_mcp_auth.config import AssertionAudience, IntrospectionMethod
 
 if TYPE_CHECKING:
     from jwt.algorithms import AllowedPrivateKeys
@@ -32,6 +32,7 @@ class ClientAuthentication:
         private_key: The key that PyJWT loaded, for `private_key_jwt`.
         key_id: The `kid` of the private key.
         algorithm: The algorithm of the private key.
+        audience: The audience of an assertion: the issuer identifier, or the URL of the endpoint that receives it.
     """
 
     method: IntrospectionMethod | None
@@ -40,15 +41,17 @@ class ClientAuthentication:
     private_key: AllowedPrivateKeys | str = field(default="", repr=False)
     key_id: str | None = None
     algorithm: str = "RS256"
+    audience: AssertionAudience = "issuer"
 
     def fields(
-        self, *, supported: Container[str] | None, audience: str, now: float, token_id: str
+        self, *, supported: Container[str] | None, issuer: str, endpoint: str, now: float, token_id: str
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Return the header fields and the form parameters that authenticate one request.
 
         Args:
             supported: The methods that the metadata lists; None if it lists none.
-            audience: The issuer identifier, which is the audience of an assertion (RFC 7523 section 3).
+            issuer: The issuer identifier.
+            endpoint: The URL of the endpoint.
             now: Seconds since the epoch.
             token_id: A random text, for the `jti` of an assertion.
         """
@@ -61,7 +64,7 @@ class ClientAuthentication:
         if method == "client_secret_post":
             return {}, {"client_id": self.client_id, "client_secret": self.secret}
         if method == "private_key_jwt":
-            return {}, self._assertion(audience, now, token_id)
+            return {}, self._assertion(endpoint if self.audience == "endpoint" else issuer, now, token_id)
         # RFC 6749 section 2.3.1: the id and the secret are form-encoded before they are joined.
         pair = f"{quote_plus(self.client_id)}:{quote_plus(self.secret)}"
         return {"authorization": "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")}, {}

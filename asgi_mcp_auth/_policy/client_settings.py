@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
 from asgi_mcp_auth._policy.problems import Problems, show
-from asgi_mcp_auth.config import Introspection, IntrospectionMethod, TokenExchange
+from asgi_mcp_auth.config import AssertionAudience, Introspection, IntrospectionMethod, TokenExchange
 
 if TYPE_CHECKING:
     from jwt.algorithms import AllowedPrivateKeys
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ("ENDPOINT_RANGES", "check_values", "compile_credentials")
 
 METHODS = get_args(IntrospectionMethod)
+AUDIENCES = get_args(AssertionAudience)
 METHOD_OF: Mapping[str, IntrospectionMethod] = {
     "client_secret": "client_secret_basic",
     "private_key": "private_key_jwt",
@@ -76,6 +77,9 @@ def compile_credentials(
     if method is not None and (method not in METHODS or method not in fitting):
         fix = f"Use {' or '.join(sorted(fitting))}, or remove it."
         problems.add(f"{where}.auth_method", f"{show(method)} does not fit {given[0]}.", fix)
+    if settings.assertion_audience not in AUDIENCES:
+        what = f"{show(settings.assertion_audience)} is not an audience of assertions."
+        problems.add(f"{where}.assertion_audience", what, f"Choose from {', '.join(AUDIENCES)}.")
     key = None if given != ["private_key"] else _load_key(settings, where, problems)
     if len(problems.found) > before:
         return None
@@ -86,6 +90,7 @@ def compile_credentials(
         private_key=key or "",
         key_id=settings.key_id,
         algorithm=settings.algorithm,
+        audience=settings.assertion_audience,
     )
 
 

@@ -47,6 +47,7 @@ class Provider:
         dialect: Whether the development server can issue tokens of this shape.
         config: The fields of `AuthServerConfig` to set in addition to `issuer`; replace `<…>` with your value.
         policy: The fields of `ScopePolicy` to set.
+        exchange: The fields of `TokenExchange` to set, for calls of upstream APIs.
         advice: The settings at the provider, and known problems.
         confidence: `"documented"` by the provider (documents, source code, dated reports), or `"reported"` by users.
     """
@@ -67,6 +68,7 @@ class Provider:
     dialect: bool = True
     config: Mapping[str, Any] = field(default_factory=lambda: frozen({}))
     policy: Mapping[str, Any] = field(default_factory=lambda: frozen({}))
+    exchange: Mapping[str, Any] = field(default_factory=lambda: frozen({}))
     advice: str
     confidence: Literal["documented", "reported"] = "documented"
 

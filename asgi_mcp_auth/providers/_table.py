@@ -24,6 +24,7 @@ PROVIDERS: Final[tuple[Provider, ...]] = (
         key_alg=False,
         config=frozen({"extra_audiences": ["<api client id>"], "scope_claims": ["scp", "roles"]}),
         policy=frozen({"request_scope_names": {"x": "api://<api client id>/x"}}),
+        exchange=frozen({"grant": "on_behalf_of", "assertion_audience": "endpoint"}),
         advice="Set requestedAccessTokenVersion to 2. Clients must request `api://…/x`; tokens have the scope `x`. "
         "Entra rejects a `resource` with a trailing slash (AADSTS9010010). Its metadata lists no PKCE methods, so "
         "strict MCP clients reject it: put your own authorization server in front of it.",
