@@ -325,8 +325,10 @@ class ProtectionBuilder:
             )
             for resource in config.resources
         )
+        exchanger = self._make_exchanger(config)
         if self.revocations is not None:
             self.revocations.on_changed += [one.remove_subject for one in authenticators]
+            self.revocations.on_changed += [] if exchanger is None else [exchanger.remove_subject]
         return Protection(
             config=config,
             authenticators=authenticators,
@@ -343,7 +345,7 @@ class ProtectionBuilder:
             revocations=self.revocations,
             receiver=receiver,
             poller=self._make_poller(receiver),
-            exchanger=self._make_exchanger(config),
+            exchanger=exchanger,
             post_stream_grace=options["post_stream_grace"],
             identify_public=options["identify_public"],
             websockets=options["websockets"],
@@ -376,6 +378,7 @@ class ProtectionBuilder:
             expose_token=options["expose_token"],
             hooks=self.hooks,
             shared=self._make_shared_answers(compiled, resource),
+            revocations=self.revocations,
         )
         return Choice(jwt, introspection, keys, asks_always=compiled.settings.always)
 

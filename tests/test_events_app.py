@@ -13,9 +13,19 @@ import httpx
 import pytest
 from harness import ISS, Answer, Clock, R, RecordingApp, bearer, call, protect, token
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
-from asgi_mcp_auth import ConfigurationError, EventTransmitter, MCPAuthMiddleware, MemoryStore, SecurityEvent
+from asgi_mcp_auth import (
+    Choose,
+    ConfigurationError,
+    EventTransmitter,
+    Introspection,
+    MCPAuthMiddleware,
+    MemoryStore,
+    SecurityEvent,
+    TokenExchange,
+)
 from asgi_mcp_auth._asgi import events_app as events_app_module
 from asgi_mcp_auth._oauth.strict_json import JSONRefused
 from asgi_mcp_auth._signals import poller as poller_module
@@ -49,12 +59,12 @@ class Failing(MemoryStore):
         return await super().append(log, value, ttl)
 
 
-def guarded(issuer: Issuer, store: Any = None, **options: Any) -> MCPAuthMiddleware:
+def guarded(issuer: Issuer, store: Any = None, *, app: Any = None, **options: Any) -> MCPAuthMiddleware:
     known = [
         EventTransmitter(issuer=ISS, audiences=[US], client_ids=["client"], email_claim="email", jwks=issuer.jwks())
     ]
     settings: dict[str, Any] = {"store": store or MemoryStore(), "revocation": True, "event_transmitters": known}
-    return protect(issuer, RecordingApp(), **(settings | options))
+    return protect(issuer, app or RecordingApp(), **(settings | options))
 
 
 async def push(app: Any, event: str | bytes, *fields: tuple[str, str], content_type: str | None = None) -> Answer:
@@ -123,6 +133,70 @@ async def test_changed_claims_drop_the_cached_tokens_of_the_subject_in_every_pro
         while [len(jwt.cache) for jwt in caches if jwt is not None] != [1, 1]:  # noqa: ASYNC110 - caches of two apps
             await anyio.sleep(0.01)
     assert [await status_of(app, each) for app in (one, other) for each in (raw, bobs)] == [200] * 4
+
+
+async def apply_change(app: Any, other: Any, issuer: Issuer) -> None:
+    """Push the event to one process, and wait until another one has read it from the store."""
+    learned: list[bytes] = []
+    other.auth._protection.revocations.on_changed.append(learned.append)
+    assert (await push(app, issuer.event(US, f"{CAEP}token-claims-change", ALICE))).status == 202
+    with anyio.fail_after(5):
+        while not learned:  # noqa: ASYNC110 - filled by the follower of the log
+            await anyio.sleep(0.01)
+
+
+@pytest.mark.requirement("RV-5", "IN-9")
+async def test_changed_claims_end_the_use_of_shared_answers_in_every_process(issuer: Issuer, clock: Clock) -> None:
+    opaque = Choose(opaque=Introspection(client_id="rs", client_secret="s" * 32, shared_cache=True, ttl=300))
+    store, settings = MemoryStore(clock=clock), {"verifier": opaque, "shared_secret": "s" * 32}
+    one, other, late, later = (guarded(issuer, store, **settings) for _ in range(4))
+    raw, bobs = (issuer.mint_opaque(R, scope="mcp:read", sub=name) for name in ("alice", "bob"))
+
+    async def answers(app: Any, *, first: bool = False) -> list[int]:
+        """Return the statuses of Alice and of Bob, and how many calls the server has answered for them."""
+        if not first:
+            await app.auth._protection.revocations.catch_up()  # as the start of the lifespan does
+        before, found = issuer.requests["/introspect"], [await status_of(app, each) for each in (raw, bobs)]
+        await anyio.wait_all_tasks_blocked()
+        return [*found, issuer.requests["/introspect"] - before]
+
+    assert await answers(one) == [200, 200, 2]
+    assert await answers(other) == [200, 200, 0]
+    clock.now += 60
+    await apply_change(one, other, issuer)
+    members = {"iss": ISS, "aud": R, "sub": "alice", "token_type": "Bearer", "scope": "reduced"}
+    times = {"iat": int(clock.now), "exp": int(clock.now) + 900}
+    issuer.answer("/introspect", {"active": True, "client_id": "c1", **members, **times})
+    for app in (one, other, late):
+        assert await answers(app) == [403, 200, 1]  # Bob's answer is still shared
+    assert await answers(later, first=True) == [403, 200, 1]  # it has not read the log before its first request
+
+
+@pytest.mark.requirement("RV-5", "TX-6")
+async def test_changed_claims_drop_the_exchanged_tokens_of_the_subject_in_every_process(issuer: Issuer) -> None:
+    class Exchanging:
+        def __init__(self, store: MemoryStore) -> None:
+            settings = [TokenExchange(client_id="mcp-server", client_secret="s" * 32)]
+            self.app = guarded(issuer, store, app=self, token_exchange=settings)
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            exchanged = await self.app.auth.exchange(audience="https://api.example.com")
+            await JSONResponse(exchanged.access_token)(scope, receive, send)
+
+    store = MemoryStore()
+    one, other = (Exchanging(store).app for _ in range(2))
+    raw, bobs = token(issuer), token(issuer, sub="bob")
+
+    async def found() -> list[Any]:
+        return [(await call(app, headers=bearer(each))).json() for each in (raw, bobs) for app in (one, other)]
+
+    before = await found()
+    assert before == await found()
+    assert issuer.requests["/token"] == 4
+    await apply_change(one, other, issuer)
+    after = await found()
+    assert issuer.requests["/token"] == 6
+    assert [first == second for first, second in zip(before, after, strict=True)] == [False, False, True, True]
 
 
 @pytest.mark.requirement("RV-4", "RV-6")

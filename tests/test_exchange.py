@@ -45,6 +45,7 @@ from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._oauth.token_exchange import ACCESS_TOKEN
 from asgi_mcp_auth._policy.api_key_file import ApiKeyRecord, digest_of
 from asgi_mcp_auth.auth import protection_of
+from asgi_mcp_auth.context import revocation_key
 from asgi_mcp_auth.providers import PROVIDERS
 from asgi_mcp_auth.testing import Issuer, UpstreamAPI, call_tool, running, without_network
 
@@ -683,7 +684,7 @@ async def test_a_token_that_arrives_after_the_revocation_is_not_cached(host: Hos
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(host.get, raw)
         await wait_until(lambda: host.calls == 1)
-        exchanger.drop(ISS, "alice")
+        exchanger.remove_subject(revocation_key("sub", ISS, "alice"))
         issuer.heal()
     await host.get(raw)
     assert host.calls == 2

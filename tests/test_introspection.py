@@ -32,8 +32,10 @@ from asgi_mcp_auth import (
     Verified,
 )
 from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
+from asgi_mcp_auth._verify.introspection_verifier import IntrospectionVerifier
 from asgi_mcp_auth.auth import protection_of
 from asgi_mcp_auth.cli import main
+from asgi_mcp_auth.context import revocation_key
 from asgi_mcp_auth.doctor import explain
 from asgi_mcp_auth.stores._contract import Use
 from asgi_mcp_auth.stores._shared import SharedStore, StoreUse
@@ -755,6 +757,60 @@ async def test_a_shared_answer_lives_for_ttl_in_all_workers_together(issuer: Iss
     assert issuer.requests[PATH] == 1
     clock.now += 10
     assert await outcome(second, raw) == (200, None)
+    assert issuer.requests[PATH] == 2
+
+
+def verifiers(*apps: Any) -> list[IntrospectionVerifier]:
+    found = [protection_of(app.auth).authenticators[0].introspection for app in apps]
+    return [one for one in found if one is not None]
+
+
+@pytest.mark.requirement("IN-9", "RV-5")
+async def test_an_answer_that_was_on_its_way_during_a_change_is_not_kept(issuer: Issuer) -> None:
+    store, raw, bobs = MemoryStore(), opaque(issuer), opaque(issuer, sub="bob")
+    app = worker(issuer, store)
+    found: list[Any] = []
+
+    async def ask(of: str) -> None:
+        found.append(await outcome(app, of))
+
+    issuer.stall(PATH)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask, raw)
+        tasks.start_soon(ask, bobs)
+        with anyio.fail_after(5):
+            while issuer.requests[PATH] < 2:  # noqa: ASYNC110 - the issuer counts
+                await anyio.sleep(0.001)
+        verifiers(app)[0].remove_subject(revocation_key("sub", ISS, "alice"))
+        issuer.heal()
+    assert found == [(200, None)] * 2
+    assert (await kept(store, raw))[1] is None
+    assert (await kept(store, bobs))[1] is not None
+    for of in (raw, bobs, raw, bobs):
+        assert await outcome(app, of) == (200, None)
+    assert issuer.requests[PATH] == 3
+
+
+@pytest.mark.requirement("IN-9", "RV-5")
+async def test_after_too_many_changes_no_older_shared_answer_is_used(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asgi_mcp_auth._verify.introspection_verifier.MAX_CHANGES", 3)
+    clock = Clock()
+    store, raw = MemoryStore(clock=clock), opaque(issuer, exp=clock.now + 3600)
+    first, second, third = (worker(issuer, store, clock=clock, ttl=300) for _ in range(3))
+    assert await outcome(first, raw) == (200, None)
+    await anyio.wait_all_tasks_blocked()
+    clock.now += 60
+    for number in range(4):
+        [changing] = verifiers(third)
+        changing.remove_subject(b"%d" % number)
+        assert len(changing._changes._by_subject) <= 3
+        if number < 3:
+            verifiers(second)[0].remove_subject(b"%d" % number)
+    assert await outcome(second, raw) == (200, None)
+    assert issuer.requests[PATH] == 1
+    assert await outcome(third, raw) == (200, None)
     assert issuer.requests[PATH] == 2
 
 

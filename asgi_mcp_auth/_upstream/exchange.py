@@ -92,13 +92,12 @@ class Caller:
 
 
 class _Cached(NamedTuple):
-    """A cached token, with the times of its use and the identity that it was issued for."""
+    """A cached token, with the times of its use, and the subject that it was issued for, as `RevocationKeys` has it."""
 
     token: ExchangedToken
     since: float
     until: float
-    issuer: str
-    subject: str
+    subject: bytes
 
 
 class _Upstream:
@@ -295,7 +294,7 @@ class Exchanger:
         if unavailable is not None:
             raise ExchangeError(ExchangeReason.UNAVAILABLE, f"The revocations are not known: {unavailable.reason}")
         if revocations.refuse(info) is not None:
-            self.drop(info.issuer, info.subject)
+            self.remove_subject(info.revocation_keys.subject)
             raise ExchangeError(ExchangeReason.REVOKED, "The caller's token is revoked.")
 
     async def _check_revocation(self, is_revoked: IsRevoked, subject: Caller) -> None:
@@ -307,18 +306,18 @@ class Exchanger:
         except Refusal as refusal:
             raise ExchangeError(ExchangeReason.UNAVAILABLE, f"The hook is_revoked failed: {refusal.reason}") from None
         if answer is not False:
-            self.drop(info.issuer, info.subject)
+            self.remove_subject(info.revocation_keys.subject)
             raise ExchangeError(ExchangeReason.REVOKED, "The caller's token is revoked.")
 
     def status(self) -> tuple[ExchangeStatus, ...]:
         """Return the status of each issuer."""
         return tuple(upstream.status() for upstream in dict.fromkeys(self._by_issuer.values()))
 
-    def drop(self, issuer: str, subject: str | None = None) -> None:
-        """Drop the cached tokens of a subject, or of all subjects of an issuer; tokens that arrive are not cached."""
+    def remove_subject(self, key: bytes) -> None:
+        """Drop the cached tokens of a subject; see `RevocationKeys.subject`. Tokens that arrive are not cached."""
         self._drops += 1
         for upstream in set(self._by_issuer.values()):
-            upstream.cache.remove_if(lambda one: one.issuer == issuer and subject in (None, one.subject))
+            upstream.cache.remove_if(lambda one: one.subject == key)
 
     async def _run(
         self, upstream: _Upstream, request: ExchangeRequest, token: bytes, info: AuthInfo, key: bytes
@@ -346,5 +345,5 @@ class Exchanger:
         if isinstance(read, ExchangedToken) and drops == self._drops:
             until = cached_until(read, info.expires_at, settings.margin)
             if until is not None and until > now and settings.cache_size:
-                upstream.cache.put(key, _Cached(read, now, until, info.issuer, info.subject))
+                upstream.cache.put(key, _Cached(read, now, until, info.revocation_keys.subject))
         return read

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -33,6 +34,7 @@ from asgi_mcp_auth._oauth.introspection_response import (
 from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._policy.verifiers import CompiledIntrospection
 from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._signals.revocations import Revocations
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.shared_answers import SharedAnswer, SharedAnswers
 from asgi_mcp_auth._verify.token_cache import CONFIRMATION_BYTES, Entry, TokenCache, estimate_size
@@ -44,6 +46,8 @@ from asgi_mcp_auth.status import IntrospectionStatus
 __all__ = ("IntrospectionVerifier",)
 
 OK = 200
+MAX_CHANGES = 10_000
+MAX_CLOCK_DIFFERENCE = 10.0  # seconds that the clock of the process which shares an answer is expected to be ahead
 TEXTS = EndpointTexts(
     logger=logging.getLogger("asgi_mcp_auth.introspection"),
     member="introspection_endpoint",
@@ -76,6 +80,36 @@ class _Rejected(NamedTuple):
         )
 
 
+class _Change(NamedTuple):
+    """A moment at which the answers about a subject went out of date, and the number of the change."""
+
+    number: int
+    at: float
+
+
+class _Changes:
+    """The last change of each subject: answers from before it may still be shared, or be on their way.
+
+    If there are too many subjects, the next change is one of all subjects.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._by_subject: dict[bytes, _Change] = {}
+        self._of_all = _Change(0, -math.inf)
+
+    def add(self, subject: bytes, now: float) -> None:
+        self.count += 1
+        change = _Change(self.count, now)
+        if len(self._by_subject) >= MAX_CHANGES:
+            self._by_subject.clear()
+            self._of_all = change
+        self._by_subject[subject] = change
+
+    def last(self, subject: bytes) -> _Change:
+        return self._by_subject.get(subject, self._of_all)
+
+
 class _Unchanging:
     """Nothing but its times ends an answer: no key has verified it."""
 
@@ -98,6 +132,8 @@ class IntrospectionVerifier:
         expose_token: Whether `AuthInfo.token` contains the raw token.
         hooks: Logs failures at a limited rate.
         shared: The answers that the processes of a fleet share; None if they share none.
+        revocations: Reports changes of subjects; None if revocation is off. Shared answers are used while its copy is
+            current.
     """
 
     def __init__(
@@ -110,6 +146,7 @@ class IntrospectionVerifier:
         expose_token: bool,
         hooks: HookCaller,
         shared: SharedAnswers | None = None,
+        revocations: Revocations | None = None,
     ) -> None:
         self.rules = compiled.trusted.rules
         self._settings = compiled.settings
@@ -120,6 +157,7 @@ class IntrospectionVerifier:
         self._expose_token = expose_token
         self._hooks = hooks
         self._shared = shared
+        self._revocations = revocations
         self._active = TokenCache(self._settings.cache_size, cache_bytes, clock)
         # Apart from active answers, so that invented tokens cannot evict those of callers.
         self._inactive: BoundedMap[bytes, _Rejected] = BoundedMap(self._settings.cache_size)
@@ -132,6 +170,7 @@ class IntrospectionVerifier:
             clock=clock,
             url=self._settings.endpoint,
         )
+        self._changes = _Changes()
         self._refusals: Counter[str] = Counter()
         self._inactive_hits = 0
 
@@ -140,8 +179,12 @@ class IntrospectionVerifier:
         return self._active.get(digest)
 
     def remove_subject(self, key: bytes) -> None:
-        """Remove the cached active answers about a subject; see `RevocationKeys.subject`."""
+        """Remove the cached active answers about a subject, shared ones too; see `RevocationKeys.subject`.
+
+        Shared answers stay in the store until their end, and are not used.
+        """
         self._active.remove_subject(key)
+        self._changes.add(key, self._clock())
 
     def check(
         self, token: bytes, digest: bytes, local: Verified | None = None
@@ -187,9 +230,13 @@ class IntrospectionVerifier:
 
     async def _ask(self, token: bytes, digest: bytes, local: Verified | None) -> Verified | Refusal:
         """Send the request (RFC 7662 section 2.1), and cache the decision. Another process may have asked before."""
-        shared = None if self._shared is None else await self._shared.load(token, self._clock())
-        if shared is not None and self._clock() < shared.fetched_at + self._settings.ttl:
-            return self._decide(shared, token, digest, local)
+        shared = await self._load_shared(token)
+        if shared is not None:
+            decided = self._decide(shared.content, token, local)
+            if self._last_change(decided).at + MAX_CLOCK_DIFFERENCE < shared.fetched_at:
+                self._keep(shared, decided, digest)
+                return decided
+        changes = self._changes.count
         form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
         answer = await self._endpoint.call(form, JWT_TYPE if self._settings.signed else "application/json")
         if isinstance(answer, Unanswered):
@@ -200,10 +247,20 @@ class IntrospectionVerifier:
             error = self._endpoint.last_error = f"The introspection endpoint answered with {refused}"
             return self._unavailable(self._endpoint.unanswered(error))
         fresh = SharedAnswer(content, text, self._clock())
-        decided = self._decide(fresh, token, digest, local)
+        decided = self._decide(content, token, local)
+        if self._last_change(decided).number > changes:  # while the answer was on its way
+            return decided
+        self._keep(fresh, decided, digest)
         if self._shared is not None and isinstance(decided, Verified) and self._settings.ttl:
             spawn(functools.partial(self._shared.save, token, content, fresh.fetched_at, self._settings.ttl))
         return decided
+
+    async def _load_shared(self, token: bytes) -> SharedAnswer | None:
+        """Return the shared answer about a token; None if there is none, or its subject may have changed."""
+        if self._shared is None or (self._revocations is not None and not self._revocations.is_current()):
+            return None
+        found = await self._shared.load(token, self._clock())
+        return found if found is not None and self._clock() < found.fetched_at + self._settings.ttl else None
 
     async def _read(self, answer: Answer) -> tuple[JSONObject, bytes]:
         """Return the members of an answer and its JSON text.
@@ -241,23 +298,32 @@ class IntrospectionVerifier:
         content = read_signed(jws.claims, issuer=issuer, audiences=audiences, leeway=rules.leeway, now=now)
         return content, jws.payload
 
-    def _decide(self, answer: SharedAnswer, token: bytes, digest: bytes, local: Verified | None) -> Verified | Refusal:
-        """Return the decision, and cache it."""
-        now, content = self._clock(), answer.content
+    def _decide(self, content: JSONObject, token: bytes, local: Verified | None) -> Verified | InvalidToken:
+        """Return the decision that the members of an answer mean."""
         try:
-            verified = self._confirm(content, local) if local is not None else self._accept(content, token, now)
+            return self._confirm(content, local) if local is not None else self._accept(content, token, self._clock())
         except InvalidToken as refusal:
             refusal.issuer = self.rules.issuer
-            until = now + self._settings.inactive_ttl
-            self._inactive.put(digest, _Rejected(until, refusal.reason, refusal.description, refusal.details()))
             return refusal.without_traceback()
+
+    def _last_change(self, decided: Verified | InvalidToken) -> _Change:
+        """Return the last change of the subject."""
+        return self._changes.last(decided.auth_info.revocation_keys.subject if isinstance(decided, Verified) else b"")
+
+    def _keep(self, answer: SharedAnswer, decided: Verified | InvalidToken, digest: bytes) -> None:
+        """Cache a decision."""
+        now = self._clock()
+        if isinstance(decided, InvalidToken):
+            until = now + self._settings.inactive_ttl
+            rejected = _Rejected(until, decided.reason, decided.description, decided.details())
+            self._inactive.put(digest, rejected)
+            return
         until = answer.fetched_at + self._settings.ttl
-        until = until if verified.valid_until is None else min(until, verified.valid_until)
+        until = until if decided.valid_until is None else min(until, decided.valid_until)
         if until > now:
-            weight = estimate_size(answer.text, content, verified.auth_info)
-            weight += 0 if verified.confirmation is None else CONFIRMATION_BYTES
-            self._active.put(digest, Entry(verified, now, until, UNCHANGING, None, weight))
-        return verified
+            weight = estimate_size(answer.text, answer.content, decided.auth_info)
+            weight += 0 if decided.confirmation is None else CONFIRMATION_BYTES
+            self._active.put(digest, Entry(decided, now, until, UNCHANGING, None, weight))
 
     def _accept(self, content: JSONObject, token: bytes, now: float) -> Verified:
         """Return the identity that an answer describes."""
