@@ -353,14 +353,12 @@ async def read_decoded_body(
     fields = "" if response.is_stream_consumed else response.headers.get("content-encoding", "")
     codings = [coding for coding in map(str.strip, fields.lower().split(",")) if coding not in ("", "identity")]
     if codings and (len(codings) > 1 or codings[0] not in known):
-        msg = f"the content coding {printable(', '.join(codings))}, which was not requested"
-        raise BodyRefusedError(msg)
+        raise BodyRefusedError(f"the content coding {printable(', '.join(codings))}, which was not requested")
     body = await read_body(response, limit)
     if body is not None and codings:
         body = _decompress(body, codings[0], limit)
     if body is None or len(body) > limit:
-        msg = f"more than {limit} bytes"
-        raise BodyRefusedError(msg, too_large=True)
+        raise BodyRefusedError(f"more than {limit} bytes", too_large=True)
     return body
 
 
@@ -377,15 +375,13 @@ def _decompress(body: bytes, coding: str, limit: int) -> bytes:
             continue
         if len(decoded) > limit or (decoder.eof and not decoder.unused_data):
             return decoded
-    msg = f"a body that is not {coding}, its content coding"
-    raise BodyRefusedError(msg)
+    raise BodyRefusedError(f"a body that is not {coding}, its content coding")
 
 
 async def _read_json(shown: str, untrusted_limits: UntrustedLimits | None, response: httpx.Response) -> Fetched:
     status = response.status_code
     if status != OK:  # RFC 8414 section 3.2; a redirect is not followed
-        msg = f"{shown} answered {status}."
-        raise DiscoveryError(msg, transient=status >= SERVER_ERROR or status in TRY_AGAIN)
+        raise DiscoveryError(f"{shown} answered {status}.", transient=status >= SERVER_ERROR or status in TRY_AGAIN)
     if untrusted_limits is not None and not re.match(JSON_TYPE, response.headers.get("content-type", "")):
         msg = f"{shown} answered with {printable(response.headers.get('content-type'))}, not application/json."
         raise DiscoveryError(msg, transient=False)
@@ -395,10 +391,8 @@ async def _read_json(shown: str, untrusted_limits: UntrustedLimits | None, respo
         else:
             document = load_object(await read_decoded_body(response, untrusted_limits.max_bytes, known={}))
     except BodyRefusedError as error:
-        msg = f"{shown} answered with {error}."
-        raise DiscoveryError(msg, transient=False) from None
+        raise DiscoveryError(f"{shown} answered with {error}.", transient=False) from None
     except JSONRefused as error:
-        msg = f"{shown} did not answer with a JSON object: {error}."
-        raise DiscoveryError(msg, transient=False) from None
+        raise DiscoveryError(f"{shown} did not answer with a JSON object: {error}.", transient=False) from None
     named = (response.headers.get(name) for name in ("cache-control", "age", "expires", "date"))
     return Fetched(document, stated_lifetime(*named))

@@ -318,8 +318,7 @@ class RemoteJWKS:
         self._metadata.reports_failures = True
         held = self._config.metadata or await self._metadata.current()
         if held is None:
-            msg = f"There is no metadata of {self.issuer}."
-            raise self._metadata.error or DiscoveryError(msg, transient=True)
+            raise self._metadata.error or DiscoveryError(f"There is no metadata of {self.issuer}.", transient=True)
         return held
 
     async def endpoint(self, name: str) -> tuple[str, AuthorizationServerMetadata]:
@@ -329,8 +328,7 @@ class RemoteJWKS:
         why = insecure_url(url, allow_http=self._allow_http)
         if not isinstance(url, str) or why is not None:
             why = "is missing" if url is None else why
-            msg = f"{name} in the metadata of {self.issuer} {why}."
-            raise InvalidServerMetadata(msg)
+            raise InvalidServerMetadata(f"{name} in the metadata of {self.issuer} {why}.")
         return url, metadata
 
     def post(
@@ -410,12 +408,10 @@ class RemoteJWKS:
             await self._metadata.refresh_now()
         metadata = self._metadata.value
         if metadata is None or stage(self._metadata.state, self._clock()) is Freshness.UNUSABLE:
-            msg = f"There is no metadata of {self.issuer}."
-            raise self._metadata.error or DiscoveryError(msg, transient=True)
+            raise self._metadata.error or DiscoveryError(f"There is no metadata of {self.issuer}.", transient=True)
         if metadata.jwks_uri is None:
             self._metadata.invalidate()  # a newer document may have one
-            msg = f"The metadata of {self.issuer} has no jwks_uri."
-            raise InvalidServerMetadata(msg)
+            raise InvalidServerMetadata(f"The metadata of {self.issuer} has no jwks_uri.")
         return metadata.jwks_uri
 
     def _snapshot(self, keys: KeySet) -> Snapshot:

@@ -157,8 +157,7 @@ def header_params(headers: Iterable[tuple[bytes, bytes]], message_id: str | int 
         if canonical.startswith(_PARAM):
             text = decode_value(value.strip(WHITE))
             if text is None or canonical in seen or not name.lower().startswith(_PARAM):
-                field = "Mcp-Param"
-                raise mismatch(field, message_id)
+                raise mismatch("Mcp-Param", message_id)
             seen.add(canonical)
             params[name[len(_PARAM) :].decode("latin-1").lower()] = text
     return params

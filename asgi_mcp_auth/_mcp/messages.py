@@ -74,8 +74,7 @@ def read_messages(value: JSONValue) -> tuple[list[Message], bool]:
     if not isinstance(value, list):
         return [_message(value)], False
     if not 0 < len(value) <= MAX_MESSAGES:
-        what = f"a batch of {len(value)}"
-        raise malformed(what)
+        raise malformed(f"a batch of {len(value)}")
     return [_message(item) for item in value], True
 
 
@@ -83,43 +82,35 @@ def _no_look_alikes(members: JSONObject, known: frozenset[str]) -> None:
     for name in members:
         folded = name.casefold()
         if folded in known and name != SPELLED.get(folded, folded):
-            what = f"a member {name!r}"
-            raise malformed(what)
+            raise malformed(f"a member {name!r}")
 
 
 def _message(message: JSONValue) -> Message:
     if not isinstance(message, dict):
-        what = "not an object"
-        raise malformed(what)
+        raise malformed("not an object")
     get = message.get
     message_id = get("id")
     is_request = REQUEST_MEMBERS.issuperset(message)
     if not is_request:
         _no_look_alikes(message, MEMBERS)
     if not isinstance(message_id, (int, str, NoneType)) or isinstance(message_id, bool):
-        what = "an id that is neither string nor integer"
-        raise malformed(what)
+        raise malformed("an id that is neither string nor integer")
     if get("jsonrpc") != "2.0":
-        what = "no jsonrpc 2.0"
-        raise malformed(what, message_id=message_id)
+        raise malformed("no jsonrpc 2.0", message_id=message_id)
     method = get("method")
     if method is None and "method" not in message:
         return _response(message, message_id)
     if not is_request and ("result" in message or "error" in message):
-        what = "a request and a response at once"
-        raise malformed(what, message_id=message_id)
+        raise malformed("a request and a response at once", message_id=message_id)
     if message_id is None and "id" in message:
-        what = "an id of null"
-        raise malformed(what)
+        raise malformed("an id of null")
     if type(method) is not str or not 0 < len(method) <= MAX_METHOD_LENGTH:
-        what = "no method"
-        raise malformed(what, message_id=message_id)
+        raise malformed("no method", message_id=message_id)
     params = get("params")
     if params is None:
         return Message(method, message_id, {})
     if not isinstance(params, dict):
-        what = "params that are no object"
-        raise malformed(what, INVALID_PARAMS, message_id, description="Invalid params")
+        raise malformed("params that are no object", INVALID_PARAMS, message_id, description="Invalid params")
     if not USUAL_PARAMS.issuperset(params):
         _no_look_alikes(params, PARAM_MEMBERS)
     return Message(method, message_id, params)
@@ -129,6 +120,5 @@ def _response(message: JSONObject, message_id: str | int | None) -> Message:
     """Return a client's answer to the server; its id may be null in an error only (JSON-RPC 2.0 section 5)."""
     answered = ("result" in message) != ("error" in message)
     if not answered or "id" not in message or (message_id is None and "error" not in message):
-        what = "neither request nor response"
-        raise malformed(what, message_id=message_id)
+        raise malformed("neither request nor response", message_id=message_id)
     return Message(None, message_id, {})

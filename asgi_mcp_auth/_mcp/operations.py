@@ -119,13 +119,11 @@ def asks(body: bytes, fields: MCPFields, *, allow_batches: bool = False, allow_r
     if fields.repeated is not None:
         raise mismatch(fields.repeated, messages[0].message_id)
     if batch and fields.version != BATCHING and not (fields.version is None and allow_batches):
-        what = "a batch"
-        raise malformed(what)
+        raise malformed("a batch")
     for message in messages:
         check_fields(fields, message)
         if message.method is None and (fields.modern or not allow_responses):
-            what = "a response from a client"
-            raise malformed(what, message_id=message.message_id)
+            raise malformed("a response from a client", message_id=message.message_id)
     return asks_of(messages, modern=fields.modern)
 
 
@@ -262,13 +260,11 @@ def _names(kind: TargetKind | None, name: str | None) -> Sequence[str | None]:
 
 def ambiguous(message: Message) -> MessageRefused:
     """Return the refusal of a resource's URI that servers read in different ways."""
-    what = "an ambiguous URI"
-    return malformed(what, INVALID_PARAMS, message.message_id, description="Ambiguous resource URI")
+    return malformed("an ambiguous URI", INVALID_PARAMS, message.message_id, description="Ambiguous resource URI")
 
 
 def _too_many(message: Message) -> MessageRefused:
-    what = "too many operations"
-    return malformed(what, message_id=message.message_id)
+    return malformed("too many operations", message_id=message.message_id)
 
 
 def _no_target(asked: Asked) -> MessageRefused:
@@ -327,15 +323,12 @@ def asked_by_fields(fields: MCPFields) -> Asked:
     if fields.repeated is not None:
         raise mismatch(fields.repeated)
     if not fields.modern:
-        field = "MCP-Protocol-Version"
-        raise mismatch(field)
+        raise mismatch("MCP-Protocol-Version")
     if not fields.method or not fields.method.isascii():
-        field = "Mcp-Method"
-        raise mismatch(field)
+        raise mismatch("Mcp-Method")
     method = fields.method.decode("ascii")
     name = None if fields.name is None else decode_value(fields.name)
     if method in NAMED_BY and not name:
-        field = "Mcp-Name"
-        raise mismatch(field)
+        raise mismatch("Mcp-Name")
     kind = TARGETED[method][0] if method in TARGETED else None
     return method, kind, name if kind else None, Message(method, None, {})

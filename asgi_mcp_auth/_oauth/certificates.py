@@ -31,8 +31,7 @@ _HASH = re.compile(rb"[0-9A-Fa-f]{64}")
 def thumbprint_of(der: bytes) -> str:
     """Return the thumbprint of one certificate in DER."""
     if not _is_one_sequence(der):
-        msg = "no certificate in DER"
-        raise ValueError(msg)
+        raise ValueError("no certificate in DER")
     return _encode(sha256(der).digest())
 
 
@@ -40,11 +39,9 @@ def read_pem(text: bytes) -> str:
     """Return the thumbprint of the one certificate in a PEM text (RFC 7468), as the ASGI TLS extension contains it."""
     body = text.strip(b" \t\r\n")
     if len(body) > MAX_FIELD:
-        msg = "more bytes than a certificate has"
-        raise ValueError(msg)
+        raise ValueError("more bytes than a certificate has")
     if not body.startswith(BEGIN) or not body.endswith(END) or len(body) < len(BEGIN) + len(END):
-        msg = "no certificate in PEM"
-        raise ValueError(msg)
+        raise ValueError("no certificate in PEM")
     return thumbprint_of(_decode(b"".join(body[len(BEGIN) : -len(END)].split())))
 
 
@@ -52,8 +49,7 @@ def read_client_cert(value: bytes) -> str:
     """Return the thumbprint of the certificate in `Client-Cert` (RFC 9440 section 2.2): a byte sequence in colons."""
     text = value.strip(b" ")
     if len(text) < 3 or text[:1] != b":" or text[-1:] != b":":  # noqa: PLR2004 - two colons and something in between
-        msg = "no byte sequence (RFC 8941 section 3.3.5)"
-        raise ValueError(msg)
+        raise ValueError("no byte sequence (RFC 8941 section 3.3.5)")
     return thumbprint_of(_decode(text[1:-1]))
 
 
@@ -70,21 +66,17 @@ def read_xfcc(value: bytes) -> str:
     """
     elements = _read_elements(value)
     if len(elements) > 1:
-        msg = f"{len(elements)} elements: the outermost proxy has to replace the field (SANITIZE_SET)"
-        raise ValueError(msg)
+        raise ValueError(f"{len(elements)} elements: the outermost proxy has to replace the field (SANITIZE_SET)")
     element = elements[0]
     digest, certificate = element.get(b"hash"), element.get(b"cert")
     if digest is not None and _HASH.fullmatch(digest) is None:
-        msg = "a Hash that is no SHA-256 digest"
-        raise ValueError(msg)
+        raise ValueError("a Hash that is no SHA-256 digest")
     hashed = None if digest is None else _encode(bytes.fromhex(digest.decode("ascii")))
     found = hashed if certificate is None else read_escaped_pem(certificate)
     if found is None:
-        msg = "an element without Hash and Cert"
-        raise ValueError(msg)
+        raise ValueError("an element without Hash and Cert")
     if hashed not in (None, found):
-        msg = "a Hash that is not of Cert"
-        raise ValueError(msg)
+        raise ValueError("a Hash that is not of Cert")
     return found
 
 
@@ -105,13 +97,11 @@ def _read_elements(value: bytes) -> list[dict[bytes, bytes]]:
     while not ended:
         found = _PAIR.match(value, position)
         if found is None or len(elements) > MAX_ELEMENTS:
-            msg = "no list of key=value"
-            raise ValueError(msg)
+            raise ValueError("no list of key=value")
         key, quoted, plain, separator = found.groups()
         name, element = key.lower(), elements[-1]
         if name in element and name in (b"hash", b"cert"):
-            msg = "a key that is repeated"
-            raise ValueError(msg)
+            raise ValueError("a key that is repeated")
         element[name] = plain if quoted is None else re.sub(rb"\\(.)", rb"\1", quoted, flags=re.DOTALL)
         position, ended = found.end(), separator == b""
         if separator == b",":
@@ -122,15 +112,13 @@ def _read_elements(value: bytes) -> list[dict[bytes, bytes]]:
 def _decode(text: bytes) -> bytes:
     """Decode canonical base64 with padding (RFC 4648 section 4)."""
     if len(text) > MAX_FIELD:
-        msg = "more bytes than a certificate has"
-        raise ValueError(msg)
+        raise ValueError("more bytes than a certificate has")
     try:
         data = binascii.a2b_base64(text, strict_mode=True)
     except binascii.Error:
         data = b""
     if not data or binascii.b2a_base64(data, newline=False) != text:
-        msg = "not canonical base64"
-        raise ValueError(msg)
+        raise ValueError("not canonical base64")
     return data
 
 

@@ -206,8 +206,7 @@ def _usable_algorithms(jwk: Mapping[str, object]) -> frozenset[str] | SkipReason
 def _octets(value: object) -> bytes:
     """Decode a member of the key material; raise `ValueError` if it is not base64url or base64."""
     if not isinstance(value, str) or _BASE64.fullmatch(value) is None:
-        msg = "not base64url"
-        raise ValueError(msg)
+        raise ValueError("not base64url")
     text = value.translate(_TO_BASE64URL)
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
@@ -285,8 +284,7 @@ def read_key_set(document: Mapping[str, object]) -> KeySet:
     """
     jwks = document.get("keys")
     if not is_list(jwks):
-        msg = "The key set has no 'keys' array."
-        raise InvalidServerMetadata(msg)
+        raise InvalidServerMetadata("The key set has no 'keys' array.")
     keys: dict[object, VerificationKey] = {}
     skipped: list[Skipped] = []
     unusable: dict[str, SkipReason] = {}
@@ -315,6 +313,5 @@ def parse_key_set(document: Mapping[str, object]) -> KeySet:
     keys = read_key_set(document)
     if not keys.keys:
         why = ", ".join(sorted({skip.reason for skip in keys.skipped})) or "it is empty"
-        msg = f"The key set holds no usable key ({why})."
-        raise InvalidServerMetadata(msg)
+        raise InvalidServerMetadata(f"The key set holds no usable key ({why}).")
     return keys

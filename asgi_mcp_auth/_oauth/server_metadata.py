@@ -75,11 +75,9 @@ def accept_metadata(
         msg = f"The document at {url} has the issuer {printable(metadata.issuer)}, not {printable(issuer)}."
         raise InvalidServerMetadata(msg)
     if not metadata.issuer:
-        msg = f"The document at {url} has an empty issuer."
-        raise InvalidServerMetadata(msg)
+        raise InvalidServerMetadata(f"The document at {url} has an empty issuer.")
     if metadata.jwks_uri is not None and (why := insecure_url(metadata.jwks_uri, allow_http=allow_http)):
-        msg = f"The jwks_uri {redact_url(metadata.jwks_uri)} in {url} {why}. {ALLOW_HTTP}"
-        raise InvalidServerMetadata(msg)
+        raise InvalidServerMetadata(f"The jwks_uri {redact_url(metadata.jwks_uri)} in {url} {why}. {ALLOW_HTTP}")
     return metadata
 
 

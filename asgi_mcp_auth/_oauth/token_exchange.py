@@ -170,12 +170,10 @@ class ExchangeRequest:
 def _texts(value: str | Iterable[str], name: str) -> tuple[str, ...]:
     listed = (value,) if isinstance(value, str) else tuple(value)
     if len(listed) > MAX_ITEMS:
-        msg = f"{name} has more than {MAX_ITEMS} entries."
-        raise ValueError(msg)
+        raise ValueError(f"{name} has more than {MAX_ITEMS} entries.")
     for text in map(unchecked, listed):
         if not isinstance(text, str) or len(text) > MAX_TEXT or _TEXT.fullmatch(text) is None:
-            msg = f"{name} has an entry that is not a text of printable ASCII. Pass strings."
-            raise ValueError(msg)
+            raise ValueError(f"{name} has an entry that is not a text of printable ASCII. Pass strings.")
     return listed
 
 
@@ -195,21 +193,18 @@ def make_request(
     audiences, resources = _texts(audience, "audience"), _texts(resource, "resource")
     named = tuple(scopes.split() if isinstance(scopes, str) else scopes)
     if not all(map(is_scope, named)):
-        msg = "scopes has an entry that is not a scope (RFC 6749 section 3.3). Pass a list of scopes."
-        raise ValueError(msg)
+        raise ValueError("scopes has an entry that is not a scope (RFC 6749 section 3.3). Pass a list of scopes.")
     for url in resources:
         if (parsed := parse_url(url)) is None or parsed.fragment is not None:
             msg = f"resource {printable(url)} is not an absolute URL without a fragment. Pass audience= for a name."
             raise ValueError(msg)
     if not (audiences or resources or named):
-        msg = "Nothing is asked for. Pass audience=, resource= or scopes=."
-        raise ValueError(msg)
+        raise ValueError("Nothing is asked for. Pass audience=, resource= or scopes=.")
     if _TOKEN_TYPE.fullmatch(requested_token_type) is None:
         msg = f"requested_token_type {printable(requested_token_type)} is not a URI. Pass a URI of RFC 8693 section 3."
         raise ValueError(msg)
     if actor_token is not None and not is_token(actor_token.encode("ascii", "replace")):
-        msg = "actor_token is not a token. Pass an access token of this server."
-        raise ValueError(msg)
+        raise ValueError("actor_token is not a token. Pass an access token of this server.")
     return ExchangeRequest(
         audiences=audiences,
         resources=resources,

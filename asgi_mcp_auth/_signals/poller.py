@@ -116,10 +116,8 @@ class Poller:
 
 async def _read(response: Any) -> bytes:
     if response.status_code != 200:  # noqa: PLR2004
-        msg = f"the transmitter answered {response.status_code}"
-        raise DiscoveryError(msg, transient=True)
+        raise DiscoveryError(f"the transmitter answered {response.status_code}", transient=True)
     body = await read_body(response, MAX_ANSWER)
     if body is None:
-        msg = "the answer of the transmitter is too large"
-        raise DiscoveryError(msg, transient=True)
+        raise DiscoveryError("the answer of the transmitter is too large", transient=True)
     return body

@@ -176,8 +176,7 @@ class Revocations:
         """
         names = {one.claim for one in watermarks if one.kind is Kind.CLAIM} | self.watermarks.claims()
         if len(names) > MAX_CLAIMS:
-            msg = f"revoke: revocations by more than {MAX_CLAIMS} claims"
-            raise ValueError(msg)
+            raise ValueError(f"revoke: revocations by more than {MAX_CLAIMS} claims")
         if len(self.watermarks) + len(watermarks) > MAX_WATERMARKS:
             raise Unavailable(Reason.STORE_UNAVAILABLE, found=f"more than {MAX_WATERMARKS} revocations")
         await self._append(watermarks)

@@ -71,13 +71,11 @@ def decode(entry: bytes) -> list[Watermark]:
         try:
             kind, key, before, length = _RECORD.unpack_from(entry, at)
         except struct.error:
-            msg = "a record is cut off"
-            raise ValueError(msg) from None
+            raise ValueError("a record is cut off") from None
         at += _RECORD.size + length
         name = entry[at - length : at]
         if len(name) != length or not math.isfinite(before):
-            msg = "a record is cut off, or has no finite time"
-            raise ValueError(msg)
+            raise ValueError("a record is cut off, or has no finite time")
         found.append(Watermark(Kind(kind.decode("latin-1")), key, before, name.decode("utf-8", "surrogatepass")))
     return found
 
@@ -186,15 +184,13 @@ def watermark_of(  # noqa: PLR0917 - the scopes of a watermark
     texts: list[object] = [issuer]
     texts += [one for one in (subject, client_id, session, token_id, *(claim or ())) if one is not None]
     if sum(one is not None for one in (subject, session, token_id, claim)) != 1 or (client_id and subject is None):
-        msg = "revoke: pass exactly one of subject (with or without client_id), session, token_id and claim"
-        raise ValueError(msg)
+        raise ValueError("revoke: pass exactly one of subject (with or without client_id), session, token_id and claim")
     if not all(isinstance(text, str) and text for text in texts) or (claim is not None and len(claim) != PAIR):
         msg = "revoke: issuer, subject, client_id, session and token_id are non-empty strings; claim is a pair of them"
         raise ValueError(msg)
     if claim is not None:
         if len(claim[0].encode("utf-8", "surrogatepass")) > MAX_CLAIM_NAME:
-            msg = f"revoke: the name of the claim is longer than {MAX_CLAIM_NAME} bytes"
-            raise ValueError(msg)
+            raise ValueError(f"revoke: the name of the claim is longer than {MAX_CLAIM_NAME} bytes")
         return Watermark(Kind.CLAIM, claim_key(issuer, *claim), before, claim[0])
     if token_id is not None:
         return Watermark(Kind.TOKEN, revocation_key("jti", issuer, token_id), before)

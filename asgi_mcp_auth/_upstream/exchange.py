@@ -77,8 +77,7 @@ class Caller:
         return f"<Caller {self.auth_info.subject!r} of {self.auth_info.issuer!r}>"
 
     def __reduce__(self) -> NoReturn:
-        msg = "A Caller belongs to one request of this process. Pass the exchanged token on instead."
-        raise TypeError(msg)
+        raise TypeError("A Caller belongs to one request of this process. Pass the exchanged token on instead.")
 
     def is_expired(self, now: float) -> bool:
         """Return whether the caller's token has expired."""

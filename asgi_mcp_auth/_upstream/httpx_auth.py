@@ -45,8 +45,7 @@ class ExchangeAuth(httpx.Auth):
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         """Refuse synchronous clients, which would block the event loop."""
         del request
-        msg = "Token exchange waits. Use httpx.AsyncClient."
-        raise RuntimeError(msg)
+        raise RuntimeError("Token exchange waits. Use httpx.AsyncClient.")
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Add the token to one request, check where redirects led, and renew a token that the API refuses.
@@ -78,7 +77,6 @@ class ExchangeAuth(httpx.Auth):
 
 def _authorized(request: httpx.Request, token: ExchangedToken) -> httpx.Request:
     if not token.is_bearer:
-        message = f"The token is no bearer token, but {token.issued_token_type}."
-        raise ExchangeError(ExchangeReason.NOT_BEARER, message)
+        raise ExchangeError(ExchangeReason.NOT_BEARER, f"The token is no bearer token, but {token.issued_token_type}.")
     request.headers["authorization"] = f"Bearer {token.access_token}"
     return request

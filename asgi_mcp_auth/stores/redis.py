@@ -209,6 +209,5 @@ async def _read(client: RedisClient, stream: str, position: str, limit: int) -> 
 
 def _milliseconds(ttl: float) -> int:
     if not 0 < ttl < math.inf:
-        msg = f"RedisStore: ttl is {ttl!r}; pass a positive, finite number of seconds"
-        raise ValueError(msg)
+        raise ValueError(f"RedisStore: ttl is {ttl!r}; pass a positive, finite number of seconds")
     return math.ceil(ttl * 1000)
