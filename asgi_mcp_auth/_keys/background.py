@@ -7,7 +7,6 @@ Work runs in an empty context, so that the identity of a request cannot leak int
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import sys
 import weakref
@@ -18,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import anyio
 from anyio.lowlevel import RunVar, current_token
 
-if TYPE_CHECKING:  # importing the package loads neither asyncio nor anyio; a `Fetcher` loads anyio
+if TYPE_CHECKING:
     from anyio.lowlevel import EventLoopToken
 
-__all__ = ("Background", "SingleFlight", "spawn", "trio_here")
+__all__ = ("Background", "PerLoop", "SingleFlight", "spawn", "trio_here")
 
 logger = logging.getLogger("asgi_mcp_auth.background")
 
@@ -34,6 +33,27 @@ def trio_here() -> Any:
     # While another thread imports trio, the module is in sys.modules before it has its attributes.
     lowlevel = getattr(trio, "lowlevel", None)
     return trio if lowlevel is not None and lowlevel.in_trio_run() else None
+
+
+class PerLoop(Generic[T]):
+    """One value for each event loop, made when the loop first asks for it.
+
+    Args:
+        name: The name of the variable.
+        make: Makes the value.
+    """
+
+    def __init__(self, name: str, make: Callable[[], T]) -> None:
+        self._values: RunVar[T] = RunVar(name)
+        self._make = make
+
+    def get(self) -> T:
+        """Return the value of the running event loop."""
+        value = self._values.get(None)
+        if value is None:
+            value = self._make()
+            self._values.set(value)
+        return value
 
 
 class Background:
@@ -63,9 +83,11 @@ class _Tasks:
 
     __slots__ = ("loop", "running")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = weakref.ref(loop)
+    def __init__(self) -> None:
+        self.loop = weakref.ref(asyncio.get_running_loop())
         self.running: set[asyncio.Task[None]] = set()
+        # Only a new loop pays for a look at the others.
+        _loops[:] = [*(other for other in _loops if not other.forget_if_closed()), self]
 
     def forget_if_closed(self) -> bool:
         """Return whether the loop is closed, and let its tasks go: a closed loop never runs their last lines."""
@@ -78,21 +100,7 @@ class _Tasks:
 
 _loops: list[_Tasks] = []
 
-
-@functools.cache
-def _tasks_of_loop() -> RunVar[_Tasks]:
-    return RunVar("asgi_mcp_auth_tasks")
-
-
-def _tasks(loop: asyncio.AbstractEventLoop) -> _Tasks:
-    """Return the tasks of the running event loop. Only a new loop pays for a look at the others."""
-    tasks_of_loop = _tasks_of_loop()
-    tasks = tasks_of_loop.get(None)
-    if tasks is None:
-        tasks = _Tasks(loop)
-        tasks_of_loop.set(tasks)
-        _loops[:] = [*(other for other in _loops if not other.forget_if_closed()), tasks]
-    return tasks
+_tasks = PerLoop("asgi_mcp_auth_tasks", _Tasks)
 
 
 def spawn(work: Callable[[], Awaitable[None]]) -> Background:
@@ -102,16 +110,11 @@ def spawn(work: Callable[[], Awaitable[None]]) -> Background:
     if trio is not None:
         trio.lowlevel.spawn_system_task(background.run, context=Context())
         return background
-    loop = asyncio.get_running_loop()
-    running = _tasks(loop).running
-    task = loop.create_task(background.run(), context=Context())
+    running = _tasks.get().running
+    task = asyncio.get_running_loop().create_task(background.run(), context=Context())
     running.add(task)
     task.add_done_callback(running.discard)
     return background
-
-
-def _this_loop() -> EventLoopToken:
-    return current_token()
 
 
 class _Flight(Generic[T]):
@@ -136,11 +139,11 @@ class SingleFlight(Generic[T]):
     @property
     def under_way(self) -> bool:
         """Whether the work is running on this event loop."""
-        return _this_loop() in self._flights
+        return current_token() in self._flights
 
     def start(self) -> _Flight[T]:
         """Return the run that is under way on this event loop; start one if there is none."""
-        loop = _this_loop()
+        loop = current_token()
         flight = self._flights.get(loop)
         if flight is None:
             self._forget_closed_loops()

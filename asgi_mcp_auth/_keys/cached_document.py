@@ -185,24 +185,18 @@ class CachedDocument(Generic[T]):
         if loaded is None:
             return False
         value, lifetime, fetched_at = loaded
-        jitter = random.random()  # noqa: S311 - spreads load
-        state = State().succeeded(fetched_at, lifetime, jitter, self._settings)
+        state = State().succeeded(fetched_at, lifetime, _jitter(), self._settings)
         if stage(state, self._clock()) is Freshness.UNUSABLE:
             return False
         self.value, self.state = value, state
-        self._log(
-            logging.INFO,
-            "loaded",
-            "Using the %s of %s that another process fetched %.0f s ago",
-            self._clock() - fetched_at,
-        )
+        message = "Using the %s of %s that another process fetched %.0f s ago"
+        self._log(logging.INFO, "loaded", message, self._clock() - fetched_at)
         return True
 
     def _succeeded(self, value: T, lifetime: float | None, started_at: float) -> None:
         failures, first, outage = self.state.failures, self.value is None, self._reported not in (None, "stale")
         self.value, self.error, self._reported = value, None, None
-        jitter = random.random()  # noqa: S311 - spreads load
-        self.state = self.state.succeeded(started_at, lifetime, jitter, self._settings)
+        self.state = self.state.succeeded(started_at, lifetime, _jitter(), self._settings)
         if first:
             self._log(logging.INFO, "fetched", "Fetched the %s of %s")
         elif outage:
@@ -210,8 +204,7 @@ class CachedDocument(Generic[T]):
 
     def _failed(self, error: DiscoveryError) -> None:
         self.error = error
-        jitter = random.random()  # noqa: S311 - spreads load
-        self.state = self.state.failed(self._clock(), jitter, self._settings)
+        self.state = self.state.failed(self._clock(), _jitter(), self._settings)
         if self.reports_failures:
             self.report_failure()
 
@@ -254,7 +247,11 @@ class CachedDocument(Generic[T]):
     def after_fork(self) -> None:
         """In a forked worker: keep the document, drop the parent's fetches, and choose another time to refresh."""
         self._flight = SingleFlight(self._attempt)
-        self.state = self.state.spread(random.random())  # noqa: S311 - spreads load
+        self.state = self.state.spread(_jitter())
+
+
+def _jitter() -> float:
+    return random.random()  # noqa: S311 - spreads load
 
 
 _all_documents: WeakSet[CachedDocument[Any]] = WeakSet()

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import anyio
-from anyio.lowlevel import RunVar
 
-from asgi_mcp_auth._keys.background import SingleFlight
-from asgi_mcp_auth._keys.http import BodyRefusedError, read_decoded_body
+from asgi_mcp_auth._keys.background import PerLoop, SingleFlight
+from asgi_mcp_auth._keys.http import SERVER_ERROR, TRY_AGAIN, BodyRefusedError, read_decoded_body
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
 from asgi_mcp_auth._oauth.http_cache import CircuitBreaker
@@ -32,9 +31,8 @@ __all__ = ("Answer", "Endpoint", "EndpointTexts", "Limits", "Unanswered", "refus
 
 T = TypeVar("T")
 
-BAD_REQUEST, SERVER_ERROR = 400, 500
+BAD_REQUEST = 400
 UNAUTHORIZED = (401, 403)
-TRY_AGAIN = (408, 429)
 REPORT_SECONDS = 60.0
 MAX_ANSWER_BYTES = 64 * 1024
 FORM = "application/x-www-form-urlencoded"
@@ -135,7 +133,7 @@ class Endpoint(Generic[T]):
         self._refuses_client = refuses_client
         self._flights: dict[bytes, SingleFlight[T | Unanswered]] = {}
         self._breaker = CircuitBreaker()
-        self._limiters: RunVar[anyio.CapacityLimiter] = RunVar(f"asgi_mcp_auth_{texts.member}")
+        self._limiters = PerLoop(f"asgi_mcp_auth_{texts.member}", lambda: anyio.CapacityLimiter(limits.max_concurrency))
         self._is_outage = False
         self._reported_at = -math.inf
         self.calls = 0
@@ -178,7 +176,7 @@ class Endpoint(Generic[T]):
     async def _run(self, key: bytes, work: Callable[[], Awaitable[T]]) -> T | Unanswered:
         """Wait for a slot, at most `timeout`, then work."""
         try:
-            limiter = self._limiter()
+            limiter = self._limiters.get()
             acquired = False
             with anyio.move_on_after(self._limits.timeout):
                 await limiter.acquire()
@@ -191,13 +189,6 @@ class Endpoint(Generic[T]):
                 limiter.release()
         finally:
             self._flights.pop(key, None)
-
-    def _limiter(self) -> anyio.CapacityLimiter:
-        limiter = self._limiters.get(None)
-        if limiter is None:
-            limiter = anyio.CapacityLimiter(self._limits.max_concurrency)
-            self._limiters.set(limiter)
-        return limiter
 
     async def call(self, form: Mapping[str, str] | list[tuple[str, str]], accept: str) -> Answer | Unanswered:
         """Send a form, if the circuit breaker allows it, and return the answer, whatever its status below 500."""

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, TypeVar, Unpack
 
 import anyio
@@ -54,21 +54,8 @@ logger = logging.getLogger("asgi_mcp_auth.http")
 T = TypeVar("T")
 
 
-class HTTPClient(Protocol):
+class HTTPClient(AbstractAsyncContextManager[Any], Protocol):
     """The part of `httpx.AsyncClient` that is used."""
-
-    async def __aenter__(self) -> Any:
-        """Return the client."""
-        ...
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None = None,
-        exc_value: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> Any:
-        """Close the client."""
-        ...
 
     def stream(self, *args: Any, **kwargs: Any) -> AbstractAsyncContextManager[httpx.Response]:
         """Send a request as `httpx.AsyncClient.stream` does."""
@@ -89,7 +76,6 @@ OK = 200
 JSON_TYPE = r"(?i)application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;|\Z)"
 TRY_AGAIN = (408, 429)
 SERVER_ERROR = 500
-PROXY_VARIABLES = "ALL_PROXY, HTTPS_PROXY or HTTP_PROXY"
 
 # RFC 9110 section 8.4.1. Some servers send deflate without the zlib header, against section 8.4.1.2.
 GZIP, ZLIB, DEFLATE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
@@ -284,8 +270,8 @@ class Fetcher:
             return self._new_client()
         except Exception as error:
             msg = (
-                f"{shown} could not be fetched: httpx refuses the proxy in {PROXY_VARIABLES}: {_describe(error)} "
-                "Fix or unset the environment variable, or pass http_client=."
+                f"{shown} could not be fetched: httpx refuses the proxy in ALL_PROXY, HTTPS_PROXY or HTTP_PROXY: "
+                f"{_describe(error)} Fix or unset the environment variable, or pass http_client=."
             )
             raise DiscoveryError(msg, transient=True, cause=error) from error
 
@@ -323,9 +309,8 @@ class Fetcher:
             return await read(response)
 
 
-async def read_body(response: httpx.Response, limit: int | None = None) -> bytes | None:
-    """Return the body of a response as sent, or None if the body has more than `limit` (default: `MAX_BYTES`) bytes."""
-    limit = MAX_BYTES if limit is None else limit
+async def read_body(response: httpx.Response, limit: int) -> bytes | None:
+    """Return the body of a response as sent, or None if the body has more than `limit` bytes."""
     # A transport that answers from memory has read and decoded the body (httpx.MockTransport).
     chunks = response.aiter_bytes() if response.is_stream_consumed else response.aiter_raw()
     body = bytearray()
@@ -339,17 +324,16 @@ async def read_body(response: httpx.Response, limit: int | None = None) -> bytes
 
 
 async def read_decoded_body(
-    response: httpx.Response, limit: int | None = None, known: Mapping[str, tuple[int, ...]] = CODINGS
+    response: httpx.Response, limit: int = MAX_BYTES, known: Mapping[str, tuple[int, ...]] = CODINGS
 ) -> bytes:
     """Return the body of a response without its content coding.
 
     gzip and deflate are decoded although identity was requested: some servers and proxies ignore `Accept-Encoding`.
 
     Raises:
-        BodyRefusedError: The body, as sent or decoded, has more than `limit` (default: `MAX_BYTES`) bytes, or its
-            content coding is another one or malformed.
+        BodyRefusedError: The body, as sent or decoded, has more than `limit` bytes, or its content coding is another
+            one or malformed.
     """
-    limit = MAX_BYTES if limit is None else limit
     fields = "" if response.is_stream_consumed else response.headers.get("content-encoding", "")
     codings = [coding for coding in map(str.strip, fields.lower().split(",")) if coding not in ("", "identity")]
     if codings and (len(codings) > 1 or codings[0] not in known):

@@ -23,7 +23,6 @@ from asgi_mcp_auth._keys.http import ClientFactory, Fetcher
 from asgi_mcp_auth._keys.key_cache import KeyCache
 from asgi_mcp_auth._keys.probation import Probation
 from asgi_mcp_auth._keys.remote_jwks import MAX_FETCHES_AT_ONCE, RemoteJWKS
-from asgi_mcp_auth._oauth.access_token import TokenRules
 from asgi_mcp_auth._oauth.jwk_set import VerificationKey
 from asgi_mcp_auth._policy.issuers import IssuerSet, OtherIssuers, may_be_issuer
 from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer
@@ -35,11 +34,7 @@ from asgi_mcp_auth.status import PoolStatus
 if TYPE_CHECKING:
     from asgi_mcp_auth.status import IssuerStatus
 
-__all__ = (
-    "Issuers",
-    "KeySets",
-    "Trusted",
-)
+__all__ = ("Issuers", "KeySets", "Trusted")
 
 logger = logging.getLogger("asgi_mcp_auth.issuers")
 
@@ -173,8 +168,7 @@ class KeySets:
                 await anyio.sleep(max(MIN_WARM_UP_PAUSE, min(pauses, default=0.0)))
         missing = self.unusable()
         if missing:
-            message = "No usable keys of %s after %.0f s of warm-up"
-            logger.error(message, ", ".join(missing), seconds)
+            logger.error("No usable keys of %s after %.0f s of warm-up", ", ".join(missing), seconds)
         return missing
 
     @contextmanager
@@ -214,9 +208,9 @@ class Trusted:
 
     __slots__ = ("issuer", "keys", "rules", "until")
 
-    def __init__(self, issuer: TrustedIssuer, rules: TokenRules, keys: RemoteJWKS, until: float = float("inf")) -> None:
+    def __init__(self, issuer: TrustedIssuer, keys: RemoteJWKS, until: float = float("inf")) -> None:
         self.issuer = issuer
-        self.rules = rules
+        self.rules = issuer.rules
         self.keys = keys
         self.until = until
 
@@ -252,10 +246,8 @@ class Issuers:
         clock: Callable[[], float],
         pool_size: int,
     ) -> None:
-        named = {issuer.rules.issuer: Trusted(issuer, issuer.rules, key_sets.named(issuer)) for issuer in trust.named}
-        preloaded = {
-            issuer.rules.issuer: Trusted(issuer, issuer.rules, key_sets.preloaded(issuer)) for issuer in trust.preloaded
-        }
+        named = {issuer.rules.issuer: Trusted(issuer, key_sets.named(issuer)) for issuer in trust.named}
+        preloaded = {issuer.rules.issuer: Trusted(issuer, key_sets.preloaded(issuer)) for issuer in trust.preloaded}
         more = f" and {len(named) - MAX_EXPECTED} more" if len(named) > MAX_EXPECTED else ""
         self._expected = " ".join([*named][:MAX_EXPECTED]) + more
         self._configured = named | preloaded
@@ -292,8 +284,7 @@ class Issuers:
         issuer = claimed
         matching = self._others.match(issuer)
         if matching is not None:
-            keys = await self._key_sets.matched(matching)
-            return self._admit(issuer, Trusted(matching, matching.rules, keys))
+            return self._admit(issuer, Trusted(matching, await self._key_sets.matched(matching)))
         if self._others.resolver is None or self._clock() < (self._denied.get(issuer) or 0.0):
             raise self._unknown(issuer)
         return await self._ask(issuer, self._others)
@@ -346,7 +337,7 @@ class Issuers:
                 return Reason.HOOK_FAILED
             compiled = others.compile(issuer, config)
             keys = self._key_sets.resolved(compiled)
-            return self._admit(issuer, Trusted(compiled, compiled.rules, keys, self._clock() + TRUSTED_SECONDS))
+            return self._admit(issuer, Trusted(compiled, keys, self._clock() + TRUSTED_SECONDS))
         except ConfigurationError as error:
             logger.error("The issuer resolver's configuration of %s: %s", printable(issuer), error)  # noqa: TRY400 - the text is complete
             return Reason.HOOK_FAILED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import logging
@@ -10,13 +9,12 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, Unpack
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import anyio
 import anyio.to_thread
-from anyio.lowlevel import RunVar
 
-from asgi_mcp_auth._keys.background import spawn
+from asgi_mcp_auth._keys.background import PerLoop, spawn
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.cached_document import CachedDocument
 from asgi_mcp_auth._keys.discovery import discover
@@ -41,8 +39,6 @@ from asgi_mcp_auth.status import IssuerStatus, KeyStatus, SkippedKey
 
 if TYPE_CHECKING:
     import httpx
-    from anyio import CapacityLimiter
-
 
 __all__ = ("MAX_FETCHES_AT_ONCE", "RemoteJWKS", "Snapshot")
 
@@ -58,30 +54,18 @@ MAX_REPORTED = 100
 UNKNOWN_KID_FETCHES_PER_MINUTE = 2
 
 
-class _FetchLimits(NamedTuple):
-    """The limits on concurrent fetches of one event loop, all issuers together."""
-
-    every: CapacityLimiter
-    unproven: CapacityLimiter
-
-
-@functools.cache
-def _fetch_limits() -> RunVar[_FetchLimits]:
-    return RunVar("asgi_mcp_auth_fetches")
+# The limits on concurrent fetches, all issuers together.
+_slots = PerLoop("asgi_mcp_auth_fetches", lambda: anyio.CapacityLimiter(MAX_FETCHES_AT_ONCE))
+_unproven_slots = PerLoop("asgi_mcp_auth_unproven_fetches", lambda: anyio.CapacityLimiter(MAX_FETCHES_AT_ONCE // 2))
 
 
 @asynccontextmanager
 async def _fetch_slot(*, proven: bool) -> AsyncGenerator[None]:
     """Wait until one more fetch may run. Fetches for unproven issuers leave half of the slots to the others."""
-    limits = _fetch_limits().get(None)
-    if limits is None:
-        every, unproven = anyio.CapacityLimiter(MAX_FETCHES_AT_ONCE), anyio.CapacityLimiter(MAX_FETCHES_AT_ONCE // 2)
-        limits = _FetchLimits(every, unproven)
-        _fetch_limits().set(limits)
     async with AsyncExitStack() as stack:
         if not proven:
-            await stack.enter_async_context(limits.unproven)
-        await stack.enter_async_context(limits.every)
+            await stack.enter_async_context(_unproven_slots.get())
+        await stack.enter_async_context(_slots.get())
         yield
 
 
@@ -142,7 +126,6 @@ class RemoteJWKS:
         self._hits = 0
         # Hashes, because key ids come from unverified tokens and may be long.
         self._unknown_kids: BoundedMap[bytes, bool] = BoundedMap(MAX_UNKNOWN_KIDS)
-        self._unknown_kid_fetches = TokenBucket(UNKNOWN_KID_FETCHES_PER_MINUTE)
         self._reported_unfit: set[str] = set()
         self._static_keys = static_keys
         self._source = json.dumps([issuer, config.metadata_url, config.jwks_uri, _jwks_uri(config)])
@@ -257,7 +240,8 @@ class RemoteJWKS:
                 if document.is_static:
                     raise
                 if asked or self._is_known_unknown(kid, issued_at):
-                    self._remember_unknown(kid)
+                    if kid is not None:
+                        self._unknown_kids.put(_digest(kid), value=True)
                     raise
                 held = await self._fetch_for_unknown_kid(kid, alg, issued_at, leeway)
             else:
@@ -281,9 +265,8 @@ class RemoteJWKS:
                 if suspects_rotation(document.state, issued_at, leeway):
                     raise self._not_yet_known(kid, alg, wait)
                 raise UnknownKid(Reason.UNKNOWN_KID, kid=kid, alg=alg)
-            extra = {"event": Event.UNKNOWN_KID.value, "issuer": self.issuer}
             message = "Unknown key id %s: fetching the key set of %s"
-            logger.info(message, printable(kid), self.issuer, extra=extra)
+            self._log(logging.INFO, Event.UNKNOWN_KID, message, printable(kid), self.issuer)
         succeeded = await document.refresh_now()
         if succeeded and document.value is not None:
             return document.value
@@ -296,10 +279,6 @@ class RemoteJWKS:
         if kid is None or self._unknown_kids.get(_digest(kid)) is None:
             return False
         return not suspects_rotation(self.document.state, issued_at, 0.0)
-
-    def _remember_unknown(self, kid: str | None) -> None:
-        if kid is not None:
-            self._unknown_kids.put(_digest(kid), value=True)
 
     def _unavailable(self) -> Unavailable:
         error = self.document.error
@@ -347,12 +326,15 @@ class RemoteJWKS:
             is_configured: Whether the configuration names the URL. Hosts that only the metadata names must be public.
             request: The header fields and the content.
         """
-        is_vouched = is_configured or any(
-            same_place(url, own) for own in (self.issuer, self._config.metadata_url or "")
-        )
         request["method"] = "POST"
-        public_only = not ((self._operator_named and is_vouched) or self._allow_private)
+        public_only = self._is_public_only(url, is_configured=is_configured)
         return self._fetcher.exchange(url, read, public_only=public_only, **request)
+
+    def _is_public_only(self, url: str, *, is_configured: bool) -> bool:
+        """Return whether the host of a URL must be public: neither the configuration nor its own URLs name the host."""
+        own_urls = (self.issuer, self._config.metadata_url or "")
+        is_vouched = is_configured or any(same_place(url, own) for own in own_urls)
+        return not ((self._operator_named and is_vouched) or self._allow_private)
 
     async def _fetch_metadata(self) -> tuple[AuthorizationServerMetadata, float | None]:
         public_only = not (self._operator_named or self._allow_private)
@@ -361,8 +343,7 @@ class RemoteJWKS:
         for problem in unfit_for_clients(found.metadata, self._config, self.resources):
             if problem not in self._reported_unfit and len(self._reported_unfit) < MAX_REPORTED:
                 self._reported_unfit.add(problem)
-                extra = {"event": Event.METADATA_UNFIT.value, "issuer": self.issuer}
-                logger.warning("The metadata of %s: %s", self.issuer, problem, extra=extra)
+                self._log(logging.WARNING, Event.METADATA_UNFIT, "The metadata of %s: %s", self.issuer, problem)
         return found
 
     async def _fetch_keys(self) -> tuple[Snapshot, float | None]:
@@ -371,11 +352,10 @@ class RemoteJWKS:
         discovered = url is None
         if url is None:
             url = await self._discovered_jwks_uri()
-        vouched = not discovered or any(same_place(url, own) for own in (self.issuer, config.metadata_url or ""))
-        named = self._operator_named and vouched
+        public_only = self._is_public_only(url, is_configured=not discovered)
         try:
             async with _fetch_slot(proven=self.proven):
-                fetched = await self._fetcher.fetch_json(url, public_only=not (named or self._allow_private))
+                fetched = await self._fetcher.fetch_json(url, public_only=public_only)
             keys = await _parse(fetched.document)
         except DiscoveryError as error:
             if discovered and not error.transient:  # the key set may have moved
@@ -420,13 +400,15 @@ class RemoteJWKS:
         if held is not None and held.keys.identity == keys.identity:
             return Snapshot(keys, held.generation)
         for skipped in keys.skipped:
-            extra = {"event": Event.KEY_SKIPPED.value, "issuer": self.issuer}
-            logger.info("Key %s of %s is not used: %s", skipped.kid, self.issuer, skipped.reason, extra=extra)
+            message = "Key %s of %s is not used: %s"
+            self._log(logging.INFO, Event.KEY_SKIPPED, message, skipped.kid, self.issuer, skipped.reason)
         if held is not None:
-            extra = {"event": Event.KEYS_CHANGED.value, "issuer": self.issuer}
             message = "The key set of %s has changed: %d keys (%d skipped)"
-            logger.info(message, self.issuer, len(keys.keys), len(keys.skipped), extra=extra)
+            self._log(logging.INFO, Event.KEYS_CHANGED, message, self.issuer, len(keys.keys), len(keys.skipped))
         return Snapshot(keys, object())
+
+    def _log(self, level: int, event: Event, message: str, *args: object) -> None:
+        logger.log(level, message, *args, extra={"event": event.value, "issuer": self.issuer})
 
     def status(self) -> IssuerStatus:
         """Return a snapshot of what is known of the issuer."""
