@@ -24,6 +24,7 @@ import anyio
 import anyio.lowlevel
 
 from asgi_mcp_auth._keys.addresses import is_public
+from asgi_mcp_auth._oauth.grammar import JSON_TYPE
 from asgi_mcp_auth._oauth.http_cache import stated_lifetime
 from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object, load_tolerant
@@ -73,7 +74,6 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 USER_AGENT = f"asgi-mcp-auth/{__version__}"
 
 OK = 200
-JSON_TYPE = r"(?i)application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;|\Z)"
 TRY_AGAIN = (408, 429)
 SERVER_ERROR = 500
 

@@ -267,36 +267,34 @@ def _too_many(message: Message) -> MessageRefused:
     return malformed("too many operations", message_id=message.message_id)
 
 
+def _invalid_params(message: Message, what: str) -> MessageRefused:
+    return malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
+
+
 def _no_target(asked: Asked) -> MessageRefused:
     what = f"the tool {asked[2]} names no target in its arguments; list other tools of that name in ScopePolicy.proxies"
-    return malformed(what, INVALID_PARAMS, asked[3].message_id, description="Invalid params")
+    return _invalid_params(asked[3], what)
 
 
 def _text(message: Message, members: JSONObject, name: str) -> str:
     value = members.get(name)
     if isinstance(value, str) and 0 < len(value) <= MAX_URI_LENGTH:
         return value
-    raise _without(message, name)
+    raise _invalid_params(message, f"{message.method} without {name}")
 
 
 def _members(message: Message, name: str) -> JSONObject:
     value = message.params.get(name)
     if isinstance(value, dict):
         return value
-    raise _without(message, name)
-
-
-def _without(message: Message, member: str) -> MessageRefused:
-    what = f"{message.method} without {member}"
-    return malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
+    raise _invalid_params(message, f"{message.method} without {name}")
 
 
 def _reference(message: Message) -> tuple[TargetKind, str]:
     reference = _members(message, "ref")
     kind = reference.get("type")
     if not isinstance(kind, str) or kind not in _REFERENCES:
-        what = "a reference to neither prompt nor resource"
-        raise malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
+        raise _invalid_params(message, "a reference to neither prompt nor resource")
     target, member = _REFERENCES[kind]
     return target, _text(message, reference, member)
 
@@ -309,8 +307,7 @@ def _subscriptions(message: Message) -> list[str]:
     odd = [name for name in wanted if name.replace("_", "").casefold() == folded and name != "resourceSubscriptions"]
     listed = [] if uris is None else uris
     if odd or not isinstance(listed, list) or len(listed) > MAX_OPERATIONS:
-        what = "resourceSubscriptions that are no list"
-        raise malformed(what, INVALID_PARAMS, message.message_id, description="Invalid params")
+        raise _invalid_params(message, "resourceSubscriptions that are no list")
     return list(dict.fromkeys(_text(message, {"uri": uri}, "uri") for uri in listed))
 
 

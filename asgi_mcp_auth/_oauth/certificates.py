@@ -32,7 +32,7 @@ def thumbprint_of(der: bytes) -> str:
     """Return the thumbprint of one certificate in DER."""
     if not _is_one_sequence(der):
         raise ValueError("no certificate in DER")
-    return _encode(sha256(der).digest())
+    return encode_base64url(sha256(der).digest())
 
 
 def read_pem(text: bytes) -> str:
@@ -71,7 +71,7 @@ def read_xfcc(value: bytes) -> str:
     digest, certificate = element.get(b"hash"), element.get(b"cert")
     if digest is not None and _HASH.fullmatch(digest) is None:
         raise ValueError("a Hash that is no SHA-256 digest")
-    hashed = None if digest is None else _encode(bytes.fromhex(digest.decode("ascii")))
+    hashed = None if digest is None else encode_base64url(bytes.fromhex(digest.decode("ascii")))
     found = hashed if certificate is None else read_escaped_pem(certificate)
     if found is None:
         raise ValueError("an element without Hash and Cert")
@@ -133,7 +133,3 @@ def _is_one_sequence(der: bytes) -> bool:
     length = int.from_bytes(octets)
     is_shortest = 1 <= first - LONG_FORM <= MAX_LENGTH_BYTES and octets[:1] != b"\0" and length >= LONG_FORM
     return is_shortest and len(der) == 2 + len(octets) + length
-
-
-def _encode(digest: bytes) -> str:
-    return encode_base64url(digest)

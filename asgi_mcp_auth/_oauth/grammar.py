@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ("NQCHAR", "NQSCHAR", "QUOTED_STRING", "TCHAR", "TOKEN", "is_scope", "is_token68")
+__all__ = ("JSON_TYPE", "NQCHAR", "NQSCHAR", "QUOTED_STRING", "TCHAR", "TOKEN", "is_scope", "is_token68")
 
 TCHAR: Final = r"!#$%&'*+\-.^_`|~0-9A-Za-z"
 """The characters of a token, for a character class (RFC 9110 section 5.6.2)."""
@@ -21,6 +21,9 @@ NQCHAR: Final = r"\x21\x23-\x5B\x5D-\x7E"
 
 NQSCHAR: Final = rf"\x20{NQCHAR}"
 """The same with the space (RFC 6749 appendix A)."""
+
+JSON_TYPE: Final = r"(?i)application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;|\Z)"
+"""The beginning of a `Content-Type` that says JSON, or a format that is made of JSON (RFC 6839 section 3.1)."""
 
 _SCOPE = re.compile(f"[{NQCHAR}]+")
 _TOKEN68 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/"

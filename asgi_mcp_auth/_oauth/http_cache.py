@@ -100,9 +100,9 @@ class TokenBucket:
         self._level = level - amount
         return 0.0
 
-    def give_back(self, amount: float = 1.0) -> None:
-        """Return tokens that were taken and not used."""
-        self._level = min(self._per_minute, self._level + amount)
+    def give_back(self) -> None:
+        """Return a token that was taken and not used."""
+        self._level = min(self._per_minute, self._level + 1.0)
 
 
 MAX_FAILURES = 3

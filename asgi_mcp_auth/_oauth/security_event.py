@@ -7,7 +7,7 @@ require that the signature has been verified. An event is about subjects (RFC 94
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, NamedTuple
@@ -34,6 +34,8 @@ ErrorCode = Literal[
 ]
 """The error codes of RFC 8935 section 2.4."""
 
+SubjectKind = Literal["subject", "session", "token", "email"]
+
 LOGOUT: Final = "http://schemas.openid.net/event/backchannel-logout"
 CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
 RISC: Final = "https://schemas.openid.net/secevent/risc/event-type/"
@@ -51,9 +53,16 @@ REVOKING: Final = frozenset(
 )
 CHANGING: Final = f"{CAEP}token-claims-change"
 
+_FORMATS: Final[Mapping[str, tuple[SubjectKind | None, str, bool]]] = {
+    "iss_sub": ("subject", "sub", True),
+    "jwt_id": ("token", "jti", True),
+    "opaque": (None, "id", False),
+    "email": ("email", "email", False),
+}
+"""By format: the kind of the subject if the format has one, the member that identifies it, and whether it has `iss`."""
+
 MAX_TEXT: Final = 1024
 MAX_ALIASES: Final = 10
-LOGOUT_TYPES: Final = frozenset({"logout+jwt", "jwt", ""})
 
 
 class EventRefusedError(Exception):
@@ -79,7 +88,7 @@ class EventSubject(NamedTuple):
         issuer: The issuer that the identifier belongs to; None if the event does not name it.
     """
 
-    kind: Literal["subject", "session", "token", "email"]
+    kind: SubjectKind
     value: str
     issuer: str | None = None
 
@@ -114,15 +123,14 @@ def _invalid(description: str) -> EventRefusedError:
     return EventRefusedError("invalid_request", description)
 
 
-def _parse(token: bytes, kind: str) -> CompactJWS:
+def _parse(token: bytes, kind: str, types: Sequence[str]) -> CompactJWS:
     try:
-        return parse_compact(token.strip(b" \t\r\n"))
+        jws = parse_compact(token.strip(b" \t\r\n"))
     except InvalidToken:
         raise _invalid(f"The body is not a {kind}") from None
-
-
-def _media_type(jws: CompactJWS) -> str:
-    return (jws.header.typ or "").lower().removeprefix("application/")
+    if (jws.header.typ or "").lower().removeprefix("application/") not in types:
+        raise _invalid(f"The typ is not {types[0]}")
+    return jws
 
 
 def parse_event(token: bytes) -> CompactJWS:
@@ -131,10 +139,7 @@ def parse_event(token: bytes) -> CompactJWS:
     Raises:
         EventRefusedError: It is none.
     """
-    jws = _parse(token, "Security Event Token")
-    if _media_type(jws) != "secevent+jwt":
-        raise _invalid("The typ is not secevent+jwt")
-    return jws
+    return _parse(token, "Security Event Token", ("secevent+jwt",))
 
 
 def parse_logout(token: bytes) -> CompactJWS:
@@ -143,10 +148,7 @@ def parse_logout(token: bytes) -> CompactJWS:
     Raises:
         EventRefusedError: It is none.
     """
-    jws = _parse(token, "logout token")
-    if _media_type(jws) not in LOGOUT_TYPES:
-        raise _invalid("The typ is not logout+jwt")
-    return jws
+    return _parse(token, "logout token", ("logout+jwt", "jwt", ""))
 
 
 def _text(value: object) -> str | None:
@@ -232,37 +234,21 @@ def subjects_of(subject_id: JSONObject) -> tuple[EventSubject, ...]:
 
 def _simple(subject: JSONObject, opaque: Literal["subject", "session"]) -> tuple[EventSubject, ...]:
     """Return the identifiers of a subject that is not complex; an `opaque` one is of the given kind."""
-    get = subject.get
-    match get("format"):
-        case "iss_sub":
-            issuer, value = _text(get("iss")), _text(get("sub"))
-            return _all(EventSubject("subject", value, issuer)) if value and issuer else _malformed("iss_sub")
-        case "jwt_id":
-            issuer, value = _text(get("iss")), _text(get("jti"))
-            return _all(EventSubject("token", value, issuer)) if value and issuer else _malformed("jwt_id")
-        case "opaque":
-            value = _text(get("id"))
-            return _all(EventSubject(opaque, value)) if value else _malformed("opaque")
-        case "email":
-            value = _text(get("email"))
-            return _all(EventSubject("email", value)) if value else _malformed("email")
-        case "aliases":
-            listed = get("identifiers")
-            identifiers = [_members(one) for one in listed] if isinstance(listed, list) else []
-            if not 0 < len(identifiers) <= MAX_ALIASES or any(one is None for one in identifiers):
-                return _malformed("aliases")
-            nested = [one for one in identifiers if one is not None and one.get("format") != "aliases"]
-            return tuple(found for one in nested for found in _simple(one, opaque))
-        case _:  # account, phone_number, did, uri: no claim of a token is known to contain it
-            return ()
-
-
-def _all(*found: EventSubject) -> tuple[EventSubject, ...]:
-    return found
-
-
-def _malformed(name: str) -> tuple[EventSubject, ...]:
-    raise _invalid(f"The subject of format {name} is malformed")
+    name = _text(subject.get("format")) or ""
+    if name == "aliases":
+        listed = subject.get("identifiers")
+        identifiers = [_members(one) for one in listed] if isinstance(listed, list) else []
+        if not 0 < len(identifiers) <= MAX_ALIASES or any(one is None for one in identifiers):
+            raise _invalid("The subject of format aliases is malformed")
+        nested = [one for one in identifiers if one is not None and one.get("format") != "aliases"]
+        return tuple(found for one in nested for found in _simple(one, opaque))
+    if name not in _FORMATS:  # account, phone_number, did, uri: no claim of a token is known to contain it
+        return ()
+    kind, member, names_issuer = _FORMATS[name]
+    value, issuer = _text(subject.get(member)), _text(subject.get("iss")) if names_issuer else None
+    if value is None or (names_issuer and issuer is None):
+        raise _invalid(f"The subject of format {name} is malformed")
+    return (EventSubject(kind or opaque, value, issuer),)
 
 
 def check_logout(claims: JSONObject, *, clients: frozenset[str], now: float, leeway: float) -> SecurityEvent:

@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Final, Literal, NamedTuple
 
 from asgi_mcp_auth._oauth.credentials import is_token
-from asgi_mcp_auth._oauth.grammar import NQSCHAR, is_scope
+from asgi_mcp_auth._oauth.grammar import JSON_TYPE, NQSCHAR, is_scope
 from asgi_mcp_auth._oauth.json_types import JSONObject, unchecked
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._oauth.urls import parse_url
@@ -40,7 +40,6 @@ EXCHANGE_GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 JWT_BEARER_GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 OK, SERVER_ERROR = 200, 500
-JSON_TYPE = re.compile(r"application/(?:[a-z0-9.+-]+\+)?json[ \t]*(?:;|\Z)", re.IGNORECASE)
 MAX_VALUES = 1024
 MAX_ITEMS = 16
 MAX_TEXT = 2048
@@ -216,7 +215,7 @@ def make_request(
 
 def _load(media_type: str, body: bytes) -> JSONObject | None:
     """Return the members of an answer; None if it is not unambiguous JSON."""
-    if JSON_TYPE.match(media_type) is None:
+    if re.match(JSON_TYPE, media_type) is None:
         return None
     try:
         return load_object(body, max_values=MAX_VALUES, max_containers=MAX_VALUES)

@@ -18,11 +18,11 @@ from typing import NamedTuple
 from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._keys.endpoint import Answer, Endpoint, EndpointTexts, Limits, Unanswered
-from asgi_mcp_auth._keys.http import JSON_TYPE
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.access_token import unverified_time
 from asgi_mcp_auth._oauth.confirmation import read_confirmation
 from asgi_mcp_auth._oauth.credentials import Credential
+from asgi_mcp_auth._oauth.grammar import JSON_TYPE
 from asgi_mcp_auth._oauth.introspection_response import (
     JWT_TYPE,
     AnswerRefusedError,
