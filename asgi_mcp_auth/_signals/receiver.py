@@ -107,7 +107,9 @@ class Receiver:
         try:
             await self._accept(*await verified)
         except EventRefusedError as refused:
-            self._log(refused)
+            grant = self._budget.take(refused.code)
+            if grant is not None:
+                logger.warning("Refused a security event: %s: %s%s", refused.code, refused.description, grant.note)
             raise
 
     async def _verified_event(
@@ -199,11 +201,6 @@ class Receiver:
         # Both times have whole seconds, so a token of the same second may have been issued before the event.
         before = self._clock() + MAX_LEEWAY if subject.kind == "token" else math.floor(event.at) + 1.0
         return [_watermark(subject.kind, one, subject.value, source.email_claim, before) for one in issuers]
-
-    def _log(self, refused: EventRefusedError) -> None:
-        grant = self._budget.take(refused.code)
-        if grant is not None:
-            logger.warning("Refused a security event: %s: %s%s", refused.code, refused.description, grant.note)
 
 
 def _check_authorization(given: bytes | None, one: CompiledTransmitter) -> None:

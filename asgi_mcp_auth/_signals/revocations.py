@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import anyio
-from anyio.lowlevel import RunVar
 
-from asgi_mcp_auth._keys.background import SingleFlight, spawn
+from asgi_mcp_auth._keys.background import PerLoop, SingleFlight, spawn
 from asgi_mcp_auth._policy.api_key_file import API_KEY_ISSUER
 from asgi_mcp_auth._signals.watermarks import MAX_CLAIMS, Kind, Watermark, Watermarks, decode, encode
 from asgi_mcp_auth.config import MAX_LEEWAY
@@ -107,8 +107,8 @@ class Revocations:
         self._swept_at = monotonic()
         self._follower = 0
         self._lost: dict[tuple[Kind, bytes, str], float] = {}
-        self._reads: SingleFlight[None] = SingleFlight(self._read_once)
-        self._streams: RunVar[_Streams] = RunVar("asgi_mcp_auth open streams")
+        self._reads = SingleFlight(partial(self._read, 0.0))
+        self._streams = PerLoop("asgi_mcp_auth open streams", _Streams)
 
     # --- requests ---
 
@@ -218,8 +218,7 @@ class Revocations:
     async def _follow_once(self) -> float:
         """Read what is new, and return how many seconds to wait before the next attempt."""
         self._followed_until = self._monotonic() + WAIT + CURRENT_FOR
-        is_first = self._read_at is None
-        if not await self._read(0.0 if is_first else WAIT):
+        if not await self._read(0.0 if self._read_at is None else WAIT):
             return RETRY
         if self._lost:
             await self._restore()
@@ -227,9 +226,6 @@ class Revocations:
             self._swept_at = self._monotonic()
             self.watermarks.sweep(self._clock() - self._max_lifetime - 2 * MAX_LEEWAY)
         return 0.0
-
-    async def _read_once(self) -> None:
-        await self._read(0.0)
 
     async def _read(self, wait: float) -> bool:
         """Read the log to its end; return whether the copy is current then."""
@@ -278,30 +274,24 @@ class Revocations:
 
     def watch(self, info: AuthInfo) -> OpenStream:
         """Return a stream that learns within a second that its token was revoked. Close it when it has ended."""
-        streams = self._streams.get(None)
-        if streams is None:
-            streams = _Streams()
-            self._streams.set(streams)
+        streams = self._streams.get()
         opened = OpenStream(info.revocation_keys, streams)
         if not streams.is_watched:
             streams.is_watched = True
-            spawn(self._watching(streams))
+            spawn(partial(self._watch, streams))
         return opened
 
-    def _watching(self, streams: _Streams) -> Callable[[], Awaitable[None]]:
-        async def watching() -> None:
-            seen = -1
-            try:
-                while streams.open:
-                    version, new = self.watermarks.version, streams.new
-                    streams.new = []
-                    for stream in new if version == seen else tuple(streams.open):
-                        if self.watermarks.refuses(stream.keys) is not None:
-                            stream.revoked.set()
-                            streams.open.discard(stream)
-                    seen = version
-                    await anyio.sleep(STREAM_SECONDS)
-            finally:
-                streams.is_watched = False
-
-        return watching
+    async def _watch(self, streams: _Streams) -> None:
+        seen = -1
+        try:
+            while streams.open:
+                version, new = self.watermarks.version, streams.new
+                streams.new = []
+                for stream in new if version == seen else tuple(streams.open):
+                    if self.watermarks.refuses(stream.keys) is not None:
+                        stream.revoked.set()
+                        streams.open.discard(stream)
+                seen = version
+                await anyio.sleep(STREAM_SECONDS)
+        finally:
+            streams.is_watched = False

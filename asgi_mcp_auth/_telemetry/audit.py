@@ -114,10 +114,6 @@ def _members(**fields: object) -> str:
     return json.dumps({name: value for name, value in fields.items() if value is not None and value != []})[1:-1]
 
 
-def _log(line: str) -> None:
-    logger.info(line)
-
-
 class AuditLog:
     """Writes decisions of protected resources.
 
@@ -135,7 +131,7 @@ class AuditLog:
     """
 
     def __init__(self, sink: AuditSink | None, operations: Sequence[str], *, is_required: bool) -> None:
-        self._sink = sink or _log
+        self._sink = sink or logger.info
         self._is_logged = sink is None
         self._writes_all = "*" in operations
         self._matches = re.compile("|".join(map(translate, operations)) or "(?!)").match

@@ -10,9 +10,8 @@ from importlib.util import find_spec
 from typing import TypeVar
 
 import anyio
-from anyio.lowlevel import RunVar
 
-from asgi_mcp_auth._keys.background import trio_here
+from asgi_mcp_auth._keys.background import PerLoop, trio_here
 from asgi_mcp_auth.stores._contract import LogPage, StoreFullError
 from asgi_mcp_auth.stores._redis_address import RedisAddress, RedisClient, parse_redis_url
 
@@ -70,8 +69,7 @@ class RedisStore:
         except ValueError as error:
             raise ValueError(f"RedisStore: the URL cannot be used: {error}") from None
         self._prefix = prefix
-        self._max_connections = max_connections
-        self._opened: RunVar[_Opened] = RunVar("asgi_mcp_auth redis")
+        self._opened = PerLoop("asgi_mcp_auth redis", lambda: _Opened(max_connections))
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._address}>"
@@ -149,8 +147,8 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Close the connections of this event loop."""
-        opened = self._opened.get(None)
-        if opened is not None and opened.client is not None:
+        opened = self._opened.get()
+        if opened.client is not None:
             client, opened.client = opened.client, None
             await client.close()
 
@@ -168,20 +166,15 @@ class RedisStore:
 
     async def _open(self) -> _Opened:
         """Return the client of this event loop."""
-        opened = self._opened.get(None)
-        if opened is None:
-            opened = _Opened(self._max_connections)
-            self._opened.set(opened)
+        opened = self._opened.get()
         if opened.client is None or opened.client.is_closed:
             async with opened.opening:
                 if opened.client is None or opened.client.is_closed:
-                    opened.client = await self._make_client()
+                    if trio_here() is not None:
+                        opened.client = await _opener_on_trio()(self._address)
+                    else:
+                        opened.client = _opener_on_asyncio()(self._address)
         return opened
-
-    async def _make_client(self) -> RedisClient:
-        if trio_here() is not None:
-            return await _opener_on_trio()(self._address)
-        return _opener_on_asyncio()(self._address)
 
 
 def _opener_on_asyncio() -> Callable[[RedisAddress], RedisClient]:
