@@ -13,6 +13,7 @@ from pathlib import Path
 
 from clients import sdk_client
 from processes import free_port, importing_from, running
+from proxies import require_program
 from test_recipes import browser
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +37,7 @@ def shell(commands: str, directory: Path, **more: str) -> str:
 
 
 def test_the_quick_start(tmp_path: Path) -> None:
+    require_program("curl", "curl")
     server, issuer = free_port(), free_port()
     [file] = blocks("python")
     _, services, calls, client = (
