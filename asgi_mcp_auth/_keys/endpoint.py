@@ -10,7 +10,7 @@ import functools
 import logging
 import math
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
@@ -190,7 +190,7 @@ class Endpoint(Generic[T]):
         finally:
             self._flights.pop(key, None)
 
-    async def call(self, form: Mapping[str, str] | list[tuple[str, str]], accept: str) -> Answer | Unanswered:
+    async def call(self, form: Sequence[tuple[str, str]], accept: str) -> Answer | Unanswered:
         """Send a form, if the circuit breaker allows it, and return the answer, whatever its status below 500."""
         now = self._clock()
         wait = self._breaker.seconds_until_allowed(now)
@@ -206,22 +206,21 @@ class Endpoint(Generic[T]):
         self._recovered()
         return answer
 
-    async def _try_exchange(self, form: Mapping[str, str] | list[tuple[str, str]], accept: str) -> Answer | str:
+    async def _try_exchange(self, form: Sequence[tuple[str, str]], accept: str) -> Answer | str:
         """Return the answer of the endpoint, or why there is none."""
-        answers: list[Answer] = []
+        answer = None
         try:
             with anyio.move_on_after(self._limits.timeout):
-                answers.append(await self._exchange(form, accept))
+                answer = await self._exchange(form, accept)
         except DiscoveryError as failed:
             return failed.message
-        if not answers:
+        if answer is None:
             return f"The {self._texts.name} did not answer within {self._limits.timeout:g} s"
-        status = answers[0].status
-        if status >= SERVER_ERROR or status in TRY_AGAIN:
-            return f"The {self._texts.name} answered {status}"
-        return answers[0]
+        if answer.status >= SERVER_ERROR or answer.status in TRY_AGAIN:
+            return f"The {self._texts.name} answered {answer.status}"
+        return answer
 
-    async def _exchange(self, form: Mapping[str, str] | list[tuple[str, str]], accept: str) -> Answer:
+    async def _exchange(self, form: Sequence[tuple[str, str]], accept: str) -> Answer:
         url, supported = self._url, None
         if url is None:
             url, metadata = await self._issuer.endpoint(self._texts.member)
@@ -235,13 +234,12 @@ class Endpoint(Generic[T]):
             now=self._clock(),
             token_id=secrets.token_urlsafe(16),
         )
-        pairs = form if isinstance(form, list) else list(form.items())
         return await self._issuer.post(
             url,
             _read_answer,
             is_configured=self._url is not None,
             headers={"accept": accept, "content-type": FORM, **fields},
-            content=urlencode([*pairs, *parameters.items()]).encode("ascii"),
+            content=urlencode([*form, *parameters.items()]).encode("ascii"),
         )
 
     def _failed(self, error: str) -> Unanswered:

@@ -87,7 +87,7 @@ class KeySets:
         self._preloaded: set[RemoteJWKS] = set()
         # A pool, or a token that was verified with it, keeps the key set of another issuer alive.
         self._all: WeakValueDictionary[tuple[Hashable, bool], RemoteJWKS] = WeakValueDictionary()
-        self._probation = Probation(self._admitted, clock=clock, fetches_per_minute=unproven_fetches_per_minute)
+        self._probation = Probation(self.admitted, clock=clock, fetches_per_minute=unproven_fetches_per_minute)
 
     def named(self, trusted: TrustedIssuer) -> RemoteJWKS:
         """Return the key set of an issuer that the configuration names."""
@@ -105,9 +105,12 @@ class KeySets:
         self._preloaded.add(keys)
         return keys
 
-    def resolved(self, trusted: TrustedIssuer) -> RemoteJWKS:
-        """Return the key set of an issuer that a resolver admits. The resolver vouches for the issuer, not its URLs."""
-        return self._admitted(trusted, True)
+    def admitted(self, trusted: TrustedIssuer, proven: bool) -> RemoteJWKS:
+        """Return the key set of an issuer that a resolver or a pattern admits.
+
+        A resolver vouches for the issuer, which is proven then, but not for its URLs.
+        """
+        return self._get(trusted, named=False, proven=proven)
 
     async def matched(self, trusted: TrustedIssuer) -> RemoteJWKS:
         """Return the key set of an issuer that matches a pattern, once it has usable keys.
@@ -121,9 +124,6 @@ class KeySets:
             keys.resources.add(trusted.rules.resource)
             return keys
         return await self._probation.prove(key, trusted)
-
-    def _admitted(self, trusted: TrustedIssuer, proven: bool) -> RemoteJWKS:
-        return self._get(trusted, named=False, proven=proven)
 
     def _get(self, trusted: TrustedIssuer, *, named: bool, proven: bool) -> RemoteJWKS:
         key = (_key(trusted), named)
@@ -336,7 +336,7 @@ class Issuers:
                 logger.error(message, returned, printable(issuer))
                 return Reason.HOOK_FAILED
             compiled = others.compile(issuer, config)
-            keys = self._key_sets.resolved(compiled)
+            keys = self._key_sets.admitted(compiled, True)
             return self._admit(issuer, Trusted(compiled, keys, self._clock() + TRUSTED_SECONDS))
         except ConfigurationError as error:
             logger.error("The issuer resolver's configuration of %s: %s", printable(issuer), error)  # noqa: TRY400 - the text is complete

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hmac
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 
 from asgi_mcp_auth._keys.remote_jwks import RemoteJWKS
 from asgi_mcp_auth._oauth.http_cache import TokenBucket
@@ -87,7 +88,7 @@ class Receiver:
             EventRefusedError: The event is not accepted.
             Unavailable: The event cannot be verified or stored now; the transmitter has to deliver it again.
         """
-        await self._receive(self._verified_event(body, lambda one: _check_authorization(authorization, one)))
+        await self._receive_event(body, lambda one: _check_authorization(authorization, one))
 
     async def receive_polled(self, body: bytes, issuer: str) -> None:
         """Receive a Security Event Token that was fetched from its transmitter. Raises as `receive_event`."""
@@ -96,40 +97,37 @@ class Receiver:
             if one.issuer != issuer:
                 raise EventRefusedError("invalid_issuer", "The iss is not the transmitter that was asked")
 
-        await self._receive(self._verified_event(body, check))
+        await self._receive_event(body, check)
+
+    async def _receive_event(self, body: bytes, check: Callable[[CompiledTransmitter], None]) -> None:
+        with self._logging_refusals():
+            jws = parse_event(body)
+            source = self._source(jws, needs=lambda one: bool(one.audiences))
+            one = source.compiled
+            check(one)
+            await self._verify(jws, source)
+            event = check_event(jws.claims, audiences=one.audiences, now=self._clock(), leeway=one.trusted.rules.leeway)
+            await self._accept(event, one)
 
     async def receive_logout(self, token: bytes) -> None:
         """Receive a logout token (OpenID Connect Back-Channel Logout 1.0 section 2.5). Raises as `receive_event`."""
-        await self._receive(self._verified_logout(token))
+        with self._logging_refusals():
+            jws = parse_logout(token)
+            source = self._source(jws, needs=lambda one: bool(one.clients))
+            one = source.compiled
+            await self._verify(jws, source)
+            event = check_logout(jws.claims, clients=one.clients, now=self._clock(), leeway=one.trusted.rules.leeway)
+            await self._accept(event, one)
 
-    async def _receive(self, verified: Awaitable[tuple[SecurityEvent, CompiledTransmitter]]) -> None:
-        """Accept an event as soon as it is verified. Log its refusal."""
+    @contextmanager
+    def _logging_refusals(self) -> Generator[None]:
         try:
-            await self._accept(*await verified)
+            yield
         except EventRefusedError as refused:
             grant = self._budget.take(refused.code)
             if grant is not None:
                 logger.warning("Refused a security event: %s: %s%s", refused.code, refused.description, grant.note)
             raise
-
-    async def _verified_event(
-        self, body: bytes, check: Callable[[CompiledTransmitter], None]
-    ) -> tuple[SecurityEvent, CompiledTransmitter]:
-        jws = parse_event(body)
-        source = self._source(jws, needs=lambda one: bool(one.audiences))
-        one = source.compiled
-        check(one)
-        await self._verify(jws, source)
-        event = check_event(jws.claims, audiences=one.audiences, now=self._clock(), leeway=one.trusted.rules.leeway)
-        return event, one
-
-    async def _verified_logout(self, token: bytes) -> tuple[SecurityEvent, CompiledTransmitter]:
-        jws = parse_logout(token)
-        source = self._source(jws, needs=lambda one: bool(one.clients))
-        one = source.compiled
-        await self._verify(jws, source)
-        event = check_logout(jws.claims, clients=one.clients, now=self._clock(), leeway=one.trusted.rules.leeway)
-        return event, one
 
     def _source(self, jws: CompactJWS, *, needs: Callable[[CompiledTransmitter], bool]) -> Source:
         issuer: object = jws.claims.get("iss")

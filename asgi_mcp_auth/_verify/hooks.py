@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import traceback
@@ -15,8 +14,9 @@ from typing import TypeVar
 from urllib.parse import quote
 
 from anyio import CapacityLimiter, Event, from_thread
-from anyio.lowlevel import RunVar, current_token
+from anyio.lowlevel import current_token
 
+from asgi_mcp_auth._keys.background import PerLoop
 from asgi_mcp_auth._request import RequestInfo
 from asgi_mcp_auth._verify.limits import within
 from asgi_mcp_auth.authorization import Allow, Deny, NeedScopes, Operation
@@ -128,9 +128,7 @@ async def _call(hook: Callable[..., object], args: tuple[object, ...]) -> object
     return await answer if inspect.isawaitable(answer) else answer
 
 
-@functools.cache
-def _limiter_of_run() -> RunVar[CapacityLimiter]:
-    return RunVar("asgi_mcp_auth hook threads")
+_threads = PerLoop("asgi_mcp_auth hook threads", lambda: CapacityLimiter(MAX_THREADS))
 
 
 async def run_on_thread(function: Callable[[str], T], argument: str) -> T:
@@ -139,11 +137,7 @@ async def run_on_thread(function: Callable[[str], T], argument: str) -> T:
     The thread is a daemon: anyio's worker threads are joined at exit, so a function that hangs would hold the
     shutdown. A thread keeps its place among `MAX_THREADS` until the function returns, whether a caller waits or not.
     """
-    limiter = _limiter_of_run().get(None)
-    if limiter is None:
-        limiter = CapacityLimiter(MAX_THREADS)
-        _limiter_of_run().set(limiter)
-    limits, loop, borrower, done = limiter, current_token(), object(), Event()
+    limits, loop, borrower, done = _threads.get(), current_token(), object(), Event()
     context, outcome = copy_context(), Future[T]()
 
     def finish() -> None:

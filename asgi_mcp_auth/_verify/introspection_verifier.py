@@ -237,7 +237,7 @@ class IntrospectionVerifier:
                 self._keep(shared, decided, digest)
                 return decided
         changes = self._changes.count
-        form = {"token": token.decode("ascii"), "token_type_hint": "access_token"}
+        form = [("token", token.decode("ascii")), ("token_type_hint", "access_token")]
         answer = await self._endpoint.call(form, JWT_TYPE if self._settings.signed else "application/json")
         if isinstance(answer, Unanswered):
             return self._unavailable(answer)
