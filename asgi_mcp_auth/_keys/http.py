@@ -264,11 +264,11 @@ class Fetcher:
 
     def _make_client(self, shown: str) -> HTTPClient:
         """Return a client; httpx reads the proxy settings of the environment each time."""
-        if not self._is_ours:
-            return self._new_client()
         try:
             return self._new_client()
         except Exception as error:
+            if not self._is_ours:
+                raise
             msg = (
                 f"{shown} could not be fetched: httpx refuses the proxy in ALL_PROXY, HTTPS_PROXY or HTTP_PROXY: "
                 f"{_describe(error)} Fix or unset the environment variable, or pass http_client=."

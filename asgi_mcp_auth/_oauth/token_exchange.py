@@ -64,6 +64,8 @@ REASONS: Final[Mapping[str, ExchangeReason]] = {
     "access_denied": ExchangeReason.DENIED,
     "unauthorized_client": ExchangeReason.DENIED,
     "unsupported_grant_type": ExchangeReason.DENIED,
+    "temporarily_unavailable": ExchangeReason.UNAVAILABLE,
+    "server_error": ExchangeReason.UNAVAILABLE,
 }
 
 
@@ -290,8 +292,6 @@ def _read_error(status: int, members: Mapping[str, object]) -> Failure:
     reason = REASONS.get(error, ExchangeReason.INVALID_ANSWER)
     if reason is ExchangeReason.SUBJECT_REFUSED and (claims is not None or suberror in SUBERRORS):
         reason = ExchangeReason.INTERACTION_REQUIRED  # Entra ID: invalid_grant with suberror consent_required
-    if error in ("temporarily_unavailable", "server_error"):
-        reason = ExchangeReason.UNAVAILABLE
     message = f"The token endpoint answered {status} {printable(error)}"
     return Failure(reason, message, error=error, claims=claims, suberror=suberror)
 

@@ -7,7 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import anyio
 from anyio.lowlevel import RunVar
@@ -99,10 +99,10 @@ class Poller:
         url = compiled.poll_endpoint or ""
         body = await source.keys.post(url, _read, is_configured=True, headers=headers, content=content)
         answer = load_object(body)
-        events: object = answer.get("sets")
+        events = answer.get("sets")
         acknowledged: list[str] = []
         refused: dict[str, dict[str, str]] = {}
-        for token_id, token in cast("dict[str, object]", events).items() if isinstance(events, dict) else ():
+        for token_id, token in events.items() if isinstance(events, dict) else ():
             try:
                 text = token if isinstance(token, str) else ""
                 await self._receiver.receive_polled(text.encode("utf-8", "surrogatepass"), compiled.issuer)
