@@ -234,10 +234,7 @@ class Exchanger:
             raise ExchangeError(ExchangeReason.NOT_EXCHANGEABLE, message)
         if (unfit := request.unfit_for(upstream.settings.grant)) is not None:
             raise ValueError(unfit)
-        if self._revocations is not None:
-            await self._check_watermarks(self._revocations, subject.auth_info)
-        if self._is_revoked is not None:
-            await self._check_revocation(self._is_revoked, subject)
+        await self._check_revocation(subject)
         answer = await self._find(upstream, request, subject)  # raised here: no frame with the token is in a traceback
         if isinstance(answer, Failure):
             raise ExchangeError(**answer._asdict())
@@ -287,24 +284,23 @@ class Exchanger:
             return Failure(ExchangeReason.UNAVAILABLE, answer.why, retry_after=answer.retry_after)
         return answer
 
-    async def _check_watermarks(self, revocations: Revocations, info: AuthInfo) -> None:
-        """Compare the caller with the revocations; drop what is cached for a revoked caller."""
-        unavailable = None if revocations.is_current() else await revocations.catch_up()
-        if unavailable is not None:
-            raise ExchangeError(ExchangeReason.UNAVAILABLE, f"The revocations are not known: {unavailable.reason}")
-        if revocations.refuse(info) is not None:
-            self.remove_subject(info.revocation_keys.subject)
-            raise ExchangeError(ExchangeReason.REVOKED, "The caller's token is revoked.")
-
-    async def _check_revocation(self, is_revoked: IsRevoked, subject: Caller) -> None:
-        """Ask the revocation hook; drop what is cached for a revoked caller."""
-        info = subject.auth_info
-        try:
-            token = self._running.get(subject) or b""
-            answer = await self._hooks.call(is_revoked, info, name="is_revoked", token=token)
-        except Refusal as refusal:
-            raise ExchangeError(ExchangeReason.UNAVAILABLE, f"The hook is_revoked failed: {refusal.reason}") from None
-        if answer is not False:
+    async def _check_revocation(self, subject: Caller) -> None:
+        """Compare the caller with the revocations, then ask the hook; drop what is cached for a revoked caller."""
+        info, revoked = subject.auth_info, False
+        if self._revocations is not None:
+            unavailable = None if self._revocations.is_current() else await self._revocations.catch_up()
+            if unavailable is not None:
+                raise ExchangeError(ExchangeReason.UNAVAILABLE, f"The revocations are not known: {unavailable.reason}")
+            revoked = self._revocations.refuse(info) is not None
+        if self._is_revoked is not None and not revoked:
+            try:
+                token = self._running.get(subject) or b""
+                answer = await self._hooks.call(self._is_revoked, info, name="is_revoked", token=token)
+            except Refusal as refusal:
+                found = f"The hook is_revoked failed: {refusal.reason}"
+                raise ExchangeError(ExchangeReason.UNAVAILABLE, found) from None
+            revoked = answer is not False
+        if revoked:
             self.remove_subject(info.revocation_keys.subject)
             raise ExchangeError(ExchangeReason.REVOKED, "The caller's token is revoked.")
 
