@@ -162,8 +162,7 @@ _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: object = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     globals()[name] = value  # the next use does not come here
     return value

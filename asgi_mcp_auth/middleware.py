@@ -335,8 +335,7 @@ class ProtectedApp:
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the lifespan through. Key sets warm up in the background of the app's own start-up, never around it."""
         if scope["type"] != "lifespan":
-            msg = f"asgi_mcp_auth cannot protect an ASGI connection of type {scope['type']!r}"
-            raise NotImplementedError(msg)
+            raise NotImplementedError(f"asgi_mcp_auth cannot protect an ASGI connection of type {scope['type']!r}")
         self._context.bridge = sdk_bridge()
         if scope.get("root_path"):  # set by a framework above; servers do not report it before the first request
             self._mount_check.check_request(scope)

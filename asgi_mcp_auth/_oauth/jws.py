@@ -129,8 +129,7 @@ def decode_base64url(text: bytes) -> bytes:
     """Decode canonical, unpadded base64url (RFC 7515 section 2). Raises `ValueError` for anything else."""
     tail = len(text) & 3
     if not text or (tail and text[-1] not in _CANONICAL_LAST[tail]):
-        msg = "not canonical base64url"
-        raise ValueError(msg)
+        raise ValueError("not canonical base64url")
     # Strict mode refuses every character outside the alphabet.
     return binascii.a2b_base64(text.translate(_TO_BASE64) + _PADDING[tail], strict_mode=True)
 

@@ -51,29 +51,25 @@ class NotJSON(JSONRefused):
 def _unique(pairs: list[tuple[str, JSONValue]]) -> JSONObject:
     members = dict(pairs)
     if len(members) != len(pairs):
-        msg = "duplicate member names"
-        raise JSONRefused(msg)
+        raise JSONRefused("duplicate member names")
     return members
 
 
 def _integer(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        msg = "a number too long"
-        raise JSONRefused(msg)
+        raise JSONRefused("a number too long")
     return int(text)
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        msg = "a number out of range"
-        raise JSONRefused(msg)
+        raise JSONRefused("a number out of range")
     return number
 
 
 def _no_constant(name: str) -> NoReturn:
-    msg = f"{name} is not JSON"
-    raise JSONRefused(msg)
+    raise JSONRefused(f"{name} is not JSON")
 
 
 def _scanner(decoder: json.JSONDecoder) -> Callable[[str, int], tuple[JSONValue, int]]:
@@ -95,8 +91,7 @@ def _structure(data: bytes, max_values: int) -> bytes:
         data = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # the quotes that are left begin and end strings
     # A value brings at most two strings, its name and itself.
     if data.count(b'"') > 4 * (max_values + 1):
-        msg = "too many values"
-        raise JSONRefused(msg)
+        raise JSONRefused("too many values")
     return b"".join(data.split(b'"')[::2]).translate(None, _NOT_STRUCTURE)
 
 
@@ -124,11 +119,9 @@ def _check_cost(data: bytes, max_depth: int, max_values: int, max_containers: in
     structure = _structure(data, max_values)
     containers = structure.count(b"[") + structure.count(b"{")
     if containers + structure.count(b",") > max_values or containers > max_containers:
-        msg = "too many values"
-        raise JSONRefused(msg)
+        raise JSONRefused("too many values")
     if containers > max_depth and _depth(structure) > max_depth:
-        msg = "nested too deeply"
-        raise JSONRefused(msg)
+        raise JSONRefused("nested too deeply")
 
 
 def load_value(
@@ -153,17 +146,14 @@ def load_value(
     except JSONRefused:
         raise
     except (ValueError, StopIteration):
-        msg = "not JSON"
-        raise NotJSON(msg) from None
+        raise NotJSON("not JSON") from None
     if end != len(text):
-        msg = "not JSON"
-        raise NotJSON(msg)
+        raise NotJSON("not JSON")
     if b"\\" in data and _SURROGATE.search(data) is not None:
         try:
             json.dumps(value, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            msg = "a lone surrogate"
-            raise JSONRefused(msg) from None
+            raise JSONRefused("a lone surrogate") from None
     return value
 
 
@@ -177,8 +167,7 @@ def load_object(
     """
     value = load_value(data, max_depth=max_depth, max_values=max_values, max_containers=max_containers)
     if not isinstance(value, dict):
-        msg = "not a JSON object"
-        raise JSONRefused(msg)
+        raise JSONRefused("not a JSON object")
     return value
 
 
@@ -216,11 +205,9 @@ def load_tolerant(data: bytes) -> JSONObject:
     except (ValueError, StopIteration):
         end, value = -1, None
     if end != len(text):
-        msg = "not JSON"
-        raise NotJSON(msg)
+        raise NotJSON("not JSON")
     if not isinstance(value, dict):
-        msg = "not a JSON object"
-        raise JSONRefused(msg)
+        raise JSONRefused("not a JSON object")
     return value
 
 

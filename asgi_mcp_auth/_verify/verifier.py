@@ -114,8 +114,7 @@ class CallableVerifier:
         except Refusal as refusal:
             return (refusal if self._translate is None else self._translate(refusal)).without_traceback()
         if not isinstance(info, AuthInfo):
-            msg = f"The verify function returned {type(info).__name__}, not an AuthInfo"
-            raise TypeError(msg)
+            raise TypeError(f"The verify function returned {type(info).__name__}, not an AuthInfo")
         if info.issuer not in self._issuers:
             expected = " ".join(sorted(self._issuers))
             return InvalidToken(Reason.UNKNOWN_ISSUER, expected=expected, found=info.issuer, issuer=info.issuer)

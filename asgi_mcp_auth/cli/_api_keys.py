@@ -58,8 +58,7 @@ def new(  # noqa: PLR0917 - the options
     """
     pepper = None if pepper_env is None else os.environ.get(pepper_env)
     if pepper_env is not None and not pepper:
-        msg = f"The environment variable {pepper_env} is not set. Set it to the pepper."
-        raise click.UsageError(msg)
+        raise click.UsageError(f"The environment variable {pepper_env} is not set. Set it to the pepper.")
     key = prefix + secrets.token_urlsafe(KEY_BYTES)
     digest = digest_of(key.encode("ascii", "replace"), pepper)
     record = ApiKeyRecord(
@@ -74,8 +73,7 @@ def new(  # noqa: PLR0917 - the options
     try:
         parse_record(record.line().encode())
     except FaultyRecordError as error:
-        msg = f"The key would not be accepted: {error}."
-        raise click.UsageError(msg) from None
+        raise click.UsageError(f"The key would not be accepted: {error}.") from None
     if file is not None:
         _append(file, record.line())
     click.echo(key)
@@ -134,5 +132,4 @@ def _records(file: Path) -> list[tuple[int, ApiKeyRecord]]:
     try:
         return list(parse_lines(file.read_bytes()))
     except (OSError, FaultyRecordError) as error:
-        msg = f"{file} cannot be used: {error}."
-        raise click.ClickException(msg) from None
+        raise click.ClickException(f"{file} cannot be used: {error}.") from None

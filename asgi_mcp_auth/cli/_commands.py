@@ -148,8 +148,7 @@ def doctor(
     if kind == "config" or not all(map(_doctor.is_url, targets)):
         _import_from_working_directory()
     if token is not None and send_token is not None:
-        msg = "--token and --send-token cannot be combined. Remove one of them."
-        raise click.UsageError(msg)
+        raise click.UsageError("--token and --send-token cannot be combined. Remove one of them.")
     if token is not None:
         return _doctor.run_explain(_doctor.read_token(token), targets, kind, as_json=as_json)
     sent = None if send_token is None else _doctor.read_token(send_token)

@@ -46,8 +46,7 @@ def _listen(host: str, port: int, *, remote: bool) -> socket.socket:
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name with an invalid label
         why = getattr(error, "strerror", None) or error
-        msg = f"Cannot listen on {host} port {port}: {why}. Try --port 0, or --host 127.0.0.1."
-        raise _usage_error(msg) from None
+        raise _usage_error(f"Cannot listen on {host} port {port}: {why}. Try --port 0, or --host 127.0.0.1.") from None
 
 
 def _scopes(given: tuple[str, ...]) -> dict[str, str]:
@@ -62,11 +61,9 @@ def _clients(file: BinaryIO | None) -> list[Any]:
     try:
         found = load_value(file.read(MAX_CLIENTS_FILE))
     except JSONRefused as error:
-        msg = f"{file.name} cannot be used: {error}. Write a JSON list of objects."
-        raise _usage_error(msg) from None
+        raise _usage_error(f"{file.name} cannot be used: {error}. Write a JSON list of objects.") from None
     if not isinstance(found, list):
-        msg = f"{file.name} is not a JSON list. Write a list of client metadata (RFC 7591)."
-        raise _usage_error(msg)
+        raise _usage_error(f"{file.name} is not a JSON list. Write a list of client metadata (RFC 7591).")
     return found
 
 
@@ -167,8 +164,7 @@ def run_dev_server(
         click.UsageError: An option cannot be used, or uvicorn is not installed.
     """
     if importlib.util.find_spec("uvicorn") is None:
-        msg = "The server needs uvicorn. In a clone, run: pip install '.[demo]'."
-        raise _usage_error(msg)
+        raise _usage_error("The server needs uvicorn. In a clone, run: pip install '.[demo]'.")
     out = console()
     secret = secrets.token_urlsafe(12) if curl_secret is None else curl_secret
     if CURL_SECRET.fullmatch(secret) is None:

@@ -84,8 +84,7 @@ def read_token(source: str) -> str:
     if scheme.lower() in ("bearer", "dpop"):
         token = rest.strip()
     if not token:
-        msg = "There is no token on standard input. Pipe or type one."
-        raise click.UsageError(msg)
+        raise click.UsageError("There is no token on standard input. Pipe or type one.")
     return token
 
 
@@ -170,11 +169,9 @@ def explain_with(
     """Explain a token for the configuration of a file, the environment or the options. Return the exit status."""
     from_options = bool(issuers or scopes) or (resource is not None and config is None and not _environment())
     if config is not None and (issuers or scopes):
-        msg = "--issuer and --scope cannot be combined with --config. Remove them, or --config."
-        raise click.UsageError(msg)
+        raise click.UsageError("--issuer and --scope cannot be combined with --config. Remove them, or --config.")
     if from_options and resource is None:
-        msg = "The resource is missing. Pass --resource URL."
-        raise click.UsageError(msg)
+        raise click.UsageError("The resource is missing. Pass --resource URL.")
     if not from_options and config is None and not _environment():
         msg = "There is no configuration to verify the token with. Pass --config FILE or --resource URL."
         raise click.UsageError(msg)
@@ -201,8 +198,7 @@ def run_explain(token: str, targets: Sequence[str], kind: Kind | None, *, as_jso
     files = [target for target in targets if kind == "config" or not is_url(target)]
     urls = [target for target in targets if target not in files]
     if len(files) > 1:
-        msg = "There is more than one configuration file. Pass one."
-        raise click.UsageError(msg)
+        raise click.UsageError("There is more than one configuration file. Pass one.")
     if files:
         return explain_with(token, files[0], urls[0] if urls else None, (), (), as_json=as_json)
     kinds = _run(partial(find_kinds, urls, kind))
@@ -227,8 +223,7 @@ async def _issuers_of(resource: str, progress: Callable[[str], None]) -> tuple[s
     """Return the issuers in the metadata of a running resource."""
     issuers = await find_issuers(resource, progress)
     if not issuers:
-        msg = f"{printable(resource)} names no issuer, or does not respond. Pass --issuer URL."
-        raise click.UsageError(msg)
+        raise click.UsageError(f"{printable(resource)} names no issuer, or does not respond. Pass --issuer URL.")
     return issuers
 
 

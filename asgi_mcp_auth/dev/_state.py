@@ -270,28 +270,23 @@ def _each(members: Mapping[str, Any], name: str, read: Callable[[Mapping[str, An
         try:
             found.append(read(_object(item, "the entry")))
         except _MalformedError as error:
-            msg = f"{name}[{number}]: {error}"
-            raise _MalformedError(msg) from None
+            raise _MalformedError(f"{name}[{number}]: {error}") from None
     return found
 
 
 def _read_state(members: dict[str, Any], issuer: str, rules: ClientRules) -> State:
     if members.get("format") != FORMAT:
-        msg = f"format is not {show(FORMAT)}"
-        raise _MalformedError(msg)
+        raise _MalformedError(f"format is not {show(FORMAT)}")
     if (version := _member(members, "version", int)) != VERSION:
-        msg = f"version is {version}, but this release reads version {VERSION}"
-        raise _MalformedError(msg)
+        raise _MalformedError(f"version is {version}, but this release reads version {VERSION}")
     if members.get("issuer") != issuer:
-        msg = f"it belongs to the issuer {show(members.get('issuer'))}, not to {show(issuer)}"
-        raise _MalformedError(msg)
+        raise _MalformedError(f"it belongs to the issuer {show(members.get('issuer'))}, not to {show(issuer)}")
     grants = _each(members, "grants", _read_grant)
 
     def grant_of(entry: Mapping[str, Any]) -> Grant:
         number = _member(entry, "grant", int)
         if not 0 <= number < len(grants):
-            msg = "grant is not an index of grants"
-            raise _MalformedError(msg)
+            raise _MalformedError("grant is not an index of grants")
         return grants[number]
 
     def refresh_token(entry: Mapping[str, Any]) -> tuple[bytes, RefreshToken]:
@@ -320,8 +315,7 @@ def _read_digest(entry: Mapping[str, Any]) -> bytes:
     except ValueError:
         digest = b""
     if len(digest) != DIGEST_BYTES:
-        msg = "sha256 is not a SHA-256 in hexadecimal digits"
-        raise _MalformedError(msg)
+        raise _MalformedError("sha256 is not a SHA-256 in hexadecimal digits")
     return digest
 
 
@@ -335,8 +329,7 @@ def _read_key(entry: Mapping[str, Any]) -> tuple[SigningKey, float | None]:
     fits = alg in ALGORITHMS and isinstance(private, KEY_TYPES[alg[:2]])
     key = SigningKey(alg, kid, private=private) if fits else None
     if key is None or key.jwk.get("crv") != CURVES.get(alg):
-        msg = f"pem is not a private key for the algorithm {show(alg)}"
-        raise _MalformedError(msg)
+        raise _MalformedError(f"pem is not a private key for the algorithm {show(alg)}")
     return key, until
 
 
@@ -348,8 +341,7 @@ def _read_client(entry: Mapping[str, Any], rules: ClientRules) -> Client:
     except OAuthError as error:
         raise _MalformedError(error.description.rstrip(".")) from None
     if client.auth_method != "none" and not client.secret:
-        msg = "secret is missing"
-        raise _MalformedError(msg)
+        raise _MalformedError("secret is missing")
     return client
 
 

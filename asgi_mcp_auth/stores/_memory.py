@@ -132,8 +132,7 @@ class MemoryStore:
 
     def __init__(self, max_entries: int = 100_000, *, clock: Callable[[], float] = time.monotonic) -> None:
         if not isinstance(unchecked(max_entries), int) or max_entries < 1:
-            msg = f"MemoryStore: max_entries is {max_entries!r}; set a positive integer"
-            raise ValueError(msg)
+            raise ValueError(f"MemoryStore: max_entries is {max_entries!r}; set a positive integer")
         self._clock = clock
         self.max_entries = max_entries
         self._others = _Entries(max_entries, droppable=False)
@@ -146,8 +145,7 @@ class MemoryStore:
 
     def _now_and_until(self, ttl: float) -> tuple[float, float]:
         if not 0 < ttl < math.inf:
-            msg = f"MemoryStore: ttl is {ttl!r}; pass a positive, finite number of seconds"
-            raise ValueError(msg)
+            raise ValueError(f"MemoryStore: ttl is {ttl!r}; pass a positive, finite number of seconds")
         now = self._clock()
         return now, now + ttl
 

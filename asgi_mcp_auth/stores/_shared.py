@@ -218,8 +218,7 @@ class StoreUse:
 
         def check(found: Sequence[bytes | None]) -> None:
             if len(found) != len(keys):
-                msg = f"get_many returned {len(found)} values for {len(keys)} keys"
-                raise TypeError(msg)
+                raise TypeError(f"get_many returned {len(found)} values for {len(keys)} keys")
             for value in found:
                 _check_value(value)
 
@@ -276,5 +275,4 @@ async def _or_else(called: Awaitable[T], ignored: T) -> T:
 
 def _check_value(value: object) -> None:
     if value is not None and not isinstance(value, bytes):
-        msg = f"the store returned {type(value).__name__}, not bytes or None"
-        raise TypeError(msg)
+        raise TypeError(f"the store returned {type(value).__name__}, not bytes or None")

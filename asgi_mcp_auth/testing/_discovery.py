@@ -80,8 +80,7 @@ async def walk_discovery(
     """
     called = parse_url(url)
     if called is None:
-        msg = f"{url!r} is not an absolute URL: pass the URL that a client calls, with scheme and host"
-        raise ValueError(msg)
+        raise ValueError(f"{url!r} is not an absolute URL: pass the URL that a client calls, with scheme and host")
     if resource is not None and not f"{url.partition('?')[0]}/".startswith(f"{resource.rstrip('/')}/"):
         msg = f"{url!r} is not below the resource {resource!r}: set `resource` to a parent of `url`, or remove it"
         raise ValueError(msg)

@@ -276,8 +276,7 @@ class Issuer:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve metadata at its well-known URLs, the key set at `/jwks`, tokens at `/token`, and `/introspect`."""
         if scope["type"] != "http":
-            msg = f"an issuer serves http, not {scope['type']}"
-            raise NotImplementedError(msg)
+            raise NotImplementedError(f"an issuer serves http, not {scope['type']}")
         request = RequestInfo(scope)
         self._count(request.path)
         body = await _read_body(receive, self.MAX_BODY) if request.method not in ("GET", "HEAD") else b""

@@ -25,8 +25,7 @@ def _encode(part: bytes | Mapping[str, Any]) -> bytes:
 def _new_ml_dsa(alg: str) -> Any:
     load = ML_DSA[alg].load_private
     if load is None:
-        msg = f"{alg} needs cryptography 48 or later"
-        raise NotImplementedError(msg)
+        raise NotImplementedError(f"{alg} needs cryptography 48 or later")
     return load(secrets.token_bytes(32))
 
 

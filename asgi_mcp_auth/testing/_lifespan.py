@@ -133,8 +133,7 @@ class _Lifespan:
         elif kind == "lifespan.shutdown.complete":
             self._ended.set()
         elif kind not in ("lifespan.startup.failed", "lifespan.shutdown.failed"):
-            msg = f"an app must not send {kind} during the lifespan"
-            raise RuntimeError(msg)
+            raise RuntimeError(f"an app must not send {kind} during the lifespan")
         else:
             self._failed = str(message.get("message", ""))
             self._started.set()

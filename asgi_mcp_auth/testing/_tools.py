@@ -105,8 +105,7 @@ async def call_tool(
     """
     parsed = parse_url(url)
     if parsed is None:
-        msg = f"{url!r} is not an absolute URL; pass the URL of the MCP endpoint, with scheme and host"
-        raise ValueError(msg)
+        raise ValueError(f"{url!r} is not an absolute URL; pass the URL of the MCP endpoint, with scheme and host")
     fields = {**MCP_FIELDS, **(headers or {})}
     if token is not None:
         fields["authorization"] = f"Bearer {token}"

@@ -92,11 +92,9 @@ class HostApp:
             while (response := self._servers.callback.take(self._state)) is None:  # noqa: ASYNC110 - another thread's
                 await anyio.sleep(POLL_SECONDS)
         if response is None:
-            msg = f"The browser did not return within {USER_SECONDS:.0f} s."
-            raise NotAuthorizedError(msg)
+            raise NotAuthorizedError(f"The browser did not return within {USER_SECONDS:.0f} s.")
         if "code" not in response:
-            msg = f"The request was denied: {response.get('error')}."
-            raise NotAuthorizedError(msg)
+            raise NotAuthorizedError(f"The request was denied: {response.get('error')}.")
         return AuthorizationCodeResult(code=response["code"], state=response.get("state"), iss=response.get("iss"))
 
     def client(self, http_client: httpx2.AsyncClient) -> Client:

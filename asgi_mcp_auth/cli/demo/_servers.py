@@ -127,8 +127,7 @@ def _serving(app: Any, listener: socket.socket) -> Generator[None]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     if not wait_until(lambda: server.started or not thread.is_alive(), START_SECONDS) or not server.started:
-        msg = "uvicorn did not start"
-        raise RuntimeError(msg)
+        raise RuntimeError("uvicorn did not start")
     try:
         yield
     finally:
