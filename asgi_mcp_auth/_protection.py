@@ -281,29 +281,7 @@ class ProtectionBuilder:
         Raises:
             ConfigurationError: With every problem found.
         """
-        options = self.options
-        return compile_config(
-            protected_resources,
-            problems,
-            public_paths=options["public_paths"],
-            allowed_origins=options["allowed_origins"],
-            allowed_hosts=options["allowed_hosts"],
-            cors_methods=options["cors_methods"],
-            cors_headers=options["cors_headers"],
-            metadata_signer=options["metadata_signer"],
-            allow_http=options["dangerously_allow_http"],
-            one_issuer=options["republish_server_metadata"],
-            loaded_modules=self.loaded_modules,
-            verifier=options["verifier"],
-            client_certificates=options["client_certificates"],
-            trusted_token_header=options["trusted_token_header"],
-            subprotocol_tokens=options["websocket_subprotocol_tokens"],
-            dpop=options["dpop"],
-            dpop_settings=options["dpop_settings"],
-            shared_secret=options["shared_secret"],
-            token_exchange=options["token_exchange"],
-            event_transmitters=options["event_transmitters"],
-        )
+        return compile_config(protected_resources, self.options, problems, loaded_modules=self.loaded_modules)
 
     def build(
         self, config: CompiledConfig, make_verifier: MakeVerifier | None = None, *, show_error_details: bool = False

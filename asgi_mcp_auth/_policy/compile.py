@@ -35,19 +35,15 @@ from asgi_mcp_auth._policy.rules import compile_scopes
 from asgi_mcp_auth._policy.senders import CompiledSenders, compile_dpop
 from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_transports
 from asgi_mcp_auth._policy.transmitters import CompiledTransmitter, compile_transmitters
-from asgi_mcp_auth._policy.trusted_fields import TrustedField
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, compile_choice, key_field
-from asgi_mcp_auth.config import Choose, DPoPSettings, ResourceServerConfig, ResourceServerMetadata
+from asgi_mcp_auth.config import Choose, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
 
 __all__ = (
     "CompiledConfig",
     "CompiledResource",
     "MetadataSigner",
-    "ResourceContext",
     "compile_config",
-    "compile_resource",
-    "resource_url",
 )
 
 UNENFORCED = (
@@ -86,24 +82,19 @@ class CompiledResource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ResourceContext:
-    """The values of the whole configuration that compiling one resource needs."""
+class _Context:
+    """What compiling one resource needs of the whole configuration: the options, and parts that are compiled."""
 
-    allowed_origins: Sequence[str]
+    options: Mapping[str, object]
+    origins: Sequence[str]
     cors_methods: Sequence[str]
     cors_headers: Sequence[str]
-    metadata_signer: MetadataSigner | None
-    allow_http: bool
-    alone_on_origin: bool
-    loaded_modules: frozenset[str]
-    verifier: object
-    dpop: object
-    dpop_settings: object
-    shared_secret: object
     certificates: CertificateSource | None
+    allow_http: bool
+    loaded_modules: frozenset[str]
 
 
-def resource_url(text: object, where: str, problems: Problems, *, allow_http: bool) -> Url | None:
+def _resource_url(text: object, where: str, problems: Problems, *, allow_http: bool) -> Url | None:
     """Return a resource identifier as a URL; add a problem and return None if it is not usable.
 
     An identifier is an https URL, or http on loopback, without fragment (RFC 8707 section 2, RFC 9728 section 1.2).
@@ -190,7 +181,7 @@ def _check_extra(metadata: ResourceServerMetadata, where: str, problems: Problem
 def _sign(
     members: dict[str, object],
     metadata: ResourceServerMetadata,
-    signer: MetadataSigner | None,
+    signer: object,
     where: str,
     problems: Problems,
 ) -> dict[str, object]:
@@ -214,15 +205,15 @@ def _sign(
     return members | {"signed_metadata": signed}
 
 
-def compile_resource(
-    config: ResourceServerConfig, url: Url, where: str, problems: Problems, context: ResourceContext
+def _compile_resource(
+    config: ResourceServerConfig, url: Url, where: str, problems: Problems, context: _Context, *, alone_on_origin: bool
 ) -> CompiledResource | None:
     """Return one resource compiled; None if it has problems. The identifier has been checked before."""
     before = len(problems.found)
-    metadata = config.metadata
+    metadata, identifier = config.metadata, str(url)
     _check_members(metadata, f"{where}.metadata", problems)
     policy = compile_policy(config.policy, f"{where}.policy", problems, context.loaded_modules)
-    senders = _senders(config, str(url), where, problems, context)
+    senders = _senders(config, identifier, where, problems, context)
     listed = policy.baseline.needed
     if metadata.scopes_supported is not None:
         at_scopes = f"{where}.metadata.scopes_supported"
@@ -233,7 +224,7 @@ def compile_resource(
         f"{where}.metadata.authorization_servers",
         problems,
         allow_http=context.allow_http,
-        prefixes=[str(url).removesuffix("/") + "/", *([url.origin + "/"] if context.alone_on_origin else [])],
+        prefixes=[identifier.removesuffix("/") + "/", *([url.origin + "/"] if alone_on_origin else [])],
         required=policy.baseline.needed,
         confirmations=senders.methods,
     )
@@ -244,7 +235,6 @@ def compile_resource(
         problems.warn(f"{where}.verifier.keys", what, fix)
     if len(problems.found) > before:
         return None
-    identifier = str(url)
     members = build_members(
         metadata,
         resource=identifier,
@@ -252,21 +242,20 @@ def compile_resource(
         scopes=policy.hierarchy.require(listed).named,
         senders=senders.members,
     )
-    members = _sign(members, metadata, context.metadata_signer, f"{where}.metadata", problems)
+    members = _sign(members, metadata, context.options["metadata_signer"], f"{where}.metadata", problems)
     metadata_url = insert_well_known(url, PROTECTED_RESOURCE)
     key_header = key_field(verifier)
     cors_headers = [*context.cors_headers, *([] if key_header is None else [key_header])]
-    challenge = ChallengeSource(senders.schemes, metadata_url, policy.challenged.named)
     return CompiledResource(
         identifier=identifier,
         url=url,
         owned_prefix=canonical_path(url.path or "/"),
         metadata_url=metadata_url,
         document=compile_document(members),
-        origins=OriginCheck(url, context.allowed_origins, context.cors_methods, cors_headers),
+        origins=OriginCheck(url, context.origins, context.cors_methods, cors_headers),
         schemes=frozenset(scheme.key for scheme in senders.schemes),
         senders=senders,
-        challenge=challenge,
+        challenge=ChallengeSource(senders.schemes, metadata_url, policy.challenged.named),
         trust=trust,
         policy=policy,
         verifier=verifier,
@@ -274,7 +263,7 @@ def compile_resource(
 
 
 def _senders(
-    config: ResourceServerConfig, resource: str, where: str, problems: Problems, context: ResourceContext
+    config: ResourceServerConfig, resource: str, where: str, problems: Problems, context: _Context
 ) -> CompiledSenders:
     """Return what the resource requires of senders: its own settings, or those of the whole configuration."""
     wanted, certificates = config.client_certificates, context.certificates
@@ -284,11 +273,11 @@ def _senders(
         what = "True needs a source of certificates." if wanted is True else f"{show(wanted)} is not a bool."
         fix = "Set the option client_certificates of MCPAuth to a source, or set False here."
         problems.add(f"{where}.client_certificates", what, fix)
-    mode, at = (context.dpop, "dpop") if config.dpop is None else (config.dpop, f"{where}.dpop")
+    mode, at = (context.options["dpop"], "dpop") if config.dpop is None else (config.dpop, f"{where}.dpop")
     dpop = compile_dpop(
         mode=mode,
-        settings=context.dpop_settings,
-        shared_secret=context.shared_secret,
+        settings=context.options["dpop_settings"],
+        shared_secret=context.options["shared_secret"],
         resource=resource,
         where=at,
         problems=problems,
@@ -297,12 +286,12 @@ def _senders(
 
 
 def _verifier(
-    config: ResourceServerConfig, trust: IssuerSet, where: str, problems: Problems, context: ResourceContext
+    config: ResourceServerConfig, trust: IssuerSet, where: str, problems: Problems, context: _Context
 ) -> object:
     """Return the verifier of the resource's credentials: its own, or that of the whole configuration."""
     verifier, at = config.verifier, f"{where}.verifier"
     if verifier is None:
-        verifier, at = context.verifier, "verifier"
+        verifier, at = context.options["verifier"], "verifier"
     if isinstance(verifier, Choose):
         return compile_choice(verifier, trust, at, problems, allow_http=context.allow_http)
     if config.verifier is not None and not callable(getattr(verifier, "verify", None)):
@@ -324,13 +313,13 @@ class CompiledConfig:
     documents: Mapping[bytes, Document]
     hosts: HostCheck
     paths: PathTable
-    republishes: bool = False
-    transports: TokenTransports | None = None
-    certificates: CertificateSource | None = None
-    exchanges: tuple[CompiledExchange, ...] = ()
-    transmitters: tuple[CompiledTransmitter, ...] = ()
+    republishes: bool
+    transports: TokenTransports | None
+    certificates: CertificateSource | None
+    exchanges: tuple[CompiledExchange, ...]
+    transmitters: tuple[CompiledTransmitter, ...]
 
-    def routes(self, checks_messages: Sequence[bool], own_root_path: str = "") -> RouteTable:
+    def routes(self, checks_messages: Sequence[bool], own_root_path: str) -> RouteTable:
         """Return the route table.
 
         Args:
@@ -352,8 +341,8 @@ class CompiledConfig:
         )
 
 
-def _names(field: TrustedField | None) -> frozenset[bytes]:
-    return frozenset() if field is None else field.names
+def _names(source: TokenTransports | CertificateSource | None) -> frozenset[bytes]:
+    return frozenset() if source is None or source.field is None else source.field.names
 
 
 def _check_fields(
@@ -363,14 +352,14 @@ def _check_fields(
     problems: Problems,
 ) -> None:
     """Check that no field carries two of API keys, access tokens and certificates."""
-    fields = _names(None if transports is None else transports.field)
+    fields = _names(transports)
     keys = {key_field(resource.verifier) or "" for resource in resources}
     for name in sorted(name for name in keys if name.encode("ascii") in fields):
         problems.add(
             "trusted_token_header.name", f"{show(name)} carries API keys.", "Use another field for one of them."
         )
     taken = fields.union(name.encode("ascii") for name in keys)
-    if both := sorted(_names(None if certificates is None else certificates.field) & taken):
+    if both := sorted(_names(certificates) & taken):
         what = f"{show(both[0].decode('ascii'))} carries API keys or access tokens."
         problems.add("client_certificates.header", what, "Use another field for one of them.")
 
@@ -389,31 +378,12 @@ def _public_paths(paths: object, problems: Problems) -> tuple[PathRule, ...]:
     return tuple(rules)
 
 
-def _origins(origins: object, problems: Problems) -> tuple[str, ...]:
-    listed = problems.strings(origins, "allowed_origins")
-    normal = {origin: "*" if origin == "*" else normal_origin(origin) for origin in listed}
-    for origin, known in normal.items():
-        if known is None:
-            fix = "Write scheme://host[:port] without a path, or '*' for any origin."
-            problems.add("allowed_origins", f"{show(origin)} is not an origin.", fix)
-    return tuple(known for known in normal.values() if known is not None)
+def _origin(text: str) -> str | None:
+    return "*" if text == "*" else normal_origin(text)
 
 
-def _tokens(names: object, where: str, example: str, problems: Problems) -> tuple[str, ...]:
-    """Check methods or field names for preflights."""
-    listed = problems.strings(names, where)
-    for name in listed:
-        if not is_field_name(name):
-            problems.add(where, f"{show(name)} is not a token (RFC 9110 section 5.6.2).", f"Write {example}, or '*'.")
-    return tuple(listed)
-
-
-def _hosts(hosts: object, problems: Problems) -> tuple[tuple[str, int | None], ...]:
-    parsed = {host: parse_authority(host) for host in problems.strings(hosts, "allowed_hosts")}
-    for host, known in parsed.items():
-        if known is None:
-            problems.add("allowed_hosts", f"{show(host)} is not a host.", "Write host or host:port, without wildcards.")
-    return tuple(known for known in parsed.values() if known is not None)
+def _token(text: str) -> str | None:
+    return text if is_field_name(text) else None
 
 
 def _configs(given: object) -> list[object]:
@@ -475,40 +445,40 @@ def _documents(resources: Sequence[CompiledResource]) -> dict[bytes, Document]:
 
 
 def compile_config(
-    given: object,
-    problems: Problems,
-    *,
-    public_paths: object,
-    allowed_origins: object,
-    allowed_hosts: object,
-    cors_methods: object,
-    cors_headers: object,
-    metadata_signer: MetadataSigner | None,
-    allow_http: bool,
-    one_issuer: bool,
-    loaded_modules: frozenset[str],
-    verifier: object = None,
-    dpop: object = "off",
-    dpop_settings: object = DPoPSettings(),
-    shared_secret: object = None,
-    client_certificates: object = None,
-    trusted_token_header: object = None,
-    subprotocol_tokens: object = False,
-    token_exchange: object = (),
-    event_transmitters: object = (),
+    given: object, options: Mapping[str, object], problems: Problems, *, loaded_modules: frozenset[str]
 ) -> CompiledConfig:
-    """Return a whole configuration compiled: one `ResourceServerConfig`, or several.
+    """Return a whole configuration compiled.
+
+    Args:
+        given: One `ResourceServerConfig`, or several.
+        options: The options of `MCPAuth`, complete.
+        problems: Receives every problem.
+        loaded_modules: Which of `_compat.servers.MODULES` are loaded.
 
     Raises:
         ConfigurationError: The configuration has problems; the exception lists all of them.
     """
-    public = _public_paths(public_paths, problems)
-    origins = _origins(allowed_origins, problems)
-    hosts = _hosts(allowed_hosts, problems)
-    transports = compile_transports(trusted_token_header, subprotocol_tokens, problems)
-    certificates = compile_certificates(client_certificates, problems)
-    methods = _tokens(cors_methods, "cors_methods", "'PATCH'", problems)
-    headers = _tokens(cors_headers, "cors_headers", "'x-tenant-id'", problems)
+    allow_http = bool(options["dangerously_allow_http"])
+    republishes = bool(options["republish_server_metadata"])
+    public = _public_paths(options["public_paths"], problems)
+    fix = "Write scheme://host[:port] without a path, or '*' for any origin."
+    origins = problems.parsed(options["allowed_origins"], "allowed_origins", _origin, "an origin", fix)
+    fix = "Write host or host:port, without wildcards."
+    hosts = problems.parsed(options["allowed_hosts"], "allowed_hosts", parse_authority, "a host", fix)
+    transports = compile_transports(options["trusted_token_header"], options["websocket_subprotocol_tokens"], problems)
+    certificates = compile_certificates(options["client_certificates"], problems)
+    token = "a token (RFC 9110 section 5.6.2)"
+    methods = problems.parsed(options["cors_methods"], "cors_methods", _token, token, "Write 'PATCH', or '*'.")
+    headers = problems.parsed(options["cors_headers"], "cors_headers", _token, token, "Write 'x-tenant-id', or '*'.")
+    context = _Context(
+        options=options,
+        origins=origins,
+        cors_methods=[method.upper() for method in methods],
+        cors_headers=[name.lower() for name in headers],
+        certificates=certificates,
+        allow_http=allow_http,
+        loaded_modules=loaded_modules,
+    )
     configs = _configs(given)
     if not configs:
         fix = "Pass at least one ResourceServerConfig."
@@ -520,42 +490,29 @@ def compile_config(
             fix = "Pass ResourceServerConfig(metadata=ResourceServerMetadata(resource=…, authorization_servers=[…]))."
             problems.add(where, f"{show(config)} is not a ResourceServerConfig.", fix)
             continue
-        url = resource_url(config.metadata.resource, f"{where}.metadata.resource", problems, allow_http=allow_http)
+        url = _resource_url(config.metadata.resource, f"{where}.metadata.resource", problems, allow_http=allow_http)
         known.append((where, url, config))
     urls = [(where, url) for where, url, _ in known if url is not None]
     _check_owners(urls, public, problems)
     on_origin = Counter(url.origin for _, url in urls)
     resources: list[CompiledResource] = []
     for where, url, config in known:
-        context = ResourceContext(
-            allowed_origins=origins,
-            cors_methods=[method.upper() for method in methods],
-            cors_headers=[name.lower() for name in headers],
-            metadata_signer=metadata_signer,
-            allow_http=allow_http,
-            loaded_modules=loaded_modules,
-            verifier=verifier,
-            dpop=dpop,
-            dpop_settings=dpop_settings,
-            shared_secret=shared_secret,
-            certificates=certificates,
-            alone_on_origin=url is not None and on_origin[url.origin] == 1,
-        )
+        alone = url is not None and on_origin[url.origin] == 1
         # A resource without a usable identifier is checked too, so that all problems are reported at once.
-        resource = compile_resource(config, url or PLACEHOLDER, where, problems, context)
+        resource = _compile_resource(config, url or PLACEHOLDER, where, problems, context, alone_on_origin=alone)
         if resource is not None:
             resources.append(resource)
     _check_rules(resources, problems)
     _check_fields(resources, transports, certificates, problems)
     issuers = {issuer.identifier for resource in resources for issuer in resource.trust.named}
-    if one_issuer and len(issuers) > 1:
+    if republishes and len(issuers) > 1:
         fix = "Set republish_server_metadata=False, or configure a single issuer: its metadata names one issuer only."
         problems.add("republish_server_metadata", f"There are {len(issuers)} issuers.", fix)
     trusted = [issuer for resource in resources for issuer in resource.trust.named]
-    exchanges = compile_exchanges(token_exchange, trusted, problems, allow_http=allow_http)
+    exchanges = compile_exchanges(options["token_exchange"], trusted, problems, allow_http=allow_http)
     first = resources[0].url if resources else None
     trusts = [resource.trust for resource in resources]
-    transmitters = compile_transmitters(event_transmitters, trusts, first, problems, allow_http=allow_http)
+    transmitters = compile_transmitters(options["event_transmitters"], trusts, first, problems, allow_http=allow_http)
     problems.raise_if_any()
     return CompiledConfig(
         exchanges=exchanges,
@@ -563,7 +520,7 @@ def compile_config(
         configs=tuple(config for _, _, config in known),
         resources=tuple(resources),
         documents=_documents(resources),
-        republishes=one_issuer,
+        republishes=republishes,
         transports=transports,
         certificates=None if certificates is None or certificates.field is None else certificates,
         hosts=HostCheck([url for _, url in urls], hosts),

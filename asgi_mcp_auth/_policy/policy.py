@@ -12,6 +12,8 @@ from asgi_mcp_auth.config import ScopePolicy
 
 __all__ = ("CompiledPolicy", "compile_policy")
 
+PATH_RULE = "Write '/path', '/path/*' or 'POST /path': a known method, the path decoded, no trailing slash."
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompiledPolicy:
@@ -60,8 +62,7 @@ def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule
     for text, scopes in problems.mapping(policy.paths, f"{where}.paths").items():
         rule = parse_rule(text)
         if rule is None:
-            fix = "Write '/path', '/path/*' or 'POST /path': a known method, the path decoded, no trailing slash."
-            problems.add(f"{where}.paths", f"{show(text)} is not a path rule.", fix)
+            problems.add(f"{where}.paths", f"{show(text)} is not a path rule.", PATH_RULE)
         elif rule in rules:
             problems.add(f"{where}.paths", f"{show(text)} is listed more than once.", "Merge the two rules.")
         else:
@@ -69,18 +70,7 @@ def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule
     return rules
 
 
-def _non_mcp_paths(policy: ScopePolicy, where: str, problems: Problems) -> tuple[PathRule, ...]:
-    rules = {text: parse_rule(text) for text in problems.strings(policy.non_mcp_paths, f"{where}.non_mcp_paths")}
-    for text, rule in rules.items():
-        if rule is None:
-            fix = "Write '/path', '/path/*' or 'POST /path': a known method, the path decoded, no trailing slash."
-            problems.add(f"{where}.non_mcp_paths", f"{show(text)} is not a path rule.", fix)
-    return tuple(rule for rule in rules.values() if rule is not None)
-
-
-def compile_policy(
-    policy: ScopePolicy, where: str, problems: Problems, loaded: frozenset[str] = frozenset()
-) -> CompiledPolicy:
+def compile_policy(policy: ScopePolicy, where: str, problems: Problems, loaded: frozenset[str]) -> CompiledPolicy:
     """Check and compile a policy; anything that is a problem is left out of the result.
 
     Args:
@@ -114,7 +104,9 @@ def compile_policy(
             for needed in rules.values()
         ),
         operations=operations,
-        non_mcp_paths=_non_mcp_paths(policy, where, problems),
+        non_mcp_paths=problems.parsed(
+            policy.non_mcp_paths, f"{where}.non_mcp_paths", parse_rule, "a path rule", PATH_RULE
+        ),
         cumulative={"minimal": False, "cumulative": True}.get(policy.scope_strategy),
         known=hierarchy.require(default, asked, *ruled, *operated, hierarchy.scopes).needed,
     )

@@ -5,13 +5,16 @@ A value may come from a file or from the environment, so no value is assumed to 
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Callable
+from typing import Self, TypeVar
 
 from asgi_mcp_auth._oauth.json_types import is_mapping, is_sequence
 from asgi_mcp_auth._oauth.urls import mask_userinfo, redact_url
 from asgi_mcp_auth.errors import ConfigurationError, Problem
 
 __all__ = ("Problems", "Referenced", "as_list", "as_mapping", "as_strings", "show", "show_url")
+
+T = TypeVar("T")
 
 SHOWN_ITEMS = 8
 SHOWN_CHARACTERS = 128
@@ -105,6 +108,14 @@ class Problems:
             self.add(where, f"{show(value)} is not a list of non-empty strings.", "Pass a list of strings.")
             return []
         return strings
+
+    def parsed(self, value: object, where: str, parse: Callable[[str], T | None], what: str, fix: str) -> tuple[T, ...]:
+        """Return a list of non-empty strings parsed; add a problem for each string for which `parse` returns None."""
+        parsed = {text: parse(text) for text in self.strings(value, where)}
+        for text, found in parsed.items():
+            if found is None:
+                self.add(where, f"{show(text)} is not {what}.", fix)
+        return tuple(found for found in parsed.values() if found is not None)
 
     def mapping(self, value: object, where: str) -> dict[str, object]:
         """Return a mapping with string keys as a dict; add a problem and return an empty dict for any other value."""

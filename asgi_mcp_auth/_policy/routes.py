@@ -88,10 +88,10 @@ class RouteTable:
         requirements: Sequence[Mapping[int | None, Requirement]],
         checks_messages: Sequence[bool],
         *,
-        templates: Sequence[Sequence[str]] = (),
-        republishes: bool = False,
-        own_root_path: str = "",
-        key_fields: Sequence[str | None] = (),
+        templates: Sequence[Sequence[str]],
+        republishes: bool,
+        own_root_path: str,
+        key_fields: Sequence[str | None],
     ) -> None:
         self._paths = paths
         self._documents = {path: Route(document=document) for path, document in documents.items()}
@@ -101,9 +101,9 @@ class RouteTable:
             (index, rule, is_mcp): Route(
                 resource=index,
                 requirement=requirement,
-                template=None if rule is None or not templates else templates[index][rule],
+                template=None if rule is None else templates[index][rule],
                 checks_message=is_mcp and looks_inside,
-                reads=_reads(key_fields[index] if key_fields else None, inside=is_mcp and looks_inside),
+                reads=_reads(key_fields[index], inside=is_mcp and looks_inside),
             )
             for index, (of_resource, looks_inside) in enumerate(zip(requirements, checks_messages, strict=True))
             for rule, requirement in of_resource.items()
