@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ("ENDPOINT_RANGES", "check_values", "compile_credentials")
 
-METHODS = get_args(IntrospectionMethod)
+SECRET_METHODS = ("client_secret_basic", "client_secret_post")
 AUDIENCES = get_args(AssertionAudience)
 METHOD_OF: Mapping[str, IntrospectionMethod] = {
     "client_secret": "client_secret_basic",
@@ -73,9 +73,9 @@ def compile_credentials(
     if given != ["bearer_token"] and not (isinstance(settings.client_id, str) and settings.client_id):
         problems.add(f"{where}.client_id", "The client id is missing.", "Set the client id of this resource.")
     method = settings.auth_method or (None if given == ["client_secret"] else METHOD_OF[given[0]])
-    fitting = {"client_secret_basic", "client_secret_post"} if given == ["client_secret"] else {METHOD_OF[given[0]]}
-    if method is not None and (method not in METHODS or method not in fitting):
-        fix = f"Use {' or '.join(sorted(fitting))}, or remove it."
+    fitting = SECRET_METHODS if given == ["client_secret"] else (METHOD_OF[given[0]],)
+    if method is not None and method not in fitting:
+        fix = f"Use {' or '.join(fitting)}, or remove it."
         problems.add(f"{where}.auth_method", f"{show(method)} does not fit {given[0]}.", fix)
     if settings.assertion_audience not in AUDIENCES:
         what = f"{show(settings.assertion_audience)} is not an audience of assertions."

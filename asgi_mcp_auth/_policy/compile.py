@@ -35,6 +35,7 @@ from asgi_mcp_auth._policy.rules import compile_scopes
 from asgi_mcp_auth._policy.senders import CompiledSenders, compile_dpop
 from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_transports
 from asgi_mcp_auth._policy.transmitters import CompiledTransmitter, compile_transmitters
+from asgi_mcp_auth._policy.trusted_issuer import IssuerContext
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, compile_choice, key_field
 from asgi_mcp_auth.config import Choose, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
@@ -220,13 +221,15 @@ def _compile_resource(
         listed = compile_scopes(metadata.scopes_supported, at_scopes, problems, published=True)
     trust = compile_issuer_set(
         metadata.authorization_servers,
-        url,
+        IssuerContext(
+            resource=url,
+            allow_http=context.allow_http,
+            own_scope_prefixes=(identifier.removesuffix("/") + "/", *([url.origin + "/"] if alone_on_origin else [])),
+            required=policy.baseline.needed,
+            confirmations=senders.methods,
+        ),
         f"{where}.metadata.authorization_servers",
         problems,
-        allow_http=context.allow_http,
-        prefixes=[identifier.removesuffix("/") + "/", *([url.origin + "/"] if alone_on_origin else [])],
-        required=policy.baseline.needed,
-        confirmations=senders.methods,
     )
     verifier = _verifier(config, trust, where, problems, context)
     if senders.is_bearer_refused and isinstance(verifier, CompiledChoice) and verifier.keys and verifier.keys.prefix:

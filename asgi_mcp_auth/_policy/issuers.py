@@ -9,23 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TypeGuard
 
 from asgi_mcp_auth._oauth.json_types import unchecked
-from asgi_mcp_auth._oauth.urls import Url, parse_url
+from asgi_mcp_auth._oauth.urls import parse_url
 from asgi_mcp_auth._policy.patterns import ByEnds
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
 from asgi_mcp_auth._policy.trusted_issuer import (
     MAX_ISSUER_LENGTH,
+    IssuerContext,
     TrustedIssuer,
     compile_issuer,
     compile_token_issuers,
 )
-from asgi_mcp_auth.config import (
-    AuthServerConfig,
-    IssuerResolver,
-)
+from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver
 
 __all__ = (
     "MAX_PUBLISHED",
@@ -36,12 +33,6 @@ __all__ = (
     "compile_pattern",
     "may_be_issuer",
 )
-
-
-def _by_iss(trusted: TrustedIssuer, token_issuers: Sequence[str]) -> list[TrustedIssuer]:
-    """Return one trusted issuer for each value of `iss` that its tokens may carry."""
-    values = token_issuers or [trusted.identifier]
-    return [replace(trusted, rules=replace(trusted.rules, issuer=value)) for value in values]
 
 
 LABEL = "[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -161,32 +152,14 @@ class IssuerSet:
 class _Compiler:
     """Compiler of the entries of one list of authorization servers."""
 
-    def __init__(
-        self,
-        resource: Url,
-        where: str,
-        problems: Problems,
-        *,
-        allow_http: bool,
-        prefixes: Sequence[str],
-        required: Sequence[str],
-        confirmations: frozenset[str],
-    ) -> None:
-        self.where = where
+    def __init__(self, context: IssuerContext, problems: Problems) -> None:
+        self._context = context
         self.problems = problems
         self.named: list[TrustedIssuer] = []
         self.preloaded: list[TrustedIssuer] = []
         self._known: set[str] = set()
         self.patterns: list[IssuerPattern] = []
         self.resolvers: list[IssuerResolver] = []
-        self._compile_issuer = partial(
-            compile_issuer,
-            resource=resource,
-            allow_http=allow_http,
-            own_scope_prefixes=prefixes,
-            required=required,
-            confirmations=confirmations,
-        )
 
     def add(self, server: object, place: str) -> None:
         if isinstance(server, str):
@@ -200,17 +173,23 @@ class _Compiler:
             self._add_pattern(server, place)
         elif server.tenants or "{" in str(server.issuer):
             self._add_tenants(server, place)
-        elif (issuer := self._compile_issuer(server, where=place, problems=self.problems)) is not None:
-            self._add_named(_by_iss(issuer, compile_token_issuers(server, place, self.problems)), place)
+        else:
+            self._add_unique(self.named, self._compile_named(server, place, self.problems), place)
         if isinstance(server, AuthServerConfig) and server.preload and server.issuer_pattern is None:
             fix = "Remove it: a named issuer's keys are fetched at start in any case."
             self.problems.add(f"{place}.preload", "preload= is set without issuer_pattern=.", fix)
 
-    def _add_named(self, issuers: Sequence[TrustedIssuer], place: str) -> None:
-        self._check_unique(issuers, place)
-        self.named += issuers
+    def _compile_named(self, config: AuthServerConfig, place: str, problems: Problems) -> list[TrustedIssuer]:
+        """Return one trusted issuer for each value of `iss` that the issuer's tokens may carry."""
+        trusted = compile_issuer(config, self._context, place, problems)
+        token_issuers = compile_token_issuers(config, place, problems)
+        if trusted is None:
+            return []
+        values = token_issuers or [trusted.identifier]
+        return [replace(trusted, rules=replace(trusted.rules, issuer=value)) for value in values]
 
-    def _check_unique(self, issuers: Sequence[TrustedIssuer], place: str) -> None:
+    def _add_unique(self, listed: list[TrustedIssuer], issuers: Sequence[TrustedIssuer], place: str) -> None:
+        listed += issuers
         for issuer in issuers:
             if issuer.rules.issuer in self._known:
                 what = f"Issuer {show(issuer.rules.issuer)} is listed more than once."
@@ -240,26 +219,15 @@ class _Compiler:
             self.problems.add(f"{place}.tenant_claim", what, "Set the name of the claim, 'tid' for example.")
         compile_token_issuers(config, place, self.problems)
         first = replace(config, issuer=template.replace(holes[0], tenants[0]))
-        compiled = self._compile_issuer(first, where=place, problems=self.problems)
+        compiled = compile_issuer(first, self._context, place, self.problems)
         if compiled is None:
             return
-        self._add_named(
-            [
-                replace(
-                    compiled,
-                    rules=replace(
-                        compiled.rules,
-                        issuer=template.replace(holes[0], tenant),
-                        tenant=(config.tenant_claim, tenant),
-                    ),
-                    identifier=template.replace(holes[0], tenant),
-                    config=config,
-                    template=template,
-                )
-                for tenant in tenants
-            ],
-            place,
-        )
+        issuers: list[TrustedIssuer] = []
+        for tenant in tenants:
+            issuer = template.replace(holes[0], tenant)
+            rules = replace(compiled.rules, issuer=issuer, tenant=(config.tenant_claim, tenant))
+            issuers.append(replace(compiled, rules=rules, identifier=issuer, config=config, template=template))
+        self._add_unique(self.named, issuers, place)
 
     def _add_pattern(self, config: AuthServerConfig, place: str) -> None:
         alone = ("issuer", "metadata", "metadata_url", "jwks_uri", "jwks", "tenants")
@@ -269,17 +237,17 @@ class _Compiler:
             self.problems.add(f"{place}.issuer_pattern", what, fix)
             return
         compile_token_issuers(config, place, self.problems)
-        pattern = config.issuer_pattern
-        expression = compile_pattern(pattern, f"{place}.issuer_pattern", self.problems)
+        text = str(config.issuer_pattern)
+        expression = compile_pattern(config.issuer_pattern, f"{place}.issuer_pattern", self.problems)
         if expression is None:
             return
-        example = replace(config, issuer=str(pattern).replace("*", "x"))
-        trusted = self._compile_issuer(example, where=place, problems=self.problems)
+        example = replace(config, issuer=text.replace("*", "x"))
+        trusted = compile_issuer(example, self._context, place, self.problems)
         if trusted is None:
             return
-        compiled = IssuerPattern(text=str(pattern), expression=expression, trusted=replace(trusted, config=config))
-        self.patterns.append(compiled)
-        self._add_preloaded(compiled, config, f"{place}.preload")
+        pattern = IssuerPattern(text=text, expression=expression, trusted=replace(trusted, config=config))
+        self.patterns.append(pattern)
+        self._add_preloaded(pattern, config, f"{place}.preload")
 
     def _add_preloaded(self, pattern: IssuerPattern, config: AuthServerConfig, place: str) -> None:
         issuers = list(dict.fromkeys(self.problems.strings(config.preload, place)))
@@ -287,13 +255,11 @@ class _Compiler:
             fix = "List the issuers that matter most; others are admitted on first use."
             self.problems.add(place, f"{len(issuers)} issuers are listed; the limit is {MAX_PRELOAD}.", fix)
             return
-        matching = [found for issuer in issuers if (found := pattern.match(issuer)) is not None]
-        if len(matching) < len(issuers):
-            foreign = [issuer for issuer in issuers if pattern.match(issuer) is None]
+        matching = {issuer: pattern.match(issuer) for issuer in issuers}
+        if foreign := [issuer for issuer, trusted in matching.items() if trusted is None]:
             what = f"{show(foreign)} does not match the pattern {show(pattern.text)}."
             self.problems.add(place, what, "List issuers that match it, exactly as tokens carry them in `iss`.")
-        self._check_unique(matching, place)
-        self.preloaded += matching
+        self._add_unique(self.preloaded, [trusted for trusted in matching.values() if trusted is not None], place)
 
     def resolved(self, issuer: str, config: AuthServerConfig) -> TrustedIssuer:
         """Return the compiled configuration that a resolver returned for `issuer`.
@@ -303,9 +269,7 @@ class _Compiler:
         """
         problems = Problems()
         where = f"the resolver's answer for {show(issuer)}"
-        compiled = self._compile_issuer(config, where=where, problems=problems)
-        token_issuers = compile_token_issuers(config, where, problems)
-        found = [] if compiled is None else _by_iss(compiled, token_issuers)
+        found = self._compile_named(config, where, problems)
         answer = next((trusted for trusted in found if trusted.rules.issuer == issuer), None)
         if found and answer is None:
             what = f"It names the issuer {show(' '.join(trusted.rules.issuer for trusted in found))}."
@@ -318,17 +282,7 @@ class _Compiler:
         return answer
 
 
-def compile_issuer_set(
-    servers: object,
-    resource: Url,
-    where: str,
-    problems: Problems,
-    *,
-    allow_http: bool,
-    prefixes: Sequence[str],
-    required: Sequence[str],
-    confirmations: frozenset[str] = frozenset(),
-) -> IssuerSet:
+def compile_issuer_set(servers: object, context: IssuerContext, where: str, problems: Problems) -> IssuerSet:
     """Return a list of authorization servers compiled. At least one must be named: clients find it in the metadata."""
     listed = as_list(servers)
     if not listed:
@@ -336,21 +290,20 @@ def compile_issuer_set(
         what = "The list is empty." if listed is not None else f"{show(servers)} is not a list of servers."
         problems.add(where, what, fix)
         return IssuerSet(named=(), preloaded=(), others=None)
-    compiler = _Compiler(
-        resource,
-        where,
-        problems,
-        allow_http=allow_http,
-        prefixes=prefixes,
-        required=required,
-        confirmations=confirmations,
-    )
+    compiler = _Compiler(context, problems)
     before = len(problems.found)
     for index, server in enumerate(listed):
         compiler.add(server, f"{where}[{index}]")
     if len(compiler.resolvers) > 1:
         problems.add(where, "There is more than one resolver.", "Pass one function that calls the others.")
-    trust = IssuerSet(named=tuple(compiler.named), preloaded=tuple(compiler.preloaded), others=None)
+    others = None
+    if compiler.patterns or compiler.resolvers:
+        others = OtherIssuers(
+            patterns=tuple(compiler.patterns),
+            resolver=next(iter(compiler.resolvers), None),
+            compile=compiler.resolved,
+        )
+    trust = IssuerSet(named=tuple(compiler.named), preloaded=tuple(compiler.preloaded), others=others)
     if not trust.published and len(problems.found) == before:
         fix = (
             "Name at least one issuer without publish=False: clients find it in the metadata, and cannot use a pattern."
@@ -359,11 +312,4 @@ def compile_issuer_set(
     if len(trust.published) > MAX_PUBLISHED:
         fix = "Put the ones that clients should log in at first."
         problems.warn(where, f"Only the first {MAX_PUBLISHED} of {len(trust.published)} issuers are published.", fix)
-    others = None
-    if compiler.patterns or compiler.resolvers:
-        others = OtherIssuers(
-            patterns=tuple(compiler.patterns),
-            resolver=next(iter(compiler.resolvers), None),
-            compile=compiler.resolved,
-        )
-    return replace(trust, others=others)
+    return trust

@@ -199,14 +199,10 @@ class PatternTable:
         """Yield pairs of patterns of two rules, equally specific, that some name could match both."""
         found: dict[tuple[str, str], None] = {}
         alike: dict[tuple[int, str], list[Pattern]] = {}  # those that can tie begin alike
-        for one, _ in self._patterns:
-            for two in alike.get((one.weight, one.head), ()):
-                if one.could_match_the_same(two):
-                    found[two.text, one.text] = None
-            alike.setdefault((one.weight, one.head), []).append(one)
-        for one, _ in self._patterns:
-            for length in range(len(one.head)):
+        for one in sorted((pattern for pattern, _ in self._patterns), key=lambda pattern: len(pattern.head)):
+            for length in range(len(one.head) + 1):
                 for two in alike.get((one.weight, one.head[:length]), ()):
                     if one.could_match_the_same(two):
                         found[two.text, one.text] = None
+            alike.setdefault((one.weight, one.head), []).append(one)
         yield from (pair for pair in found if pair[0] != pair[1])

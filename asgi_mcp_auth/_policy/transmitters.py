@@ -9,7 +9,7 @@ from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
 from asgi_mcp_auth._oauth.urls import Url
 from asgi_mcp_auth._policy.issuers import IssuerSet
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
-from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer, compile_issuer
+from asgi_mcp_auth._policy.trusted_issuer import IssuerContext, TrustedIssuer, compile_issuer
 from asgi_mcp_auth.config import AuthServerConfig, EventTransmitter
 
 __all__ = ("CompiledTransmitter", "compile_transmitters")
@@ -116,12 +116,9 @@ def _compile(
             algorithms=one.algorithms,
             leeway=one.leeway,
         ),
-        resource=resource,
-        where=where,
-        problems=problems,
-        allow_http=allow_http,
-        own_scope_prefixes=(),
-        required=(),
+        IssuerContext(resource=resource, allow_http=allow_http),
+        where,
+        problems,
     )
     if trusted is None:
         return None

@@ -30,6 +30,7 @@ __all__ = (
     "MAX_ISSUER_LENGTH",
     "MAX_KEYS_WITHOUT_KID",
     "WEEK",
+    "IssuerContext",
     "TrustedIssuer",
     "compile_issuer",
     "compile_token_issuers",
@@ -52,6 +53,25 @@ class TrustedIssuer:
     max_keys_without_kid: int
     template: str | None = None
     """For a tenant of a template: the template, which the metadata names as its issuer. All tenants share its keys."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerContext:
+    """What compiling an issuer needs of the resource that trusts the issuer.
+
+    Attributes:
+        resource: The resource.
+        allow_http: Whether plain http beyond loopback was dangerously allowed.
+        own_scope_prefixes: The beginnings of the scopes that name the resource.
+        required: The scopes that every request needs.
+        confirmations: The members of `cnf` that are verified.
+    """
+
+    resource: Url
+    allow_http: bool
+    own_scope_prefixes: tuple[str, ...] = ()
+    required: Sequence[str] = ()
+    confirmations: frozenset[str] = frozenset()
 
 
 def _issuer(config: AuthServerConfig, where: str, problems: Problems, *, allow_http: bool) -> str | None:
@@ -220,15 +240,7 @@ def _check_cache_settings(cache: object, where: str, problems: Problems) -> None
 
 
 def compile_issuer(
-    config: AuthServerConfig,
-    *,
-    resource: Url,
-    where: str,
-    problems: Problems,
-    allow_http: bool,
-    own_scope_prefixes: Sequence[str],
-    required: Sequence[str],
-    confirmations: frozenset[str] = frozenset(),
+    config: AuthServerConfig, context: IssuerContext, where: str, problems: Problems
 ) -> TrustedIssuer | None:
     """Return one issuer compiled; None if it has no usable identifier. Every problem is added to `problems`."""
     given = unchecked(config.metadata)
@@ -236,19 +248,19 @@ def compile_issuer(
         fix = "Give AuthorizationServerMetadata(issuer=…, …), or its from_dict(document)."
         problems.add(f"{where}.metadata", f"{show(given)} is no metadata.", fix)
         return None
-    issuer = _issuer(config, where, problems, allow_http=allow_http)
+    issuer = _issuer(config, where, problems, allow_http=context.allow_http)
     _check_choices(config, where, problems)
-    _check_locations(config, where, problems, allow_http=allow_http)
+    _check_locations(config, where, problems, allow_http=context.allow_http)
     _check_cache_settings(config.jwks_cache, f"{where}.jwks_cache", problems)
     extra = problems.strings(config.extra_audiences, f"{where}.extra_audiences")
-    prefixes = (*own_scope_prefixes, *(audience.removesuffix("/") + "/" for audience in extra))
+    prefixes = (*context.own_scope_prefixes, *(audience.removesuffix("/") + "/" for audience in extra))
     if config.profile == "no-aud":
-        _check_no_aud(config, required, prefixes, where, problems)
+        _check_no_aud(config, context.required, prefixes, where, problems)
     static_keys = _static_keys(config, where, problems)
     rules = TokenRules(
         issuer=issuer or "",
-        resource=str(resource),
-        resource_url=resource,
+        resource=str(context.resource),
+        resource_url=context.resource,
         profile=config.profile,
         algorithms=_algorithms(config, where, problems),
         leeway=_leeway(config, where, problems),
@@ -259,7 +271,7 @@ def compile_issuer(
         accept_nonce=config.accept_nonce,
         allowed_clients=frozenset(problems.strings(config.allowed_clients, f"{where}.allowed_clients")) or None,
         own_scope_prefixes=prefixes,
-        confirmations=confirmations,
+        confirmations=context.confirmations,
     )
     if issuer is None:
         return None

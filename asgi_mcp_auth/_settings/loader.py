@@ -174,7 +174,7 @@ def _construct(
         ConfigurationError: All problems of reading and of constructing.
     """
     problems = Problems()
-    reader = Reader(problems, import_object=object_of, dereference=_Dereference(folder))
+    reader = Reader(problems, import_object=object_of, dereference=functools.partial(_dereference, folder))
     fields = settings_of(known)
     if isinstance(settings, _Environment):
         arguments = _from_variables(settings, fields, reader)
@@ -232,19 +232,14 @@ def _is_consequence(problem: Problem, unreadable: set[str]) -> bool:
     )
 
 
-class _Dereference:
-    """Resolves `from_env` and `from_file`; files are relative to the folder of the configuration file."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __call__(self, kind: str, name: str) -> str:
-        if kind == "from_file":
-            return _read(self._folder / name).rstrip("\r\n")
-        text = os.environ.get(name)
-        if text is None:
-            raise UnusableError(f"The environment variable {show(name)} is not set.", f"Set {name}.")
-        return text
+def _dereference(folder: Path, kind: str, name: str) -> str:
+    """Return the text that `from_env` or `from_file` refers to; files are relative to the folder."""
+    if kind == "from_file":
+        return _read(folder / name).rstrip("\r\n")
+    text = os.environ.get(name)
+    if text is None:
+        raise UnusableError(f"The environment variable {show(name)} is not set.", f"Set {name}.")
+    return text
 
 
 def _read(file: Path) -> str:
