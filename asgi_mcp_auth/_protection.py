@@ -201,16 +201,12 @@ def _make_revocations(options: MCPAuthOptions, store: SharedStore | None) -> Rev
 class ProtectionBuilder:
     """Builds protections from configurations that share key sets, the refusal log and warnings.
 
-    Args:
+    Attributes with the names of those of `Protection` are the same objects.
+
+    Attributes:
         options: The options of `MCPAuth`, complete.
-        key_sets: The key sets.
-        refusal_log: Logs refusals.
-        hooks: Calls the user's functions, and logs their failures.
-        warnings: Logs each warning once.
-        store: The store that processes share; None if there is none.
-        local_store: The same, or a store in this process if there is none.
+        local_store: `store`, or a store in this process if there is none.
         key_limits: Limits what one DPoP key can record in that store.
-        revocations: The revocations that the process knows; None if revocation is off.
         loaded_modules: The server packages that the process has imported, which decide the defaults of `proxies`.
         observers: Called with each decision.
     """
@@ -225,7 +221,7 @@ class ProtectionBuilder:
     key_limits: KeyLimits
     revocations: Revocations | None
     loaded_modules: frozenset[str]
-    observers: tuple[Observer, ...] = ()
+    observers: tuple[Observer, ...]
 
     @classmethod
     def of(cls, options: MCPAuthOptions) -> ProtectionBuilder:

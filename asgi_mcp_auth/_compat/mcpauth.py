@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 from asgi_mcp_auth._asgi.small_apps import MetadataApp
-from asgi_mcp_auth._oauth.access_token import TokenRules, check_audience
+from asgi_mcp_auth._oauth.access_token import check_audience
+from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._policy.compile import CompiledResource
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth._protection import MakeVerifier, Protection, ProtectionBuilder
@@ -52,7 +53,7 @@ def bearer_auth_middleware(
     leeway: float,
 ) -> type[ProtectedApp]:
     """Return a middleware class for one resource; see `MCPAuth.bearer_auth_middleware`."""
-    mode: object = mode_or_verify
+    mode = unchecked(mode_or_verify)
     if mode != "jwt" and not callable(mode):
         fix = "Pass 'jwt', or a function that takes a token and returns an AuthInfo."
         what = f"{show(mode)} is neither 'jwt' nor a function."
@@ -101,6 +102,14 @@ def _custom_verifier(
         named = getattr(refusal.cause, "missing_scopes", None) or ()
         return InsufficientScope(required=tuple(dict.fromkeys((*resource.policy.baseline.named, *named))))
 
+    def accepts_audience(info: AuthInfo) -> bool:
+        audience = list(info.audience) if isinstance(info.audience, tuple) else info.audience
+        try:
+            check_audience(audience, by_issuer[info.issuer], info.scopes, info.client_id)
+        except InvalidToken:
+            return False
+        return True
+
     by_issuer = {trusted.rules.issuer: trusted.rules for trusted in resource.trust.named}
     return CallableVerifier(
         verify,
@@ -108,19 +117,7 @@ def _custom_verifier(
         translate=translated,
         issuers=frozenset(by_issuer),
         resource=resource.identifier,
-        accepts_audience=_audience_check(lambda info: by_issuer[info.issuer]),
+        accepts_audience=accepts_audience,
         clock=clock,
         expose_token=True,
     )
-
-
-def _audience_check(rules_of: Callable[[AuthInfo], TokenRules]) -> Callable[[AuthInfo], bool]:
-    def accepts(info: AuthInfo) -> bool:
-        audience = list(info.audience) if isinstance(info.audience, tuple) else info.audience
-        try:
-            check_audience(audience, rules_of(info), info.scopes, info.client_id)
-        except InvalidToken:
-            return False
-        return True
-
-    return accepts

@@ -51,13 +51,9 @@ def check_values(
 def compile_credentials(
     settings: ClientSettings, secrets: Sequence[str], where: str, problems: Problems
 ) -> ClientAuthentication | None:
-    """Return the credentials for an endpoint. No message contains a secret.
+    """Return the credentials for an endpoint: exactly one of the settings `secrets` is set.
 
-    Args:
-        settings: The settings.
-        secrets: The settings of which one contains the secret.
-        where: The name of the settings.
-        problems: Receives every problem.
+    Every problem is added to `problems`. No message contains a secret.
     """
     before = len(problems.found)
     given = [name for name in secrets if getattr(settings, name) is not None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -30,13 +30,14 @@ from asgi_mcp_auth._policy.issuers import MAX_PUBLISHED, IssuerSet, compile_issu
 from asgi_mcp_auth._policy.paths import PathRule, PathTable, canonical_path, is_canonical, parse_rule
 from asgi_mcp_auth._policy.policy import CompiledPolicy, compile_policy
 from asgi_mcp_auth._policy.problems import Problems, as_mapping, as_strings, show
-from asgi_mcp_auth._policy.routes import RouteTable
+from asgi_mcp_auth._policy.routes import Route, RouteTable
 from asgi_mcp_auth._policy.rules import compile_scopes
 from asgi_mcp_auth._policy.senders import CompiledSenders, compile_dpop
 from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_transports
 from asgi_mcp_auth._policy.transmitters import CompiledTransmitter, compile_transmitters
 from asgi_mcp_auth._policy.trusted_issuer import IssuerContext
 from asgi_mcp_auth._policy.verifiers import CompiledChoice, compile_choice, key_field
+from asgi_mcp_auth._request import FOR_MESSAGES, FOR_REQUESTS, reading_keys
 from asgi_mcp_auth.config import Choose, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
 
@@ -329,18 +330,22 @@ class CompiledConfig:
             checks_messages: For each resource, whether more than the path decides about requests for MCP paths.
             own_root_path: The path prefix that the app itself adds; see `RouteTable`.
         """
+        protected: dict[tuple[int, int | None, bool], Route] = {}
+        for index, (resource, looks_inside) in enumerate(zip(self.resources, checks_messages, strict=True)):
+            policy, header = resource.policy, key_field(resource.verifier)
+            for is_mcp in (True, False):
+                reads = FOR_MESSAGES if is_mcp and looks_inside else FOR_REQUESTS
+                baseline = Route(
+                    resource=index,
+                    requirement=policy.baseline,
+                    checks_message=is_mcp and looks_inside,
+                    reads=reads if header is None else reading_keys(reads, header),
+                )
+                protected[index, None, is_mcp] = baseline
+                for at, (rule, requirement) in enumerate(zip(policy.rules, policy.requirements, strict=True)):
+                    protected[index, at, is_mcp] = replace(baseline, requirement=requirement, template=str(rule))
         return RouteTable(
-            self.paths,
-            self.documents,
-            [
-                {None: resource.policy.baseline, **dict(enumerate(resource.policy.requirements))}
-                for resource in self.resources
-            ],
-            checks_messages,
-            templates=[[str(rule) for rule in resource.policy.rules] for resource in self.resources],
-            republishes=self.republishes,
-            own_root_path=own_root_path,
-            key_fields=[key_field(resource.verifier) for resource in self.resources],
+            self.paths, self.documents, protected, republishes=self.republishes, own_root_path=own_root_path
         )
 
 

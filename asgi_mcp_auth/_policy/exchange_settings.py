@@ -42,14 +42,7 @@ class CompiledExchange:
 def compile_exchanges(
     given: object, trusted: Sequence[TrustedIssuer], problems: Problems, *, allow_http: bool
 ) -> tuple[CompiledExchange, ...]:
-    """Return the settings compiled. Every problem is added to `problems`.
-
-    Args:
-        given: A list of `TokenExchange`.
-        trusted: The issuers that the resources name.
-        problems: Receives every problem.
-        allow_http: Whether plain http beyond loopback was dangerously allowed.
-    """
+    """Return a list of settings compiled, for the `trusted` issuers. Every problem is added to `problems`."""
     listed = as_list(given)
     if listed is None:
         problems.add("token_exchange", f"{show(given)} is not a list.", "Pass [TokenExchange(...)].")

@@ -73,11 +73,7 @@ def _rules(policy: ScopePolicy, where: str, problems: Problems) -> dict[PathRule
 def compile_policy(policy: ScopePolicy, where: str, problems: Problems, loaded: frozenset[str]) -> CompiledPolicy:
     """Check and compile a policy; anything that is a problem is left out of the result.
 
-    Args:
-        policy: What the user wrote.
-        where: The place of the policy, for problems.
-        problems: Collects problems and warnings.
-        loaded: Which of `_compat.servers.MODULES` are loaded.
+    `loaded` contains the modules of `_compat.servers.MODULES` that are loaded.
     """
     hierarchy = _hierarchy(policy, where, problems)
     default = compile_scopes(policy.default, f"{where}.default", problems, published=True)

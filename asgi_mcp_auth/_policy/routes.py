@@ -7,13 +7,13 @@ is not in the table goes through `PathTable`, whose answer is the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from asgi_mcp_auth._oauth.resource_metadata import Document
 from asgi_mcp_auth._policy.paths import PathTable
 from asgi_mcp_auth._policy.scopes import Requirement
-from asgi_mcp_auth._request import FOR_MESSAGES, FOR_REQUESTS, RequestInfo, Scope, reading_keys
+from asgi_mcp_auth._request import FOR_REQUESTS, RequestInfo, Scope
 from asgi_mcp_auth.config import ServerMetadataPaths
 from asgi_mcp_auth.errors import BadRequest, NotFound, Reason, Refusal
 
@@ -61,54 +61,31 @@ def is_well_known(path: str, root_path: str = "") -> bool:
     return path.startswith(WELL_KNOWN) or (root_path != "" and path.startswith(root_path.rstrip("/") + WELL_KNOWN))
 
 
-def _reads(key_field: str | None, *, inside: bool) -> Mapping[bytes, bytes]:
-    """Return the header fields to read; more of them if the message is checked too."""
-    read = FOR_MESSAGES if inside else FOR_REQUESTS
-    return read if key_field is None else reading_keys(read, key_field)
-
-
 class RouteTable:
     """The routes of one configuration.
 
     Args:
         paths: The path algorithm: owners, public paths, rules.
         documents: The metadata documents by raw path.
-        requirements: For each resource the requirement of its baseline (by None) and of each path rule (by index).
-        checks_messages: For each resource whether more than the path decides about MCP requests.
-        templates: For each resource its path rules as text.
+        protected: The routes of the resources by resource, path rule (None for the baseline), and whether it is MCP's.
         republishes: Whether the issuer's metadata is served at our own well-known path.
         own_root_path: The root path that the app below sets itself, without the server.
-        key_fields: For each resource the field for API keys, if there is one.
     """
 
     def __init__(
         self,
         paths: PathTable,
         documents: Mapping[bytes, Document],
-        requirements: Sequence[Mapping[int | None, Requirement]],
-        checks_messages: Sequence[bool],
+        protected: Mapping[tuple[int, int | None, bool], Route],
         *,
-        templates: Sequence[Sequence[str]],
         republishes: bool,
         own_root_path: str,
-        key_fields: Sequence[str | None],
     ) -> None:
         self._paths = paths
         self._documents = {path: Route(document=document) for path, document in documents.items()}
         if republishes:
             self._documents.setdefault(REPUBLISHED_PATH, REPUBLISHED)
-        self._protected = {
-            (index, rule, is_mcp): Route(
-                resource=index,
-                requirement=requirement,
-                template=None if rule is None else templates[index][rule],
-                checks_message=is_mcp and looks_inside,
-                reads=_reads(key_fields[index], inside=is_mcp and looks_inside),
-            )
-            for index, (of_resource, looks_inside) in enumerate(zip(requirements, checks_messages, strict=True))
-            for rule, requirement in of_resource.items()
-            for is_mcp in (True, False)
-        }
+        self._protected = protected
         self._own_root_path = own_root_path
         self._known: dict[tuple[object, ...], Route] = {}
 

@@ -93,13 +93,7 @@ def compile_dpop(
 ) -> CompiledDPoP | None:
     """Return how a resource verifies DPoP proofs; None if it does not, or with problems.
 
-    Args:
-        mode: `"off"`, `"allowed"` or `"required"`.
-        settings: The `DPoPSettings`.
-        shared_secret: The secret of the fleet, or None.
-        resource: The identifier of the resource; nonces are for one resource.
-        where: The option that names the mode.
-        problems: Every problem is added here.
+    The option `where` contains the mode. Nonces are made with the shared secret, and are for one resource.
     """
     if mode not in DPOP_MODES:
         problems.add(where, f"{show(mode)} is not a mode of DPoP.", 'Set "off", "allowed" or "required".')

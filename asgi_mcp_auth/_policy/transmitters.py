@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
 from asgi_mcp_auth._oauth.urls import Url
@@ -20,26 +20,18 @@ class CompiledTransmitter:
     """One transmitter.
 
     Attributes:
+        settings: The settings.
         trusted: The source of its keys, and its algorithms and leeway.
         audiences: The accepted `aud` of its events; empty if it sends none.
         clients: The accepted `aud` of its logout tokens; empty if it sends none.
         token_issuers: The issuers whose tokens it may revoke.
-        email_claim: The claim of tokens that subjects of format `email` are compared with.
-        authorization: The `Authorization` field of its requests; None if it sends none.
-        verification_state: The `state` of its verification events; None accepts any.
-        poll_endpoint: The URL from which its events are fetched; None if it pushes them.
-        poll_token: The bearer token for that URL.
     """
 
+    settings: EventTransmitter
     trusted: TrustedIssuer
     audiences: frozenset[str]
     clients: frozenset[str]
     token_issuers: tuple[str, ...]
-    email_claim: str | None = None
-    authorization: str | None = field(default=None, repr=False)
-    verification_state: str | None = field(default=None, repr=False)
-    poll_endpoint: str | None = None
-    poll_token: str | None = field(default=None, repr=False)
 
     @property
     def issuer(self) -> str:
@@ -50,14 +42,9 @@ class CompiledTransmitter:
 def compile_transmitters(
     given: object, trust: Sequence[IssuerSet], resource: Url | None, problems: Problems, *, allow_http: bool
 ) -> tuple[CompiledTransmitter, ...]:
-    """Return the transmitters. Every problem is added to `problems`.
+    """Return the transmitters of a list, each compiled like an issuer of `resource`.
 
-    Args:
-        given: The option.
-        trust: The issuers that the resources trust.
-        resource: A resource; a transmitter is compiled like one of its issuers.
-        problems: Every problem is added here.
-        allow_http: Whether plain http beyond loopback was dangerously allowed.
+    `trust` has the issuers of each resource. Every problem is added to `problems`.
     """
     listed = as_list(given)
     if listed is None:
@@ -123,13 +110,9 @@ def _compile(
     if trusted is None:
         return None
     return CompiledTransmitter(
+        settings=one,
         trusted=trusted,
         audiences=frozenset(audiences),
         clients=frozenset(clients),
         token_issuers=named,
-        email_claim=one.email_claim,
-        authorization=one.authorization,
-        verification_state=one.verification_state,
-        poll_endpoint=one.poll_endpoint,
-        poll_token=one.poll_token,
     )

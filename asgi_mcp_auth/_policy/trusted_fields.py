@@ -86,13 +86,7 @@ def compile_field(
 ) -> TrustedField | None:
     """Return the field compiled; None if its name cannot be used. Every problem is added to `problems`.
 
-    Args:
-        name: The name.
-        proxies: The addresses and networks of the proxies.
-        where: The option.
-        problems: Receives every problem.
-        member: The member of the option that contains the name.
-        example: A good name.
+    The option `where` has the name in `member`, and the addresses and networks in `proxies`.
     """
     name, names = unchecked(name), frozenset[bytes]()
     if not isinstance(name, str) or not is_free_field(name):

@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from enum import Enum, StrEnum
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from asgi_mcp_auth._oauth.json_types import is_list, is_object
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
@@ -180,11 +180,7 @@ class UnusableError(Exception):
         self.fix = fix
 
 
-class _Invalid:
-    """The type of `INVALID`."""
-
-
-INVALID = _Invalid()
+INVALID: Final = object()
 """The result for a value that could not be read; its problem has been reported."""
 
 

@@ -91,12 +91,12 @@ class Poller:
             DiscoveryError: The transmitter cannot be reached, or answers something else.
             JSONRefused: The answer is not unambiguous JSON.
         """
-        compiled = source.compiled
+        settings = source.compiled.settings
         headers = {"content-type": "application/json", "accept": "application/json"}
-        if compiled.poll_token is not None:
-            headers["authorization"] = f"Bearer {compiled.poll_token}"
+        if settings.poll_token is not None:
+            headers["authorization"] = f"Bearer {settings.poll_token}"
         content = json.dumps({"maxEvents": MAX_EVENTS, "returnImmediately": True, **answers}).encode()
-        url = compiled.poll_endpoint or ""
+        url = settings.poll_endpoint or ""
         body = await source.keys.post(url, _read, is_configured=True, headers=headers, content=content)
         answer = load_object(body)
         events = answer.get("sets")
@@ -105,7 +105,7 @@ class Poller:
         for token_id, token in events.items() if isinstance(events, dict) else ():
             try:
                 text = token if isinstance(token, str) else ""
-                await self._receiver.receive_polled(text.encode("utf-8", "surrogatepass"), compiled.issuer)
+                await self._receiver.receive_polled(text.encode("utf-8", "surrogatepass"), source.compiled.issuer)
                 acknowledged.append(token_id)
             except EventRefusedError as error:
                 refused[token_id] = {"err": error.code, "description": error.description}

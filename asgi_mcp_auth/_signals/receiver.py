@@ -73,7 +73,7 @@ class Receiver:
     ) -> None:
         self._sources = {one.issuer: Source(one, keys_of(one)) for one in transmitters}
         self._revocations = revocations
-        self.polled = [one for one in self._sources.values() if one.compiled.poll_endpoint is not None]
+        self.polled = [one for one in self._sources.values() if one.compiled.settings.poll_endpoint is not None]
         """The transmitters that are asked for events."""
         self._use = use
         self._clock = clock
@@ -158,10 +158,11 @@ class Receiver:
 
     async def _accept(self, event: SecurityEvent, source: CompiledTransmitter) -> None:
         """Store the effects of an event, then call the hook. The `jti` is stored last: else a retry had no effect."""
-        if event.effect == "verification" and source.verification_state is not None:
+        expected = source.settings.verification_state
+        if event.effect == "verification" and expected is not None:
             state = event.payload.get("state")
             given = state.encode("utf-8", "surrogatepass") if isinstance(state, str) else b""
-            if not hmac.compare_digest(given, source.verification_state.encode("utf-8", "surrogatepass")):
+            if not hmac.compare_digest(given, expected.encode("utf-8", "surrogatepass")):
                 raise EventRefusedError("invalid_request", "The state of the verification is not the expected one")
         watermarks = [mark for subject in event.subjects for mark in self._watermarks(event, subject, source)]
         seen = self._use.key("event", event.issuer, event.token_id)
@@ -194,15 +195,16 @@ class Receiver:
         issuers = source.token_issuers if subject.issuer is None else (subject.issuer,)
         if event.effect == "changed" and subject.kind == "subject":
             return [Watermark(Kind.CHANGED, revocation_key("sub", one, subject.value), event.at) for one in issuers]
-        if event.effect != "revoke" or (subject.kind == "email" and source.email_claim is None):
+        email_claim = source.settings.email_claim
+        if event.effect != "revoke" or (subject.kind == "email" and email_claim is None):
             return []
         # Both times have whole seconds, so a token of the same second may have been issued before the event.
         before = self._clock() + MAX_LEEWAY if subject.kind == "token" else math.floor(event.at) + 1.0
-        return [_watermark(subject.kind, one, subject.value, source.email_claim, before) for one in issuers]
+        return [_watermark(subject.kind, one, subject.value, email_claim, before) for one in issuers]
 
 
 def _check_authorization(given: bytes | None, one: CompiledTransmitter) -> None:
-    expected = one.authorization
+    expected = one.settings.authorization
     if expected is not None and not hmac.compare_digest(given or b"", expected.encode("utf-8", "surrogatepass")):
         raise EventRefusedError("authentication_failed", "The Authorization field is not the expected one")
 
