@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from asgi_mcp_auth._keys.key_cache import unfit_directory
+from asgi_mcp_auth._oauth.json_types import is_number
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
 from asgi_mcp_auth.config import Choose
 from asgi_mcp_auth.stores import LogStore, Store
@@ -72,7 +73,7 @@ def seconds(minimum: float, maximum: float) -> Check:
     """Accept a number of seconds in a range."""
 
     def check(value: object, name: str, problems: Problems) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
+        if not is_number(value) or not minimum <= value <= maximum:
             fix = f"Pass a number of seconds, {minimum:g} to {maximum:g}."
             problems.add(name, f"{show(value)} is not in {minimum:g} … {maximum:g}.", fix)
 

@@ -490,16 +490,9 @@ class Settings(MiddlewareOptions, total=False):
     ]
 
 
-class Declared(NamedTuple):
-    """One declared option: its type and the rest of its declaration."""
-
-    hint: object
-    option: Option
-
-
-def declared(options: type[object]) -> dict[str, Declared]:
+def declared(options: type[object]) -> dict[str, Option]:
     """Return the options that a `TypedDict` declares, by name."""
-    return {name: Declared(hint.__origin__, hint.__metadata__[0]) for name, hint in options.__annotations__.items()}
+    return {name: hint.__metadata__[0] for name, hint in options.__annotations__.items()}
 
 
 def check_options(options: Mapping[str, object], protected_resources: object, problems: Problems) -> MCPAuthOptions:
@@ -510,8 +503,8 @@ def check_options(options: Mapping[str, object], protected_resources: object, pr
             close = get_close_matches(name, [*known, *declared(ShorthandOptions)], 1)
             fix = f"Did you mean {close[0]}?" if close else f"Known options: {', '.join(known)}."
             problems.add(name, "Unknown option.", fix)
-    complete: dict[str, object] = {name: options.get(name, option.default) for name, (_, option) in known.items()}
-    for name, (_, option) in known.items():
+    complete: dict[str, object] = {name: options.get(name, option.default) for name, option in known.items()}
+    for name, option in known.items():
         option.check(complete[name], name, problems)
     check_together(complete, protected_resources, problems)
     return cast("MCPAuthOptions", complete)
@@ -519,4 +512,4 @@ def check_options(options: Mapping[str, object], protected_resources: object, pr
 
 def documentation(options: type[object]) -> str:
     """Return the options as the lines of an `Args:` section."""
-    return "\n".join(f"    {name}: {option.meaning}" for name, (_, option) in declared(options).items())
+    return "\n".join(f"    {name}: {option.meaning}" for name, option in declared(options).items())

@@ -16,7 +16,7 @@ from functools import partial
 from hashlib import sha256
 from typing import Any, NoReturn, cast, final
 
-from asgi_mcp_auth._oauth.json_types import is_object
+from asgi_mcp_auth._oauth.json_types import is_number, is_object
 
 __all__ = (
     "KEY_BYTES",
@@ -158,7 +158,7 @@ class RevocationKeys:
     def __init__(self, info: AuthInfo, claims: Mapping[str, object]) -> None:
         issuer, jti, sid, iat = info.issuer, claims.get("jti"), claims.get("sid"), claims.get("iat")
         self.issued_at = -math.inf
-        if isinstance(iat, (int, float)) and not isinstance(iat, bool) and -_MAX_TIME <= iat <= _MAX_TIME:
+        if is_number(iat) and -_MAX_TIME <= iat <= _MAX_TIME:
             self.issued_at = float(iat)
         self.lifetime = math.inf if info.expires_at is None else info.expires_at - self.issued_at
         self.token = revocation_key("jti", issuer, jti) if isinstance(jti, str) else None

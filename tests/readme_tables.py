@@ -94,7 +94,7 @@ def _shown(default: object) -> str:
 
 
 def _declared(options: type[Any]) -> str:
-    rows = ((f"`{name}`", _shown(option.default), option.meaning) for name, (_, option) in declared(options).items())
+    rows = ((f"`{name}`", _shown(option.default), option.meaning) for name, option in declared(options).items())
     return _table(("option", "default", "meaning"), rows)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
-__all__ = ("JSONObject", "JSONValue", "is_list", "is_mapping", "is_object", "is_sequence", "unchecked")
+__all__ = ("JSONObject", "JSONValue", "is_list", "is_mapping", "is_number", "is_object", "is_sequence", "unchecked")
 
 JSONValue: TypeAlias = "dict[str, JSONValue] | list[JSONValue] | str | float | bool | None"
 JSONObject: TypeAlias = dict[str, JSONValue]
@@ -32,6 +32,11 @@ def is_sequence(value: object) -> TypeIs[Sequence[object]]:
 def is_mapping(value: object) -> TypeIs[Mapping[object, object]]:
     """Return whether `value` is a mapping."""
     return isinstance(value, Mapping)
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return whether `value` is a number; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def unchecked(value: object) -> object:

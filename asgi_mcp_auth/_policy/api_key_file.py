@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from asgi_mcp_auth._oauth.grammar import is_scope
-from asgi_mcp_auth._oauth.json_types import is_list
+from asgi_mcp_auth._oauth.json_types import is_list, is_number
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 
 __all__ = (
@@ -118,7 +118,7 @@ def _are_scopes(value: object) -> bool:
 
 
 def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return is_number(value) and math.isfinite(value)
 
 
 def parse_lines(data: bytes) -> Iterator[tuple[int, ApiKeyRecord]]:

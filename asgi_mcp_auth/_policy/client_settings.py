@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, get_args
 
 from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
+from asgi_mcp_auth._oauth.json_types import is_number
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
 from asgi_mcp_auth._policy.problems import Problems, show
 from asgi_mcp_auth.config import AssertionAudience, Introspection, IntrospectionMethod, TokenExchange
@@ -39,8 +40,7 @@ def check_values(
     """Add a problem for each number that is not in its range, and for each flag that is not a bool."""
     for name, (least, most) in ranges.items():
         value: object = getattr(settings, name)
-        kinds = (int,) if name in COUNTS else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+        if not is_number(value) or (name in COUNTS and not isinstance(value, int)) or not least <= value <= most:
             what = f"{show(value)} is not in {least:g} … {most:g}."
             problems.add(f"{where}.{name}", what, "Set a number in this range.")
     for name in flags:

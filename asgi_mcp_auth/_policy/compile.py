@@ -157,10 +157,9 @@ def _check_members(metadata: ResourceServerMetadata, where: str, problems: Probl
 
 def _check_text(value: object, where: str, problems: Problems) -> None:
     """Add a problem unless the value is a text, or texts by language tag with a default (RFC 9728 section 2.1)."""
-    texts = as_mapping({"": value} if value is None or isinstance(value, str) else value)
-    tags = [tag for tag in texts or () if tag]
-    typed = texts is not None and all(text is None or isinstance(text, str) for text in texts.values())
-    if texts is None or not typed or texts.get("") == "" or "" not in texts or not all(map(is_language_tag, tags)):
+    texts = as_mapping({"": value} if value is None or isinstance(value, str) else value) or {}
+    is_text = all(text is None or isinstance(text, str) for text in texts.values())
+    if not is_text or texts.get("", "") == "" or not all(is_language_tag(tag) for tag in texts if tag):
         fix = "Pass a string, or a mapping with the default under '' and each translation under its BCP 47 tag."
         problems.add(where, f"{show(value)} is neither a text nor texts by language tag.", fix)
 

@@ -12,7 +12,7 @@ from asgi_mcp_auth._oauth.token_exchange import Destinations, Grant
 from asgi_mcp_auth._oauth.urls import Url, parse_url
 from asgi_mcp_auth._policy.client_settings import ENDPOINT_RANGES, check_values, compile_credentials
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
-from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer
+from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer, check_url
 from asgi_mcp_auth.config import TokenExchange
 
 __all__ = ("CompiledExchange", "compile_destinations", "compile_exchanges")
@@ -71,8 +71,7 @@ def _compile(
     if settings.grant not in GRANTS:
         fix = f"Choose from {', '.join(GRANTS)}."
         problems.add(f"{where}.grant", f"{show(settings.grant)} is not a grant.", fix)
-    if settings.endpoint is not None and (why := insecure_url(settings.endpoint, allow_http=allow_http)) is not None:
-        problems.add(f"{where}.endpoint", f"{show(settings.endpoint)} {why}.", ALLOW_HTTP)
+    check_url(settings.endpoint, f"{where}.endpoint", problems, allow_http=allow_http)
     authentication = compile_credentials(settings, SECRETS, where, problems)
     identifiers = list(dict.fromkeys(issuer.identifier for issuer in trusted))
     identifier = settings.issuer

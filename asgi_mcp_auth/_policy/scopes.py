@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from asgi_mcp_auth._oauth.json_types import is_number
+
 __all__ = ("Requirement", "ScopeHierarchy", "StepUpRequirement")
 
 
@@ -27,10 +29,8 @@ class StepUpRequirement(NamedTuple):
         if self.max_age is None:
             return True
         authenticated = claims.get("auth_time")
-        if isinstance(authenticated, bool) or not isinstance(authenticated, (int, float)):
-            return False
         # Comparisons only: an integer claim may be too large for arithmetic with a float.
-        return now - leeway - self.max_age <= authenticated <= now + leeway
+        return is_number(authenticated) and now - leeway - self.max_age <= authenticated <= now + leeway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import Final
 from asgi_mcp_auth._oauth.challenge import BEARER, CredentialScheme
 from asgi_mcp_auth._oauth.confirmation import CERTIFICATE, DPOP_KEY
 from asgi_mcp_auth._oauth.dpop_proof import ProofSettings
+from asgi_mcp_auth._oauth.json_types import is_number
 from asgi_mcp_auth._oauth.jws import ALGORITHMS
 from asgi_mcp_auth._policy.client_certificates import CertificateSource
 from asgi_mcp_auth._policy.problems import Problems, show
@@ -132,7 +133,7 @@ def _algorithms(settings: DPoPSettings, problems: Problems) -> tuple[str, ...]:
 
 
 def _window(window: object, problems: Problems) -> float:
-    if isinstance(window, bool) or not isinstance(window, (int, float)) or not 1 <= window <= MAX_WINDOW:
+    if not is_number(window) or not 1 <= window <= MAX_WINDOW:
         fix = f"Set a number of seconds from 1 to {MAX_WINDOW:g}."
         problems.add("dpop_settings.window", f"{show(window)} is not a window for iat.", fix)
         return MAX_WINDOW

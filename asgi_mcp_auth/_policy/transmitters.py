@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
 from asgi_mcp_auth._oauth.urls import Url
 from asgi_mcp_auth._policy.issuers import IssuerSet
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
-from asgi_mcp_auth._policy.trusted_issuer import IssuerContext, TrustedIssuer, compile_issuer
+from asgi_mcp_auth._policy.trusted_issuer import IssuerContext, TrustedIssuer, check_url, compile_issuer
 from asgi_mcp_auth.config import AuthServerConfig, EventTransmitter
 
 __all__ = ("CompiledTransmitter", "compile_transmitters")
@@ -90,8 +89,7 @@ def _compile(
         value: object = getattr(one, name)
         if value is not None and (not isinstance(value, str) or not value):
             problems.add(f"{where}.{name}", "The value is not a non-empty string.", "Set a string, or remove it.")
-    if one.poll_endpoint is not None and (why := insecure_url(one.poll_endpoint, allow_http=allow_http)) is not None:
-        problems.add(f"{where}.poll_endpoint", f"{show(one.poll_endpoint)} {why}.", ALLOW_HTTP)
+    check_url(one.poll_endpoint, f"{where}.poll_endpoint", problems, allow_http=allow_http)
     if one.poll_token is not None and one.poll_endpoint is None:
         problems.add(f"{where}.poll_token", "It has no effect without poll_endpoint.", "Set poll_endpoint.")
     trusted = compile_issuer(

@@ -8,7 +8,7 @@ from typing import get_args
 
 from asgi_mcp_auth._oauth import ml_dsa
 from asgi_mcp_auth._oauth.access_token import ScopeClaim, TokenRules, scope_claim
-from asgi_mcp_auth._oauth.json_types import unchecked
+from asgi_mcp_auth._oauth.json_types import is_number, unchecked
 from asgi_mcp_auth._oauth.jwk_set import KeySet, parse_key_set
 from asgi_mcp_auth._oauth.jws import VERIFIABLE
 from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url, validate_server_config
@@ -32,6 +32,7 @@ __all__ = (
     "WEEK",
     "IssuerContext",
     "TrustedIssuer",
+    "check_url",
     "compile_issuer",
     "compile_token_issuers",
 )
@@ -115,7 +116,7 @@ def _algorithms(config: AuthServerConfig, where: str, problems: Problems) -> fro
 
 def _leeway(config: AuthServerConfig, where: str, problems: Problems) -> float:
     leeway = unchecked(config.leeway)
-    if isinstance(leeway, bool) or not isinstance(leeway, (int, float)) or not 0 <= leeway <= MAX_LEEWAY:
+    if not is_number(leeway) or not 0 <= leeway <= MAX_LEEWAY:
         problems.add(f"{where}.leeway", f"{show(leeway)} is not in 0 … {MAX_LEEWAY:.0f}.", "Give seconds.")
         return 0.0
     return float(leeway)
@@ -183,13 +184,18 @@ def _check_choices(config: AuthServerConfig, where: str, problems: Problems) -> 
         problems.add(f"{where}.max_keys_without_kid", f"{show(config.max_keys_without_kid)} is out of range.", fix)
 
 
+def check_url(url: str | None, where: str, problems: Problems, *, allow_http: bool) -> None:
+    """Add a problem for a URL that is neither https nor http on loopback, unless plain http is allowed."""
+    if url is not None and (why := insecure_url(url, allow_http=allow_http)) is not None:
+        problems.add(where, f"{show(url)} {why}.", ALLOW_HTTP)
+
+
 def _check_locations(config: AuthServerConfig, where: str, problems: Problems, *, allow_http: bool) -> None:
     locations = {"metadata_url": config.metadata_url, "jwks_uri": config.jwks_uri}
     if config.metadata is not None:
         locations["metadata.jwks_uri"] = config.metadata.jwks_uri
     for name, location in locations.items():
-        if location is not None and (why := insecure_url(location, allow_http=allow_http)) is not None:
-            problems.add(f"{where}.{name}", f"{show(location)} {why}.", ALLOW_HTTP)
+        check_url(location, f"{where}.{name}", problems, allow_http=allow_http)
     if config.metadata is not None and config.metadata.ignored_members:
         names = show(config.metadata.ignored_members)
         problems.warn(f"{where}.metadata", f"Ignored members, of a wrong type or not valid JSON: {names}.", "Fix them.")
@@ -231,7 +237,7 @@ def _check_cache_settings(cache: object, where: str, problems: Problems) -> None
     before = len(problems.found)
     for field in fields(cache):
         seconds, least = getattr(cache, field.name), MIN_SECONDS.get(field.name, 10.0)
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not least <= seconds <= WEEK:
+        if not is_number(seconds) or not least <= seconds <= WEEK:
             what = f"{show(seconds)} is not a number of seconds from {least:.0f} to {WEEK:.0f}."
             problems.add(f"{where}.{field.name}", what, "Set a number in this range.")
     if len(problems.found) == before and not cache.min_lifetime <= cache.lifetime <= cache.max_lifetime:

@@ -9,11 +9,10 @@ from typing import Any
 from asgi_mcp_auth._oauth.client_authentication import ClientAuthentication
 from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._oauth.origin import is_free_field
-from asgi_mcp_auth._oauth.server_metadata import ALLOW_HTTP, insecure_url
 from asgi_mcp_auth._policy.client_settings import ENDPOINT_RANGES, check_values, compile_credentials
 from asgi_mcp_auth._policy.issuers import IssuerSet
 from asgi_mcp_auth._policy.problems import Problems, show
-from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer
+from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer, check_url
 from asgi_mcp_auth.config import ApiKeys, Choose, Introspection
 from asgi_mcp_auth.stores import Store
 
@@ -21,11 +20,7 @@ __all__ = ("CompiledChoice", "CompiledIntrospection", "compile_choice", "key_fie
 
 MIN_PEPPER = 16
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{3,32}")
-RANGES: dict[str, tuple[float, float]] = {
-    "ttl": (0.0, 300.0),
-    "inactive_ttl": (0.0, 60.0),
-    **ENDPOINT_RANGES,
-}
+RANGES = {"ttl": (0.0, 300.0), "inactive_ttl": (0.0, 60.0), **ENDPOINT_RANGES}
 FLAGS = ("signed", "issuer_checks_audience", "always", "shared_cache")
 SECRETS = ("client_secret", "private_key", "bearer_token")
 
@@ -117,8 +112,7 @@ def _introspection(
     settings: Introspection, trust: IssuerSet, where: str, problems: Problems, *, allow_http: bool
 ) -> CompiledIntrospection | None:
     check_values(settings, RANGES, FLAGS, where, problems)
-    if settings.endpoint is not None and (why := insecure_url(settings.endpoint, allow_http=allow_http)) is not None:
-        problems.add(f"{where}.endpoint", f"{show(settings.endpoint)} {why}.", ALLOW_HTTP)
+    check_url(settings.endpoint, f"{where}.endpoint", problems, allow_http=allow_http)
     authentication = compile_credentials(settings, SECRETS, where, problems)
     trusted = _issuer(settings, trust, where, problems)
     if trusted is None or authentication is None:

@@ -16,7 +16,7 @@ from difflib import get_close_matches
 from enum import Enum, StrEnum
 from typing import Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from asgi_mcp_auth._oauth.json_types import is_list, is_object
+from asgi_mcp_auth._oauth.json_types import is_list, is_number, is_object
 from asgi_mcp_auth._oauth.strict_json import JSONRefused, load_object
 from asgi_mcp_auth._policy.problems import Problems, Referenced, as_list, as_mapping, show
 from asgi_mcp_auth.errors import InvalidServerMetadata
@@ -331,7 +331,6 @@ def suggest(key: str, known: Iterable[str]) -> str:
 
 def _fits(value: object, shape: Shape) -> bool:
     """Return whether a value has the form of a shape; values inside it are not checked."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     match shape.kind:
         case Kind.ANY:
             return True
@@ -340,9 +339,9 @@ def _fits(value: object, shape: Shape) -> bool:
         case Kind.BOOLEAN:
             return isinstance(value, bool)
         case Kind.INTEGER:
-            return is_number and isinstance(value, int)
+            return is_number(value) and isinstance(value, int)
         case Kind.NUMBER:
-            return is_number
+            return is_number(value)
         case Kind.STRING | Kind.CHOICE:
             return isinstance(value, str)
         case Kind.LIST:
@@ -352,8 +351,7 @@ def _fits(value: object, shape: Shape) -> bool:
         case Kind.RECORD | Kind.DOCUMENT:
             return isinstance(value, shape.of) or as_mapping(value) is not None
         case Kind.OBJECT:  # an import string, or in Python the object itself
-            plain = value is None or is_number or isinstance(value, bool)
-            return not plain and as_list(value) is None and as_mapping(value) is None
+            return not isinstance(value, int | float | None) and as_list(value) is None and as_mapping(value) is None
 
 
 def _lists_text(shapes: Iterable[Shape]) -> bool:
