@@ -13,7 +13,7 @@ from pathlib import Path
 from asgi_mcp_auth._keys.key_cache import unfit_directory
 from asgi_mcp_auth._oauth.json_types import is_number
 from asgi_mcp_auth._policy.problems import Problems, as_list, show
-from asgi_mcp_auth.config import Choose
+from asgi_mcp_auth._policy.verifiers import check_verifier
 from asgi_mcp_auth.stores import LogStore, Store
 
 __all__ = (
@@ -99,9 +99,8 @@ def a_revocation_hook(value: object, name: str, problems: Problems) -> None:
 
 def a_verifier(value: object, name: str, problems: Problems) -> None:
     """Accept a `Choose`, a verifier, or None."""
-    if value is not None and not isinstance(value, Choose) and not callable(getattr(value, "verify", None)):
-        fix = "Pass Choose(...), or an object with an async method verify(credential, request)."
-        problems.add(name, f"{show(value)} is not a verifier.", fix)
+    if value is not None:
+        check_verifier(value, name, problems)
 
 
 def a_store(value: object, name: str, problems: Problems) -> None:

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from asgi_mcp_auth.authorization import Operation
 from asgi_mcp_auth.context import NO_ACTORS, ActorChain, AuthInfo
-from asgi_mcp_auth.errors import NoCredential, Reason, Refusal, Unavailable, printable
+from asgi_mcp_auth.errors import DETAILS, NoCredential, Reason, Refusal, Unavailable, printable
 
 __all__ = (
     "Decision",
@@ -56,7 +56,7 @@ logger = logging.getLogger("asgi_mcp_auth.decisions")
 
 
 # Every record has these attributes, so that a formatter may use them.
-UNKNOWN = dict.fromkeys(("issuer", "kid", "alg", "client_id", "operation", "expected", "found"))
+UNKNOWN = dict.fromkeys(DETAILS)
 
 Outcome = Literal["allowed", "refused", "public", "metadata", "preflight", "expired"]
 

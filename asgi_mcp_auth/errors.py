@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 __all__ = (
     "AuthServerExceptionCode",
@@ -239,6 +239,10 @@ class InvalidServerMetadata(DiscoveryError, ConfigurationError):  # noqa: N818 -
         self.problems = (Problem("metadata", message, ""),)
 
 
+DETAILS: Final = ("issuer", "kid", "alg", "client_id", "operation", "expected", "found")
+"""The attributes of a `Refusal` that `Refusal.details` returns."""
+
+
 class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not raised
     r"""The answer to one rejected request. Each subclass sets the status, the wire code and the description.
 
@@ -304,8 +308,7 @@ class Refusal(MCPAuthError):  # noqa: N818 - an answer, often returned and not r
 
     def details(self) -> Mapping[str, str]:
         """Return issuer, kid, alg, client id, operation, expected and found for the operator, escaped and cut."""
-        names = ("issuer", "kid", "alg", "client_id", "operation", "expected", "found")
-        pairs = ((name, getattr(self, name)) for name in names)
+        pairs = ((name, getattr(self, name)) for name in DETAILS)
         return {name: printable(value, self.max_detail) for name, value in pairs if value is not None}
 
 

@@ -36,7 +36,7 @@ from asgi_mcp_auth._policy.senders import CompiledSenders, compile_dpop
 from asgi_mcp_auth._policy.token_transports import TokenTransports, compile_transports
 from asgi_mcp_auth._policy.transmitters import CompiledTransmitter, compile_transmitters
 from asgi_mcp_auth._policy.trusted_issuer import IssuerContext
-from asgi_mcp_auth._policy.verifiers import CompiledChoice, compile_choice, key_field
+from asgi_mcp_auth._policy.verifiers import CompiledChoice, check_verifier, compile_choice, key_field
 from asgi_mcp_auth._request import FOR_MESSAGES, FOR_REQUESTS, reading_keys
 from asgi_mcp_auth.config import Choose, ResourceServerConfig, ResourceServerMetadata
 from asgi_mcp_auth.errors import BadRequest
@@ -297,9 +297,8 @@ def _verifier(
         verifier, at = context.options["verifier"], "verifier"
     if isinstance(verifier, Choose):
         return compile_choice(verifier, trust, at, problems, allow_http=context.allow_http)
-    if config.verifier is not None and not callable(getattr(verifier, "verify", None)):
-        fix = "Pass Choose(...), or an object with an async method verify(credential, request)."
-        problems.add(at, f"{show(verifier)} is not a verifier.", fix)
+    if config.verifier is not None:
+        check_verifier(verifier, at, problems)
     return verifier
 
 

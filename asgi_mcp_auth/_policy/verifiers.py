@@ -16,7 +16,7 @@ from asgi_mcp_auth._policy.trusted_issuer import TrustedIssuer, check_url
 from asgi_mcp_auth.config import ApiKeys, Choose, Introspection
 from asgi_mcp_auth.stores import Store
 
-__all__ = ("CompiledChoice", "CompiledIntrospection", "compile_choice", "key_field")
+__all__ = ("CompiledChoice", "CompiledIntrospection", "check_verifier", "compile_choice", "key_field")
 
 MIN_PEPPER = 16
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{3,32}")
@@ -102,6 +102,13 @@ def _check_keys(keys: object, where: str, problems: Problems) -> None:
     if pepper is not None and not (isinstance(pepper, str) and len(pepper) >= MIN_PEPPER):
         fix = f"Set at least {MIN_PEPPER} random characters."
         problems.add(f"{where}.pepper", f"The value is not a text of {MIN_PEPPER} characters or more.", fix)
+
+
+def check_verifier(value: object, where: str, problems: Problems) -> None:
+    """Add a problem for a value that is neither a `Choose` nor a verifier."""
+    if not isinstance(value, Choose) and not _is_verifier(value):
+        fix = "Pass Choose(...), or an object with an async method verify(credential, request)."
+        problems.add(where, f"{show(value)} is not a verifier.", fix)
 
 
 def _is_verifier(value: object) -> bool:
