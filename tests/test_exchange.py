@@ -754,6 +754,32 @@ async def test_after_the_start_of_the_response_the_exception_passes_through(host
 
 
 @pytest.mark.requirement("TX-7")
+@pytest.mark.parametrize(
+    ("received", "denial", "sent"),
+    [
+        pytest.param(["connect"], True, ["http.response.start", "http.response.body"], id="after its connect message"),
+        pytest.param([], True, ["http.response.start", "http.response.body"], id="before its connect message"),
+        pytest.param(["connect"], False, ["close"], id="a server that can only close"),
+        pytest.param(["connect", "disconnect"], True, [], id="the client has left"),
+    ],
+)
+async def test_a_failure_in_a_handshake_is_answered(
+    host: Host, issuer: Issuer, received: list[str], denial: bool, sent: list[str]
+) -> None:
+    issuer.answer(TOKEN, {"error": "invalid_grant"}, status=400)
+
+    async def connect(_: Any, receive: Any, __: Any) -> None:
+        for name in received:
+            assert (await receive())["type"] == f"websocket.{name}"
+        await exchange_orders(host.auth)
+
+    guarded = MCPAuthMiddleware(connect, auth=host.auth)
+    handshake = await websocket(guarded, headers=bearer(token(issuer)), denial=denial)
+    assert [message["type"] for message in handshake.sent] == [f"websocket.{name}" for name in sent]
+    assert handshake.denial is None or (handshake.denial.status, handshake.denial.challenge) == (401, cht())
+
+
+@pytest.mark.requirement("TX-7")
 async def test_a_demand_for_consent_carries_its_data(host: Host, issuer: Issuer) -> None:
     claims = '{"access_token":{"acrs":{"essential":true,"value":"c1"}}}'
     content = {"error": "interaction_required", "suberror": "basic_action", "claims": claims}

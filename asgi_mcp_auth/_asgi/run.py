@@ -164,6 +164,25 @@ class _Watched:
         return sent
 
 
+class _Received:
+    """The `receive` of a websocket, which keeps the last message."""
+
+    __slots__ = ("_last", "_receive")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._last: Message | None = None
+
+    async def __call__(self) -> Message:
+        """Return the next message."""
+        self._last = await self._receive()
+        return self._last
+
+    async def again(self) -> Message:
+        """Return the last message once more; wait for the first one if there was none."""
+        return await self() if self._last is None else self._last
+
+
 async def run_exchanging(  # noqa: PLR0917 - the arguments of `run_app`, and two more
     exchanger: Exchanger,
     answer: Callable[[Refusal, Verified, Cors | None, RequestInfo, Receive, Send], Awaitable[None]],
@@ -180,7 +199,10 @@ async def run_exchanging(  # noqa: PLR0917 - the arguments of `run_app`, and two
 
     An `ExchangeError` that the app lets pass before it responds is answered, unless only the app can decide about it.
     """
-    watched = _Watched(send)
+    watched, again = _Watched(send), receive
+    if request.is_websocket:  # the app may have received the handshake that is to be answered
+        received = _Received(receive)
+        receive, again = received, received.again
     entered = exchanger.enter(verified.auth_info, request, verified.valid_until)
     try:
         await run_app(context, verified, cors, request, receive, watched, changes, on_expiry)
@@ -192,7 +214,7 @@ async def run_exchanging(  # noqa: PLR0917 - the arguments of `run_app`, and two
         return
     finally:
         exchanger.leave(entered)
-    await answer(refusal, verified, cors, request, receive, send)
+    await answer(refusal, verified, cors, request, again, send)
 
 
 async def run_public(  # noqa: PLR0917 - the three arguments of ASGI and our own
