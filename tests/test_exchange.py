@@ -1082,6 +1082,7 @@ async def test_an_api_that_refuses_every_token_causes_no_flood_of_exchanges(
 
 
 @pytest.mark.requirement("TX-6")
+@pytest.mark.parametrize("exchanged", [0, 1], ids=["the first token", "after a cached token, which has ended"])
 @pytest.mark.parametrize(
     "answer",
     [
@@ -1089,7 +1090,13 @@ async def test_an_api_that_refuses_every_token_causes_no_flood_of_exchanges(
         pytest.param({"expires_in": 20}, id="with an end that is too near"),
     ],
 )
-async def test_a_token_that_is_not_cached_is_not_exchanged_twice(host: Host, issuer: Issuer, answer: Any) -> None:
+async def test_a_token_that_is_not_cached_is_not_exchanged_twice(
+    host: Host, issuer: Issuer, clock: Clock, answer: Any, exchanged: int
+) -> None:
+    raw = token(issuer, exp=int(clock.now) + 900)
+    for _ in range(exchanged):
+        await host.reason(lambda auth: auth.exchange(audience=API), raw)
+        clock.now += 300
     good = {
         "access_token": "short",
         "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
@@ -1100,8 +1107,8 @@ async def test_a_token_that_is_not_cached_is_not_exchanged_twice(host: Host, iss
     api.refuses_all = True
     auth = host.auth.exchange_auth(audience=API, allow=[API])
     async with UpstreamAPI(API, issuer).client(auth, {API: api}) as client:
-        status = await host.get(handler=lambda _: status_of(client.get(API)))
-    assert (status.json(), len(api.seen), host.calls) == (401, 1, 1)
+        status = await host.get(raw, lambda _: status_of(client.get(API)))
+    assert (status.json(), len(api.seen), host.calls) == (401, 1, 1 + exchanged)
 
 
 async def status_of(response: Awaitable[httpx.Response]) -> int:

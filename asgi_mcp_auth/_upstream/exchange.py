@@ -98,6 +98,10 @@ class _Cached(NamedTuple):
     until: float
     subject: bytes
 
+    def is_usable(self, now: float) -> bool:
+        """Return whether the token is used."""
+        return self.since <= now < self.until
+
 
 class _Upstream:
     """The token endpoint of one issuer, the settings for it, and counts of its answers."""
@@ -257,9 +261,10 @@ class Exchanger:
         cached = upstream.cache.get(key)
         if cached is None:  # tokens that are not cached are new
             return False
-        if cached.token != token:  # renewed in the meantime
-            return True
-        if 0 <= self._clock() - cached.since < MIN_SECONDS_TO_RENEWAL:
+        now = self._clock()
+        if cached.token != token:  # renewed in the meantime, or the token is not cached and follows one that has ended
+            return cached.is_usable(now)
+        if 0 <= now - cached.since < MIN_SECONDS_TO_RENEWAL:
             return False
         upstream.cache.put(key, cached._replace(until=-math.inf))
         return True
@@ -271,7 +276,7 @@ class Exchanger:
             return Failure(ExchangeReason.SUBJECT_REFUSED, "The caller's token has expired.")
         key = request.key(info.issuer, upstream.client_id, subject.digest(token))
         cached = upstream.cache.get(key)
-        if cached is not None and cached.since <= now < cached.until:
+        if cached is not None and cached.is_usable(now):
             upstream.cached += 1
             return cached.token
         if token is None:
