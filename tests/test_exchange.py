@@ -1060,6 +1060,23 @@ async def test_a_token_that_the_api_refuses_is_exchanged_anew(  # noqa: PLR0917 
 
 
 @pytest.mark.requirement("TX-6")
+async def test_a_token_that_no_api_has_seen_is_not_exchanged_anew(host: Host, issuer: Issuer, clock: Clock) -> None:
+    """httpx removes the token from a request that is redirected to another origin, here an allowed one."""
+    other, raw = "https://other.example.com", token(issuer, exp=int(clock.now) + 900)
+    apps = {API: RedirectResponse(other), other: JSONResponse("", 401)}
+    auth = host.auth.exchange_auth(audience=API, allow=[API, other])
+    async with UpstreamAPI(API, issuer).client(auth, apps) as client:
+
+        async def call_api(_: MCPAuth) -> Any:
+            for _n in range(3):
+                assert (await client.get(API, follow_redirects=True)).status_code == 401
+                clock.now += 20
+
+        await host.get(raw, call_api)
+    assert host.calls == 1
+
+
+@pytest.mark.requirement("TX-6")
 async def test_an_api_that_refuses_every_token_causes_no_flood_of_exchanges(
     host: Host, issuer: Issuer, clock: Clock
 ) -> None:

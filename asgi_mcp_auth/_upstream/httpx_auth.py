@@ -58,7 +58,9 @@ class ExchangeAuth(httpx.Auth):
         token = await self._exchanger.exchange(self._request, caller)
         response = yield _authorized(request, token)
         self._check_visited(response)
-        if response.status_code != UNAUTHORIZED or not self._exchanger.refuse(self._request, token, caller):
+        if response.status_code != UNAUTHORIZED or "authorization" not in response.request.headers:
+            return
+        if not self._exchanger.refuse(self._request, token, caller):
             return
         if isinstance(request.stream, httpx.ByteStream) and not response.history:
             renewed = await self._exchanger.exchange(self._request, caller)
