@@ -8,7 +8,7 @@ resolves nothing.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Annotated, Literal, NamedTuple, TypedDict, cast
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, cast
 
 from asgi_mcp_auth._keys.http import ClientFactory
 from asgi_mcp_auth._option_checks import (
@@ -29,7 +29,6 @@ from asgi_mcp_auth._option_checks import (
     seconds,
     telemetry_that_is_installed,
 )
-from asgi_mcp_auth._policy.compile import MetadataSigner
 from asgi_mcp_auth._policy.problems import Problems
 from asgi_mcp_auth._signals.receiver import OnSecurityEvent
 from asgi_mcp_auth._verify.hooks import Authorize
@@ -61,6 +60,9 @@ __all__ = (
     "declared",
     "documentation",
 )
+
+
+MetadataSigner = Callable[[dict[str, Any]], str]
 
 
 class Option(NamedTuple):

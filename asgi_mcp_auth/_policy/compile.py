@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 from asgi_mcp_auth._oauth.origin import HostCheck, OriginCheck, is_field_name, normal_origin, parse_authority
@@ -44,7 +44,6 @@ from asgi_mcp_auth.errors import BadRequest
 __all__ = (
     "CompiledConfig",
     "CompiledResource",
-    "MetadataSigner",
     "compile_config",
 )
 
@@ -59,9 +58,6 @@ STRING_LISTS = (
     "authorization_details_types_supported",
     "dpop_signing_alg_values_supported",
 )
-
-
-MetadataSigner = Callable[[dict[str, Any]], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -302,7 +298,6 @@ def _verifier(
     return verifier
 
 
-WELL_KNOWN = "/.well-known/"
 PLACEHOLDER = Url("https", "invalid", None, "", None, None)
 
 

@@ -47,20 +47,20 @@ def compile_exchanges(
     if listed is None:
         problems.add("token_exchange", f"{show(given)} is not a list.", "Pass [TokenExchange(...)].")
     compiled: list[CompiledExchange] = []
+    seen: set[str] = set()
     for index, settings in enumerate(listed or ()):
         where = f"token_exchange[{index}]"
         if not isinstance(settings, TokenExchange):
             problems.add(where, f"{show(settings)} is not a TokenExchange.", "Pass TokenExchange(client_id=...).")
             continue
         one = _compile(settings, trusted, where, problems, allow_http=allow_http)
-        if one is not None:
-            compiled.append(one)
-    seen: set[str] = set()
-    for one in compiled:
+        if one is None:
+            continue
         if seen & one.accepted:
             what = f"Tokens of {show(one.trusted.identifier)} have two settings."
             problems.add("token_exchange", what, "Keep one TokenExchange for each issuer.")
         seen |= one.accepted
+        compiled.append(one)
     return tuple(compiled)
 
 

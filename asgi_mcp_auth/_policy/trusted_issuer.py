@@ -51,7 +51,6 @@ class TrustedIssuer:
     """The issuer identifier, which metadata documents and clients name; with `token_issuers` tokens carry another."""
     config: AuthServerConfig
     static_keys: KeySet | None
-    max_keys_without_kid: int
     template: str | None = None
     """For a tenant of a template: the template, which the metadata names as its issuer. All tenants share its keys."""
 
@@ -191,18 +190,19 @@ def check_url(url: str | None, where: str, problems: Problems, *, allow_http: bo
 
 
 def _check_locations(config: AuthServerConfig, where: str, problems: Problems, *, allow_http: bool) -> None:
-    locations = {"metadata_url": config.metadata_url, "jwks_uri": config.jwks_uri}
-    if config.metadata is not None:
-        locations["metadata.jwks_uri"] = config.metadata.jwks_uri
-    for name, location in locations.items():
-        check_url(location, f"{where}.{name}", problems, allow_http=allow_http)
-    if config.metadata is not None and config.metadata.ignored_members:
-        names = show(config.metadata.ignored_members)
+    check_url(config.metadata_url, f"{where}.metadata_url", problems, allow_http=allow_http)
+    check_url(config.jwks_uri, f"{where}.jwks_uri", problems, allow_http=allow_http)
+    metadata = config.metadata
+    if metadata is None:
+        return
+    check_url(metadata.jwks_uri, f"{where}.metadata.jwks_uri", problems, allow_http=allow_http)
+    if metadata.ignored_members:
+        names = show(metadata.ignored_members)
         problems.warn(f"{where}.metadata", f"Ignored members, of a wrong type or not valid JSON: {names}.", "Fix them.")
-    if config.metadata is not None and config.metadata.authorization_endpoint is not None:
+    if metadata.authorization_endpoint is not None:
         for error in validate_server_config(config).errors:
             problems.warn(f"{where}.metadata", error.description, "MCP clients will not be able to use it.")
-    if config.metadata is not None and not (config.metadata.jwks_uri or config.jwks_uri or config.jwks):
+    if not (metadata.jwks_uri or config.jwks_uri or config.jwks):
         fix = "Add jwks_uri to it to save the request."
         problems.warn(f"{where}.metadata", "It has no jwks_uri: it is discovered on first use.", fix)
 
@@ -281,10 +281,4 @@ def compile_issuer(
     )
     if issuer is None:
         return None
-    return TrustedIssuer(
-        rules=rules,
-        identifier=issuer,
-        config=config,
-        static_keys=static_keys,
-        max_keys_without_kid=config.max_keys_without_kid,
-    )
+    return TrustedIssuer(rules=rules, identifier=issuer, config=config, static_keys=static_keys)

@@ -287,7 +287,7 @@ class IntrospectionVerifier:
                 jws.header.alg,
                 issued_at=unverified_time(jws.claims, "iat"),
                 leeway=rules.leeway,
-                max_without_kid=self._trusted.max_keys_without_kid,
+                max_without_kid=self._trusted.config.max_keys_without_kid,
             )
         except InvalidToken as unknown:  # it is the answer that cannot be verified, not the token
             raise AnswerRefusedError(f"a signature of another key: {unknown.reason}") from None

@@ -104,7 +104,7 @@ class JWTVerifier:
                 jws.header.alg,
                 issued_at=unverified_time(jws.claims, "iat"),
                 leeway=trusted.rules.leeway,
-                max_without_kid=trusted.issuer.max_keys_without_kid,
+                max_without_kid=trusted.issuer.config.max_keys_without_kid,
             )
             return self._validate(jws, trusted, keys, token, digest)
         except Refusal as refusal:
