@@ -361,8 +361,7 @@ class MCPAuth:
         """
         revocations = self._protection.revocations
         if revocations is None:
-            msg = "revoke: revocation is off; set revocation=True"
-            raise RuntimeError(msg)
+            raise RuntimeError("revoke: revocation is off; set revocation=True")
         now = self._protection.clock()
         if before is None:
             before = now if token_id is None else now + MAX_LEEWAY  # the clock of the issuer may be ahead
@@ -370,8 +369,7 @@ class MCPAuth:
             msg = f"revoke: before is {before!r}; pass seconds since the epoch, at most {MAX_LEEWAY:.0f} s ahead"
             raise ValueError(msg)
         if not self._protection.may_issue(issuer):
-            msg = f"revoke: no resource trusts the issuer {show(issuer)}"
-            raise ValueError(msg)
+            raise ValueError(f"revoke: no resource trusts the issuer {show(issuer)}")
         await revocations.revoke([watermark_of(issuer, subject, client_id, session, token_id, claim, before)])
 
     def check_bind(self, host: str) -> str | None:

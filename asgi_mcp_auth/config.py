@@ -146,8 +146,7 @@ class AuthorizationServerMetadata:
 
     def _fill(self, document: Mapping[str, Any], refused: Iterable[str], ignored: Iterable[str] = ()) -> None:
         if names := ", ".join(sorted(refused)):
-            msg = f"The authorization server metadata has wrong JSON types for {names}."
-            raise InvalidServerMetadata(msg)
+            raise InvalidServerMetadata(f"The authorization server metadata has wrong JSON types for {names}.")
         ignored = tuple(sorted(ignored))
         kept = {str(name): value for name, value in document.items() if value is not None and name not in ignored}
         object.__setattr__(self, "_members", kept)
@@ -168,8 +167,7 @@ class AuthorizationServerMetadata:
             InvalidServerMetadata: `issuer` is missing, or `issuer` or `jwks_uri` has the wrong JSON type.
         """
         if "issuer" not in document:
-            msg = "The authorization server metadata has no issuer."
-            raise InvalidServerMetadata(msg)
+            raise InvalidServerMetadata("The authorization server metadata has no issuer.")
         wrong = _wrong_types(document)
         metadata = cls.__new__(cls)
         # Not the constructor: a member may have the name `self`.
@@ -190,12 +188,10 @@ class AuthorizationServerMetadata:
             or name == "client_id_metadata_document_supported"
         ):
             return self._members.get(name)
-        msg = f"authorization server metadata has no member {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"authorization server metadata has no member {name!r}")
 
     def __setattr__(self, name: str, value: object) -> None:
-        msg = "AuthorizationServerMetadata is immutable"
-        raise AttributeError(msg)
+        raise AttributeError("AuthorizationServerMetadata is immutable")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AuthorizationServerMetadata) and self._members == other._members
@@ -561,5 +557,4 @@ if not TYPE_CHECKING:  # a type checker knows every name, and reports others
             from asgi_mcp_auth._keys import discovery  # noqa: PLC0415 - discovery imports this module
 
             return getattr(discovery, name)
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -204,8 +204,7 @@ def _check(issuer: object, subject: object, client_id: object, scopes: Iterable[
     if expires_at is not None and not (isinstance(expires_at, (int, float)) and abs(expires_at) <= _MAX_TIME):
         wrong.append("expires_at")
     if wrong:
-        msg = f"AuthInfo: {', '.join(wrong)}: pass non-empty strings, and a finite time"
-        raise ValueError(msg)
+        raise ValueError(f"AuthInfo: {', '.join(wrong)}: pass non-empty strings, and a finite time")
 
 
 @final
@@ -354,12 +353,10 @@ class AuthInfo:
         return partial(AuthInfo, **fields), ()
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
-        msg = f"AuthInfo is immutable: cannot set {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"AuthInfo is immutable: cannot set {name!r}")
 
     def __delattr__(self, name: str) -> NoReturn:
-        msg = f"AuthInfo is immutable: cannot delete {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(f"AuthInfo is immutable: cannot delete {name!r}")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, AuthInfo):

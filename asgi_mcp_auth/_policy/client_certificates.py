@@ -70,8 +70,7 @@ class CertificateSource:
         if not values:
             return None
         if len(values[0]) > MAX_FIELD:
-            msg = "more bytes than a certificate has"
-            raise ValueError(msg)
+            raise ValueError("more bytes than a certificate has")
         # Proxies send nothing or "-" for a client without a certificate.
         return FORMATS[self.form](values[0]) if values[0].strip(b" \t-") else None
 
@@ -81,8 +80,7 @@ def _from_extension(scope: Scope) -> str | None:
     extensions: Mapping[str, Mapping[str, Any]] = scope.get("extensions") or {}
     tls = extensions.get("tls")
     if tls is None:
-        msg = "no ASGI TLS extension: the server does not report certificates"
-        raise ValueError(msg)
+        raise ValueError("no ASGI TLS extension: the server does not report certificates")
     chain: Iterable[str] = tls.get("client_cert_chain") or ()
     first = next(iter(chain), None)
     return None if first is None else read_pem(first.encode("ascii", "replace"))
