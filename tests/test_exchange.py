@@ -691,6 +691,24 @@ async def test_a_token_that_arrives_after_the_revocation_is_not_cached(host: Hos
 
 
 @pytest.mark.requirement("TX-7")
+async def test_an_exchange_from_before_a_change_of_the_subject_is_not_joined_after_it(
+    host: Host, issuer: Issuer
+) -> None:
+    exchanger, raw = protection_of(host.auth).exchanger, token(issuer)
+    assert exchanger is not None
+    issuer.stall(TOKEN, times=1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(host.get, raw)
+        await wait_until(lambda: host.calls == 1)
+        exchanger.remove_subject(revocation_key("sub", ISS, "alice"))
+        with anyio.fail_after(5):
+            assert (await host.get(raw)).status == 200
+        issuer.heal()
+    assert (await host.get(raw)).status == 200
+    assert host.calls == 2
+
+
+@pytest.mark.requirement("TX-7")
 async def test_a_revocation_hook_that_fails_is_an_outage(issuer: Issuer) -> None:
     fails: list[bool] = []
 

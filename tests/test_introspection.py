@@ -792,6 +792,21 @@ async def test_an_answer_that_was_on_its_way_during_a_change_is_not_kept(issuer:
 
 
 @pytest.mark.requirement("IN-9", "RV-5")
+async def test_a_call_from_before_a_change_does_not_answer_requests_after_it(issuer: Issuer) -> None:
+    raw, app = opaque(issuer), worker(issuer, MemoryStore())
+    issuer.stall(PATH, times=1)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(outcome, app, raw)
+        with anyio.fail_after(5):
+            while not issuer.requests[PATH]:  # noqa: ASYNC110 - the issuer counts
+                await anyio.sleep(0.001)
+            verifiers(app)[0].remove_subject(revocation_key("sub", ISS, "alice"))
+            assert await outcome(app, raw) == (200, None)
+        issuer.heal()
+    assert issuer.requests[PATH] == 2
+
+
+@pytest.mark.requirement("IN-9", "RV-5")
 async def test_after_too_many_changes_no_older_shared_answer_is_used(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

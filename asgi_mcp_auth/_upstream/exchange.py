@@ -283,7 +283,7 @@ class Exchanger:
             message = "The request has ended, and no usable token is cached. Exchange before the request ends."
             return Failure(ExchangeReason.REQUEST_ENDED, message)
         work = partial(self._run, upstream, request, token, info, key)
-        answer = await upstream.endpoint.join(key, work)
+        answer = await upstream.endpoint.join(key + self._drops.to_bytes(8, "big"), work)
         if isinstance(answer, Unanswered):
             upstream.failed += 1
             return Failure(ExchangeReason.UNAVAILABLE, answer.why, retry_after=answer.retry_after)
@@ -314,7 +314,10 @@ class Exchanger:
         return tuple(upstream.status() for upstream in dict.fromkeys(self._by_issuer.values()))
 
     def remove_subject(self, key: bytes) -> None:
-        """Drop the cached tokens of a subject; see `RevocationKeys.subject`. Tokens that arrive are not cached."""
+        """Drop the cached tokens of a subject; see `RevocationKeys.subject`.
+
+        Tokens that are on their way are not cached, and are for requests from before only.
+        """
         self._drops += 1
         for upstream in set(self._by_issuer.values()):
             upstream.cache.remove_if(lambda one: one.subject == key)

@@ -215,8 +215,12 @@ class IntrospectionVerifier:
         return decided if isinstance(decided, (Verified, Refusal)) else await decided
 
     async def _join(self, token: bytes, digest: bytes, local: Verified | None) -> Verified | Refusal:
-        """Wait for the call about this token. It goes on if the caller that started it leaves."""
-        answer = await self._endpoint.join(digest, functools.partial(self._run, token, digest, local))
+        """Wait for the call about this token. It goes on if the caller that started it leaves.
+
+        Requests after a change of a subject do not join calls from before.
+        """
+        key = digest + self._changes.count.to_bytes(8, "big")
+        answer = await self._endpoint.join(key, functools.partial(self._run, token, digest, local))
         return self._count(self._unavailable(answer) if isinstance(answer, Unanswered) else answer)
 
     async def _run(self, token: bytes, digest: bytes, local: Verified | None) -> Verified | Refusal:
