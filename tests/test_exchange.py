@@ -691,6 +691,22 @@ async def test_a_token_that_arrives_after_the_revocation_is_not_cached(host: Hos
 
 
 @pytest.mark.requirement("TX-7")
+async def test_a_revoked_caller_keeps_no_token_of_others_out_of_the_cache(host: Host, issuer: Issuer) -> None:
+    exchanger, raw = protection_of(host.auth).exchanger, token(issuer, sub="bob")
+    assert exchanger is not None
+    issuer.stall(TOKEN, times=1)
+    async with anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(host.get, raw)
+            await wait_until(lambda: host.calls == 1)
+            exchanger.remove_subject(revocation_key("sub", ISS, "alice"))
+        await anyio.wait_all_tasks_blocked()
+        issuer.heal()
+    await host.get(raw)
+    assert host.calls == 1
+
+
+@pytest.mark.requirement("TX-7")
 async def test_an_exchange_from_before_a_change_of_the_subject_is_not_joined_after_it(
     host: Host, issuer: Issuer
 ) -> None:

@@ -810,7 +810,7 @@ async def test_a_call_from_before_a_change_does_not_answer_requests_after_it(iss
 async def test_after_too_many_changes_no_older_shared_answer_is_used(
     issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("asgi_mcp_auth._verify.introspection_verifier.MAX_CHANGES", 3)
+    monkeypatch.setattr("asgi_mcp_auth._signals.changes.MAX_CHANGES", 3)
     clock = Clock()
     store, raw = MemoryStore(clock=clock), opaque(issuer, exp=clock.now + 3600)
     first, second, third = (worker(issuer, store, clock=clock, ttl=300) for _ in range(3))

@@ -29,6 +29,7 @@ from asgi_mcp_auth._oauth.token_exchange import (
 )
 from asgi_mcp_auth._policy.exchange_settings import CompiledExchange
 from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._signals.changes import SubjectChanges
 from asgi_mcp_auth._signals.revocations import Revocations
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.verifier import IsRevoked
@@ -189,7 +190,7 @@ class Exchanger:
         for one in compiled:
             self._by_issuer |= dict.fromkeys(one.accepted, _Upstream(one, issuer_of(one), clock))
         self._running: dict[Caller, bytes | None] = {}  # the token; None for an API key
-        self._drops = 0
+        self._changes = SubjectChanges()
 
     def enter(self, info: AuthInfo, request: RequestInfo, valid_until: float | None) -> Entered:
         """Hold the token of a request that starts to run. API keys and tokens of other issuers are not held."""
@@ -283,7 +284,8 @@ class Exchanger:
             message = "The request has ended, and no usable token is cached. Exchange before the request ends."
             return Failure(ExchangeReason.REQUEST_ENDED, message)
         work = partial(self._run, upstream, request, token, info, key)
-        answer = await upstream.endpoint.join(key + self._drops.to_bytes(8, "big"), work)
+        change = self._changes.last(info.revocation_keys.subject).number
+        answer = await upstream.endpoint.join(key + change.to_bytes(8, "big"), work)
         if isinstance(answer, Unanswered):
             upstream.failed += 1
             return Failure(ExchangeReason.UNAVAILABLE, answer.why, retry_after=answer.retry_after)
@@ -318,7 +320,7 @@ class Exchanger:
 
         Tokens that are on their way are not cached, and are for requests from before only.
         """
-        self._drops += 1
+        self._changes.add(key, self._clock())
         for upstream in set(self._by_issuer.values()):
             upstream.cache.remove_if(lambda one: one.subject == key)
 
@@ -337,7 +339,8 @@ class Exchanger:
     async def _call(
         self, upstream: _Upstream, request: ExchangeRequest, token: bytes, info: AuthInfo, key: bytes
     ) -> ExchangedToken | Failure:
-        settings, now, drops = upstream.settings, self._clock(), self._drops
+        settings, now, subject = upstream.settings, self._clock(), info.revocation_keys.subject
+        change = self._changes.last(subject)
         form = request.form(token.decode("ascii"), settings.grant)
         answer = await upstream.endpoint.call(form, "application/json")
         if isinstance(answer, Unanswered):
@@ -345,8 +348,8 @@ class Exchanger:
         if answer.fault is not None:
             return Failure(ExchangeReason.INVALID_ANSWER, f"The token endpoint answered with {answer.fault}")
         read = read_answer(answer.status, answer.media_type, answer.body, request, grant=settings.grant, now=now)
-        if isinstance(read, ExchangedToken) and drops == self._drops:
+        if isinstance(read, ExchangedToken) and change == self._changes.last(subject):
             until = cached_until(read, info.expires_at, settings.margin)
             if until is not None and until > now and settings.cache_size:
-                upstream.cache.put(key, _Cached(read, now, until, info.revocation_keys.subject))
+                upstream.cache.put(key, _Cached(read, now, until, subject))
         return read

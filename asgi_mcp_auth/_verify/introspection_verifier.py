@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -34,6 +33,7 @@ from asgi_mcp_auth._oauth.introspection_response import (
 from asgi_mcp_auth._oauth.json_types import JSONObject
 from asgi_mcp_auth._policy.verifiers import CompiledIntrospection
 from asgi_mcp_auth._request import RequestInfo
+from asgi_mcp_auth._signals.changes import Change, SubjectChanges
 from asgi_mcp_auth._signals.revocations import Revocations
 from asgi_mcp_auth._verify.hooks import HookCaller
 from asgi_mcp_auth._verify.shared_answers import SharedAnswer, SharedAnswers
@@ -46,7 +46,6 @@ from asgi_mcp_auth.status import IntrospectionStatus
 __all__ = ("IntrospectionVerifier",)
 
 OK = 200
-MAX_CHANGES = 10_000
 MAX_CLOCK_DIFFERENCE = 10.0  # seconds that the clock of the process which shares an answer is expected to be ahead
 TEXTS = EndpointTexts(
     logger=logging.getLogger("asgi_mcp_auth.introspection"),
@@ -78,36 +77,6 @@ class _Rejected(NamedTuple):
             expected=expected,
             found=found,
         )
-
-
-class _Change(NamedTuple):
-    """A moment at which the answers about a subject went out of date, and the number of the change."""
-
-    number: int
-    at: float
-
-
-class _Changes:
-    """The last change of each subject: answers from before it may still be shared, or be on their way.
-
-    If there are too many subjects, the next change is one of all subjects.
-    """
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._by_subject: dict[bytes, _Change] = {}
-        self._of_all = _Change(0, -math.inf)
-
-    def add(self, subject: bytes, now: float) -> None:
-        self.count += 1
-        change = _Change(self.count, now)
-        if len(self._by_subject) >= MAX_CHANGES:
-            self._by_subject.clear()
-            self._of_all = change
-        self._by_subject[subject] = change
-
-    def last(self, subject: bytes) -> _Change:
-        return self._by_subject.get(subject, self._of_all)
 
 
 class _Unchanging:
@@ -170,7 +139,7 @@ class IntrospectionVerifier:
             clock=clock,
             url=self._settings.endpoint,
         )
-        self._changes = _Changes()
+        self._changes = SubjectChanges()
         self._refusals: Counter[str] = Counter()
         self._inactive_hits = 0
 
@@ -310,7 +279,7 @@ class IntrospectionVerifier:
             refusal.issuer = self.rules.issuer
             return refusal.without_traceback()
 
-    def _last_change(self, decided: Verified | InvalidToken) -> _Change:
+    def _last_change(self, decided: Verified | InvalidToken) -> Change:
         """Return the last change of the subject."""
         return self._changes.last(decided.auth_info.revocation_keys.subject if isinstance(decided, Verified) else b"")
 
