@@ -267,7 +267,7 @@ async def test_a_store_follows_the_sentinels_to_the_new_primary(tmp_path: Path) 
         redis(tmp_path / "replica", "--replicaof", f"127.0.0.1 {primary.port}") as replica,
         sentinel(tmp_path, primary, *settings) as port,
     ):
-        _, entries = uses(f"redis+sentinel://127.0.0.1:{port}/main/0")
+        shared, entries = uses(f"redis+sentinel://127.0.0.1:{port}/main/0")
         key = entries.key("alice")
         await entries.put(key, b"1", 60)
         wait_for(port, "SENTINEL MASTER main", b"num-slaves\r\n$1\r\n1\r\n")
@@ -285,6 +285,7 @@ async def test_a_store_follows_the_sentinels_to_the_new_primary(tmp_path: Path) 
         await entries.put(key, b"2", 60)
         assert b"role:master" in replica.ask("INFO", "replication")
         assert await entries.get(key) == b"2"
+        await shared.close()
 
 
 ADDER = """
