@@ -1,11 +1,11 @@
-"""Import path of the exceptions that `mcpauth` documents: re-exports from `asgi_mcp_auth.errors`, nothing else.
+"""Import path of the exceptions that `mcpauth` documents: re-exports, nothing else.
 
 A verify function raises `MCPAuthTokenVerificationException` or `MCPAuthBearerAuthException`. New code can raise any
 `asgi_mcp_auth.errors.Refusal` instead. `MCPAuthJwtVerificationException` is the name from an earlier release of the
 `mcpauth` documentation.
 """
 
-from asgi_mcp_auth.errors import (
+from asgi_mcp_auth._compat.mcpauth_exceptions import (
     AuthServerExceptionCode,
     BearerAuthExceptionCode,
     MCPAuthBearerAuthException,
@@ -13,11 +13,15 @@ from asgi_mcp_auth.errors import (
     MCPAuthTokenVerificationException,
     MCPAuthTokenVerificationExceptionCode,
 )
+from asgi_mcp_auth._compat.mcpauth_exceptions import (
+    MCPAuthTokenVerificationException as MCPAuthJwtVerificationException,
+)
+from asgi_mcp_auth._compat.mcpauth_exceptions import (
+    MCPAuthTokenVerificationExceptionCode as MCPAuthJwtVerificationExceptionCode,
+)
 from asgi_mcp_auth.errors import ConfigurationError as MCPAuthAuthServerException
 from asgi_mcp_auth.errors import DiscoveryError as MCPAuthConfigException
 from asgi_mcp_auth.errors import MCPAuthError as MCPAuthException
-from asgi_mcp_auth.errors import MCPAuthTokenVerificationException as MCPAuthJwtVerificationException
-from asgi_mcp_auth.errors import MCPAuthTokenVerificationExceptionCode as MCPAuthJwtVerificationExceptionCode
 
 __all__ = (
     "AuthServerExceptionCode",

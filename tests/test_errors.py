@@ -20,9 +20,7 @@ from asgi_mcp_auth.errors import (
     InvalidProof,
     InvalidServerMetadata,
     InvalidToken,
-    MCPAuthBearerAuthException,
     MCPAuthError,
-    MCPAuthTokenVerificationException,
     MessageRefused,
     MessageTooLarge,
     MethodNotAllowed,
@@ -40,6 +38,7 @@ from asgi_mcp_auth.errors import (
     UnsupportedContent,
     printable,
 )
+from asgi_mcp_auth.exceptions import MCPAuthBearerAuthException, MCPAuthTokenVerificationException
 
 TREE = {
     MCPAuthError: Exception,
@@ -52,8 +51,6 @@ TREE = {
     Unauthenticated: Refusal,
     NoCredential: Unauthenticated,
     InvalidToken: Unauthenticated,
-    MCPAuthBearerAuthException: InvalidToken,
-    MCPAuthTokenVerificationException: InvalidToken,
     InvalidProof: Unauthenticated,
     NonceRequired: Unauthenticated,
     InsufficientAuthentication: Unauthenticated,
@@ -80,6 +77,8 @@ def test_the_tree_is_the_documented_one() -> None:
     assert drawn == [child.__name__ for child in TREE if child is not MCPAuthError]
     assert issubclass(ConfigurationError, ValueError)
     assert issubclass(InvalidServerMetadata, ConfigurationError)
+    for of_mcpauth in (MCPAuthBearerAuthException, MCPAuthTokenVerificationException):
+        assert of_mcpauth.__bases__ == (InvalidToken,)
 
 
 @pytest.mark.parametrize(

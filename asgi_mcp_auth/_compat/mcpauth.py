@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 from asgi_mcp_auth._asgi.small_apps import MetadataApp
+from asgi_mcp_auth._compat.mcpauth_exceptions import BearerAuthExceptionCode
 from asgi_mcp_auth._oauth.access_token import check_audience
 from asgi_mcp_auth._oauth.json_types import unchecked
 from asgi_mcp_auth._policy.compile import CompiledResource
@@ -18,7 +19,6 @@ from asgi_mcp_auth._verify.verifier import CallableVerifier, VerifyFunction
 from asgi_mcp_auth.config import AuthServerConfig, IssuerResolver, ResourceServerConfig
 from asgi_mcp_auth.context import AuthInfo
 from asgi_mcp_auth.errors import (
-    BearerAuthExceptionCode,
     ConfigurationError,
     InsufficientScope,
     InvalidToken,
