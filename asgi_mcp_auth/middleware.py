@@ -18,7 +18,7 @@ from time import perf_counter
 
 from asgi_mcp_auth._asgi.app_check import refuse_wsgi_call
 from asgi_mcp_auth._asgi.asgi_types import ASGIApp, Message, Receive, Scope, Send
-from asgi_mcp_auth._asgi.authorizer import Admission, Authorizer
+from asgi_mcp_auth._asgi.authorizer import Admission
 from asgi_mcp_auth._asgi.identity import sdk_bridge
 from asgi_mcp_auth._asgi.mount_check import MountCheck
 from asgi_mcp_auth._asgi.response import Incoming, send_response
@@ -100,8 +100,7 @@ class ProtectedApp:
             await self._run_lifespan(scope, receive, send)
             return
         route, request = self._route(scope)
-        if scope.get("http_version") == HTTP_2:
-            receive = Incoming(receive)
+        receive = Incoming(receive) if scope.get("http_version") == HTTP_2 else receive
         if route.resource is None:  # 1 to 4
             await self._serve_unprotected(route, request, receive, send)
             return
@@ -119,7 +118,11 @@ class ProtectedApp:
             identity = identity if isinstance(identity, Refusal) else await identity
             if isinstance(identity, Refusal):
                 findings = Findings(resource, route, None, perf_counter() - started if self._is_observed else None)
-                await self._serve_unauthenticated(identity, findings, route, request, receive, send, cors)
+                if isinstance(identity, NoCredential) and self._authorizers[route.resource].admits_anonymous:
+                    await self._serve_anonymous(identity, findings, route, request, receive, send, cors)
+                else:
+                    self._mistakes.check(identity, request)
+                    await self._refuse(identity, request, receive, send, findings, cors)
                 return
         self._mistakes.streak = 0
         seconds = perf_counter() - started if self._is_observed else None
@@ -135,9 +138,9 @@ class ProtectedApp:
         if isinstance(admission, Refusal):
             await self._refuse(admission, request, receive, send, Findings(resource, route, identity, seconds), cors)
             return
-        changes = admission.changes
+        overrides = admission.overrides
         del admission  # holds the parsed body
-        await self._run_app(self._context, identity, cors, request, receive, send, changes, on_expiry)  # 10
+        await self._run_app(self._context, identity, cors, request, receive, send, overrides, on_expiry)  # 10
 
     def _route(self, scope: Scope) -> tuple[Route, RequestInfo]:
         """Return the route of a request, and the request as the route reads it."""
@@ -239,26 +242,8 @@ class ProtectedApp:
         else:
             await self._refuse(unrecorded, request, receive, send, findings)
 
-    def _serve_unauthenticated(  # noqa: PLR0917 - ASGI's two, and what is known about the request
-        self,
-        refusal: Refusal,
-        findings: Findings,
-        route: Route,
-        request: RequestInfo,
-        receive: Receive,
-        send: Send,
-        cors: Cors | None,
-    ) -> Awaitable[None]:
-        """Run the app without an identity if there is no credential and every operation is public; else refuse."""
-        authorizer = self._authorizers[route.resource or 0]
-        if isinstance(refusal, NoCredential) and authorizer.admits_anonymous:
-            return self._serve_anonymous(authorizer, refusal, findings, route, request, receive, send, cors)
-        self._mistakes.check(refusal, request)
-        return self._refuse(refusal, request, receive, send, findings, cors)
-
     async def _serve_anonymous(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,
-        authorizer: Authorizer,
         refusal: NoCredential,
         findings: Findings,
         route: Route,
@@ -268,7 +253,7 @@ class ProtectedApp:
         cors: Cors | None,
     ) -> None:
         """Run the app without an identity if every operation is public; else refuse."""
-        admission = await authorizer.admit_anonymous(refusal, route, request, receive)
+        admission = await self._authorizers[route.resource or 0].admit_anonymous(refusal, route, request, receive)
         if isinstance(admission, Refusal):
             self._mistakes.check(refusal, request)
             await self._refuse(admission, request, receive, send, findings, cors)
@@ -279,9 +264,9 @@ class ProtectedApp:
             if unrecorded is not None:
                 await self._refuse(unrecorded, request, receive, send, findings, cors)
                 return
-        changes = admission.changes
+        overrides = admission.overrides
         del admission  # holds the parsed body
-        await run_public(self._context, cors, request.scope, receive, send, changes)
+        await run_public(self._context, cors, request.scope, receive, send, overrides)
 
     def _refuse(  # noqa: PLR0917 - ASGI's two, and what is known about the request
         self,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from asgi_mcp_auth._asgi.asgi_types import Receive, WrapSend
 from asgi_mcp_auth._asgi.body import read_body, replay, without_body
 from asgi_mcp_auth._asgi.lists import ListRules, rewrite_lists
-from asgi_mcp_auth._asgi.run import UNCHANGED, Changes
+from asgi_mcp_auth._asgi.run import NO_OVERRIDES, Overrides
 from asgi_mcp_auth._asgi.sessions import SessionBinding
 from asgi_mcp_auth._asgi.streams import LISTEN
 from asgi_mcp_auth._mcp.headers import MCPFields, header_params
@@ -52,13 +52,13 @@ class Admission(NamedTuple):
     """An admitted request.
 
     Attributes:
-        changes: What the app sees of the request in another way than the server passed it.
+        overrides: What the app sees of the request in another way than the server passed it.
         operations: What the body asks for, if there is a hook.
         needed: The scopes that the rules for the body require.
         named: What the body asks for, without arguments, if an observer or the audit log wants to know.
     """
 
-    changes: Changes = UNCHANGED
+    overrides: Overrides = NO_OVERRIDES
     operations: tuple[Operation, ...] = ()
     needed: Sequence[Requirement] = ()
     named: tuple[Named, ...] = ()
@@ -151,7 +151,7 @@ class Authorizer:
         if lacking is not None:
             return lacking
         filtering = self._filtering(verified.auth_info, fields, None) if request.method == "GET" else None
-        return Admission(Changes(without_body(receive), filtering))
+        return Admission(Overrides(without_body(receive), filtering))
 
     async def _admit_body(
         self, route: Route, request: RequestInfo, receive: Receive, verified: Verified, fields: MCPFields
@@ -223,8 +223,8 @@ class Authorizer:
         hooked = () if self._authorize is None else tuple(each for one in asked for each in operations(one, params))
         filtering = self._filtering(info, fields, asked) if self._rewrites_lists else None
         listens = LISTEN in [one[0] for one in asked]
-        changes = Changes(receive, filtering, listens=listens)
-        return Admission(changes, hooked, needed, named(asked) if self._observed else ())
+        overrides = Overrides(receive, filtering, listens=listens)
+        return Admission(overrides, hooked, needed, named(asked) if self._observed else ())
 
     async def admit_anonymous(
         self, refusal: NoCredential, route: Route, request: RequestInfo, receive: Receive
@@ -428,11 +428,11 @@ class Authorizer:
         return lambda send: rewrite_lists(send, lists, rewriting)
 
 
-def _with_session(admission: Admission, session: Changes) -> Admission:
+def _with_session(admission: Admission, session: Overrides) -> Admission:
     """Return the admission with the changes that the session makes."""
-    own = admission.changes
+    own = admission.overrides
     both = _both(own.wrap_send, session.wrap_send)
-    return admission._replace(changes=session._replace(receive=own.receive, wrap_send=both, listens=own.listens))
+    return admission._replace(overrides=session._replace(receive=own.receive, wrap_send=both, listens=own.listens))
 
 
 def _both(inner: WrapSend | None, outer: WrapSend | None) -> WrapSend | None:

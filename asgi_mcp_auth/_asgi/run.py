@@ -29,13 +29,13 @@ from asgi_mcp_auth._verify.verifier import Verified
 from asgi_mcp_auth.context import current_auth_var
 from asgi_mcp_auth.errors import ExchangeError, Refusal
 
-__all__ = ("UNCHANGED", "AppContext", "Changes", "run_app", "run_exchanging", "run_public")
+__all__ = ("NO_OVERRIDES", "AppContext", "Overrides", "run_app", "run_exchanging", "run_public")
 
 STARTS = frozenset(("http.response.start", "websocket.accept", "websocket.http.response.start"))
 """The messages that contain the header fields of a response."""
 
 
-class Changes(NamedTuple):
+class Overrides(NamedTuple):
     """What the app sees of a request in another way than the server passed it.
 
     Attributes:
@@ -53,7 +53,7 @@ class Changes(NamedTuple):
     began_anonymously: bool = False
 
 
-UNCHANGED = Changes()
+NO_OVERRIDES = Overrides()
 
 
 class AppContext:
@@ -102,7 +102,7 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     request: RequestInfo,
     receive: Receive,
     send: Send,
-    changes: Changes = UNCHANGED,
+    overrides: Overrides = NO_OVERRIDES,
     on_expiry: OnExpiry = None,
 ) -> None:
     """Run the app with the caller's identity in its scope and in `current_auth()`.
@@ -111,7 +111,7 @@ async def run_app(  # noqa: PLR0917 - the three arguments of ASGI and our own
     a token the scope has our own type, so that the SDK finds the session again.
     """
     info, bridge, scope = verified.auth_info, context.bridge, request.scope
-    replayed, wrap_send, removed_fields, listens, began_anonymously = changes
+    replayed, wrap_send, removed_fields, listens, began_anonymously = overrides
     user = AuthenticatedUser(info) if bridge is None else bridge.make_user(info)
     child: dict[str, Any] = dict(scope)
     identity = {"mcp_auth": info, "claims": info.claims}
@@ -192,7 +192,7 @@ async def run_exchanging(  # noqa: PLR0917 - the arguments of `run_app`, and two
     request: RequestInfo,
     receive: Receive,
     send: Send,
-    changes: Changes = UNCHANGED,
+    overrides: Overrides = NO_OVERRIDES,
     on_expiry: OnExpiry = None,
 ) -> None:
     """Run the app as `run_app` does, with the caller's token held for exchange.
@@ -205,7 +205,7 @@ async def run_exchanging(  # noqa: PLR0917 - the arguments of `run_app`, and two
         receive, again = received, received.again
     entered = exchanger.enter(verified.auth_info, request, verified.valid_until)
     try:
-        await run_app(context, verified, cors, request, receive, watched, changes, on_expiry)
+        await run_app(context, verified, cors, request, receive, watched, overrides, on_expiry)
     except ExchangeError as error:
         refusal = error.refusal()
         if refusal is None or watched.started:
@@ -223,7 +223,7 @@ async def run_public(  # noqa: PLR0917 - the three arguments of ASGI and our own
     scope: Scope,
     receive: Receive,
     send: Send,
-    changes: Changes = UNCHANGED,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> None:
     """Run the app without an identity.
 
@@ -231,13 +231,13 @@ async def run_public(  # noqa: PLR0917 - the three arguments of ASGI and our own
     """
     reset_bridge = None if context.bridge is None else context.bridge.context_var.set(None)
     reset = current_auth_var.set(None)
-    if changes.removed_fields:
-        scope = {**scope, "headers": _without(changes.removed_fields, scope["headers"])}
+    if overrides.removed_fields:
+        scope = {**scope, "headers": _without(overrides.removed_fields, scope["headers"])}
     try:
         watched = send if cors is None else _adding_fields(send, (), cors)
-        if changes.wrap_send is not None:
-            watched = changes.wrap_send(watched)
-        await context.app(scope, changes.receive or receive, watched)
+        if overrides.wrap_send is not None:
+            watched = overrides.wrap_send(watched)
+        await context.app(scope, overrides.receive or receive, watched)
     finally:
         current_auth_var.reset(reset)
         if context.bridge is not None and reset_bridge is not None:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 from asgi_mcp_auth._asgi.asgi_types import Message, Send
-from asgi_mcp_auth._asgi.run import Changes
+from asgi_mcp_auth._asgi.run import Overrides
 from asgi_mcp_auth._keys.background import spawn
 from asgi_mcp_auth._keys.bounded_map import BoundedMap
 from asgi_mcp_auth._request import RequestInfo
@@ -95,19 +95,19 @@ class SessionBinding:
         key = self._entries.key
         return key(self._resource, session_id), key(self._resource, session_id, "claim")
 
-    async def check(self, request: RequestInfo, modern: bool, auth_info: AuthInfo | None) -> Changes | Refusal:
+    async def check(self, request: RequestInfo, modern: bool, auth_info: AuthInfo | None) -> Overrides | Refusal:
         """Return what changes for the app, or the refusal of a session that is not the caller's.
 
         A session that was made without a token belongs to the first caller with one, and to no caller without one
         from then on.
         """
         if modern:
-            return Changes(removed_fields=STATEFUL)
+            return Overrides(removed_fields=STATEFUL)
         named = request.fields.get(SESSION_ID, [])
         owner = ANONYMOUS if auth_info is None else auth_info.principal.key.encode("ascii")
         wrap_send = partial(self._watch, owner=owner, known=named)
         if not named:
-            return Changes(wrap_send=wrap_send)
+            return Overrides(wrap_send=wrap_send)
         client_id = None if auth_info is None else auth_info.client_id
         unknown = SessionNotFound(Reason.SESSION_NOT_FOUND, client_id=client_id)
         if len(named) > 1 or not 0 < len(named[0]) <= MAX_ID_LENGTH:
@@ -122,7 +122,7 @@ class SessionBinding:
             if checked is None:
                 return unknown
         self._counts.touch(owner, key)
-        return Changes(wrap_send=wrap_send, began_anonymously=checked.began_anonymously)
+        return Overrides(wrap_send=wrap_send, began_anonymously=checked.began_anonymously)
 
     async def _look_up(self, key: str, claim: str, owner: bytes) -> _Checked | None:
         """Ask the store whether a session is the caller's, and renew it. Return None if it is not."""

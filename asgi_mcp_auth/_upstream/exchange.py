@@ -50,8 +50,6 @@ TEXTS = EndpointTexts(
     unauthorized=Event.EXCHANGE_UNAUTHORIZED,
     recovered=Event.EXCHANGE_RECOVERED,
 )
-
-
 FAILED = frozenset((ExchangeReason.UNAVAILABLE, ExchangeReason.INVALID_ANSWER))
 MIN_SECONDS_TO_RENEWAL = 10.0  # an API that refuses new tokens too must not cause an exchange for each of its answers
 
